@@ -1,0 +1,147 @@
+"""What this computer has: device, dtype, memory, each with the reason; and the lane that fits it.
+
+A lane is a set of settings for a class of machine. The notebooks' cells are the same in every lane; `KIT_LANE` overrides the choice.
+"""
+
+import gc
+import importlib.util
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+
+from helpers import KitError
+
+
+class Choice(NamedTuple):
+    """A detected value and, in words, why it is this one."""
+
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Settings for a class of machine."""
+
+    name: str  # what KIT_LANE takes
+    machines: str  # for whom
+    model: str  # name in the catalogue of helpers.weights, or OWNER/REPO
+    revision: str  # branch of that repository
+    folder: str  # where it lies below models/
+    loader: str  # transformers or gptq
+    batch_size: int  # rows an optimizer step
+    gpu_gb: int  # GPU memory it needs, GB; 0 for a CPU
+
+
+LANES = {
+    lane.name: lane
+    for lane in (
+        Lane("tiny", "any CPU, CI, a GPU without GPTQ", "smollm2-135m-instruct", "main", "SmolLM2-135M-Instruct", "transformers", 8, 0),
+        Lane("t4", "a 15 GB GPU, such as Colab's T4", "TheBloke/Llama-2-7B-Chat-GPTQ", "main", "TheBloke_Llama-2-7B-Chat-GPTQ", "gptq", 8, 14),
+        Lane(
+            "large", "a 48-80 GB GPU", "TheBloke/Llama-2-70B-chat-GPTQ", "gptq-4bit-64g-actorder_True",
+            "TheBloke_Llama-2-70B-chat-GPTQ_gptq-4bit-64g-actorder_True", "gptq", 8, 45,
+        ),
+    )
+}  # fmt: skip
+
+
+def pick_device() -> Choice:
+    """'cuda' or 'cpu', as torch names them. Apple's MPS is left aside: nothing in this kit was measured on it."""
+    if torch.cuda.is_available():
+        return Choice("cuda", f"torch sees {torch.cuda.get_device_name(0)}")
+    if torch.version.cuda is None:
+        return Choice("cpu", "this torch is built without CUDA")
+    return Choice("cpu", "torch finds no CUDA device")
+
+
+def pick_dtype(device: str | None = None) -> Choice:
+    """The torch dtype to compute in: bfloat16 where the hardware multiplies it natively, else float16 on a GPU, float32 on a CPU."""
+    if (device or pick_device().value) == "cuda":
+        if torch.cuda.get_device_capability() >= (8, 0):
+            return Choice(torch.bfloat16, "the GPU has bfloat16 (compute capability 8.0 or newer)")
+        return Choice(torch.float16, "the GPU is older than compute capability 8.0: no bfloat16")
+    if cpu_multiplies_bfloat16():
+        return Choice(torch.bfloat16, "the CPU multiplies bfloat16 natively (AVX512-BF16 or AMX)")
+    return Choice(torch.float32, "the CPU has no bfloat16 instructions; emulating them would be slow")
+
+
+def cpu_multiplies_bfloat16() -> bool:
+    """True when Linux reports AVX512-BF16 or AMX-BF16; False elsewhere, where nothing reports it."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def measure_memory(device: str | None = None) -> Choice:
+    """(free, total) bytes of the memory that models go to: the GPU's, else the computer's."""
+    if (device or pick_device().value) == "cuda":
+        return Choice(torch.cuda.mem_get_info(), "the GPU's memory, as CUDA reports it")
+    memory = psutil.virtual_memory()
+    return Choice((memory.available, memory.total), "the computer's memory, as the operating system reports it")
+
+
+def pick_lane() -> Choice:
+    """The lane for this machine; raises KitError for an unknown KIT_LANE."""
+    forced = os.environ.get("KIT_LANE")
+    if forced:
+        if forced not in LANES:
+            raise KitError(f"KIT_LANE is '{forced}', which is no lane.", f"Use one of: {', '.join(LANES)}.")
+        return Choice(LANES[forced], "KIT_LANE asks for it")
+    device = pick_device()
+    if device.value == "cpu":
+        return Choice(LANES["tiny"], f"no GPU: {device.reason}")
+    if not importlib.util.find_spec("gptqmodel"):
+        return Choice(LANES["tiny"], "there is a GPU, but gptqmodel, which reads GPTQ weights, is not installed")
+    gigabytes = torch.cuda.get_device_properties(0).total_memory / 1e9
+    fitting = [lane for lane in LANES.values() if lane.gpu_gb <= gigabytes]
+    return Choice(fitting[-1], f"the GPU has {gigabytes:.0f} GB, the lane needs {fitting[-1].gpu_gb}")
+
+
+def describe() -> dict[str, Choice]:
+    """Everything the first cell of a notebook shows: one Choice a line."""
+    device = pick_device()
+    (free, total), why = measure_memory(device.value)
+    return {
+        "device": device,
+        "dtype": pick_dtype(device.value),
+        "memory": Choice(f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free", why),
+        "cores": Choice(psutil.cpu_count(logical=False) or os.cpu_count(), f"{platform.system()}, {platform.machine()}"),
+        "lane": Choice((lane := pick_lane()).value.name, lane.reason),
+    }
+
+
+def name_device() -> str:
+    """One line for a run record, such as 'NVIDIA H100' or 'CPU, 2 cores, bfloat16'."""
+    if pick_device().value == "cuda":
+        return torch.cuda.get_device_name(0)
+    return f"CPU, {os.cpu_count()} cores, {str(pick_dtype('cpu').value).removeprefix('torch.')}"
+
+
+def measure_peak_mb() -> int:
+    """Highest memory of this process so far, in MB (1e6 bytes): the GPU's where there is one, else resident memory."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated() / 1e6)
+    if platform.system() == "Windows":
+        return int(psutil.Process().memory_info().peak_wset / 1e6)
+    import resource  # does not exist on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on a Mac, kilobytes on Linux
+    return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6)
+
+
+def free_memory() -> str:
+    """Returns freed memory to the system after a `del`; says in words what is free now. Source: torch's notes on memory management."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    free, total = measure_memory().value
+    return f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"
