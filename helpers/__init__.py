@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -94,6 +95,15 @@ def write_json(path: Path, value: object) -> Path:
     with replace_when_complete(Path(path)) as fresh:
         fresh.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return Path(path)
+
+
+def find_commit() -> str:
+    """The project's git commit, short, with -dirty for uncommitted changes; "unknown" outside a git checkout."""
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def run_command(main: Callable[[list[str]], int | None], arguments: list[str] | None = None) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
 from helpers import KitError
 from helpers.machine import Choice, measure_memory, pick_device, pick_dtype
@@ -89,10 +89,14 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str
     return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=not continue_last, continue_final_message=continue_last)
 
 
+def tokenize_chat(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]]) -> BatchEncoding:
+    """The rendered messages as ids and mask, each (1, tokens). The template writes BOS itself where the model has one, so none is added."""
+    return tokenizer(render_chat(tokenizer, messages), return_tensors="pt", add_special_tokens=False)
+
+
 def chat(loaded: LoadedModel, messages: list[dict[str, str]], max_new_tokens: int = 64, **sampling) -> str:
     """The model's reply to the messages. Greedy unless `sampling` (do_sample, temperature, top_p ...) says otherwise."""
-    text = render_chat(loaded.tokenizer, messages)
-    inputs = loaded.tokenizer(text, return_tensors="pt", add_special_tokens=False).to(loaded.model.device)
+    inputs = tokenize_chat(loaded.tokenizer, messages).to(loaded.model.device)
     settings = {"do_sample": False, "temperature": None, "top_p": None, **sampling}
     with torch.inference_mode():
         output = loaded.model.generate(**inputs, max_new_tokens=max_new_tokens, **settings)

@@ -1,0 +1,50 @@
+# Every target makes .venv first when it is missing or older than pyproject.toml and constraints.txt.
+# PYTHON=python3.12 takes another Python; TORCH_INDEX=URL adds a package index for torch (PyTorch's CPU wheels, say);
+# ARGS="..." goes to the command behind `tutorial`, `lab` and `test-slow`.
+
+PYTHON ?= python3
+PIP := .venv/bin/python -m pip install -qq --disable-pip-version-check
+NO_INSTALL = { echo "error: the installation failed; check the network (or the mirror in 'pip config list'), then run make again." >&2; exit 1; }
+
+# Whatever is activated, a notebook's shell commands find the kit's Python.
+RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m
+
+.PHONY: help setup tutorial lab test test-slow constraints clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1 - /p' $(MAKEFILE_LIST)
+
+setup: .venv/.installed  ## install into .venv
+
+tutorial: setup  ## run the five notebooks, write runs/TIMESTAMP/report.html
+	@$(RUN) helpers.tutorial $(ARGS)
+
+lab: setup  ## open JupyterLab on notebooks/
+	@$(RUN) jupyterlab notebooks $(ARGS)
+
+test: setup  ## unit tests, tests on the real embedded model, the notebooks
+	@$(RUN) pytest -m "not real and not slow"
+	@$(RUN) pytest -m "real and not slow"
+	@$(RUN) pytest --nbval-lax notebooks
+
+test-slow: setup  ## soak, long fuzzing, several seeds
+	@$(RUN) pytest -m slow $(ARGS)
+
+constraints: setup  ## write constraints.txt from what .venv holds (run the tests after)
+	@{ sed '/^[^#]/,$$d' constraints.txt; .venv/bin/python -m pip freeze --exclude-editable | sed 's/+.*//'; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean:  ## remove .venv, runs/ and caches; models/ and loras/ stay
+	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} + -o -name .ipynb_checkpoints -prune -exec rm -rf {} +
+	@echo "models/ and loras/ stay: delete them yourself when you do not need them any more."
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	  echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one: make setup PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@.venv/bin/python -m pip --version >/dev/null 2>&1 || { echo "1/3 making .venv (seconds)"; $(PYTHON) -m venv --clear .venv; }
+	@echo "2/3 installing torch (a minute or two; most of it is the download)"
+	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch || $(NO_INSTALL)
+	@echo "3/3 installing the kit and what it uses (about three minutes)"
+	@$(PIP) -c constraints.txt -e '.[dev,llamacpp,gptq]' || $(NO_INSTALL)
+	@touch $@

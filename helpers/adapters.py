@@ -1,0 +1,99 @@
+"""LoRA adapters: find, list, attach them to a loaded model, and tell whether they change anything.
+
+An adapter is a folder below loras/ as PEFT writes it: adapter_config.json and adapter_model.safetensors.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError, safe_open
+
+from helpers import KitError, find_home, resolve_inside, run_command
+from helpers.loading import LoadedModel, tokenize_chat
+
+
+def loras_folder() -> Path:
+    """Where adapter folders lie: loras/ below the kit's home."""
+    return find_home() / "loras"
+
+
+def list_adapters(base: Path | None = None) -> list[str]:
+    """Names of the folders below loras/ that hold an adapter_config.json, sorted."""
+    base = base or loras_folder()
+    return sorted(path.parent.name for path in base.glob("*/adapter_config.json") if not path.parent.name.startswith("."))
+
+
+def find_adapter(name: str, base: Path | None = None) -> Path:
+    """The folder of a complete adapter; KitError for one that is not there, leads elsewhere, or is incomplete."""
+    base = base or loras_folder()
+    folder = resolve_inside(base, name, "LoRA")
+    if not folder.is_dir():
+        raise KitError(f"No LoRA '{name}' in {base} (there: {', '.join(list_adapters(base)) or 'none yet'}).", "Train one: notebook 04, or python -m helpers.training.")
+    weights = folder / "adapter_model.safetensors"
+    for path in (folder / "adapter_config.json", weights):
+        if not path.is_file():
+            raise KitError(f"The LoRA folder {folder} has no {path.name}.", "Delete the folder and train it again.")
+    try:
+        with safe_open(weights, framework="pt") as file:
+            file.keys()
+    except SafetensorError as error:
+        raise KitError(f"{weights} cannot be read ({error}).", "Delete the folder and train it again.") from None
+    return folder
+
+
+def read_config(folder: Path) -> dict:
+    """adapter_config.json of an adapter folder."""
+    return json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+
+
+def attach_adapter(loaded: LoadedModel, name: str, base: Path | None = None) -> LoadedModel:
+    """Puts the LoRA loras/NAME onto the loaded model under its own name and makes it the active one; returns `loaded`.
+
+    More than one can be attached; PEFT switches between them. KitError when its recorded base model is another one.
+    """
+    folder = find_adapter(name, base)
+    wanted = Path(read_config(folder).get("base_model_name_or_path") or loaded.name).name
+    if wanted != loaded.name:
+        raise KitError(f"The LoRA {name} was trained on {wanted}, not on {loaded.name}.", f"Load {wanted} first.")
+    if isinstance(loaded.model, PeftModel):
+        loaded.model.load_adapter(folder, adapter_name=name)
+        loaded.model.set_adapter(name)
+    else:
+        loaded.model = PeftModel.from_pretrained(loaded.model, folder, adapter_name=name)
+    loaded.model.eval()
+    return loaded
+
+
+def compute_logits(loaded: LoadedModel, messages: list[dict[str, str]]) -> torch.Tensor:
+    """Logits of the reply's first token after the messages: float32, (vocabulary,)."""
+    inputs = tokenize_chat(loaded.tokenizer, messages).to(loaded.model.device)
+    with torch.inference_mode():
+        return loaded.model(**inputs, logits_to_keep=1).logits[0, -1].float()
+
+
+def measure_change(loaded: LoadedModel, messages: list[dict[str, str]]) -> float:
+    """How far the active adapter moves the first token's distribution: KL(adapter || base) in nats; 0 for an adapter that does nothing."""
+    adapted = compute_logits(loaded, messages).log_softmax(-1)
+    with loaded.model.disable_adapter():
+        base = compute_logits(loaded, messages).log_softmax(-1)
+    return float((adapted.exp() * (adapted - base)).sum())
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m helpers.adapters list`."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.adapters", description="The LoRAs in loras/.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="name, base model, rank and size of each")
+    parser.parse_args(arguments)
+    for name in list_adapters():
+        config, size = read_config(loras_folder() / name), sum(p.stat().st_size for p in (loras_folder() / name).glob("*.safetensors"))
+        print(f"{name:30} base {Path(config['base_model_name_or_path'] or '?').name:30} rank {config['r']:4} {size / 1e6:7.1f} MB")
+    if not list_adapters():
+        print(f"No LoRA in {loras_folder()} yet: train one with notebook 04 or python -m helpers.training.")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

@@ -1,0 +1,184 @@
+"""Label accuracy with an interval, against the base model and the majority class; local or over a URL.
+
+A verdict is the answer to which the model gives the highest probability: every possible answer's tokens (its end-of-turn token
+included) are scored after the prompt, nothing is generated. What all prompts begin with goes through the model once for the whole
+set, and each prompt once for all of its answers.
+"""
+
+import argparse
+import collections
+import copy
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from scipy.stats import binomtest
+from sklearn.metrics import confusion_matrix, f1_score
+from tqdm.auto import tqdm
+
+from helpers import KitError, run_command, write_json
+from helpers.adapters import attach_adapter
+from helpers.dataset import Row, load_rows, split_rows
+from helpers.loading import LoadedModel, load_model, tokenize_chat
+from helpers.templating import Template, load_template
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `python -m helpers.evaluation --json` writes."""
+
+    rows: int  # how many were judged
+    accuracy: float  # share of right verdicts
+    interval: tuple[float, float]  # 95 % Wilson interval of the accuracy
+    macro_f1: float  # F1 averaged over the labels
+    weighted_f1: float  # F1 averaged over the labels, weighted by their rows
+    confusion: list[list[int]]  # rows: the true label, columns: the verdict, in the template's order (last column: no known answer)
+    majority_accuracy: float  # what always answering the most frequent label gets
+
+
+def estimate_interval(right: int, rows: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a share (E. B. Wilson, 1927), computed by SciPy."""
+    interval = binomtest(right, rows).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def summarise_verdicts(truth: Sequence[int], verdicts: Sequence[int | None], labels: Sequence[int]) -> Evaluation:
+    """The figures of an evaluation. `verdicts` holds None where the model gave no known answer, which counts as wrong."""
+    guesses = [max(labels) + 1 if verdict is None else verdict for verdict in verdicts]
+    right, columns = sum(t == g for t, g in zip(truth, guesses, strict=True)), [*labels, max(labels) + 1]
+    matrix = confusion_matrix(truth, guesses, labels=columns)[: len(labels)]
+    if not matrix[:, -1].any():
+        matrix = matrix[:, :-1]
+    return Evaluation(
+        rows=len(truth),
+        accuracy=right / len(truth),
+        interval=estimate_interval(right, len(truth)),
+        macro_f1=float(f1_score(truth, guesses, labels=list(labels), average="macro", zero_division=0)),
+        weighted_f1=float(f1_score(truth, guesses, labels=list(labels), average="weighted", zero_division=0)),
+        confusion=matrix.tolist(),
+        majority_accuracy=max(collections.Counter(truth).values()) / len(truth),
+    )
+
+
+def evaluate(loaded: LoadedModel, rows: list[Row], template: Template, batch_size: int = 16, progress: bool = True) -> Evaluation:
+    """Judges every row with the model (and the adapter that is active on it)."""
+    scores = score_answers(loaded, rows, template, batch_size, progress)
+    verdicts = [max(row_scores, key=row_scores.get) for row_scores in scores]
+    return summarise_verdicts([row["label"] for row in rows], verdicts, list(template.label))
+
+
+def evaluate_over_url(ask: Callable[[list[dict[str, str]]], str], rows: list[Row], template: Template, progress: bool = True) -> Evaluation:
+    """Judges every row by what a server answers: `ask` takes messages and returns the reply's text (see helpers.clients)."""
+    verdicts = []
+    for row in tqdm(rows, desc="asking", disable=not progress):
+        reply = ask(template.build_messages(row)).strip()
+        verdicts.append(next((label for label, answer in template.build_answers(row).items() if reply == answer), None))
+    return summarise_verdicts([row["label"] for row in rows], verdicts, list(template.label))
+
+
+def score_answers(
+    loaded: LoadedModel, rows: list[Row], template: Template, batch_size: int = 16, progress: bool = True
+) -> list[dict[int, float]]:
+    """log P(answer | prompt), in nats, of each possible answer of each row: a list of {label: score} in the order of the rows."""
+    prompts, answers = zip(*(tokenize_row(loaded, row, template) for row in rows), strict=True)
+    shared = min(len(os.path.commonprefix(prompts)), min(map(len, prompts)) - 1)
+    scores: list[dict[int, float]] = [{} for _ in rows]
+    loaded.model.eval()
+    with torch.inference_mode():
+        prefix = loaded.model(torch.tensor([prompts[0][:shared]], device=loaded.model.device), use_cache=True).past_key_values if shared else None
+        order = sorted(range(len(rows)), key=lambda i: len(prompts[i]))
+        for start in tqdm(range(0, len(rows), batch_size), desc="scoring", unit="batch", disable=not progress):
+            batch = order[start : start + batch_size]
+            results = score_batch(loaded, prefix, shared, [prompts[i] for i in batch], [list(answers[i].values()) for i in batch])
+            for i, row_scores in zip(batch, results, strict=True):
+                scores[i] = dict(zip(answers[i], row_scores, strict=True))
+    return scores
+
+
+def tokenize_row(loaded: LoadedModel, row: Row, template: Template) -> tuple[list[int], dict[int, list[int]]]:
+    """Token ids of a row's prompt, and of each of its answers up to and with the end-of-turn token."""
+    tokenizer = loaded.tokenizer
+    prompt = tokenize_chat(tokenizer, template.build_messages(row))["input_ids"][0].tolist()
+    answers = {
+        label: [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+        for label, answer in template.build_answers(row).items()
+    }
+    return prompt, answers
+
+
+def pad_right(rows: list[list[int]], fill: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids, mask), both (rows, longest): ids filled up on the right, mask 1 where there is a token."""
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [fill] * (longest - len(row)) for row in rows], device=device)
+    return ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+
+
+def score_batch(loaded: LoadedModel, prefix, shared: int, prompts: list[list[int]], answers: list[list[list[int]]]) -> list[list[float]]:
+    """Scores of one batch: the rest of each prompt on top of the shared prefix's cache, then all of its answers on top of that."""
+    model, count, pad = loaded.model, len(answers[0]), loaded.tokenizer.pad_token_id
+    rest, mask = pad_right([prompt[shared:] for prompt in prompts], pad, model.device)
+    mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
+    cache = copy.deepcopy(prefix)
+    if cache is not None:
+        cache.batch_repeat_interleave(len(prompts))
+    positions = (mask.cumsum(1) - 1)[:, shared:]
+    output = model(rest, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+    last = mask[:, shared:].sum(1) - 1
+    first_logits = output.logits[torch.arange(len(prompts)), last].repeat_interleave(count, 0)
+    cache = output.past_key_values
+    cache.batch_repeat_interleave(count)
+    targets, target_mask = pad_right([answer for row in answers for answer in row], pad, model.device)
+    mask = torch.cat([mask.repeat_interleave(count, 0), target_mask], dim=1)
+    positions = (mask.cumsum(1) - 1)[:, -targets.shape[1] :].clamp(min=0)
+    output = model(targets, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+    logits = torch.cat([first_logits[:, None], output.logits[:, :-1]], dim=1).float().log_softmax(-1)
+    totals = (logits.gather(2, targets[..., None])[..., 0] * target_mask).sum(1)
+    return totals.view(len(prompts), count).tolist()
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m helpers.evaluation`: judges a model, an adapter or a server on the rows of a CSV."""
+    options = parse_arguments(arguments)
+    template = load_template(options.template)
+    rows = load_rows(options.data, template)
+    if options.split == "test":
+        rows = split_rows(rows, options.test_size, options.seed)[1]
+    if options.url:
+        from helpers.clients import ask_openai, make_openai_client
+
+        client = make_openai_client(options.url)
+        result = evaluate_over_url(lambda messages: ask_openai(client, messages, model=options.model, temperature=0, max_tokens=32), rows, template)
+    else:
+        loaded = load_model(options.model)
+        if options.lora:
+            attach_adapter(loaded, options.lora)
+        result = evaluate(loaded, rows, template)
+    if options.json:
+        write_json(options.json, asdict(result))
+    low, high = result.interval
+    print(f"rows {result.rows}  accuracy {result.accuracy:.3f} [{low:.3f}, {high:.3f}]  majority {result.majority_accuracy:.3f}  macro-F1 {result.macro_f1:.3f}")
+    print(json.dumps({"confusion": result.confusion}))
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """The command line of helpers.evaluation."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.evaluation", description="Label accuracy on the rows of a CSV.")
+    parser.add_argument("--model", required=True, help="folder below models/, or the model's name at --url")
+    parser.add_argument("--lora", metavar="NAME", help="adapter below loras/")
+    parser.add_argument("--url", help="ask this OpenAI-style server instead of loading the model, such as http://127.0.0.1:5001/v1")
+    parser.add_argument("--data", required=True, metavar="CSV")
+    parser.add_argument("--template", required=True, metavar="YAML")
+    parser.add_argument("--split", choices=("all", "test"), default="all", help="all rows, or those that training with this seed held out")
+    parser.add_argument("--test-size", type=float, default=0.2, help="share of the comments held out (default: 0.2)")
+    parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    parser.add_argument("--json", metavar="FILE", help="also write the result there")
+    options = parser.parse_args(arguments)
+    if options.url and options.lora:
+        raise KitError("--lora goes with a local model.", "With --url, name the adapter as --model.")
+    return options
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

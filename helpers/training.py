@@ -1,0 +1,200 @@
+"""Rows in, a saved LoRA out; TRL's SFTTrainer does the work.
+
+`make_trainer` is the one place where rows become batches and a loss. What is saved appears in loras/NAME/ only when training ended
+well: PEFT's files, `training_parameters.json` (the WebUI's names) and `run.json` (what was measured).
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from trl import SFTConfig, SFTTrainer
+
+from helpers import KitError, find_commit, replace_when_complete, resolve_inside, run_command, write_json
+from helpers.adapters import loras_folder
+from helpers.dataset import Row, load_rows, split_rows
+from helpers.loading import LoadedModel, load_model
+from helpers.machine import measure_peak_mb, name_device, pick_lane
+from helpers.settings import TrainingSettings, pick_settings
+from helpers.templating import Template, load_template
+
+
+def build_dataset(rows: list[Row], template: Template, settings: TrainingSettings) -> Dataset:
+    """The rows as TRL takes them: columns `prompt` and `completion`, each a list of messages; shuffled, cut to settings.max_rows."""
+    examples = [template.build_example(row) for row in rows]
+    dataset = Dataset.from_list([{"prompt": e["prompt"], "completion": e["completion"]} for e in examples]).shuffle(seed=settings.seed)
+    return dataset.select(range(min(settings.max_rows or len(dataset), len(dataset))))
+
+
+def list_targets(model: torch.nn.Module) -> list[str]:
+    """Names of the linear layers inside the decoder blocks (q_proj, up_proj ...), sorted: what a LoRA is put on."""
+    return sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if ".layers." in name and is_linear(module)})
+
+
+def is_linear(module: torch.nn.Module) -> bool:
+    """True for a linear layer, also a quantised one (gptqmodel's layers say in_features too)."""
+    return hasattr(module, "in_features") and hasattr(module, "out_features") and not list(module.children())
+
+
+def make_lora_config(model: torch.nn.Module, settings: TrainingSettings) -> LoraConfig:
+    """PEFT's LoraConfig: every linear layer of all decoder blocks, or of the last `settings.top_layers` of them."""
+    layers = model.config.num_hidden_layers
+    return LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list_targets(model),
+        layers_to_transform=list(range(layers - settings.top_layers, layers)) if settings.top_layers else None,
+        task_type="CAUSAL_LM",
+    )
+
+
+def make_sft_config(model: torch.nn.Module, settings: TrainingSettings, output: Path, progress: bool = True) -> SFTConfig:
+    """TRL's SFTConfig. The loss is on the completion only (prompt and completion are apart), its end-of-turn token included."""
+    on_gpu = torch.cuda.is_available()
+    return SFTConfig(
+        output_dir=str(output),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        max_length=settings.max_length,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim=settings.optimizer,
+        train_sampling_strategy="group_by_length",  # rows of one batch are about as long as each other: less padding
+        gradient_checkpointing=on_gpu,  # saves memory for time; a CPU has the memory and not the time
+        bf16=model.dtype == torch.bfloat16,
+        fp16=model.dtype == torch.float16,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        seed=settings.seed,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=not progress,
+    )
+
+
+def make_trainer(loaded: LoadedModel, rows: list[Row], template: Template, settings: TrainingSettings, output: Path, progress: bool = True) -> SFTTrainer:
+    """The trainer for these rows: where rows become batches and a loss."""
+    torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
+    return SFTTrainer(
+        model=loaded.model,
+        args=make_sft_config(loaded.model, settings, output, progress),
+        train_dataset=build_dataset(rows, template, settings),
+        processing_class=loaded.tokenizer,
+        peft_config=make_lora_config(loaded.model, settings),
+    )
+
+
+def train_lora(
+    loaded: LoadedModel, rows: list[Row], template: Template, settings: TrainingSettings, output: Path, facts: dict | None = None, progress: bool = True
+) -> dict:
+    """Trains a LoRA on `rows` and saves it as the folder `output`; returns what is in its run.json.
+
+    An older adapter of that name is kept as NAME-previous. `facts` (paths of data and template, split) go into run.json. On return the
+    adapter is attached to `loaded.model`. Raises KitError when the loss is no number.
+    """
+    start = time.monotonic()
+    with replace_when_complete(output) as fresh:
+        trainer = make_trainer(loaded, rows, template, settings, fresh, progress)
+        trainer.train()
+        run = save_adapter(trainer, loaded, fresh, rows, settings, {**(facts or {}), "seconds": round(time.monotonic() - start, 1)})
+        keep_previous(output)
+    loaded.model = trainer.model.eval()
+    return run
+
+
+def keep_previous(folder: Path) -> None:
+    """Renames an adapter folder that is in the way to NAME-previous (replacing the one before that)."""
+    if folder.is_dir():
+        with replace_when_complete(folder.with_name(folder.name + "-previous")) as fresh:
+            folder.rename(fresh)
+
+
+def save_adapter(trainer: SFTTrainer, loaded: LoadedModel, folder: Path, rows: list[Row], settings: TrainingSettings, facts: dict) -> dict:
+    """Writes PEFT's files, training_parameters.json and run.json into `folder`; returns the content of run.json."""
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    if not all(abs(float(loss)) < float("inf") for loss in losses):
+        raise KitError("The loss is no number any more.", "Lower learning_rate, or load the model with dtype float32.")
+    trainer.model.peft_config["default"].base_model_name_or_path = f"models/{loaded.name}"  # relative, as the WebUI writes it
+    trainer.model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
+    run = {
+        "base": loaded.name,
+        "base_sha256": read_base_hash(loaded.folder),
+        "rows": len(trainer.train_dataset),
+        "rows_sha256": hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest(),
+        "settings": asdict(settings),
+        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "loss": [round(float(loss), 4) for loss in losses],
+        "peak_mb": measure_peak_mb(),
+        "device": name_device(),
+        "commit": find_commit(),
+        "date": time.strftime("%Y-%m-%d"),
+        **facts,
+    }
+    write_json(folder / "run.json", run)
+    write_json(folder / "training_parameters.json", name_for_webui(folder.name, settings))
+    return run
+
+
+def read_base_hash(folder: Path) -> dict[str, str]:
+    """sha256 of each weight file of the base, as its weights.json has them; empty without one."""
+    record = folder / "weights.json"
+    files = json.loads(record.read_text(encoding="utf-8"))["files"] if record.is_file() else {}
+    return {name: facts["sha256"] for name, facts in files.items()}
+
+
+def name_for_webui(name: str, settings: TrainingSettings) -> dict:
+    """The settings under the names of the WebUI's training tab, so that its "Copy parameters from" finds them."""
+    return {
+        "lora_name": name,
+        "all_linear": True,
+        "lora_rank": settings.lora_r,
+        "lora_alpha": settings.lora_alpha,
+        "lora_dropout": settings.lora_dropout,
+        "micro_batch_size": settings.batch_size,
+        "batch_size": settings.batch_size * settings.accumulation,
+        "epochs": settings.epochs,
+        "learning_rate": str(settings.learning_rate),
+        "lr_scheduler_type": settings.schedule,
+        "cutoff_len": settings.max_length,
+        "optimizer": settings.optimizer,
+        "add_eos_token": True,
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """`python -m helpers.training`: trains a LoRA on the rows of a CSV that the split does not hold out."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.training", description="Train a LoRA on a CSV with a YAML template.")
+    parser.add_argument("--model", required=True, metavar="NAME", help="folder below models/")
+    parser.add_argument("--data", required=True, metavar="CSV")
+    parser.add_argument("--template", required=True, metavar="YAML")
+    parser.add_argument("--output", required=True, metavar="loras/NAME", help="the adapter's folder below loras/")
+    parser.add_argument("--settings", metavar="YAML", help="training settings; without it those of the lane")
+    parser.add_argument("--epochs", type=float, metavar="N")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the split and the training (default: 0)")
+    parser.add_argument("--test-size", type=float, default=0.2, help="share of the comments held out (default: 0.2)")
+    options = parser.parse_args(arguments)
+    output = resolve_inside(loras_folder(), options.output.removeprefix("loras/"), "LoRA")
+    template = load_template(options.template)
+    train, test = split_rows(load_rows(options.data, template), options.test_size, options.seed)
+    settings = TrainingSettings.from_yaml(options.settings) if options.settings else pick_settings(pick_lane().value.name)
+    settings = settings.replace({"seed": options.seed} | ({"epochs": options.epochs} if options.epochs else {}))
+    facts = {"data": str(options.data), "template": str(options.template), "split": {"seed": options.seed, "test_size": options.test_size}}
+    run = train_lora(load_model(options.model), train, template, settings, output, facts)
+    print(f"{output}: {run['rows']} rows in {run['seconds']:.0f} s, loss {run['loss'][0]:.2f} -> {run['loss'][-1]:.2f}, {len(test)} rows held out")
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))
