@@ -5,6 +5,7 @@ are complete or absent, and the way a command ends. It imports no module of the 
 """
 
 import contextlib
+import dataclasses
 import json
 import logging
 import os
@@ -91,15 +92,15 @@ def replace_when_complete(target: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: object) -> Path:
-    """Writes `value` as indented UTF-8 JSON, whole or not at all; returns the path."""
+    """Writes `value` as indented UTF-8 JSON, whole or not at all; dataclasses in it become objects. Returns the path."""
     with replace_when_complete(Path(path)) as fresh:
-        fresh.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        fresh.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=dataclasses.asdict) + "\n", encoding="utf-8")
     return Path(path)
 
 
 def find_commit() -> str:
     """The project's git commit, short, with -dirty for uncommitted changes; "unknown" outside a git checkout."""
-    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--exclude=*"]
+    command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

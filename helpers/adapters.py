@@ -82,6 +82,18 @@ def measure_change(loaded: LoadedModel, messages: list[dict[str, str]]) -> float
     return float((adapted.exp() * (adapted - base)).sum())
 
 
+def take_fingerprint(loaded: LoadedModel, messages: list[dict[str, str]], count: int = 5) -> dict:
+    """What a model answers a prompt with, to compare later: {"messages", "top": {token id: logit}} of the reply's likeliest first tokens."""
+    top = compute_logits(loaded, messages).topk(count)
+    return {"messages": messages, "top": {str(int(i)): round(float(v), 4) for i, v in zip(top.indices, top.values, strict=True)}}
+
+
+def compare_fingerprint(loaded: LoadedModel, fingerprint: dict) -> float:
+    """Largest difference, in logits, between a saved fingerprint and what the loaded model says to the same prompt now."""
+    logits = compute_logits(loaded, fingerprint["messages"])
+    return max(abs(float(logits[int(token)]) - value) for token, value in fingerprint["top"].items())
+
+
 def main(arguments: list[str]) -> None:
     """`python -m helpers.adapters list`."""
     parser = argparse.ArgumentParser(prog="python -m helpers.adapters", description="The LoRAs in loras/.")

@@ -1,8 +1,20 @@
-"""What a notebook says about its own work: a result that it publishes, for the reader and for the tutorial's report alike."""
+"""What a notebook says about its own work: a checkpoint's green line or its remedy, a published result, the measured cost."""
+
+import json
 
 from IPython.display import display
 
+from helpers import PROJECT
+from helpers.evaluation import estimate_interval
+
 MIME = "application/vnd.open-llm-kit+json"
+RECORD = PROJECT / "benchmarks" / "tutorial.json"  # the report of the run whose outputs the notebooks show
+
+
+def confirm(passed: bool, claim: str, remedy: str) -> bool:
+    """A checkpoint: prints that the claim holds, or what to do. Never stops a notebook; returns `passed` as a bool."""
+    print(f"✅ {claim}" if passed else f"❌ not yet: {claim}. What to do: {remedy}")
+    return bool(passed)
 
 
 def publish(name: str, value: object) -> None:
@@ -11,4 +23,21 @@ def publish(name: str, value: object) -> None:
     `value` is what JSON can hold. Names in use: answer.raw and answer.openai (text); accuracy.majority, accuracy.base and
     accuracy.lora ({"value": share between 0 and 1, "interval": [low, high]}).
     """
-    display({MIME: {"name": name, "value": value}, "text/plain": f"{name}: {value}"}, raw=True)
+    text = value if not isinstance(value, dict) else f"{value['value']:.1%}, 95 % interval {value['interval'][0]:.1%} to {value['interval'][1]:.1%}"
+    display({MIME: {"name": name, "value": value}, "text/plain": f"{name}: {text}"}, raw=True)
+
+
+def describe_accuracy(accuracy: float, rows: int) -> dict:
+    """An accuracy as `publish` takes it: {"value", "interval": [low, high]}, the interval 95 % Wilson."""
+    return {"value": accuracy, "interval": list(estimate_interval(round(accuracy * rows), rows))}
+
+
+def show_cost(name: str) -> None:
+    """Prints minutes and memory of a notebook as they were measured in the recorded run, and that other lanes have no record."""
+    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {"notebooks": []}
+    found = next((entry for entry in record["notebooks"] if entry["name"] == name), None)
+    if found is None:
+        print(f"No record for {name} yet: `make tutorial` measures it.")
+        return
+    print(f"lane {record['lane']}: {found['minutes']} minutes, {found['peak_mb'] / 1000:.1f} GB of memory")
+    print(f"measured {record['date']} on {record['device']}, commit {record['commit']}; no record for the other lanes yet")

@@ -11,7 +11,8 @@ import copy
 import json
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from scipy.stats import binomtest
@@ -156,7 +157,7 @@ def main(arguments: list[str]) -> None:
             attach_adapter(loaded, options.lora)
         result = evaluate(loaded, rows, template)
     if options.json:
-        write_json(options.json, asdict(result))
+        write_json(Path(options.json), result)
     low, high = result.interval
     print(f"rows {result.rows}  accuracy {result.accuracy:.3f} [{low:.3f}, {high:.3f}]  majority {result.majority_accuracy:.3f}  macro-F1 {result.macro_f1:.3f}")
     print(json.dumps({"confusion": result.confusion}))

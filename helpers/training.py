@@ -1,26 +1,31 @@
-"""Rows in, a saved LoRA out; TRL's SFTTrainer does the work.
+"""Rows in, a saved LoRA out; TRL's SFTTrainer does the work (in a form that computes the shared prefix once).
 
 `make_trainer` is the one place where rows become batches and a loss. What is saved appears in loras/NAME/ only when training ended
 well: PEFT's files, `training_parameters.json` (the WebUI's names) and `run.json` (what was measured).
 """
 
 import argparse
+import contextlib
+import dataclasses
 import hashlib
 import json
+import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel
 from trl import SFTConfig, SFTTrainer
 
 from helpers import KitError, find_commit, replace_when_complete, resolve_inside, run_command, write_json
-from helpers.adapters import loras_folder
+from helpers.adapters import loras_folder, take_fingerprint
 from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model
 from helpers.machine import measure_peak_mb, name_device, pick_lane
+from helpers.prefix_trainer import SharedPrefixTrainer
 from helpers.settings import TrainingSettings, pick_settings
 from helpers.templating import Template, load_template
 
@@ -55,9 +60,23 @@ def make_lora_config(model: torch.nn.Module, settings: TrainingSettings) -> Lora
     )
 
 
+def describe_hardware(model: torch.nn.Module) -> dict[str, object]:
+    """The arguments of SFTConfig that follow from the machine and the model's dtype, and the quiet ones."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "bf16": model.dtype == torch.bfloat16,
+        "fp16": model.dtype == torch.float16,
+        "use_cpu": not on_gpu,
+        "gradient_checkpointing": on_gpu,  # saves memory for time; a CPU has the memory and not the time
+        "dataloader_pin_memory": on_gpu,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+    }
+
+
 def make_sft_config(model: torch.nn.Module, settings: TrainingSettings, output: Path, progress: bool = True) -> SFTConfig:
     """TRL's SFTConfig. The loss is on the completion only (prompt and completion are apart), its end-of-turn token included."""
-    on_gpu = torch.cuda.is_available()
     return SFTConfig(
         output_dir=str(output),
         num_train_epochs=settings.epochs,
@@ -71,24 +90,17 @@ def make_sft_config(model: torch.nn.Module, settings: TrainingSettings, output: 
         max_grad_norm=settings.max_grad_norm,
         optim=settings.optimizer,
         train_sampling_strategy="group_by_length",  # rows of one batch are about as long as each other: less padding
-        gradient_checkpointing=on_gpu,  # saves memory for time; a CPU has the memory and not the time
-        bf16=model.dtype == torch.bfloat16,
-        fp16=model.dtype == torch.float16,
-        use_cpu=not on_gpu,
-        dataloader_pin_memory=on_gpu,
         seed=settings.seed,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
         disable_tqdm=not progress,
+        **describe_hardware(model),
     )
 
 
 def make_trainer(loaded: LoadedModel, rows: list[Row], template: Template, settings: TrainingSettings, output: Path, progress: bool = True) -> SFTTrainer:
-    """The trainer for these rows: where rows become batches and a loss."""
+    """The trainer for these rows: where rows become batches and a loss. A LoRA that is on `loaded.model` is taken off first."""
     torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
-    return SFTTrainer(
-        model=loaded.model,
+    return SharedPrefixTrainer(
+        model=loaded.model.unload() if isinstance(loaded.model, PeftModel) else loaded.model,
         args=make_sft_config(loaded.model, settings, output, progress),
         train_dataset=build_dataset(rows, template, settings),
         processing_class=loaded.tokenizer,
@@ -96,56 +108,73 @@ def make_trainer(loaded: LoadedModel, rows: list[Row], template: Template, setti
     )
 
 
+@contextlib.contextmanager
+def open_adapter_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder to save an adapter in; it becomes `folder` when the block ends well, and an older one NAME-previous."""
+    with replace_when_complete(folder) as fresh:
+        yield fresh
+        if folder.is_dir():
+            with replace_when_complete(folder.with_name(folder.name + "-previous")) as previous:
+                folder.rename(previous)
+
+
 def train_lora(
     loaded: LoadedModel, rows: list[Row], template: Template, settings: TrainingSettings, output: Path, facts: dict | None = None, progress: bool = True
 ) -> dict:
     """Trains a LoRA on `rows` and saves it as the folder `output`; returns what is in its run.json.
 
-    An older adapter of that name is kept as NAME-previous. `facts` (paths of data and template, split) go into run.json. On return the
-    adapter is attached to `loaded.model`. Raises KitError when the loss is no number.
+    `facts` (paths of data and template, split) go into run.json too. On return the adapter is on `loaded.model`. Raises KitError when
+    the loss is no number.
     """
-    start = time.monotonic()
-    with replace_when_complete(output) as fresh:
+    with open_adapter_folder(output) as fresh:
         trainer = make_trainer(loaded, rows, template, settings, fresh, progress)
         trainer.train()
-        run = save_adapter(trainer, loaded, fresh, rows, settings, {**(facts or {}), "seconds": round(time.monotonic() - start, 1)})
-        keep_previous(output)
+        trainer.model.save_pretrained(fresh)
+        run = record_run(trainer, loaded, fresh, rows, template, settings, facts)
     loaded.model = trainer.model.eval()
     return run
 
 
-def keep_previous(folder: Path) -> None:
-    """Renames an adapter folder that is in the way to NAME-previous (replacing the one before that)."""
-    if folder.is_dir():
-        with replace_when_complete(folder.with_name(folder.name + "-previous")) as fresh:
-            folder.rename(fresh)
+def record_run(
+    trainer: SFTTrainer, loaded: LoadedModel, folder: Path, rows: list[Row], template: Template, settings: TrainingSettings, facts: dict | None = None
+) -> dict:
+    """Writes what was measured into a saved adapter's folder: run.json and training_parameters.json; returns the content of run.json.
 
-
-def save_adapter(trainer: SFTTrainer, loaded: LoadedModel, folder: Path, rows: list[Row], settings: TrainingSettings, facts: dict) -> dict:
-    """Writes PEFT's files, training_parameters.json and run.json into `folder`; returns the content of run.json."""
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    if not all(abs(float(loss)) < float("inf") for loss in losses):
+    Names the base in adapter_config.json by its relative path, as the WebUI does.
+    """
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    if not all(math.isfinite(loss) for loss in losses):
         raise KitError("The loss is no number any more.", "Lower learning_rate, or load the model with dtype float32.")
-    trainer.model.peft_config["default"].base_model_name_or_path = f"models/{loaded.name}"  # relative, as the WebUI writes it
-    trainer.model.save_pretrained(folder)
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    write_json(folder / "adapter_config.json", {**config, "base_model_name_or_path": f"models/{loaded.name}"})
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
+    adapted = dataclasses.replace(loaded, model=trainer.model.eval())
     run = {
         "base": loaded.name,
         "base_sha256": read_base_hash(loaded.folder),
+        "template": template.name,
         "rows": len(trainer.train_dataset),
         "rows_sha256": hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest(),
         "settings": asdict(settings),
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        "loss": [round(float(loss), 4) for loss in losses],
+        "seconds": round(next(entry["train_runtime"] for entry in reversed(trainer.state.log_history) if "train_runtime" in entry), 1),
+        "loss": [round(loss, 4) for loss in losses],
         "peak_mb": measure_peak_mb(),
         "device": name_device(),
         "commit": find_commit(),
         "date": time.strftime("%Y-%m-%d"),
-        **facts,
+        "fingerprint": [take_fingerprint(adapted, template.build_messages(row)) for row in rows[:3]],
+        **(facts or {}),
     }
     write_json(folder / "run.json", run)
     write_json(folder / "training_parameters.json", name_for_webui(folder.name, settings))
     return run
+
+
+def add_to_run(folder: Path, **facts: object) -> None:
+    """Adds facts, such as evaluations, to the run.json of an adapter; dataclasses become objects."""
+    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    write_json(folder / "run.json", {**run, **facts})
 
 
 def read_base_hash(folder: Path) -> dict[str, str]:

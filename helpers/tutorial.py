@@ -7,7 +7,6 @@ import argparse
 import concurrent.futures
 import copy
 import os
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 from traitlets import default
 
-from helpers import PROJECT, KitError, find_home, machine, replace_when_complete, run_command, weights, write_json
+from helpers import PROJECT, KitError, find_commit, find_home, machine, replace_when_complete, run_command, weights, write_json
 from helpers.report import KERNELSPEC, Execution, build_report, collect_results, find_missing, format_summary, render_page
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -141,15 +140,6 @@ def clean_notebook(notebook: NotebookNode, metadata: NotebookNode) -> None:
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
 
 
-def describe_commit() -> str:
-    """The project's commit, with -dirty when files differ from it; 'unknown' without git."""
-    try:
-        command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-        return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def main(arguments: list[str]) -> int:
     """`python -m helpers.tutorial [--only 01 03] [--output DIR] [--in-place]`. Exit code 1 when a cell failed or a result is missing."""
     parser = argparse.ArgumentParser(prog="python -m helpers.tutorial", description="Runs the notebooks in order and reports what came out.")
@@ -157,7 +147,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the report (default: runs/TIMESTAMP)")
     parser.add_argument("--in-place", action="store_true", help="when all went well, also write the outputs back into the notebooks")
     options = parser.parse_args(arguments)
-    paths, commit = find_notebooks(options.only), describe_commit()
+    paths, commit = find_notebooks(options.only), find_commit()
     output = options.output or find_home() / "runs" / time.strftime("%Y-%m-%d_%H-%M-%S")
     if output.exists():
         raise KitError(f"{output} is there already.", "Name a folder that does not exist yet.")
