@@ -1,10 +1,11 @@
 # Every target makes .venv first when it is missing or older than pyproject.toml and constraints.txt.
-# PYTHON=python3.12 takes another Python; TORCH_INDEX=URL adds a package index for torch (PyTorch's CPU wheels, say);
+# PYTHON=python3.12 takes another Python; TORCH_INDEX=URL adds a package index for torch (PyTorch's CPU wheels, say). It is added, not
+# put in PyPI's place, because such an index has only some versions of what torch depends on; of two builds of torch, pip takes its +cpu one.
 # ARGS="..." goes to the command behind `tutorial`, `lab` and `test-slow`.
 
 PYTHON ?= python3
 PIP := .venv/bin/python -m pip install -qq --disable-pip-version-check
-NO_INSTALL = { echo "error: the installation failed; check the network (or the mirror in 'pip config list'), then run make again." >&2; exit 1; }
+NO_INSTALL = { echo "error: the installation failed for the reason above; mend it (often the network, or the mirror in 'pip config list'), then run make again." >&2; exit 1; }
 
 # Whatever is activated, a notebook's shell commands find the kit's Python.
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m
@@ -22,10 +23,14 @@ tutorial: setup  ## run the five notebooks, write runs/TIMESTAMP/report.html
 lab: setup  ## open JupyterLab on notebooks/
 	@$(RUN) jupyterlab notebooks $(ARGS)
 
+test test-slow: export HF_HUB_OFFLINE = 1
+
 test: setup  ## unit tests, tests on the real embedded model, the notebooks
+	@$(RUN) helpers.weights fetch smollm2-135m-instruct
 	@$(RUN) pytest -m "not real and not slow"
 	@$(RUN) pytest -m "real and not slow"
-	@$(RUN) pytest --nbval-lax notebooks
+	@# A cell may take 600 seconds; pytest's own limit is higher there, so that nbval names the cell and stops its kernel first.
+	@$(RUN) pytest --nbval-lax --nbval-cell-timeout 600 --timeout 660 notebooks
 
 test-slow: setup  ## soak, long fuzzing, several seeds
 	@$(RUN) pytest -m slow $(ARGS)

@@ -15,6 +15,7 @@ from helpers import checks, machine
 
 KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 ANSWERS, ACCURACIES = ("raw", "openai"), ("majority", "base", "lora")
+PUBLISHERS = {"03_api": [f"answer.{name}" for name in ANSWERS], "04_training": [f"accuracy.{name}" for name in ACCURACIES]}
 # Two scripts that nbconvert loads from the network and that no notebook here needs.
 PAGE = "{% extends 'lab/index.html.j2' %}{% block html_head_js %}{% endblock %}{% block html_head_js_mermaidjs %}{% endblock %}"
 
@@ -58,10 +59,12 @@ def is_accuracy(value: object) -> bool:
 
 
 def find_missing(report: dict) -> str:
-    """Names the results that a report lacks, in words; empty when all are there."""
-    missing = [f"answer.{name}" for name, value in report["answers"].items() if value is None]
-    missing += [f"accuracy.{name}" for name, value in report["accuracy"].items() if value is None]
-    return f"no notebook published {', '.join(missing)} as helpers.checks.publish describes" if missing else ""
+    """Names the results that the notebooks that ran owe to the report, in words; empty when all are there."""
+    there = {f"answer.{name}" for name, value in report["answers"].items() if value is not None}
+    there |= {f"accuracy.{name}" for name, value in report["accuracy"].items() if value is not None}
+    owed = {notebook["name"]: set(PUBLISHERS.get(notebook["name"], [])) - there for notebook in report["notebooks"]}
+    missing = [f"{notebook} ran but did not publish {', '.join(sorted(names))}" for notebook, names in owed.items() if names]
+    return f"{'; '.join(missing)}, as helpers.checks.publish describes" if missing else ""
 
 
 def format_summary(report: dict) -> str:

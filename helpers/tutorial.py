@@ -163,7 +163,7 @@ def main(arguments: list[str]) -> int:
         report = build_report(executions, collect_results([e.notebook for e in executions]), commit)
         write_json(fresh / "report.json", report)
         (fresh / "report.html").write_text(render_page(executions, report), encoding="utf-8")
-    problem = executions[-1].problem or ("" if options.only else find_missing(report))
+    problem = executions[-1].problem or find_missing(report)
     if options.in_place and not problem:
         for execution in executions:
             with replace_when_complete(execution.path) as fresh:

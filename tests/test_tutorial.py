@@ -12,7 +12,9 @@ import nbformat
 import psutil
 import pytest
 
-from helpers import run_command, tutorial
+import helpers
+from helpers import PROJECT, run_command, tutorial
+from helpers.report import PUBLISHERS, collect_results
 
 PUBLISH = """
 from helpers import checks
@@ -91,18 +93,31 @@ def test_dead_kernel_is_named(home, capsys):
 
 
 def test_missing_result_is_named(home, capsys):
-    write_notebook(home, "01_first", PUBLISH.replace("answer.openai", "answer.other").replace('"interval"', '"range"'))
+    wrong_form = PUBLISH.replace('{"value": value, "interval": [value - 0.1, value + 0.1]}', "value")
+    write_notebook(home, "03_api", wrong_form.replace("answer.openai", "answer.other"))
+    write_notebook(home, "04_training", "1 + 1")
     assert run_tutorial() == 1
     error = capsys.readouterr().err
-    assert "no notebook published answer.openai, accuracy.majority, accuracy.base, accuracy.lora" in error and "answer.raw" not in error
+    assert "03_api ran but did not publish answer.openai; 04_training ran but" in error and "answer.raw" not in error
+    assert "04_training ran but did not publish accuracy.base, accuracy.lora, accuracy.majority, as" in error
     assert read_report(home)["answers"] == {"raw": "The sky is <blue>.", "openai": None}
 
 
-def test_only_runs_the_chosen_notebooks_and_asks_for_no_results(home):
-    write_notebook(home, "01_first", "1 / 0")
-    write_notebook(home, "02_second", "1 + 1")
-    assert run_tutorial("--only", "02") == 0
-    assert [notebook["name"] for notebook in read_report(home)["notebooks"]] == ["02_second"]
+def test_only_runs_the_chosen_notebooks_and_asks_for_their_results(home, capsys):
+    write_notebook(home, "01_first", "1 + 1")
+    write_notebook(home, "03_api", "1 + 1")
+    write_notebook(home, "04_training", "1 / 0")
+    assert run_tutorial("--only", "01") == 0
+    assert [notebook["name"] for notebook in read_report(home)["notebooks"]] == ["01_first"]
+    assert run_command(tutorial.main, ["--output", "again", "--only", "03"]) == 1
+    error = capsys.readouterr().err
+    assert "answer.raw" in error and "accuracy" not in error
+
+
+@pytest.mark.parametrize("lesson", PUBLISHERS)
+def test_lesson_publishes_the_results_that_the_report_expects_of_it(lesson):
+    notebook = nbformat.read(PROJECT / "notebooks" / f"{lesson}.ipynb", as_version=4)
+    assert set(PUBLISHERS[lesson]) <= set(collect_results([notebook]))
 
 
 @pytest.mark.parametrize("arguments, named", [(["--only", "07"], "'07'"), (["--output", "notebooks"], "notebooks")])
@@ -171,12 +186,13 @@ def test_interrupt_stops_the_kernel_and_leaves_nothing(home):
 
 
 def test_commit_says_when_files_differ(home, monkeypatch):
-    monkeypatch.setattr(tutorial, "PROJECT", home)
-    assert tutorial.describe_commit() == "unknown"
+    monkeypatch.setattr(helpers, "PROJECT", home)
+    assert helpers.find_commit() == "unknown"
     git = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
     (home / "file").write_text("1")
     for command in (["init", "--quiet"], ["add", "file"], ["commit", "--quiet", "--message", "one"]):
         subprocess.run([*git, *command], check=True)
-    clean = tutorial.describe_commit()
+    clean = helpers.find_commit()
     (home / "file").write_text("2")
-    assert len(clean) == 40 and tutorial.describe_commit() == f"{clean}-dirty"
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+    assert head.startswith(clean) and len(clean) == 12 and helpers.find_commit() == f"{clean}-dirty"

@@ -1,9 +1,12 @@
 """pyproject.toml (ranges), constraints.txt (the tested set) and environment.yml (conda) say the same, and nothing else says a version."""
 
+import ast
 import re
 import subprocess
+import sys
 import tomllib
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import yaml
@@ -80,6 +83,32 @@ def test_environment_has_the_packages_of_the_course():
 def test_environment_has_a_python_that_the_project_supports():
     python = Requirement(f"python{PYPROJECT['project']['requires-python']}").specifier
     assert ENVIRONMENT[:2] == [f"python={(version := '3.11')}", "pip"] and python.contains(version)
+
+
+def find_imports() -> set[str]:
+    """Top-level names of the modules that the package imports from elsewhere."""
+    nodes = [node for path in (PROJECT / "helpers").rglob("*.py") for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))]
+    modules = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    modules += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    return {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names) - {"helpers"}
+
+
+def test_every_import_of_the_package_is_a_declared_dependency():
+    declared = {canonicalize_name(requirement.name) for requirement in [*TESTED, *EXTRAS["gpu"]]}
+    distributions = metadata.packages_distributions()
+    assert not [module for module in find_imports() if not declared & set(map(canonicalize_name, distributions.get(module, [])))]
+
+
+def test_commands_of_the_readme_are_in_the_makefile():
+    commands = set(re.findall(r"\bmake ([a-z][a-z-]*)", "\n".join(find_code(PROJECT / "README.md"))))
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (PROJECT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
+    assert {"setup", "tutorial", "lab", "test", "test-slow", "clean", "help"} <= targets
+    assert commands and commands <= targets
+
+
+def find_code(page: Path) -> list[str]:
+    """Fenced blocks and code spans of a Markdown page: prose such as "make a copy" is no command."""
+    return [fenced or span for fenced, span in re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", page.read_text(encoding="utf-8"), flags=re.DOTALL)]
 
 
 def test_no_file_pins_a_version_elsewhere():

@@ -1,0 +1,183 @@
+"""One interface over what generates text: a request in, pieces of text out.
+
+All torch work of an engine happens in one thread of its own: requests wait their turn, and the answers are those that each would have
+got alone (a pool of threads costs 40 % on a CPU, and adapters must not change in mid-answer).
+"""
+
+import contextlib
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import torch
+from peft import PeftModel
+from transformers import StoppingCriteria, TextIteratorStreamer
+
+from helpers import KitError
+from helpers.loading import LoadedModel, render_chat
+
+
+@dataclass
+class GenerationRequest:
+    """What to generate. Either `messages` ([{"role", "content"}, ...]) or `prompt`, a text that is taken as it is."""
+
+    messages: list[dict[str, str]] | None = None
+    prompt: str | None = None
+    continue_last: bool = False  # lengthen the last message instead of answering it
+    max_new_tokens: int = 200
+    temperature: float = 0.0  # 0 is greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0 is off
+    typical_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int | None = None  # of the sampling; None draws a new one
+    stop: list[str] = field(default_factory=list)  # texts that end the answer; they are not part of it
+    adapter: str | None = None  # name of an attached LoRA; None is the base
+    cancelled: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
+class Generation:
+    """What came out."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: str  # "stop", or "length" when max_new_tokens ended it
+
+
+class StopWhenAsked(StoppingCriteria):
+    """Ends a generation when its request is cancelled."""
+
+    def __init__(self, cancelled: threading.Event):
+        self.cancelled = cancelled
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
+        """True for every row of (rows, tokens) once the event is set."""
+        return torch.full((input_ids.shape[0],), self.cancelled.is_set(), device=input_ids.device)
+
+
+class StopFilter:
+    """Passes text on up to the first stop string, holding back what may become one."""
+
+    def __init__(self, stop: list[str]):
+        self.stop, self.held, self.stopped = [text for text in stop if text], "", False
+
+    def push(self, piece: str) -> str:
+        """The text that is safe to pass on after this piece."""
+        if self.stopped:
+            return ""
+        self.held += piece
+        found = [place for text in self.stop if (place := self.held.find(text)) >= 0]
+        if found:
+            self.stopped, safe = True, min(found)
+        else:
+            safe = len(self.held) - max((n for text in self.stop for n in range(1, len(text)) if self.held.endswith(text[:n])), default=0)
+        passed, self.held = self.held[:safe], self.held[safe:]
+        return passed
+
+    def finish(self) -> str:
+        """What was held back and became no stop string."""
+        return "" if self.stopped else self.held
+
+
+class TransformersEngine:
+    """A transformers model with its PEFT adapters."""
+
+    def __init__(self, loaded: LoadedModel):
+        self.loaded = loaded
+        self.name = loaded.name
+        self.context = loaded.model.config.max_position_embeddings  # tokens of prompt and answer together
+        self.adapters = list(loaded.model.peft_config) if isinstance(loaded.model, PeftModel) else []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has, special ones that the tokenizer adds included."""
+        return len(self.loaded.tokenizer(text)["input_ids"])
+
+    def generate(self, request: GenerationRequest) -> Generation:
+        """The whole answer."""
+        *pieces, generation = self.stream(request)
+        return Generation("".join(pieces), generation.prompt_tokens, generation.completion_tokens, generation.finish_reason)
+
+    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
+        """The answer's pieces as they come (never half a character), then a Generation with the whole. Closing the iterator cancels."""
+        inputs = self._tokenize(request)
+        pieces: queue.Queue = queue.Queue()
+        streamer = TextIteratorStreamer(self.loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        streamer.text_queue = pieces
+        job = self._thread.submit(self._run, request, inputs, streamer)
+        job.add_done_callback(lambda _: pieces.put(streamer.stop_signal))
+        stop, parts = StopFilter(request.stop), []
+        try:
+            while (piece := pieces.get()) is not streamer.stop_signal:
+                if passed := stop.push(piece):
+                    parts.append(passed)
+                    yield passed
+                if stop.stopped:
+                    request.cancelled.set()
+            if rest := stop.finish():
+                parts.append(rest)
+                yield rest
+            new_tokens, ended = job.result()
+            reason = "stop" if ended or stop.stopped else "length"
+            yield Generation("".join(parts), inputs["input_ids"].shape[1], new_tokens, reason)
+        finally:
+            request.cancelled.set()
+
+    def close(self) -> None:
+        """Ends the thread after what runs; waiting requests are dropped."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _tokenize(self, request: GenerationRequest):
+        """Ids and mask, (1, tokens). KitError for an unknown adapter or a prompt that leaves no room for an answer."""
+        if request.adapter and request.adapter not in self.adapters:
+            raise KitError(f"No LoRA '{request.adapter}' is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}.")
+        tokenizer = self.loaded.tokenizer
+        if request.prompt is None:
+            inputs = tokenizer(render_chat(tokenizer, request.messages, request.continue_last), return_tensors="pt", add_special_tokens=False)
+        else:
+            inputs = tokenizer(request.prompt, return_tensors="pt")
+        if not 0 < inputs["input_ids"].shape[1] < self.context:
+            raise KitError(f"The prompt has {inputs['input_ids'].shape[1]} tokens; the model takes 1 to {self.context - 1}.", "Change its length.")
+        return inputs
+
+    def _run(self, request: GenerationRequest, inputs, streamer: TextIteratorStreamer) -> tuple[int, bool]:
+        """In the inference thread: (number of new tokens, whether the model ended the answer itself)."""
+        if request.cancelled.is_set():
+            return 0, True
+        model = self.loaded.model
+        inputs = inputs.to(model.device)
+        length = inputs["input_ids"].shape[1]
+        sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if request.temperature > 0:
+            torch.manual_seed(request.seed) if request.seed is not None else torch.seed()
+            sampling = {"do_sample": True, "temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
+            sampling["typical_p"] = request.typical_p
+        with self._use_adapter(request.adapter), torch.inference_mode():
+            output = model.generate(
+                **inputs,
+                max_new_tokens=max(1, min(request.max_new_tokens, self.context - length)),
+                repetition_penalty=request.repetition_penalty,
+                streamer=streamer,
+                stopping_criteria=[StopWhenAsked(request.cancelled)],
+                **sampling,
+            )
+        new = output[0, length:].tolist()
+        return len(new), bool(new) and new[-1] in as_list(model.generation_config.eos_token_id)
+
+    def _use_adapter(self, name: str | None) -> contextlib.AbstractContextManager:
+        """The adapter active inside the block, or none of them."""
+        if not self.adapters:
+            return contextlib.nullcontext()
+        if name is None:
+            return self.loaded.model.disable_adapter()
+        self.loaded.model.set_adapter(name)
+        return contextlib.nullcontext()
+
+
+def as_list(value: int | list[int] | None) -> list[int]:
+    """An end-of-text id, or several, as a list."""
+    return value if isinstance(value, list) else [] if value is None else [value]

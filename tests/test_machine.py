@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from helpers import KitError, machine
+
+
+def test_lane_of_a_cpu_is_tiny(monkeypatch):
+    monkeypatch.delenv("KIT_LANE", raising=False)
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    lane, reason = machine.pick_lane()
+    assert lane.name == "tiny" and "no GPU" in reason
+
+
+def test_lane_can_be_chosen(monkeypatch):
+    monkeypatch.setenv("KIT_LANE", "large")
+    assert machine.pick_lane().value.revision == "gptq-4bit-64g-actorder_True"
+
+
+def test_unknown_lane_is_refused_with_the_known_ones(monkeypatch):
+    monkeypatch.setenv("KIT_LANE", "huge")
+    with pytest.raises(KitError, match="tiny, t4, large"):
+        machine.pick_lane()
+
+
+def test_every_fact_comes_with_its_reason(monkeypatch):
+    monkeypatch.delenv("KIT_LANE", raising=False)
+    assert all(reason for _, reason in machine.describe().values())
+
+
+def test_dtype_of_the_cpu_follows_its_instructions():
+    expected = torch.bfloat16 if machine.cpu_multiplies_bfloat16() else torch.float32
+    assert machine.pick_dtype("cpu").value == expected
+
+
+def test_peak_memory_grows_with_what_is_allocated():
+    before = machine.measure_peak_mb()
+    block = torch.ones(300_000_000, dtype=torch.uint8)
+    assert torch.cuda.is_available() or machine.measure_peak_mb() > before
+    del block
