@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 from peft import PeftModel
-from transformers import StoppingCriteria, TextIteratorStreamer
+from transformers import BatchEncoding, StoppingCriteria, TextIteratorStreamer
 
 from helpers import KitError
 from helpers.loading import LoadedModel, render_chat
@@ -49,14 +49,14 @@ class Generation:
 
 
 class StopWhenAsked(StoppingCriteria):
-    """Ends a generation when its request is cancelled."""
+    """Ends a generation when one of the events is set."""
 
-    def __init__(self, cancelled: threading.Event):
-        self.cancelled = cancelled
+    def __init__(self, *events: threading.Event):
+        self.events = events
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
-        """True for every row of (rows, tokens) once the event is set."""
-        return torch.full((input_ids.shape[0],), self.cancelled.is_set(), device=input_ids.device)
+        """True for every row of (rows, tokens) once an event is set."""
+        return torch.full((input_ids.shape[0],), any(event.is_set() for event in self.events), device=input_ids.device)
 
 
 class StopFilter:
@@ -91,6 +91,7 @@ class TransformersEngine:
         self.name = loaded.name
         self.context = loaded.model.config.max_position_embeddings  # tokens of prompt and answer together
         self.adapters = list(loaded.model.peft_config) if isinstance(loaded.model, PeftModel) else []
+        self._closed = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
 
     def count_tokens(self, text: str) -> int:
@@ -104,7 +105,7 @@ class TransformersEngine:
 
     def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
         """The answer's pieces as they come (never half a character), then a Generation with the whole. Closing the iterator cancels."""
-        inputs = self._tokenize(request)
+        inputs = self.check(request)
         pieces: queue.Queue = queue.Queue()
         streamer = TextIteratorStreamer(self.loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
         streamer.text_queue = pieces
@@ -128,11 +129,12 @@ class TransformersEngine:
             request.cancelled.set()
 
     def close(self) -> None:
-        """Ends the thread after what runs; waiting requests are dropped."""
+        """Ends what runs at its next token and drops what waits."""
+        self._closed.set()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _tokenize(self, request: GenerationRequest):
-        """Ids and mask, (1, tokens). KitError for an unknown adapter or a prompt that leaves no room for an answer."""
+    def check(self, request: GenerationRequest) -> BatchEncoding:
+        """The request's ids and mask, (1, tokens). KitError for an unknown adapter or a prompt that leaves no room for an answer."""
         if request.adapter and request.adapter not in self.adapters:
             raise KitError(f"No LoRA '{request.adapter}' is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}.")
         tokenizer = self.loaded.tokenizer
@@ -162,7 +164,7 @@ class TransformersEngine:
                 max_new_tokens=max(1, min(request.max_new_tokens, self.context - length)),
                 repetition_penalty=request.repetition_penalty,
                 streamer=streamer,
-                stopping_criteria=[StopWhenAsked(request.cancelled)],
+                stopping_criteria=[StopWhenAsked(request.cancelled, self._closed)],
                 **sampling,
             )
         new = output[0, length:].tolist()

@@ -1,0 +1,131 @@
+"""`python -m helpers.server`: loads a model once and serves it in one or both dialects, with the WebUI's flags."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+
+from helpers import KitError, run_command
+from helpers.adapters import attach_adapter, find_adapter
+from helpers.engines import TransformersEngine
+from helpers.loading import LOADERS, load_model
+from helpers.server.openai_api import make_openai_app
+from helpers.server.raw_api import make_raw_app
+from helpers.weights import find_model
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """The WebUI's flags as far as they mean something here; KitError when nothing would be served."""
+    parser = argparse.ArgumentParser(prog="python -m helpers.server", description="Serve a model, and LoRAs on it, over two APIs.")
+    parser.add_argument("--model", required=True, metavar="NAME", help="folder below models/")
+    parser.add_argument("--lora", nargs="+", default=[], metavar="NAME", help="adapters below loras/; the first one answers by default")
+    parser.add_argument("--api", action="store_true", help="the raw API of 2023")
+    parser.add_argument("--extensions", nargs="+", default=[], choices=("openai", "api"), help="openai: the OpenAI-style API; api: the raw one")
+    parser.add_argument("--loader", choices=LOADERS, help="default: detected from the folder")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: what the hardware computes fastest")
+    parser.add_argument("--api-blocking-port", type=int, default=5000, metavar="PORT", help="of the raw API (default: 5000)")
+    parser.add_argument("--openai-port", type=int, default=5001, metavar="PORT", help="of the OpenAI-style API (default: 5001)")
+    parser.add_argument("--model-dir", type=Path, metavar="D", help="default: models/")
+    parser.add_argument("--lora-dir", type=Path, metavar="D", help="default: loras/")
+    parser.add_argument("--listen", action="store_true", help="be reachable from other machines; wants --api-key or --no-api-key")
+    parser.add_argument("--api-key", metavar="K", help="clients must send it as a bearer token")
+    parser.add_argument("--no-api-key", action="store_true", help="with --listen: anyone may use it")
+    parser.add_argument("--strict-model", action="store_true", help="an unknown model name is a 404, not the default")
+    parser.add_argument("--stop-with-parent", action="store_true", help=argparse.SUPPRESS)  # ends when standard input closes
+    options = parser.parse_args(arguments)
+    options.api = options.api or "api" in options.extensions
+    if not options.api and "openai" not in options.extensions:
+        raise KitError("No API was asked for.", "Add --api (raw, port 5000), --extensions openai (port 5001), or both.")
+    if options.listen and not options.api_key and not options.no_api_key:
+        raise KitError("--listen opens the server to other machines.", "Add --api-key KEY, or --no-api-key if anyone may use it.")
+    return options
+
+
+def open_port(host: str, port: int, flag: str) -> socket.socket:
+    """A socket bound to the port, so that it is taken before the model is loaded; KitError names the flag when it is in use."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    if os.name != "nt":  # on Windows it would let two programs share a port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        raise KitError(f"Port {port} cannot be used ({error}).", f"Choose another one: {flag} PORT.") from None
+    return listener
+
+
+def load_engine(options: argparse.Namespace) -> TransformersEngine:
+    """The model with its adapters; every name is checked before anything is loaded."""
+    find_model(options.model, options.model_dir)
+    for name in options.lora:
+        find_adapter(name, options.lora_dir)
+    loaded = load_model(options.model, options.loader, options.dtype, options.model_dir)
+    for name in options.lora:
+        attach_adapter(loaded, name, options.lora_dir)
+    return TransformersEngine(loaded)
+
+
+class QuietServer(uvicorn.Server):
+    """A uvicorn server that leaves the signals to `serve`, which stops all of them together."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):
+        """Captures none."""
+        yield
+
+
+async def serve(apps: list[tuple[FastAPI, socket.socket]]) -> None:
+    """Serves every application on its socket until SIGINT or SIGTERM; running answers get five seconds to end."""
+    servers = [QuietServer(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)) for app, _ in apps]
+
+    def stop(*_: object) -> None:
+        for server in servers:
+            server.should_exit = True
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    await asyncio.gather(*(server.serve(sockets=[listener]) for server, (_, listener) in zip(servers, apps, strict=True)))
+
+
+def stop_with_parent() -> None:
+    """Ends this process when its standard input closes, as it does when the program that started it goes."""
+
+    def watch() -> None:
+        sys.stdin.buffer.read()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main(arguments: list[str]) -> None:
+    """Takes the ports, loads the model, serves."""
+    options = parse_arguments(arguments)
+    if options.stop_with_parent:
+        stop_with_parent()
+    host = "0.0.0.0" if options.listen else "127.0.0.1"
+    raw = open_port(host, options.api_blocking_port, "--api-blocking-port") if options.api else None
+    openai = open_port(host, options.openai_port, "--openai-port") if "openai" in options.extensions else None
+    engine = load_engine(options)
+    apps = []
+    if raw:
+        apps.append((make_raw_app(engine, options.api_key), raw))
+        print(f"raw API:    http://{host}:{raw.getsockname()[1]}/api/v1/chat", flush=True)
+    if openai:
+        apps.append((make_openai_app(engine, options.api_key, options.strict_model), openai))
+        print(f"OpenAI API: http://{host}:{openai.getsockname()[1]}/v1", flush=True)
+    try:
+        asyncio.run(serve(apps))
+    finally:
+        engine.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

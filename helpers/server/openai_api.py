@@ -1,0 +1,163 @@
+"""The OpenAI-style API: /v1/models and /v1/chat/completions, streaming or whole."""
+
+import time
+import uuid
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from helpers.engines import Generation, GenerationRequest, TransformersEngine
+from helpers.server import ApiError, generate, make_app, stream
+
+# What cannot be done here, with the value that changes nothing; any other value is refused, never dropped in silence.
+NEUTRAL = {
+    "n": 1, "tools": None, "tool_choice": None, "functions": None, "function_call": None, "logprobs": False, "top_logprobs": None,
+    "logit_bias": None, "presence_penalty": 0, "frequency_penalty": 0, "response_format": None, "audio": None, "modalities": None,
+}  # fmt: skip
+
+
+class TextPart(BaseModel):
+    """A part of a message's content; only text can be read here."""
+
+    type: str
+    text: str
+
+
+class Message(BaseModel):
+    """One message of a conversation."""
+
+    role: str
+    content: str | list[TextPart]
+
+    @field_validator("role")
+    @classmethod
+    def know_role(cls, role: str, info: ValidationInfo) -> str:
+        """developer is OpenAI's newer word for system."""
+        if role not in ("system", "developer", "user", "assistant"):
+            raise ValueError("use system, user or assistant")
+        return "system" if role == "developer" else role
+
+    def as_dict(self) -> dict[str, str]:
+        """{"role", "content"}, the parts of a list joined."""
+        return {"role": self.role, "content": self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)}
+
+
+class StreamOptions(BaseModel):
+    """Options of a streamed reply."""
+
+    include_usage: bool = False
+
+
+class ChatCompletionBody(BaseModel):
+    """POST /v1/chat/completions."""
+
+    model_config = ConfigDict(extra="allow")
+
+    messages: list[Message] = Field(min_length=1)
+    model: str = ""
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float | None = Field(1.0, ge=0, le=2)
+    top_p: float | None = Field(1.0, gt=0, le=1)
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+
+    def build_request(self, engine: TransformersEngine, adapter: str | None) -> GenerationRequest:
+        """The engine's request; without max_tokens the answer may fill the context."""
+        for name, value in (self.model_extra or {}).items():
+            if name in NEUTRAL and value not in (NEUTRAL[name], None) and value != [] and value != {"type": "text"}:
+                raise ApiError(400, f"{name} is not supported here.", name, "unsupported_parameter")
+        return GenerationRequest(
+            messages=[message.as_dict() for message in self.messages],
+            max_new_tokens=self.max_completion_tokens or self.max_tokens or engine.context,
+            temperature=1.0 if self.temperature is None else self.temperature,
+            top_p=1.0 if self.top_p is None else self.top_p,
+            seed=self.seed,
+            stop=[self.stop] if isinstance(self.stop, str) else self.stop or [],
+            adapter=adapter,
+        )
+
+
+def describe_usage(generation: Generation) -> dict[str, int]:
+    """OpenAI's usage object."""
+    prompt, completion = generation.prompt_tokens, generation.completion_tokens
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+async def write_events(pieces: AsyncIterator[str | Generation], base: dict, include_usage: bool) -> AsyncIterator[str]:
+    """Server-sent events: the role, the pieces, the reason of the end, the usage when asked for, [DONE]."""
+
+    def event(delta: dict, reason: str | None = None) -> str:
+        chunk = ChunkModel(**base, choices=[{"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}])
+        return f"data: {chunk.model_dump_json()}\n\n"
+
+    yield event({"role": "assistant", "content": ""})
+    try:
+        async for piece in pieces:
+            if isinstance(piece, str):
+                yield event({"content": piece})
+            else:
+                yield event({}, piece.finish_reason)
+                if include_usage:
+                    yield f"data: {ChunkModel(**base, choices=[], usage=describe_usage(piece)).model_dump_json()}\n\n"
+    finally:
+        await pieces.aclose()
+    yield "data: [DONE]\n\n"
+
+
+class ChunkModel(BaseModel):
+    """One event of a streamed reply."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[dict]
+    usage: dict | None = None
+
+
+def make_openai_app(engine: TransformersEngine, api_key: str | None = None, strict_model: bool = False) -> FastAPI:
+    """The application. `model` picks an adapter or the base by name; any other name gets the default, or a 404 with strict_model."""
+    app = make_app("Open LLM Kit: OpenAI-style API", api_key)
+    started = int(time.time())
+
+    def describe_model(name: str) -> dict:
+        return {"id": name, "object": "model", "created": started, "owned_by": "open-llm-kit"}
+
+    def pick_adapter(name: str) -> str | None:
+        if name in engine.adapters:
+            return name
+        if name != engine.name and strict_model:
+            raise ApiError(404, f"The model '{name}' does not exist.", "model", "model_not_found")
+        return None if name == engine.name or not engine.adapters else engine.adapters[0]
+
+    @app.get("/v1/models")
+    async def list_models() -> dict:
+        return {"object": "list", "data": [describe_model(name) for name in (engine.name, *engine.adapters)]}
+
+    @app.get("/v1/models/{name:path}")
+    async def show_model(name: str) -> dict:
+        if name not in (engine.name, *engine.adapters):
+            raise ApiError(404, f"The model '{name}' does not exist.", "model", "model_not_found")
+        return describe_model(name)
+
+    @app.post("/v1/chat/completions", response_model=None)
+    async def complete_chat(body: ChatCompletionBody, http: Request) -> JSONResponse | StreamingResponse:
+        adapter = pick_adapter(body.model)
+        request = body.build_request(engine, adapter)
+        base = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": adapter or engine.name}
+        if body.stream:
+            engine.check(request)
+            include_usage = bool(body.stream_options and body.stream_options.include_usage)
+            events = write_events(stream(engine, request), {**base, "object": "chat.completion.chunk"}, include_usage)
+            return StreamingResponse(events, media_type="text/event-stream")
+        result = await generate(engine, request, http)
+        message = {"role": "assistant", "content": result.text, "refusal": None}
+        choice = {"index": 0, "message": message, "finish_reason": result.finish_reason, "logprobs": None}
+        return JSONResponse({**base, "object": "chat.completion", "choices": [choice], "usage": describe_usage(result)})
+
+    return app
