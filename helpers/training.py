@@ -21,20 +21,23 @@ from peft import LoraConfig, PeftModel
 from trl import SFTConfig, SFTTrainer
 
 from helpers import KitError, find_commit, replace_when_complete, resolve_inside, run_command, write_json
-from helpers.adapters import loras_folder, take_fingerprint
+from helpers.adapters import find_adapter, loras_folder, take_fingerprint
 from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model
-from helpers.machine import measure_peak_mb, name_device, pick_lane
+from helpers.machine import Lane, measure_peak_mb, name_device, pick_lane
 from helpers.prefix_trainer import SharedPrefixTrainer
 from helpers.settings import TrainingSettings, pick_settings
 from helpers.templating import Template, load_template
 
 
 def build_dataset(rows: list[Row], template: Template, settings: TrainingSettings) -> Dataset:
-    """The rows as TRL takes them: columns `prompt` and `completion`, each a list of messages; shuffled, cut to settings.max_rows."""
-    examples = [template.build_example(row) for row in rows]
-    dataset = Dataset.from_list([{"prompt": e["prompt"], "completion": e["completion"]} for e in examples]).shuffle(seed=settings.seed)
-    return dataset.select(range(min(settings.max_rows or len(dataset), len(dataset))))
+    """The rows as TRL takes them: columns `prompt` and `completion`, each a list of messages; shuffled.
+
+    With settings.max_rows, the rows with the shortest texts: most rows for the computation.
+    """
+    kept = sorted(rows, key=lambda row: len(row["text"]))[: settings.max_rows or None]
+    examples = [template.build_example(row) for row in kept]
+    return Dataset.from_list([{"prompt": e["prompt"], "completion": e["completion"]} for e in examples]).shuffle(seed=settings.seed)
 
 
 def list_targets(model: torch.nn.Module) -> list[str]:
@@ -175,6 +178,18 @@ def add_to_run(folder: Path, **facts: object) -> None:
     """Adds facts, such as evaluations, to the run.json of an adapter; dataclasses become objects."""
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     write_json(folder / "run.json", {**run, **facts})
+
+
+def ensure_adapter(name: str, lane: Lane) -> Path:
+    """The folder of the LoRA loras/NAME; when it is missing, a small one is trained on the lessons' data first (about a minute)."""
+    folder = loras_folder() / name
+    if not folder.exists():
+        template = load_template("templates/college_preferences.yaml")
+        split = {"seed": 0, "test_size": 0.2}
+        train, _ = split_rows(load_rows("data/college_preferences/dataset.csv", template), **split)
+        settings = pick_settings(lane.name).replace({"max_rows": 120})
+        train_lora(load_model(lane.folder), train, template, settings, folder, {"split": split}, progress=False)
+    return find_adapter(name)
 
 
 def read_base_hash(folder: Path) -> dict[str, str]:

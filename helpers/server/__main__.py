@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
 import threading
 from pathlib import Path
 
@@ -99,7 +98,8 @@ def stop_with_parent() -> None:
     """Ends this process when its standard input closes, as it does when the program that started it goes."""
 
     def watch() -> None:
-        sys.stdin.buffer.read()
+        while os.read(0, 1):  # not sys.stdin, whose lock would be held when Python ends
+            continue
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,221 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import openai
+import psutil
+import pytest
+import requests
+from fixtures_tiny import make_tiny_adapter, make_tiny_model
+
+from helpers import KitError, clients, run_command
+from helpers.server.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The real server process, on a tiny model with one adapter."""
+    home = tmp_path_factory.mktemp("home")
+    make_tiny_adapter(home / "loras" / "shift", make_tiny_model(home / "models" / "tiny"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPEN_LLM_KIT_HOME", str(home))
+        with clients.start_server("tiny", loras=["shift"], extra=["--dtype", "float32"]) as running:
+            running.home = home
+            yield running
+
+
+def post(server, path, **body):
+    return requests.post(server.raw_url + path, json=body, timeout=60)
+
+
+def test_raw_chat_adds_a_row_to_both_histories(server):
+    history = {"internal": [["Reply with Yes", "Yes"]], "visible": [["Reply with Yes", "<b>Yes</b>"]]}
+    result = clients.chat_raw("1 < 2 & 'so'", history, url=server.raw_url, max_new_tokens=8, do_sample=False)
+    assert result["internal"][0] == ["Reply with Yes", "Yes"] and result["visible"][0] == ["Reply with Yes", "<b>Yes</b>"]
+    assert result["internal"][1][0] == "1 < 2 & 'so'" and result["visible"][1][0] == "1 &lt; 2 &amp; &#x27;so&#x27;"
+    assert clients.last_reply(result) == result["internal"][1][1]
+
+
+def test_raw_chat_regenerates_and_continues_the_last_reply(server):
+    ask = {"max_new_tokens": 6, "do_sample": False, "url": server.raw_url}
+    first = clients.chat_raw("Hi", **ask)
+    assert clients.chat_raw("ignored", first, regenerate=True, **ask) == first
+    longer = clients.chat_raw("ignored", first, _continue=True, **ask)
+    assert len(longer["internal"]) == 1 and longer["internal"][0][1].startswith(first["internal"][0][1])
+    assert clients.chat_raw("x", {"internal": [], "visible": []}, regenerate=True, **ask) == {"internal": [], "visible": []}
+
+
+def test_context_instruct_is_part_of_the_prompt(server):
+    ask = {"max_new_tokens": 16, "do_sample": False, "url": server.raw_url}
+    assert clients.chat_raw("Hi", context_instruct="Be brief.", **ask) != clients.chat_raw("Hi", context_instruct="Shout!", **ask)
+
+
+def test_what_is_not_honoured_is_reported(server):
+    reply = post(server, "/api/v1/chat", user_input="Hi", max_new_tokens=1, mirostat_mode=2, tfs=1, nonsense=1, mode="instruct").json()
+    assert reply["ignored"] == ["mirostat_mode", "nonsense"]
+
+
+def test_raw_generate_model_and_token_count(server):
+    assert post(server, "/api/v1/generate", prompt="Hi", max_new_tokens=2, do_sample=False).json()["results"][0].keys() == {"text"}
+    assert post(server, "/api/v1/token-count", prompt="four").json() == {"results": [{"tokens": 4}]}
+    assert requests.get(server.raw_url + "/api/v1/model", timeout=9).json() == {"result": "tiny"}
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        (b"{broken", 400, None),
+        (b"", 400, "body"),
+        (b"[1]", 400, "body"),
+        (b"{}", 400, "user_input"),
+        (b'{"user_input": 5}', 400, "user_input"),
+        (b'{"user_input": " "}', 400, "user_input"),
+        (b'{"user_input": "a", "max_new_tokens": "many"}', 400, "max_new_tokens"),
+        (b'{"user_input": "a", "history": {"internal": [["one"]]}}', 400, "history.internal.0.1"),
+    ],
+)
+def test_wrong_raw_request_names_the_field(server, body, status, param):
+    reply = requests.post(server.raw_url + "/api/v1/chat", data=body, headers={"Content-Type": "application/json"}, timeout=9)
+    assert reply.status_code == status and reply.json()["error"]["param"] == param
+    assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+
+
+def test_unknown_path_is_a_404_of_the_same_shape(server):
+    reply = requests.post(server.raw_url + "/api/v1/nothing", json={}, timeout=9)
+    assert reply.status_code == 404 and reply.json()["error"]["code"] == "unknown_url"
+
+
+def complete(server, **settings):
+    client = clients.make_openai_client(server.openai_url)
+    body = {"model": "x", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0, "max_tokens": 12}
+    return client.chat.completions.create(**{**body, **settings})
+
+
+def test_openai_client_lists_the_base_and_its_adapter(server):
+    assert [model.id for model in clients.make_openai_client(server.openai_url).models.list()] == ["tiny", "shift"]
+
+
+def test_model_name_picks_base_adapter_or_default(server):
+    base, adapted, default = (complete(server, model=name) for name in ("tiny", "shift", "x"))
+    assert (base.model, adapted.model, default.model) == ("tiny", "shift", "shift")
+    assert base.choices[0].message.content != adapted.choices[0].message.content == default.choices[0].message.content
+
+
+def test_stream_gives_the_same_text_in_pieces(server):
+    chunks = list(complete(server, stream=True, stream_options={"include_usage": True}))
+    whole = complete(server)
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == whole.choices[0].message.content
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason and chunks[-1].usage == whole.usage
+
+
+def test_stream_ends_with_done(server):
+    body = {"model": "x", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2, "stream": True}
+    lines = [line for line in requests.post(server.openai_url + "/chat/completions", json=body, timeout=30).text.splitlines() if line]
+    assert lines[-1] == "data: [DONE]" and all(json.loads(line[6:])["object"] == "chat.completion.chunk" for line in lines[:-1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "param"),
+    [({"n": 2}, "n"), ({"tools": [{"type": "function"}]}, "tools"), ({"messages": []}, "messages"), ({"logprobs": True}, "logprobs"),
+     ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"), ({"temperature": -1}, "temperature")],
+)  # fmt: skip
+def test_what_cannot_be_done_is_a_400_that_names_it(server, settings, param):
+    with pytest.raises(openai.BadRequestError) as caught:
+        complete(server, **settings)
+    assert caught.value.body["param"] == param
+
+
+def test_too_long_a_prompt_is_refused_also_when_streaming(server):
+    with pytest.raises(openai.BadRequestError, match="tokens"):
+        complete(server, messages=[{"role": "user", "content": "x" * 3000}], stream=True)
+
+
+def test_client_that_leaves_a_stream_frees_the_server(server):
+    with complete(server, stream=True, max_tokens=2000) as chunks:
+        next(iter(chunks))
+    assert complete(server, max_tokens=1, timeout=10).usage.completion_tokens == 1
+
+
+def run_server(server, monkeypatch, *arguments):
+    monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(server.home))
+    return run_command(main, list(arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "nothing", "--api", "--api-blocking-port", "0"], "No model 'nothing'"),
+        (["--model", "tiny", "--lora", "nothing", "--api", "--api-blocking-port", "0"], "No LoRA 'nothing'"),
+        (["--model", "tiny"], "No API was asked for"),
+        (["--model", "tiny", "--api", "--listen"], "--api-key"),
+    ],
+)
+def test_wrong_command_line_ends_with_one_line_and_code_2(server, monkeypatch, capsys, arguments, message):
+    assert run_server(server, monkeypatch, *arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+
+
+def test_port_in_use_is_named_with_the_way_out(server, monkeypatch, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert run_server(server, monkeypatch, "--model", "tiny", "--extensions", "openai", "--openai-port", str(port)) == 2
+    error = capsys.readouterr().err
+    assert f"Port {port}" in error and "--openai-port" in error
+
+
+def test_server_that_does_not_start_says_why(server, monkeypatch):
+    monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(server.home))
+    with pytest.raises(KitError, match="No model 'nothing'"):
+        clients.start_server("nothing")
+
+
+def test_signal_ends_a_guarded_server_in_the_middle_of_an_answer(server, monkeypatch):
+    monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(server.home))
+    with clients.start_server("tiny", extra=["--api-key", "secret", "--dtype", "float32"]) as guarded:
+        with pytest.raises(openai.AuthenticationError):
+            complete(guarded)
+        client = clients.make_openai_client(guarded.openai_url, api_key="secret")
+        chunks = iter(client.chat.completions.create(model="x", messages=[{"role": "user", "content": "Hi"}], stream=True, max_tokens=2000))
+        next(chunks)
+        guarded.process.terminate()
+        assert guarded.process.wait(15) is not None
+
+
+def test_server_goes_when_the_program_that_started_it_is_killed(server):
+    code = (
+        "import os; from helpers import clients\n"
+        "s = clients.start_server('tiny', extra=['--dtype', 'float32']); print(s.process.pid, flush=True); os._exit(9)"
+    )
+    environment = {**os.environ, "OPEN_LLM_KIT_HOME": str(server.home)}
+    pid = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120).stdout)
+    try:
+        psutil.Process(pid).wait(15)
+    except psutil.NoSuchProcess:
+        pass
+    assert not psutil.pid_exists(pid)
+
+
+@pytest.mark.real
+def test_the_two_examples_of_2023_run_on_the_real_model(real_model_name):
+    history = {"internal": [["Reply with Yes", "Yes"]], "visible": [["Reply with Yes", "Yes"]]}
+    with clients.start_server(real_model_name) as server:
+        body = {**clients.DEFAULT_CHAT_PARAMS, "user_input": "What color is the sky?", "history": history, "max_new_tokens": 24}
+        response = requests.post(f"{server.raw_url}/api/v1/chat", json=body, timeout=120)
+        assert response.json()["results"][0]["history"]["visible"][-1][1]
+        client = openai.OpenAI(base_url=server.openai_url, api_key="none")
+        reply = client.chat.completions.create(
+            model="x",
+            messages=[
+                {"role": "system", "content": "You are a helpful assistant."},
+                {"role": "user", "content": "Reply with Yes"},
+                {"role": "assistant", "content": "Yes"},
+                {"role": "user", "content": "What color is the sky?"},
+            ],
+            max_tokens=24,
+        )
+        assert reply.choices[0].message.content.strip() and reply.model == real_model_name
