@@ -1,0 +1,269 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,text//py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Lesson 3: one model, two APIs
+#
+# [![Open this lesson in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/open-llm-kit/open-llm-kit/blob/main/notebooks/03_api.ipynb)
+#
+# ## What you will do
+#
+# 1. Start a server that answers in two dialects: the raw API of 2023 and the OpenAI-style one.
+# 2. Hold the same conversation in both, and compare what is sent.
+# 3. Stream an answer token by token.
+# 4. See why a chat history has an internal and a visible side.
+# 5. Know the WebUI's switches for the same, then and now.
+#
+# Prerequisites: lesson 2 (what a chat template is). The model is fetched when it is missing.
+
+# %%
+import importlib.util, sys
+
+if "google.colab" in sys.modules and not importlib.util.find_spec("helpers"):  # Colab has no kit yet
+    # !git clone --depth 1 https://github.com/open-llm-kit/open-llm-kit && pip freeze | grep -E "^(torch|numpy)==" > /tmp/keep.txt
+    # %cd open-llm-kit/notebooks
+    # %pip install --quiet --constraint /tmp/keep.txt --editable ..
+
+# %%
+from helpers import checks
+
+checks.show_cost("03_api")
+
+# %%
+from helpers import machine
+
+for name, (value, reason) in machine.describe().items():
+    print(f"{name:8} {value}  ({reason})")
+
+# %% [markdown]
+# ## A server
+#
+# An **API** (application programming interface) lets another program use the model: it sends a request over HTTP, the protocol of web
+# pages, and gets the answer back as JSON, a text form of lists and dictionaries. The program that waits for requests is the server.
+#
+# This cell starts one as a process of its own, as you would in a terminal. Each dialect has a **port**, the number of the door it
+# listens at: 5000 raw, 5001 OpenAI-style. When one is taken (on a Mac, AirPlay sits on 5000), the notebook takes a free one.
+
+# %%
+from helpers import clients, weights
+
+lane = machine.pick_lane().value
+weights.fetch(lane.model, lane.revision)
+server = clients.start_server(lane.folder)
+print(server.command)
+print("raw:   ", server.raw_url)
+print("OpenAI:", server.openai_url)
+
+# %% [markdown]
+# It listens on 127.0.0.1: only this computer can reach it. The conversation for both dialects: one earlier turn, then a question.
+#
+# ## The raw API of 2023
+#
+# The WebUI's first API took many parameters and the history as pairs of [what the user said, what the model replied].
+
+# %%
+request = {
+    "user_input": "What color is the sky?",
+    "history": {"internal": [["Reply with Yes", "Yes"]], "visible": [["Reply with Yes", "Yes"]]},
+    "mode": "instruct",
+    "context_instruct": "You are a helpful assistant. Answer in one short sentence.",
+    "max_new_tokens": 40,
+    "do_sample": False,
+}
+
+# %%
+import requests
+
+response = requests.post(f"{server.raw_url}/api/v1/chat", json=request, timeout=120)
+history = response.json()["results"][0]["history"]
+print("status", response.status_code)
+for said, replied in history["internal"]:
+    print(f"user:  {said}\nmodel: {replied}")
+
+# %% [markdown]
+# **Read it:** the reply is the whole history with a new row at the end. The server keeps nothing: whoever wants to go on sends the
+# history back. `do_sample: False` takes the likeliest token each time (*greedy*), so the answer repeats.
+
+# %%
+from html import unescape
+
+answer = unescape(history["visible"][-1][1])
+checks.publish("answer.raw", answer)
+checks.confirm(len(history["internal"]) == 2, "the history has a second row", "look at the reply's `results`")
+
+# %% [markdown]
+# The 2023 example sent some thirty parameters. The ones that still mean something are in `clients.DEFAULT_CHAT_PARAMS`; the rest is
+# accepted, and the reply's field `ignored` names it. Nothing is dropped in silence.
+
+# %%
+reply = requests.post(f"{server.raw_url}/api/v1/chat", json={**request, "mirostat_mode": 2, "max_new_tokens": 1}, timeout=120)
+print("ignored:", reply.json()["ignored"])
+print(clients.DEFAULT_CHAT_PARAMS)
+
+# %% [markdown]
+# ## Internal and visible
+#
+# `internal` is what the model reads. `visible` is what a web page may show: the characters that HTML gives a meaning to are escaped,
+# so a user cannot smuggle a script into the page. A program wants the plain text: `unescape` it, or read `internal`.
+
+# %%
+tricky = clients.chat_raw("Is 1 < 2 & <b>2 > 1</b>?", url=server.raw_url, max_new_tokens=8, do_sample=False)
+print("internal:", tricky["internal"][-1][0])
+print("visible: ", tricky["visible"][-1][0])
+
+# %% [markdown]
+# ## The OpenAI-style API
+#
+# The same conversation as a list of **messages**, each with a **role**: system (how to behave), user, assistant (the model). The
+# official client works with any server that speaks this dialect; only `base_url` differs. The key can be anything here.
+
+# %%
+from openai import OpenAI
+
+client = OpenAI(base_url=server.openai_url, api_key="none")
+messages = [
+    {"role": "system", "content": request["context_instruct"]},
+    {"role": "user", "content": "Reply with Yes"},
+    {"role": "assistant", "content": "Yes"},
+    {"role": "user", "content": "What color is the sky?"},
+]
+
+# %%
+reply = client.chat.completions.create(model="x", messages=messages, temperature=0, max_tokens=40)
+checks.publish("answer.openai", reply.choices[0].message.content)
+print(f"answered by {reply.model}, ended because of {reply.choices[0].finish_reason!r}")
+print(f"{reply.usage.prompt_tokens} tokens read, {reply.usage.completion_tokens} written")
+
+# %% [markdown]
+# `model="x"` is what the tutorial of 2023 sent. This server answers an unknown name with what is loaded, as the WebUI does; started
+# with `--strict-model`, it says 404 as OpenAI does. `client.models.list()` tells the names it knows.
+
+# %%
+print("models:", [model.id for model in client.models.list()])
+
+# %% [markdown]
+# ## Side by side
+#
+# | | raw API, 2023 | OpenAI-style |
+# |---|---|---|
+# | address | `POST /api/v1/chat`, port 5000 | `POST /v1/chat/completions`, port 5001 |
+# | the question | `user_input` | the last message |
+# | earlier turns | `history.internal`, pairs | messages with roles |
+# | how to behave | `context_instruct` | a message with the role system |
+# | length | `max_new_tokens` | `max_tokens` |
+# | no sampling | `do_sample: false` | `temperature: 0` |
+# | repetition penalty | 1.1 unless you say otherwise | none |
+# | the answer | `results[0].history.visible[-1][1]`, escaped | `choices[0].message.content`, plain |
+#
+# Both become the same prompt for the same model. The wording can still differ: the raw API's default `repetition_penalty` of 1.1 makes
+# a token that was already used less likely. Set it to 1 and compare.
+
+# %%
+same = clients.chat_raw(**{**request, "repetition_penalty": 1}, url=server.raw_url)
+checks.confirm(
+    clients.last_reply(same).strip() == reply.choices[0].message.content.strip(),
+    "without the penalty both dialects give the same answer",
+    "compare the two requests field by field",
+)
+
+# %% [markdown]
+# ## Streaming
+#
+# A long answer takes a while. With `stream=True` the server sends each piece as soon as it is there (as *server-sent events*, lines
+# that begin with `data:`). The bars mark where one piece ends.
+
+# %%
+stream = client.chat.completions.create(model="x", messages=messages, temperature=0, max_tokens=24, stream=True)
+for chunk in stream:
+    print(chunk.choices[0].delta.content or "", end="|", flush=True)
+
+# %% [markdown]
+# ## When something is wrong
+#
+# A server of one's own gets wrong requests too. Here is what it says to two of them.
+
+# %%
+bad = requests.post(f"{server.raw_url}/api/v1/chat", json={"history": {"internal": []}}, timeout=30)
+print(bad.status_code, bad.json()["error"]["message"])
+bad = requests.post(f"{server.openai_url}/chat/completions", json={"messages": messages, "n": 3}, timeout=30)
+print(bad.status_code, bad.json()["error"]["message"])
+
+# %%
+server.stop()
+checks.confirm(server.process.poll() is not None, "the server is gone, and its memory with it", "server.stop()")
+
+# %% [markdown]
+# ## The same with the WebUI
+#
+# In a terminal, outside of Jupyter, the server above is:
+#
+# ```bash
+# python -m helpers.server --model SmolLM2-135M-Instruct --api --extensions openai
+# ```
+#
+# The WebUI of 2023 was started with the same switches; its page then was at port 7860:
+#
+# ```bash
+# git clone https://github.com/oobabooga/text-generation-webui
+# cd text-generation-webui
+# python server.py --model TheBloke_Llama-2-7B-Chat-GPTQ --api --extensions openai
+# ```
+#
+# By clicking, in 2023: tab **Session**, tick *api* and *openai* under *Available extensions*, press *Apply flags/extensions and restart*.
+#
+# Today it has one API, in the OpenAI style, at port 5000:
+#
+# ```bash
+# python server.py --model TheBloke_Llama-2-7B-Chat-GPTQ --api
+# ```
+#
+# | 2023 | today |
+# |---|---|
+# | raw API `/api/v1/...` at 5000, streaming at 5005 | removed in November 2023; the kit's server keeps the blocking one alive for this lesson |
+# | `--extensions openai`, port 5001 | the same as `--api`, port 5000 |
+# | `openai.ChatCompletion.create(...)` | `client.chat.completions.create(...)` since openai 1.0 |
+# | `OPENAI_API_BASE` | `OPENAI_BASE_URL`, or `base_url=` as above |
+# | no key, wrong requests end in an empty reply | `--api-key`; errors say what is wrong |
+#
+# The same client code runs against all of them: the kit's server, the WebUI, vLLM, llama.cpp's server, and OpenAI itself. Only
+# `base_url`, the key and the model's name change.
+#
+# Links: [OpenAI's API reference](https://platform.openai.com/docs/api-reference/chat) describes every field;
+# [the WebUI's wiki page on its API](https://github.com/oobabooga/text-generation-webui/wiki) has examples for today's version.
+#
+# ## Recap
+#
+# - A server turns a model into something every program can use; the client sends the whole conversation each time.
+# - Two dialects, one prompt: pairs and `user_input`, or messages with roles.
+# - `visible` is for pages, `internal` for programs.
+# - Streaming shows the answer while it is written.
+#
+# ## Check yourself
+#
+# <details><summary>Where does the server keep the conversation?</summary>
+# Nowhere. Each request carries all of it.
+# </details>
+#
+# <details><summary>Your client shows &amp;lt; where the user typed a bracket. Which field did it read?</summary>
+# The visible history, without undoing the escapes.
+# </details>
+#
+# <details><summary>Which single line changes when you move from this server to another one?</summary>
+# The one with base_url (and the key, if the other asks for one).
+# </details>
+
+# %%
+machine.free_memory()
+
+# %% [markdown]
+# **Next:** [Lesson 4, training a LoRA](04_training.ipynb).
