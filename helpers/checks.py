@@ -5,7 +5,6 @@ import json
 from IPython.display import display
 
 from helpers import PROJECT
-from helpers.evaluation import estimate_interval
 
 MIME = "application/vnd.open-llm-kit+json"
 RECORD = PROJECT / "benchmarks" / "tutorial.json"  # the report of the run whose outputs the notebooks show
@@ -29,6 +28,8 @@ def publish(name: str, value: object) -> None:
 
 def describe_accuracy(accuracy: float, rows: int) -> dict:
     """An accuracy as `publish` takes it: {"value", "interval": [low, high]}, the interval 95 % Wilson."""
+    from helpers.evaluation import estimate_interval  # brings torch, peft and more: seconds that a lesson's first cell need not wait
+
     return {"value": accuracy, "interval": list(estimate_interval(round(accuracy * rows), rows))}
 
 

@@ -2,6 +2,7 @@
 
 import atexit
 import html
+import os
 import shlex
 import socket
 import subprocess
@@ -44,11 +45,16 @@ def chat_raw(user_input: str, history: dict | None = None, url: str = f"http://1
         body["history"] = history
     try:
         response = requests.post(f"{url}/api/v1/chat", json=body, timeout=timeout)
+    except requests.Timeout:
+        raise KitError(f"No reply from {url} in {timeout} s.", "Ask for fewer tokens, or give a longer timeout.") from None
     except requests.ConnectionError:
         raise KitError(f"No server answers at {url}.", "Start one with --api, and look at its port.") from None
     if response.status_code != 200:
         raise KitError(f"The server refused the request: {response.text[:300]}", "Mend the field that it names.")
-    return response.json()["results"][0]["history"]
+    try:
+        return response.json()["results"][0]["history"]
+    except (ValueError, LookupError, TypeError):
+        raise KitError(f"The reply of {url} has no history in it.", "The WebUI of 2023 answered so to a wrong field: check the parameters.") from None
 
 
 def last_reply(history: dict) -> str:
@@ -97,7 +103,8 @@ def find_port(wanted: int) -> int:
     """`wanted` when it is free on 127.0.0.1, else a free one (5000 is AirPlay's on a Mac)."""
     for port in (wanted, 0):
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name != "nt":  # on Windows it would call a taken port free
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
                 return probe.getsockname()[1]
@@ -107,14 +114,20 @@ def find_port(wanted: int) -> int:
 
 
 class RunningServer:
-    """A tutorial server in a process of its own; stopped by `stop()`, at the end of a `with` block, and when this Python ends."""
+    """A tutorial server in a process of its own; stopped by `stop()`, at the end of a `with` block, and when this Python ends.
+
+    `note` says in words when 5000 or 5001 was taken; it is empty otherwise. `command` is the line to type in a terminal.
+    """
 
     def __init__(self, arguments: list[str], raw_port: int, openai_port: int):
         self.raw_url, self.openai_url = f"http://127.0.0.1:{raw_port}", f"http://127.0.0.1:{openai_port}/v1"
+        taken = [str(wanted) for wanted, got in ((RAW_PORT, raw_port), (OPENAI_PORT, openai_port)) if wanted != got]
+        self.note = f"In use: port {' and '.join(taken)}. This server listens on {raw_port} (raw) and {openai_port} (OpenAI)." if taken else ""
         self.command = "python -m helpers.server " + shlex.join(arguments)
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8")
         command = [sys.executable, "-m", "helpers.server", *arguments, "--stop-with-parent"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log)
+        # A session of its own: Jupyter's interrupt goes to all processes of the kernel's, and is meant for the cell.
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, start_new_session=True)
         atexit.register(self.stop)
 
     def stop(self) -> None:

@@ -7,13 +7,16 @@ got alone (a pool of threads costs 40 % on a CPU, and adapters must not change i
 import contextlib
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
+from jinja2 import TemplateError
 from peft import PeftModel
-from transformers import BatchEncoding, StoppingCriteria, TextIteratorStreamer
+from transformers import BatchEncoding, PreTrainedTokenizerBase, StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
 
 from helpers import KitError
 from helpers.loading import LoadedModel, render_chat
@@ -32,7 +35,7 @@ class GenerationRequest:
     top_k: int = 0  # 0 is off
     typical_p: float = 1.0
     repetition_penalty: float = 1.0
-    seed: int | None = None  # of the sampling; None draws a new one
+    seed: int | None = None  # of the sampling, 64 bits signed; None draws a new one
     stop: list[str] = field(default_factory=list)  # texts that end the answer; they are not part of it
     adapter: str | None = None  # name of an attached LoRA; None is the base
     cancelled: threading.Event = field(default_factory=threading.Event)
@@ -45,18 +48,22 @@ class Generation:
     text: str
     prompt_tokens: int
     completion_tokens: int
-    finish_reason: str  # "stop", or "length" when max_new_tokens ended it
+    finish_reason: str  # "stop" (the model or a stop string ended it) or "length" (max_new_tokens, or a cancellation)
 
 
-class StopWhenAsked(StoppingCriteria):
-    """Ends a generation when one of the events is set."""
+class EngineStopping(KitError):
+    """A request that was still waiting when the engine was closed."""
 
-    def __init__(self, *events: threading.Event):
-        self.events = events
+
+class StopWhen(StoppingCriteria):
+    """Ends a generation as soon as `ask` says so; asked after each token."""
+
+    def __init__(self, ask: Callable[[], bool]):
+        self.ask = ask
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
-        """True for every row of (rows, tokens) once an event is set."""
-        return torch.full((input_ids.shape[0],), any(event.is_set() for event in self.events), device=input_ids.device)
+        """The answer for every row of (rows, tokens)."""
+        return torch.full((input_ids.shape[0],), self.ask(), device=input_ids.device)
 
 
 class StopFilter:
@@ -83,6 +90,40 @@ class StopFilter:
         return "" if self.stopped else self.held
 
 
+class PieceStreamer(BaseStreamer):
+    """Turns tokens into text as soon as its characters are whole, and hands on what the stop filter lets pass.
+
+    transformers' own TextStreamer waits for the next space: then a stop string, or a client's leaving, would take effect only there.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: StopFilter, emit: Callable[[str], None]):
+        self.tokenizer, self.stop, self.emit = tokenizer, stop, emit
+        self.ids: list[int] = []
+        self.context = self.shown = 0  # ids[context:shown] are decoded again, since a token's text may depend on the one before it
+        self.prompt_passed = False
+
+    def put(self, value: torch.Tensor) -> None:
+        """Takes the prompt (1, tokens) first, which is skipped, then each new token (1,)."""
+        if self.prompt_passed:
+            self.ids += value.flatten().tolist()
+            if not (text := self._decode_new()).endswith("\ufffd"):  # else a character whose other bytes are still to come
+                self.context, self.shown = self.shown, len(self.ids)
+                self._pass_on(self.stop.push(text))
+        self.prompt_passed = True
+
+    def end(self) -> None:
+        """Passes on what was held back, without the half character that a length limit may leave."""
+        self._pass_on(self.stop.push(self._decode_new().rstrip("\ufffd")) + self.stop.finish())
+
+    def _decode_new(self) -> str:
+        decode = partial(self.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return decode(self.ids[self.context :])[len(decode(self.ids[self.context : self.shown])) :]
+
+    def _pass_on(self, text: str) -> None:
+        if text:
+            self.emit(text)
+
+
 class TransformersEngine:
     """A transformers model with its PEFT adapters."""
 
@@ -107,31 +148,22 @@ class TransformersEngine:
         """The answer's pieces as they come (never half a character), then a Generation with the whole. Closing the iterator cancels."""
         inputs = self.check(request)
         pieces: queue.Queue = queue.Queue()
-        streamer = TextIteratorStreamer(self.loaded.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        streamer.text_queue = pieces
-        job = self._thread.submit(self._run, request, inputs, streamer)
-        job.add_done_callback(lambda _: pieces.put(streamer.stop_signal))
-        stop, parts = StopFilter(request.stop), []
+        job = self._thread.submit(self._run, request, inputs, pieces.put)
+        job.add_done_callback(lambda _: pieces.put(None))
+        parts = []
         try:
-            while (piece := pieces.get()) is not streamer.stop_signal:
-                if passed := stop.push(piece):
-                    parts.append(passed)
-                    yield passed
-                if stop.stopped:
-                    request.cancelled.set()
-            if rest := stop.finish():
-                parts.append(rest)
-                yield rest
-            new_tokens, ended = job.result()
-            reason = "stop" if ended or stop.stopped else "length"
+            while (piece := pieces.get()) is not None:
+                parts.append(piece)
+                yield piece
+            new_tokens, reason = job.result()
             yield Generation("".join(parts), inputs["input_ids"].shape[1], new_tokens, reason)
         finally:
             request.cancelled.set()
 
     def close(self) -> None:
-        """Ends what runs at its next token and drops what waits."""
+        """Ends what runs at its next token; what waits is refused."""
         self._closed.set()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._thread.shutdown(wait=False)
 
     def check(self, request: GenerationRequest) -> BatchEncoding:
         """The request's ids and mask, (1, tokens). KitError for an unknown adapter or a prompt that leaves no room for an answer."""
@@ -139,20 +171,24 @@ class TransformersEngine:
             raise KitError(f"No LoRA '{request.adapter}' is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}.")
         tokenizer = self.loaded.tokenizer
         if request.prompt is None:
-            inputs = tokenizer(render_chat(tokenizer, request.messages, request.continue_last), return_tensors="pt", add_special_tokens=False)
+            try:
+                text = render_chat(tokenizer, request.messages, request.continue_last)
+            except TemplateError as error:  # Llama 2's, for one, takes user and assistant in turns only
+                raise KitError(f"The model's chat template refuses these messages ({error}).", "Change their roles or their order.") from None
+            inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False)
         else:
             inputs = tokenizer(request.prompt, return_tensors="pt")
         if not 0 < inputs["input_ids"].shape[1] < self.context:
             raise KitError(f"The prompt has {inputs['input_ids'].shape[1]} tokens; the model takes 1 to {self.context - 1}.", "Change its length.")
         return inputs
 
-    def _run(self, request: GenerationRequest, inputs, streamer: TextIteratorStreamer) -> tuple[int, bool]:
-        """In the inference thread: (number of new tokens, whether the model ended the answer itself)."""
+    def _run(self, request: GenerationRequest, inputs: BatchEncoding, emit: Callable[[str], None]) -> tuple[int, str]:
+        """In the inference thread: hands the pieces to `emit`; (number of new tokens, finish reason)."""
+        if self._closed.is_set():
+            raise EngineStopping("The engine is stopping.", "Ask again when it is up.")
         if request.cancelled.is_set():
-            return 0, True
-        model = self.loaded.model
-        inputs = inputs.to(model.device)
-        length = inputs["input_ids"].shape[1]
+            return 0, "length"
+        model, length, stop = self.loaded.model, inputs["input_ids"].shape[1], StopFilter(request.stop)
         sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if request.temperature > 0:
             torch.manual_seed(request.seed) if request.seed is not None else torch.seed()
@@ -160,15 +196,16 @@ class TransformersEngine:
             sampling["typical_p"] = request.typical_p
         with self._use_adapter(request.adapter), torch.inference_mode():
             output = model.generate(
-                **inputs,
+                **inputs.to(model.device),
                 max_new_tokens=max(1, min(request.max_new_tokens, self.context - length)),
                 repetition_penalty=request.repetition_penalty,
-                streamer=streamer,
-                stopping_criteria=[StopWhenAsked(request.cancelled, self._closed)],
+                streamer=PieceStreamer(self.loaded.tokenizer, stop, emit),
+                stopping_criteria=[StopWhen(lambda: stop.stopped or request.cancelled.is_set() or self._closed.is_set())],
                 **sampling,
             )
         new = output[0, length:].tolist()
-        return len(new), bool(new) and new[-1] in as_list(model.generation_config.eos_token_id)
+        ended = stop.stopped or new[-1] in as_list(model.generation_config.eos_token_id)
+        return len(new), "stop" if ended else "length"
 
     def _use_adapter(self, name: str | None) -> contextlib.AbstractContextManager:
         """The adapter active inside the block, or none of them."""

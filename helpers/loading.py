@@ -13,10 +13,14 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 from helpers import KitError
 from helpers.machine import Choice, measure_memory, pick_device, pick_dtype
 from helpers.weights import find_model
+
+# A bar of transformers' would stay in a notebook's file as a widget, and GitHub shows no notebook with broken widgets.
+transformers_logging.disable_progress_bar()
 
 LOADERS = ("transformers", "gptq", "llama.cpp")
 

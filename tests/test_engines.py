@@ -1,11 +1,13 @@
 import threading
+import time
 
 import pytest
-from fixtures_tiny import make_tiny_adapter
+import torch
+from fixtures_tiny import make_byte_tokenizer, make_tiny_adapter
 
 from helpers import KitError
 from helpers.adapters import attach_adapter
-from helpers.engines import GenerationRequest, StopFilter, TransformersEngine
+from helpers.engines import GenerationRequest, PieceStreamer, StopFilter, TransformersEngine
 
 
 @pytest.fixture
@@ -36,8 +38,28 @@ def test_adapter_is_chosen_by_the_request(engine):
 
 def test_pieces_add_up_to_the_whole(engine):
     *pieces, generation = engine.stream(GenerationRequest(prompt="Hello", max_new_tokens=24))
-    assert "".join(pieces) == generation.text == ask(engine).text
-    assert "\ufffd" not in "".join(pieces[:-1])
+    assert len(pieces) > 1 and "".join(pieces) == generation.text == ask(engine).text
+
+
+def stream_bytes(text, leave_out=0):
+    """The pieces that come out when a model says `text` byte by byte (one token each), without its last `leave_out` bytes."""
+    pieces, tokenizer = [], make_byte_tokenizer()
+    streamer = PieceStreamer(tokenizer, StopFilter([]), pieces.append)
+    streamer.put(torch.tensor([[256]]))  # the prompt
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    for number in ids[: len(ids) - leave_out]:
+        streamer.put(torch.tensor([number]))
+    streamer.end()
+    return pieces
+
+
+def test_no_piece_holds_half_a_character():
+    text = "naïve 東京 🙂 end"
+    assert stream_bytes(text) == list(text)
+
+
+def test_half_character_at_the_length_limit_is_not_returned():
+    assert "".join(stream_bytes("ok🙂", leave_out=2)) == "ok"
 
 
 def test_length_ends_an_answer_and_is_reported(engine):
@@ -50,6 +72,7 @@ def test_stop_string_ends_the_answer_and_is_not_returned(engine):
     stop = text[4:6]
     result = ask(engine, stop=[stop])
     assert result.text == text[: text.index(stop)] and result.finish_reason == "stop"
+    assert result.completion_tokens < ask(engine).completion_tokens  # and costs nothing further
 
 
 def test_answers_of_clients_that_ask_together_are_those_they_get_alone(engine):
@@ -75,10 +98,43 @@ def test_client_that_leaves_cancels_its_answer(engine):
     next(pieces)
     pieces.close()
     assert request.cancelled.is_set()
-    assert ask(engine, max_new_tokens=1).completion_tokens == 1  # the thread is free again
+    began = time.monotonic()
+    assert ask(engine, max_new_tokens=1).completion_tokens == 1
+    assert time.monotonic() - began < 1  # all 2000 tokens take some seconds
 
 
-@pytest.mark.parametrize(("settings", "message"), [({"adapter": "none"}, "No LoRA 'none'"), ({"prompt": "x" * 3000}, "3000 tokens"), ({"prompt": ""}, "0 tokens")])
+def test_engine_that_stops_ends_what_runs_and_refuses_what_waits(engine):
+    running = engine.stream(GenerationRequest(prompt="Hello", max_new_tokens=2000))
+    next(running)
+    refused = []
+
+    def wait_in_line():
+        try:
+            ask(engine)
+        except KitError as error:
+            refused.append(str(error))
+
+    waiting = threading.Thread(target=wait_in_line)
+    waiting.start()
+    while engine._thread._work_queue.empty():
+        time.sleep(0.01)
+    engine.close()
+    *_, generation = running
+    waiting.join(10)
+    assert generation.finish_reason == "length" and generation.completion_tokens < 2000
+    assert refused and "stopping" in refused[0]
+
+
+def test_messages_that_the_chat_template_refuses_are_explained(engine):
+    engine.loaded.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(KitError, match="roles must alternate"):
+        ask(engine, prompt=None, messages=[{"role": "user", "content": "Hi"}])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"adapter": "none"}, "No LoRA 'none'"), ({"prompt": "x" * 3000}, "3000 tokens"), ({"prompt": ""}, "0 tokens")],
+)
 def test_impossible_request_is_refused(engine, settings, message):
     with pytest.raises(KitError, match=message):
         ask(engine, **settings)

@@ -3,15 +3,20 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import openai
 import psutil
 import pytest
 import requests
+from fastapi.testclient import TestClient
 from fixtures_tiny import make_tiny_adapter, make_tiny_model
 
 from helpers import KitError, clients, run_command
-from helpers.server.__main__ import main
+from helpers.engines import TransformersEngine
+from helpers.server.__main__ import main, open_port
+from helpers.server.openai_api import make_openai_app
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +26,10 @@ def server(tmp_path_factory):
     make_tiny_adapter(home / "loras" / "shift", make_tiny_model(home / "models" / "tiny"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPEN_LLM_KIT_HOME", str(home))
-        with clients.start_server("tiny", loras=["shift"], extra=["--dtype", "float32"]) as running:
-            running.home = home
-            yield running
+        running = clients.start_server("tiny", loras=["shift"], extra=["--dtype", "float32"])
+    with running:
+        running.home = home
+        yield running
 
 
 def post(server, path, **body):
@@ -74,6 +80,10 @@ def test_raw_generate_model_and_token_count(server):
         (b'{"user_input": " "}', 400, "user_input"),
         (b'{"user_input": "a", "max_new_tokens": "many"}', 400, "max_new_tokens"),
         (b'{"user_input": "a", "history": {"internal": [["one"]]}}', 400, "history.internal.0.1"),
+        (b'{"user_input": "\xff"}', 400, None),
+        (b'{"user_input": "\\ud800"}', 400, "user_input"),
+        (b'{"user_input": "a", "seed": 1180591620717411303424}', 400, "seed"),
+        (b'{"user_input": "a", "repetition_penalty": Infinity}', 400, "repetition_penalty"),
     ],
 )
 def test_wrong_raw_request_names_the_field(server, body, status, param):
@@ -119,7 +129,8 @@ def test_stream_ends_with_done(server):
 @pytest.mark.parametrize(
     ("settings", "param"),
     [({"n": 2}, "n"), ({"tools": [{"type": "function"}]}, "tools"), ({"messages": []}, "messages"), ({"logprobs": True}, "logprobs"),
-     ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"), ({"temperature": -1}, "temperature")],
+     ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"), ({"temperature": -1}, "temperature"),
+     ({"seed": 2**70, "stream": True}, "seed"), ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content")],
 )  # fmt: skip
 def test_what_cannot_be_done_is_a_400_that_names_it(server, settings, param):
     with pytest.raises(openai.BadRequestError) as caught:
@@ -132,10 +143,40 @@ def test_too_long_a_prompt_is_refused_also_when_streaming(server):
         complete(server, messages=[{"role": "user", "content": "x" * 3000}], stream=True)
 
 
-def test_client_that_leaves_a_stream_frees_the_server(server):
-    with complete(server, stream=True, max_tokens=2000) as chunks:
-        next(iter(chunks))
-    assert complete(server, max_tokens=1, timeout=10).usage.completion_tokens == 1
+@pytest.mark.parametrize("streamed", [True, False])
+def test_client_that_leaves_frees_the_server(server, streamed):
+    complete(server, max_tokens=1)  # warm
+    body = json.dumps({"messages": [{"role": "user", "content": "Hi"}], "temperature": 0, "max_tokens": 2000, "stream": streamed}).encode()
+    with socket.create_connection(server.openai_url.removeprefix("http://").removesuffix("/v1").split(":")) as client:
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: kit\r\nContent-Type: application/json\r\nContent-Length: "
+        client.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
+        time.sleep(0.3)
+    began = time.monotonic()
+    complete(server, max_tokens=1)
+    assert time.monotonic() - began < 1  # all 2000 tokens take some seconds
+
+
+def test_curl_without_the_json_header_is_told_so(server):
+    form = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl -d sends
+    reply = requests.post(server.raw_url + "/api/v1/chat", data='{"user_input": "Hi"}', headers=form, timeout=9)
+    assert reply.status_code == 400 and "application/json" in reply.json()["error"]["message"]
+
+
+def test_strict_server_refuses_an_unknown_model(tiny):
+    with TestClient(make_openai_app(TransformersEngine(tiny), strict_model=True)) as http:
+        body = {"model": "x", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+        reply = http.post("/v1/chat/completions", json=body)
+        assert reply.status_code == 404 and reply.json()["error"]["code"] == "model_not_found"
+        assert http.post("/v1/chat/completions", json={**body, "model": "tiny"}).status_code == 200
+
+
+def test_stream_that_fails_says_so(tiny):
+    engine = TransformersEngine(tiny)
+    engine.loaded.model.generate = lambda **_: 1 / 0
+    with TestClient(make_openai_app(engine)) as http:
+        body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True}
+        events = [line for line in http.post("/v1/chat/completions", json=body).text.splitlines() if line]
+    assert json.loads(events[-2][6:])["error"]["type"] == "server_error" and events[-1] == "data: [DONE]"
 
 
 def run_server(server, monkeypatch, *arguments):
@@ -159,13 +200,12 @@ def test_wrong_command_line_ends_with_one_line_and_code_2(server, monkeypatch, c
 
 
 def test_port_in_use_is_named_with_the_way_out(server, monkeypatch, capsys):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        assert run_server(server, monkeypatch, "--model", "tiny", "--extensions", "openai", "--openai-port", str(port)) == 2
+    taken = open_port("127.0.0.1", 0, "--openai-port")  # as a server that is still loading its model holds it
+    port = taken.getsockname()[1]
+    assert run_server(server, monkeypatch, "--model", "tiny", "--extensions", "openai", "--openai-port", str(port)) == 2
+    taken.close()
     error = capsys.readouterr().err
-    assert f"Port {port}" in error and "--openai-port" in error
+    assert f"Port {port}" in error and "--openai-port" in error and len(error.splitlines()) == 1
 
 
 def test_server_that_does_not_start_says_why(server, monkeypatch):
@@ -174,16 +214,22 @@ def test_server_that_does_not_start_says_why(server, monkeypatch):
         clients.start_server("nothing")
 
 
-def test_signal_ends_a_guarded_server_in_the_middle_of_an_answer(server, monkeypatch):
+def test_guarded_server_asks_for_its_key_and_a_signal_ends_it_in_the_middle_of_answers(server, monkeypatch):
     monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(server.home))
     with clients.start_server("tiny", extra=["--api-key", "secret", "--dtype", "float32"]) as guarded:
         with pytest.raises(openai.AuthenticationError):
             complete(guarded)
-        client = clients.make_openai_client(guarded.openai_url, api_key="secret")
-        chunks = iter(client.chat.completions.create(model="x", messages=[{"role": "user", "content": "Hi"}], stream=True, max_tokens=2000))
-        next(chunks)
-        guarded.process.terminate()
-        assert guarded.process.wait(15) is not None
+        assert requests.get(guarded.raw_url + "/openapi.json", timeout=9).status_code == 401
+        body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2000, "temperature": 0}
+        request = {"url": guarded.openai_url + "/chat/completions", "headers": {"Authorization": "Bearer secret"}, "timeout": 60}
+        with ThreadPoolExecutor() as pool:  # enough of both kinds that the grace period ends before they do
+            replies = [pool.submit(requests.post, json={**body, "stream": bool(i % 2)}, **request) for i in range(6)]
+            time.sleep(1)
+            guarded.process.terminate()
+            assert guarded.process.wait(9) == 0
+            assert {reply.result().status_code for reply in replies} == {200, 503}  # cut short, and never begun
+        guarded.log.seek(0)
+        assert "Traceback" not in guarded.log.read()
 
 
 def test_server_goes_when_the_program_that_started_it_is_killed(server):

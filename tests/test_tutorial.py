@@ -54,8 +54,8 @@ def read_report(home: Path) -> dict:
     return json.loads((home / "out" / "report.json").read_text(encoding="utf-8"))
 
 
-def test_report_has_the_published_results(home, capsys):
-    write_notebook(home, "01_first", "1 + 1")
+def test_report_and_page_have_every_notebook_and_the_published_results(home, capsys):
+    write_notebook(home, "01_first", "print('from the first')")
     write_notebook(home, "02_second", PUBLISH)
     assert run_tutorial() == 0
     report = read_report(home)
@@ -65,16 +65,10 @@ def test_report_has_the_published_results(home, capsys):
     assert report["accuracy"]["lora"] == {"value": 0.75, "interval": [0.65, 0.85]}
     printed = capsys.readouterr().out
     assert "02_second" in printed and "75.0%, 95 % interval 65.0% to 85.0%" in printed
-
-
-def test_page_has_every_notebook_and_needs_no_other_file(home):
-    write_notebook(home, "01_first", "print('from the first')")
-    write_notebook(home, "02_second", PUBLISH)
-    run_tutorial()
     page = (home / "out" / "report.html").read_text(encoding="utf-8")
     for text in ("from the first", "Lesson 02_second", "The sky is &lt;blue&gt;.", 'href="#01_first"', 'id="01_first"'):
         assert text in page
-    assert "<blue>" not in page and "require.min.js" not in page
+    assert "<blue>" not in page and "require.min.js" not in page  # the page needs no other file
 
 
 def test_failing_cell_is_named_and_what_there_is_is_written(home, capsys):
@@ -129,8 +123,8 @@ def test_wrong_option_ends_with_one_line(home, capsys, arguments, named):
 
 
 def test_memory_of_child_processes_counts(home):
-    child = "import time; block = bytearray(300_000_000); time.sleep(3)"
-    write_notebook(home, "01_alone", "import time; time.sleep(3)")
+    child = "import time; block = bytearray(300_000_000); time.sleep(1.5)"
+    write_notebook(home, "01_alone", "import time; time.sleep(1)")
     write_notebook(home, "02_with_child", f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])")
     assert run_tutorial("--only", "01", "02") == 0
     alone, with_child = (notebook["peak_mb"] for notebook in read_report(home)["notebooks"])

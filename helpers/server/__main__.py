@@ -20,6 +20,8 @@ from helpers.server.openai_api import make_openai_app
 from helpers.server.raw_api import make_raw_app
 from helpers.weights import find_model
 
+GRACE_S = 3  # seconds that a running answer gets when the server ends; who presses Ctrl-C waits no longer
+
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The WebUI's flags as far as they mean something here; KitError when nothing would be served."""
@@ -55,6 +57,7 @@ def open_port(host: str, port: int, flag: str) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen()  # a port that is bound only could be bound once more
     except (OSError, OverflowError) as error:
         listener.close()
         raise KitError(f"Port {port} cannot be used ({error}).", f"Choose another one: {flag} PORT.") from None
@@ -81,13 +84,20 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-async def serve(apps: list[tuple[FastAPI, socket.socket]]) -> None:
-    """Serves every application on its socket until SIGINT or SIGTERM; running answers get five seconds to end."""
-    servers = [QuietServer(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=5)) for app, _ in apps]
+async def serve(apps: list[tuple[FastAPI, socket.socket]], engine: TransformersEngine) -> None:
+    """Serves every application on its socket until SIGINT or SIGTERM.
+
+    Running answers get GRACE_S to end, then they are sent as far as they have come; a second signal sends them at once.
+    """
+    # uvicorn's own limit lies higher: it would cut connections off
+    servers = [QuietServer(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S + 4)) for app, _ in apps]
+    loop = asyncio.get_running_loop()
 
     def stop(*_: object) -> None:
+        delay = 0 if servers[0].should_exit else GRACE_S
         for server in servers:
             server.should_exit = True
+        loop.call_soon_threadsafe(loop.call_later, delay, engine.close)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
@@ -122,7 +132,7 @@ def main(arguments: list[str]) -> None:
         apps.append((make_openai_app(engine, options.api_key, options.strict_model), openai))
         print(f"OpenAI API: http://{host}:{openai.getsockname()[1]}/v1", flush=True)
     try:
-        asyncio.run(serve(apps))
+        asyncio.run(serve(apps, engine))
     finally:
         engine.close()
 

