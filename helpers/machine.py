@@ -89,6 +89,13 @@ def measure_memory(device: str | None = None) -> Choice:
     return Choice((memory.available, memory.total), "the computer's memory, as the operating system reports it")
 
 
+def measure_used(device: str | None = None) -> Choice:
+    """Bytes this process holds now: of the GPU's memory where models go there, else resident memory."""
+    if (device or pick_device().value) == "cuda":
+        return Choice(torch.cuda.memory_allocated(), "GPU memory that torch has given to tensors")
+    return Choice(psutil.Process().memory_info().rss, "resident memory of this process, Python and its libraries included")
+
+
 def pick_lane() -> Choice:
     """The lane for this machine; raises KitError for an unknown KIT_LANE."""
     forced = os.environ.get("KIT_LANE")

@@ -73,6 +73,7 @@ def describe_hardware(model: torch.nn.Module) -> dict[str, object]:
         "gradient_checkpointing": on_gpu,  # saves memory for time; a CPU has the memory and not the time
         "dataloader_pin_memory": on_gpu,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # else a loss that is no number is logged as the mean of the others
         "save_strategy": "no",
         "report_to": "none",
     }

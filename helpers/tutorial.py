@@ -21,7 +21,7 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 from traitlets import default
 
-from helpers import PROJECT, KitError, find_commit, find_home, machine, replace_when_complete, run_command, weights, write_json
+from helpers import PROJECT, KitError, checks, find_commit, find_home, machine, replace_when_complete, run_command, weights, write_json
 from helpers.report import KERNELSPEC, Execution, build_report, collect_results, find_missing, format_summary, render_page
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -140,6 +140,13 @@ def clean_notebook(notebook: NotebookNode, metadata: NotebookNode) -> None:
             cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
 
 
+def keep_outputs(executions: list[Execution]) -> None:
+    """Writes the executed notebooks back to where they came from, for committing."""
+    for execution in executions:
+        with replace_when_complete(execution.path) as fresh:
+            nbformat.write(execution.notebook, fresh)
+
+
 def main(arguments: list[str]) -> int:
     """`python -m helpers.tutorial [--only 01 03] [--output DIR] [--in-place]`. Exit code 1 when a cell failed or a result is missing."""
     parser = argparse.ArgumentParser(prog="python -m helpers.tutorial", description="Runs the notebooks in order and reports what came out.")
@@ -165,9 +172,9 @@ def main(arguments: list[str]) -> int:
         (fresh / "report.html").write_text(render_page(executions, report), encoding="utf-8")
     problem = executions[-1].problem or find_missing(report)
     if options.in_place and not problem:
-        for execution in executions:
-            with replace_when_complete(execution.path) as fresh:
-                nbformat.write(execution.notebook, fresh)
+        keep_outputs(executions)
+        if not options.only:
+            write_json(checks.RECORD, {**report, "lane": machine.pick_lane().value.name, "date": time.strftime("%Y-%m-%d")})
     print(f"\n{format_summary(report)}\n\nReport: {output / 'report.html'}")
     if problem:
         print(f"error: {' '.join(problem.split())}", file=sys.stderr)

@@ -232,11 +232,11 @@ checks.confirm(levels <= 16, "these weights were stored in 4 bits before", "fetc
 #
 # | branch | bits | group size | act order | for |
 # |---|---|---|---|---|
-# | `main` | 4 | 128, or none for 70B | differs | the one that runs nearly everywhere |
+# | `main` | 4 | 128 (70B: none) | no (70B: yes) | the one that runs nearly everywhere |
 # | `gptq-4bit-32g-actorder_True` | 4 | 32 | yes | best 4-bit quality, most memory |
 # | `gptq-4bit-64g-actorder_True` | 4 | 64 | yes | between the two: the choice of the 2023 tutorial |
 # | `gptq-4bit-128g-actorder_True` | 4 | 128 | yes | less memory |
-# | `gptq-8bit--1g-actorder_True` | 8 | none: one scale for each row | yes | close to 16 bits, twice the memory |
+# | `gptq-8bit--1g-actorder_True` | 8 | none: one scale for each row | yes | nearly the quality of 16 bits, twice the memory of 4 |
 #
 # Not every repository has every branch. **Act order** (`desc_act` in `quantize_config.json`) means that GPTQ handles the columns that matter most first: better
 # quality, and in 2023 slower on many kernels.
@@ -270,7 +270,7 @@ for source in weights.CATALOGUE:
 # git clone --single-branch --branch gptq-4bit-64g-actorder_True https://huggingface.co/TheBloke/Llama-2-70B-chat-GPTQ models/TheBloke_Llama-2-70B-chat-GPTQ_gptq-4bit-64g-actorder_True
 # ```
 #
-# `--single-branch` leaves the other variants where they are; without it git fetches them all. **git-lfs** (large file storage) must be installed:
+# `--single-branch` fetches the history of this variant only. **git-lfs** (large file storage) must be installed:
 # git itself holds only a note of three lines for each large file, with its checksum and size, and git-lfs fetches the file. If
 # `model.safetensors` has about 130 bytes after cloning, git-lfs was missing. A clone needs twice the disk space, since git keeps its own copy.
 #

@@ -1,0 +1,77 @@
+import json
+
+import pytest
+import torch
+from fixtures_tiny import make_tiny_adapter
+
+from helpers import clients, evaluation, loading, run_command, write_json
+
+
+def score_plainly(loaded, row, template):
+    """The same scores, one whole sequence at a time."""
+    scores = {}
+    prompt, answers = evaluation.tokenize_row(loaded, row, template)
+    for label, answer in answers.items():
+        with torch.inference_mode():
+            logits = loaded.model(torch.tensor([prompt + answer])).logits[0].float().log_softmax(-1)
+        scores[label] = sum(float(logits[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
+    return scores
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_cached_scores_are_the_plain_ones(tiny, rows, template, batch_size):
+    scores = evaluation.score_answers(tiny, rows, template, batch_size, progress=False)
+    for row, found in zip(rows, scores, strict=True):
+        assert found == pytest.approx(score_plainly(tiny, row, template), rel=1e-4)
+
+
+def test_summary_counts_what_is_right():
+    result = evaluation.summarise_verdicts([0, 0, 1, 1, 2], [0, 1, 1, 1, None], [0, 1, 2])
+    assert result.rows == 5 and result.accuracy == 0.6 and result.majority_accuracy == 0.4
+    assert result.confusion == [[1, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1]]
+    assert result.interval[0] < 0.6 < result.interval[1]
+
+
+def test_interval_is_wilsons():
+    low, high = evaluation.estimate_interval(50, 100)
+    assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)  # textbook values for 50 of 100
+
+
+def test_command_writes_what_the_contract_names(tiny, home, rows, capsys):
+    make_tiny_adapter(home / "loras" / "shift", home / "models" / "tiny")
+    import pandas as pd
+
+    pd.DataFrame(rows).to_csv(home / "d.csv", index=False)
+    arguments = ["--model", "tiny", "--data", "d.csv", "--template", "templates/college_preferences.yaml", "--json", str(home / "out.json")]
+    assert run_command(evaluation.main, [*arguments, "--lora", "shift"]) == 0
+    written = json.loads((home / "out.json").read_text())
+    assert set(written) == {"rows", "accuracy", "interval", "macro_f1", "weighted_f1", "confusion", "majority_accuracy"}
+    assert written["rows"] == 12
+    assert run_command(evaluation.main, [*arguments, "--split", "test", "--test-size", "0.5"]) == 0
+    assert json.loads((home / "out.json").read_text())["rows"] == 6
+
+
+def test_server_is_judged_by_what_it_answers(template, rows):
+    def ask(messages):
+        return " No preference\n" if "Comment number 0" in messages[-1]["content"] else "something else"
+
+    result = evaluation.evaluate_over_url(ask, rows, template, progress=False)
+    assert result.accuracy == 1 / 12 and [row[-1] for row in result.confusion] == [2, 2, 3, 3]
+
+
+def test_server_that_is_away_is_one_line(home, rows, capsys):
+    write_json(home / "x", 1)
+    import pandas as pd
+
+    pd.DataFrame(rows).to_csv(home / "d.csv", index=False)
+    arguments = ["--url", f"http://127.0.0.1:{clients.find_port(1)}/v1", "--model", "x", "--data", "d.csv", "--template", "templates/college_preferences.yaml"]
+    assert run_command(evaluation.main, arguments) == 2
+    assert "No server answers" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.real
+def test_verdicts_of_the_real_model_are_the_uncached_ones(real_model_name, rows, template):
+    loaded = loading.load_model(real_model_name, dtype="float32")
+    scores = evaluation.score_answers(loaded, rows[:4], template, progress=False)
+    for row, found in zip(rows, scores, strict=False):
+        assert found == pytest.approx(score_plainly(loaded, row, template), rel=1e-3)

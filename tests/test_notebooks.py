@@ -1,0 +1,100 @@
+import json
+import re
+import statistics
+
+import jupytext
+import nbformat
+import pytest
+
+from helpers import PROJECT, checks
+
+PATHS = sorted((PROJECT / "notebooks").glob("0*.ipynb"))
+NAMES = ["01_weights", "02_loading", "03_api", "04_training", "05_lora_loading"]
+TAUGHT = {
+    "02_loading": ["AutoModelForCausalLM.from_pretrained("],
+    "03_api": ["requests.post(", "client.chat.completions.create("],
+    "04_training": ["yaml.safe_load(", "apply_chat_template(", "LoraConfig(", "SFTConfig(", "SFTTrainer(", ".train()", ".save_pretrained("],
+    "05_lora_loading": ["PeftModel.from_pretrained("],
+}
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_there_are_five_lessons():
+    assert [path.stem for path in PATHS] == NAMES
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_notebook_and_text_pair_are_in_step(path):
+    text = jupytext.read(PROJECT / "notebooks" / "text" / f"{path.stem}.py")
+    cells = [(cell.cell_type, cell.source.strip()) for cell in read(path).cells]
+    assert cells == [(cell.cell_type, cell.source.strip()) for cell in text.cells]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_code_cells_are_short(path):
+    lengths = [len(cell.source.splitlines()) for cell in code_cells(read(path))]
+    assert max(lengths) <= 25 and statistics.median(lengths) <= 5
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_outputs_are_there_in_order_and_without_an_error(path):
+    cells = code_cells(read(path))
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+    assert any(cell.outputs for cell in cells) and all(output.output_type != "error" for cell in cells for output in cell.outputs)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_file_has_no_widget_state_no_place_of_this_machine_and_no_token(path):
+    text = path.read_text(encoding="utf-8")
+    assert "widgets" not in json.loads(text)["metadata"] and str(PROJECT) not in text
+    assert not re.search(r"/(root|home)/\w|hf_[A-Za-z0-9]{20}", text) and path.stat().st_size < 500_000
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_headings_have_one_title_and_skip_no_level(path):
+    markdown = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    levels = [len(found) for found in re.findall(r"^(#+) ", re.sub(r"```.*?```", "", markdown, flags=re.S), flags=re.M)]
+    assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_every_picture_has_alt_text(path):
+    notebook = read(path)
+    markdown = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert not re.search(r"!\[\s*\]\(", markdown)
+    for output in (output for cell in code_cells(notebook) for output in cell.outputs):
+        data = output.get("data", {})
+        assert "image/png" not in data
+        assert all('alt="' in tag for tag in re.findall(r"<img[^>]*>", "".join(data.get("text/html", ""))))
+
+
+@pytest.mark.parametrize(("name", "lines"), TAUGHT.items())
+def test_taught_lines_are_visible_and_executed(name, lines):
+    source = "\n".join(cell.source for cell in code_cells(read(PROJECT / "notebooks" / f"{name}.ipynb")))
+    for line in lines:
+        assert line in source
+
+
+def test_set_up_cell_is_the_same_everywhere():
+    assert len({code_cells(read(path))[0].source for path in PATHS}) == 1
+
+
+def test_printed_commands_have_no_comment_after_a_backslash():
+    for path in PATHS:
+        for cell in read(path).cells:
+            assert not re.search(r"\\[ \t]*#|\\[ \t]+$", cell.source, flags=re.M) or cell.cell_type == "code"
+
+
+def test_minutes_and_memory_of_the_readme_are_the_recorded_ones():
+    record = json.loads(checks.RECORD.read_text(encoding="utf-8"))
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    for entry in record["notebooks"]:
+        row = next(line for line in readme.splitlines() if f"notebooks/{entry['name']}.ipynb" in line)
+        assert row.endswith(f"| {entry['minutes']:.1f} | {entry['peak_mb'] / 1000:.1f} |")

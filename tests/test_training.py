@@ -1,0 +1,142 @@
+import json
+
+import pytest
+import torch
+from fixtures_tiny import make_tiny_model
+
+from helpers import KitError, adapters, loading, run_command, training
+from helpers.settings import LANE_CHANGES, TrainingSettings, explain_changes, pick_settings
+
+
+@pytest.fixture
+def settings():
+    return TrainingSettings().replace({"lora_r": 4, "lora_dropout": 0.0, "epochs": 2, "batch_size": 2, "learning_rate": 0.01})
+
+
+def test_prompt_of_training_starts_with_prompt_of_inference(tiny, rows, template, settings, tmp_path):
+    trainer = training.make_trainer(tiny, rows, template, settings, tmp_path, progress=False)
+    prompts = {loading.render_chat(tiny.tokenizer, template.build_messages(row)) for row in rows}
+    for example in trainer.train_dataset:
+        text = tiny.tokenizer.decode(example["input_ids"])
+        assert any(text.startswith(prompt) for prompt in prompts)
+
+
+def test_loss_sees_the_answer_and_its_end_and_nothing_else(tiny, rows, template, settings, tmp_path):
+    trainer = training.make_trainer(tiny, rows, template, settings, tmp_path, progress=False)
+    for batch in trainer.get_train_dataloader():
+        for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
+            taught = tiny.tokenizer.decode(ids[labels != -100])
+            answer, _, rest = taught.partition(tiny.tokenizer.eos_token)
+            assert answer in {"No preference", "Equal preference", "Alderbrook College", "Dunmarsh State University"} and not rest.strip()
+            assert tiny.tokenizer.eos_token in taught
+
+
+def test_trained_adapter_is_saved_whole_and_says_what_was_measured(tiny, rows, template, settings, home):
+    run = training.train_lora(tiny, rows, template, settings, home / "loras" / "mine", progress=False)
+    folder = home / "loras" / "mine"
+    assert sorted(path.name for path in folder.iterdir()) == ["adapter_config.json", "adapter_model.safetensors", "run.json", "training_parameters.json"]
+    assert json.loads((folder / "run.json").read_text()) == json.loads(json.dumps(run))
+    assert run["rows"] == 12 and len(run["loss"]) == 12 and run["loss"][-1] < run["loss"][0] and run["seconds"] > 0
+    assert json.loads((folder / "training_parameters.json").read_text())["lora_rank"] == 4
+    assert [path.name for path in (home / "loras").iterdir()] == ["mine"]
+
+
+def test_reloaded_adapter_gives_the_trained_models_logits_and_not_the_bases(tiny, rows, template, settings, home):
+    run = training.train_lora(tiny, rows, template, settings, home / "loras" / "mine", progress=False)
+    again = adapters.attach_adapter(loading.load_model("tiny", dtype="float32"), "mine")
+    assert all(adapters.compare_fingerprint(again, entry) < 1e-3 for entry in run["fingerprint"])
+    with again.model.disable_adapter():
+        assert all(adapters.compare_fingerprint(again, entry) > 1e-2 for entry in run["fingerprint"])
+    assert adapters.measure_change(again, template.build_messages(rows[0])) > 0
+
+
+def test_older_adapter_of_that_name_is_kept(tiny, rows, template, settings, home):
+    folder = home / "loras" / "mine"
+    first = training.train_lora(tiny, rows, template, settings, folder, progress=False)
+    training.train_lora(tiny, rows, template, settings.replace({"seed": 5}), folder, progress=False)
+    assert json.loads((home / "loras" / "mine-previous" / "run.json").read_text())["fingerprint"] == first["fingerprint"]
+    assert adapters.list_adapters() == ["mine", "mine-previous"]
+
+
+def test_failed_training_leaves_nothing(tiny, rows, template, settings, home):
+    with pytest.raises(KitError, match="no number"):
+        training.train_lora(tiny, rows, template, settings.replace({"learning_rate": 1e30, "max_grad_norm": 1e30}), home / "loras" / "mine", progress=False)
+    assert list((home / "loras").iterdir()) == []
+
+
+def test_first_step_starts_from_the_base(tiny, rows, template, settings, tmp_path):
+    messages = template.build_messages(rows[0])
+    base = adapters.compute_logits(tiny, messages)
+    trainer = training.make_trainer(tiny, rows, template, settings, tmp_path, progress=False)
+    tiny.model = trainer.model.eval()
+    assert torch.equal(adapters.compute_logits(tiny, messages), base)
+
+
+def test_max_rows_keeps_the_shortest(rows, template, settings):
+    kept = training.build_dataset(rows, template, settings.replace({"max_rows": 4}))
+    assert len(kept) == 4 and all("Comment number " + n not in str(kept[:]) for n in "345")
+
+
+def test_top_layers_are_the_last_ones(tiny, settings):
+    assert training.make_lora_config(tiny.model, settings.replace({"top_layers": 1})).layers_to_transform == [1]
+
+
+def test_adapter_of_another_base_is_refused_with_both_names(tiny, rows, template, settings, home):
+    training.train_lora(tiny, rows, template, settings, home / "loras" / "mine", progress=False)
+    make_tiny_model(home / "models" / "other")
+    with pytest.raises(KitError, match="trained on tiny, not on other"):
+        adapters.attach_adapter(loading.load_model("other", dtype="float32"), "mine")
+
+
+def test_broken_adapter_folders_are_named(tiny, home):
+    with pytest.raises(KitError, match="No LoRA 'mine'"):
+        adapters.find_adapter("mine")
+    folder = home / "loras" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(KitError, match="no adapter_model.safetensors"):
+        adapters.find_adapter("mine")
+    (folder / "adapter_model.safetensors").write_bytes(b"12345")
+    with pytest.raises(KitError, match="cannot be read"):
+        adapters.find_adapter("mine")
+
+
+def test_every_change_of_a_lane_has_a_reason():
+    for lane in LANE_CHANGES:
+        assert all(reason and old != new for _, old, new, reason in explain_changes(lane))
+        assert pick_settings(lane) == TrainingSettings().replace({name: new for name, _, new, _ in explain_changes(lane)})
+
+
+@pytest.mark.parametrize(("text", "message"), [("lora_rank: 3", "Did you mean lora_r"), ("epochs: many", "type float"), ("lora_r: 2.5", "type int"), ("[]", ""), ("- 1", "no settings"), ("a: [", "no YAML")])
+def test_wrong_settings_are_refused(tmp_path, text, message):
+    path = tmp_path / "s.yaml"
+    path.write_text(text)
+    if text == "[]":
+        assert TrainingSettings.from_yaml(path) == TrainingSettings()
+        return
+    with pytest.raises(KitError, match=message):
+        TrainingSettings.from_yaml(path)
+
+
+def test_settings_survive_their_file(tmp_path):
+    settings = pick_settings("tiny")
+    assert TrainingSettings.from_yaml(settings.to_yaml(tmp_path / "s.yaml")) == settings
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"--model": "nothing"}, "No model 'nothing'"),
+        ({"--data": "nothing.csv"}, "No CSV file at nothing.csv"),
+        ({"--template": "nothing.yaml"}, "No template at nothing.yaml"),
+        ({"--output": "../outside"}, "no name for a LoRA"),
+        ({"--test-size": "2"}, "out of range"),
+        ({"--settings": "nothing.yaml"}, "No settings file"),
+    ],
+)
+def test_wrong_command_line_of_training_ends_with_one_line_and_code_2(tiny, home, capsys, changed, message):
+    wanted = {"--model": "tiny", "--data": "data/college_preferences/dataset.csv", "--template": "templates/college_preferences.yaml", "--output": "loras/x"}
+    capsys.readouterr()
+    assert run_command(training.main, [part for pair in {**wanted, **changed}.items() for part in pair]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1 and not (home / "loras" / "x").exists()
