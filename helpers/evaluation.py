@@ -159,7 +159,8 @@ def main(arguments: list[str]) -> None:
     if options.json:
         write_json(Path(options.json), result)
     low, high = result.interval
-    print(f"rows {result.rows}  accuracy {result.accuracy:.3f} [{low:.3f}, {high:.3f}]  majority {result.majority_accuracy:.3f}  macro-F1 {result.macro_f1:.3f}")
+    print(f"rows {result.rows}  accuracy {result.accuracy:.3f} [{low:.3f}, {high:.3f}]  majority {result.majority_accuracy:.3f}", end="  ")
+    print(f"macro-F1 {result.macro_f1:.3f}")
     print(json.dumps({"confusion": result.confusion}))
 
 

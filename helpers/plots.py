@@ -38,7 +38,7 @@ def draw_loss(losses: Sequence[float], window: int = 10) -> Figure:
 def draw_accuracies(results: dict[str, tuple[float, int]]) -> Figure:
     """One bar for each name: (accuracy, rows), with its 95 % Wilson interval and the value beside it."""
     figure, axes = plt.subplots(figsize=(6.4, 0.7 + 0.55 * len(results)))
-    for place, (name, (accuracy, rows)) in enumerate(results.items()):
+    for place, (accuracy, rows) in enumerate(results.values()):
         low, high = estimate_interval(round(accuracy * rows), rows)
         axes.barh(place, accuracy, color="#d5dbdb", edgecolor=DARK)
         axes.plot([low, high], [place, place], color=DARK, linewidth=2)

@@ -26,7 +26,7 @@ class Source:
 
 
 CATALOGUE = (
-    Source(embedded.NAME, "PyPI", round(embedded.WHEEL_BYTES / 1e9, 2), "open", "the tiny lane: 4-bit GGUF in a wheel, converted once to safetensors"),
+    Source(embedded.NAME, "PyPI", round(embedded.WHEEL_BYTES / 1e9, 2), "open", "the tiny lane: 4-bit GGUF in a wheel, converted to safetensors"),
     Source("TheBloke/Llama-2-7B-Chat-GPTQ", "hub", 3.9, "open", "the t4 lane: 4-bit GPTQ, one branch a variant; the 2023 tutorial's model"),
     Source("TheBloke/Llama-2-13B-chat-GPTQ", "hub", 7.3, "open", "4-bit GPTQ for a GPU of 12 GB or more"),
     Source("TheBloke/Llama-2-70B-chat-GPTQ", "hub", 37.0, "open", "the large lane, revision gptq-4bit-64g-actorder_True"),
@@ -158,7 +158,7 @@ def explain_hub_errors(repo: str, revision: str):
     except errors.HFValidationError as error:
         raise KitError(f"'{repo}' is no repository name ({error}).", "Write it as OWNER/REPO.") from None
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
-        raise KitError(f"The hub was not asked for {repo}: offline, or no answer.", "Check the network and unset HF_HUB_OFFLINE, then try again.") from None
+        raise KitError(f"The hub was not asked for {repo}: offline, or no answer.", "Check the network, unset HF_HUB_OFFLINE, try again.") from None
     except errors.HfHubHTTPError as error:
         raise KitError(f"The hub refused {repo}: {str(error).splitlines()[0]}.", "Try again later.") from None
     except Exception as error:

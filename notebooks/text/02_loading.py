@@ -212,7 +212,7 @@ for temperature, seed in ((0.2, 1), (0.2, 2), (1.5, 1), (1.5, 2)):
     print(f"temperature {temperature}, seed {seed}: {tokenizer.decode(drawn[0, start:], skip_special_tokens=True)!r}")
 
 # %% [markdown]
-# **Read it:** at a low temperature the seeds nearly agree. At 1.5 a model of this size rambles.
+# **Read it:** at a low temperature the seeds nearly agree. At 1.5 a model of this size begins to ramble.
 
 # %%
 torch.manual_seed(2)
@@ -255,7 +255,7 @@ lanes = pd.DataFrame([asdict(lane) for lane in machine.LANES.values()]).set_inde
 lanes[["machines", "model", "revision", "loader", "gpu_gb"]]
 
 # %% [markdown]
-# The tutorial of 2023 ran the last one: LLaMA 2 70B in 4 bits on one 80 GB GPU. Its lines were these:
+# The tutorial of 2023 ran the last one: LLaMA 2 70B in 4 bits on one large GPU. Its lines were of this kind:
 #
 # ```python
 # from auto_gptq import exllama_set_max_input_length
@@ -286,7 +286,7 @@ lanes[["machines", "model", "revision", "loader", "gpu_gb"]]
 # made for inference, and no gradient (the direction in which training moves a weight) flows through some of them. To install both packages on Linux:
 #
 # ```bash
-# pip install -e ".[gptq]"
+# pip install -c constraints.txt -e ".[gptq]"
 # ```
 #
 # ## The same in the WebUI

@@ -200,6 +200,7 @@ config = SFTConfig(
     max_steps=2,
     per_device_train_batch_size=chosen.batch_size,
     learning_rate=chosen.learning_rate,
+    disable_tqdm=False,
     **training.describe_hardware(loaded.model),
 )
 trainer = SFTTrainer(model=loaded.model, args=config, train_dataset=examples, processing_class=loaded.tokenizer, peft_config=lora)
@@ -212,7 +213,7 @@ trainer = SFTTrainer(model=loaded.model, args=config, train_dataset=examples, pr
 batch = next(iter(trainer.get_train_dataloader()))
 ids, labels = batch["input_ids"][0], batch["labels"][0]
 first = int((labels != -100).nonzero()[0])
-for token, label in list(zip(ids, labels))[first - 4 : first + 8]:
+for token, label in list(zip(ids, labels))[first - 4 : first + 5]:
     print(f"{loaded.tokenizer.decode(token)!r:20} {'ignored' if label == -100 else 'learned'}")
 
 # %%

@@ -218,7 +218,7 @@ checks.confirm(server.process.poll() is not None, "the server is gone, and its m
 # | LoRA folder | `loras/` | `user_data/loras/` |
 # | weights | `adapter_model.bin` | `adapter_model.safetensors` |
 # | picked over the API | at the start only | `POST /v1/internal/lora/load` with `lora_names` |
-# | several at once | merged with weight 1 each, equal ranks only | loaded side by side |
+# | several at once | merged with weight 1 each, equal ranks only | the same |
 # | on GPTQ weights | AutoGPTQ, with a patch | gptqmodel with optimum |
 #
 # A LoRA on a GPTQ base cannot be merged into it: 4-bit numbers have no room for the small difference. Serve base and adapter
