@@ -100,7 +100,9 @@ def make_sft_config(model: torch.nn.Module, settings: TrainingSettings, output: 
     )
 
 
-def make_trainer(loaded: LoadedModel, rows: list[Row], template: Template, settings: TrainingSettings, output: Path, progress: bool = True) -> SFTTrainer:
+def make_trainer(
+    loaded: LoadedModel, rows: list[Row], template: Template, settings: TrainingSettings, output: Path, progress: bool = True
+) -> SFTTrainer:
     """The trainer for these rows: where rows become batches and a loss. A LoRA that is on `loaded.model` is taken off first."""
     torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
     return SharedPrefixTrainer(
@@ -123,7 +125,13 @@ def open_adapter_folder(folder: Path) -> Iterator[Path]:
 
 
 def train_lora(
-    loaded: LoadedModel, rows: list[Row], template: Template, settings: TrainingSettings, output: Path, facts: dict | None = None, progress: bool = True
+    loaded: LoadedModel,
+    rows: list[Row],
+    template: Template,
+    settings: TrainingSettings,
+    output: Path,
+    facts: dict | None = None,
+    progress: bool = True,
 ) -> dict:
     """Trains a LoRA on `rows` and saves it as the folder `output`; returns what is in its run.json.
 

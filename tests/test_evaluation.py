@@ -1,10 +1,11 @@
 import json
 
+import pandas as pd
 import pytest
 import torch
 from fixtures_tiny import make_tiny_adapter
 
-from helpers import clients, evaluation, loading, run_command, write_json
+from helpers import clients, evaluation, loading, run_command
 
 
 def score_plainly(loaded, row, template):
@@ -39,8 +40,6 @@ def test_interval_is_wilsons():
 
 def test_command_writes_what_the_contract_names(tiny, home, rows, capsys):
     make_tiny_adapter(home / "loras" / "shift", home / "models" / "tiny")
-    import pandas as pd
-
     pd.DataFrame(rows).to_csv(home / "d.csv", index=False)
     arguments = ["--model", "tiny", "--data", "d.csv", "--template", "templates/college_preferences.yaml", "--json", str(home / "out.json")]
     assert run_command(evaluation.main, [*arguments, "--lora", "shift"]) == 0
@@ -60,11 +59,9 @@ def test_server_is_judged_by_what_it_answers(template, rows):
 
 
 def test_server_that_is_away_is_one_line(home, rows, capsys):
-    write_json(home / "x", 1)
-    import pandas as pd
-
     pd.DataFrame(rows).to_csv(home / "d.csv", index=False)
-    arguments = ["--url", f"http://127.0.0.1:{clients.find_port(1)}/v1", "--model", "x", "--data", "d.csv", "--template", "templates/college_preferences.yaml"]
+    url = f"http://127.0.0.1:{clients.find_port(0)}/v1"
+    arguments = ["--url", url, "--model", "x", "--data", "d.csv", "--template", "templates/college_preferences.yaml"]
     assert run_command(evaluation.main, arguments) == 2
     assert "No server answers" in capsys.readouterr().err.splitlines()[-1]
 
