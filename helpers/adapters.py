@@ -50,6 +50,8 @@ def find_adapter(name: str, base: Path | None = None) -> Path:
     """The folder of a complete adapter; KitError for one that is not there, leads elsewhere, or is incomplete."""
     base = base or loras_folder()
     folder = resolve_inside(base, name, "LoRA")
+    if "." in name:
+        raise KitError(f"PEFT cannot attach a LoRA with a dot in its name ('{name}').", "Rename the folder below loras/.")
     if not folder.is_dir():
         there = ", ".join(list_adapters(base)) or "none yet"
         raise KitError(f"No LoRA '{name}' in {base} (there: {there}).", "Train one: notebook 04, or python -m helpers.training.")

@@ -131,6 +131,8 @@ def save_tokenizer(gguf: Path, folder: Path) -> None:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         tokenizer.model_max_length = 8192
         tokenizer.save_pretrained(folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    write_json(folder / "tokenizer_config.json", {key: value for key, value in config.items() if key not in ("is_local", "local_files_only")})
     path = folder / "tokenizer.json"
     spec = json.loads(path.read_text(encoding="utf-8"))
     steps = spec["pre_tokenizer"].get("pretokenizers") or [spec["pre_tokenizer"]]

@@ -124,6 +124,9 @@ class PieceStreamer(BaseStreamer):
             self.emit(text)
 
 
+GREEDY_BELOW = 1e-4  # logits divided by a temperature under it overflow, and the likeliest token has all the probability anyway
+
+
 class TransformersEngine:
     """A transformers model with its PEFT adapters."""
 
@@ -134,6 +137,10 @@ class TransformersEngine:
         self.adapters = list(loaded.model.peft_config) if isinstance(loaded.model, PeftModel) else []
         self._closed = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
+
+    def read_advice(self, name: str, neutral: float) -> float:
+        """The model's own advice for a sampling setting ("temperature", "top_p"), out of its generation_config; `neutral` when it gives none."""
+        return getattr(self.loaded.model.generation_config, name, None) or neutral
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has, special ones that the tokenizer adds included."""
@@ -190,7 +197,7 @@ class TransformersEngine:
             return 0, "length"
         model, length, stop = self.loaded.model, inputs["input_ids"].shape[1], StopFilter(request.stop)
         sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if request.temperature > 0:
+        if request.temperature >= GREEDY_BELOW:
             torch.manual_seed(request.seed) if request.seed is not None else torch.seed()
             sampling = {"do_sample": True, "temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
             sampling["typical_p"] = request.typical_p

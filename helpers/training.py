@@ -240,6 +240,8 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--test-size", type=float, default=0.2, help="share of the comments held out (default: 0.2)")
     options = parser.parse_args(arguments)
     output = resolve_inside(loras_folder(), options.output.removeprefix("loras/"), "LoRA")
+    if "." in output.name:
+        raise KitError(f"PEFT cannot attach a LoRA with a dot in its name ('{output.name}').", "Choose another --output.")
     template = load_template(options.template)
     train, test = split_rows(load_rows(options.data, template), options.test_size, options.seed)
     settings = TrainingSettings.from_yaml(options.settings) if options.settings else pick_settings(pick_lane().value.name)

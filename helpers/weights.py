@@ -60,7 +60,9 @@ def find_model(name: str, base: Path | None = None) -> Path:
         folder = resolve_inside(base, name_folder(name), "model")
     if not folder.is_dir():
         there = ", ".join(sorted(list_models(base))) or "none yet"
-        raise KitError(f"No model '{name}' in {base} (there: {there}).", f"Fetch it: python -m helpers.weights fetch {name}")
+        known = "/" in name or name == embedded.NAME
+        remedy = f"Fetch it: python -m helpers.weights fetch {name}" if known else "See `python -m helpers.weights list`."
+        raise KitError(f"No model '{name}' in {base} (there: {there}).", remedy)
     missing = find_missing(folder)
     if missing:
         raise KitError(f"The model folder {folder} is incomplete: {missing}.", "Delete the folder and fetch the model again.")

@@ -16,7 +16,7 @@ from fixtures_tiny import make_tiny_adapter, make_tiny_model
 from helpers import KitError, clients, run_command
 from helpers.engines import TransformersEngine
 from helpers.server.__main__ import main, open_port
-from helpers.server.openai_api import make_openai_app
+from helpers.server.openai_api import ChatCompletionBody, make_openai_app
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,21 @@ def test_context_instruct_is_part_of_the_prompt(server):
 def test_what_is_not_honoured_is_reported(server):
     reply = post(server, "/api/v1/chat", user_input="Hi", max_new_tokens=1, mirostat_mode=2, tfs=1, nonsense=1, mode="instruct").json()
     assert reply["ignored"] == ["mirostat_mode", "nonsense"]
+
+
+def test_older_names_and_null_are_not_reported_as_ignored(server):
+    body = {"user_input": "Hi", "max_length": 1, "presence_pen": 0, "max_context_length": 2048, "preset": None}
+    assert "ignored" not in post(server, "/api/v1/chat", **body).json()
+
+
+@pytest.mark.parametrize("setting", [{"temperature": 1e-42}, {"temperature": 1e-4}, {"repetition_penalty": 0.01}, {"repetition_penalty": 100}])
+def test_extreme_sampling_values_are_answered(server, setting):
+    assert post(server, "/api/v1/generate", prompt="Hi", max_new_tokens=3, **setting).status_code == 200
+
+
+def test_visible_question_stays_as_it_was_when_its_answer_is_made_anew(server):
+    history = {"internal": [["1 < 2", "a"]], "visible": [["<b>as shown</b>", "a"]]}
+    assert clients.chat_raw("", history, url=server.raw_url, regenerate=True, max_new_tokens=2)["visible"][0][0] == "<b>as shown</b>"
 
 
 def test_raw_generate_model_and_token_count(server):
@@ -168,6 +183,18 @@ def test_strict_server_refuses_an_unknown_model(tiny):
         reply = http.post("/v1/chat/completions", json=body)
         assert reply.status_code == 404 and reply.json()["error"]["code"] == "model_not_found"
         assert http.post("/v1/chat/completions", json={**body, "model": "tiny"}).status_code == 200
+
+
+def test_model_says_how_it_is_sampled_unless_the_request_does(tiny):
+    tiny.model.generation_config.temperature, tiny.model.generation_config.top_p = 0.2, 0.9
+    engine = TransformersEngine(tiny)
+    body = {"messages": [{"role": "user", "content": "Hi"}]}
+
+    def settings(**sent):
+        request = ChatCompletionBody(**body, **sent).build_request(engine, None)
+        return request.temperature, request.top_p
+
+    assert settings() == (0.2, 0.9) and settings(temperature=1.5) == (1.5, 1.0) and settings(top_p=0.5) == (0.2, 0.5)
 
 
 def test_stream_that_fails_says_so(tiny):

@@ -53,8 +53,13 @@ def test_dependency_is_installed(requirement):
     assert metadata.version(requirement.name)
 
 
+def read_installed():
+    """Installed versions; the first one on the path counts, since setuptools brings older copies of some packages for itself."""
+    return {canonicalize_name(d.name): Version(d.version) for d in reversed(list(metadata.distributions()))}
+
+
 def test_installed_packages_are_the_constrained_ones():
-    constraints, installed = read_constraints(), {canonicalize_name(d.name): Version(d.version) for d in metadata.distributions()}
+    constraints, installed = read_constraints(), read_installed()
     shared = constraints.keys() & installed.keys()
     assert {name: Version(installed[name].public) for name in shared} == {name: constraints[name] for name in shared}
 

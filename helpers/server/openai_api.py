@@ -61,8 +61,8 @@ class ChatCompletionBody(BaseModel):
     model: Text = ""
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    temperature: float | None = Field(1.0, ge=0, le=2)
-    top_p: float | None = Field(1.0, gt=0, le=1)
+    temperature: float | None = Field(None, ge=0, le=2)  # none sent: the model's own advice, since a small model rambles at OpenAI's 1.0
+    top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = Field(None, ge=-SEED_LIMIT, lt=SEED_LIMIT)
     stop: Text | list[Text] | None = None
     stream: bool = False
@@ -76,8 +76,8 @@ class ChatCompletionBody(BaseModel):
         return GenerationRequest(
             messages=[message.model_dump() for message in self.messages],
             max_new_tokens=self.max_completion_tokens or self.max_tokens or engine.context,
-            temperature=1.0 if self.temperature is None else self.temperature,
-            top_p=1.0 if self.top_p is None else self.top_p,
+            temperature=engine.read_advice("temperature", 1.0) if self.temperature is None else self.temperature,
+            top_p=engine.read_advice("top_p", 1.0) if self.top_p is None and self.temperature is None else self.top_p or 1.0,
             seed=self.seed,
             stop=[self.stop] if isinstance(self.stop, str) else self.stop or [],
             adapter=adapter,

@@ -21,7 +21,11 @@ NEUTRAL = {
     "no_repeat_ngram_size": 0, "num_beams": 1, "penalty_alpha": 0, "length_penalty": 1, "early_stopping": False, "mirostat_mode": 0,
     "mirostat_tau": 5, "mirostat_eta": 0.1, "grammar_string": "", "guidance_scale": 1, "negative_prompt": "", "add_bos_token": True,
     "truncation_length": 2048, "custom_token_bans": "", "ban_eos_token": False, "skip_special_tokens": True,
+    "presence_pen": 0, "frequency_pen": 0, "max_context_length": 2048,  # older names of three of them
 }  # fmt: skip
+
+
+GREETING_ROW = "<|BEGIN-VISIBLE-CHAT|>"  # stands where the WebUI's page has a greeting that answers no one
 
 
 class RawSampling(BaseModel):
@@ -35,7 +39,7 @@ class RawSampling(BaseModel):
     top_p: float = Field(1.0, gt=0, le=1)
     top_k: int = Field(0, ge=0)
     typical_p: float = Field(1.0, gt=0, le=1, validation_alias=AliasChoices("typical_p", "typical"))
-    repetition_penalty: float = Field(1.1, gt=0, validation_alias=AliasChoices("repetition_penalty", "rep_pen"))
+    repetition_penalty: float = Field(1.1, ge=0.01, le=100, validation_alias=AliasChoices("repetition_penalty", "rep_pen"))
     seed: int = Field(-1, ge=-SEED_LIMIT, lt=SEED_LIMIT)
     stopping_strings: list[Text] = []
 
@@ -55,8 +59,9 @@ class RawSampling(BaseModel):
         )
 
     def list_ignored(self) -> list[str]:
-        """Names of fields that were sent with a value that is not honoured."""
-        return sorted(name for name, value in (self.model_extra or {}).items() if name not in NEUTRAL or value != NEUTRAL[name])
+        """Names of fields that were sent with a value that is not honoured; null asks for nothing."""
+        extra = (self.model_extra or {}).items()
+        return sorted(name for name, value in extra if value is not None and (name not in NEUTRAL or value != NEUTRAL[name]))
 
 
 class GenerateBody(RawSampling):
@@ -96,7 +101,7 @@ def build_messages(body: ChatBody) -> tuple[list[dict[str, str]], list[tuple[str
         rows, internal, visible, user = internal[:-1], internal[:-1], visible[:-1], internal[-1][0]
     messages = [{"role": "system", "content": body.context_instruct}] if body.context_instruct else []
     for said, replied in rows:
-        messages += [{"role": "user", "content": said.strip()}] if said.strip() else []
+        messages += [{"role": "user", "content": said.strip()}] if said.strip() not in ("", GREETING_ROW) else []
         messages += [{"role": "assistant", "content": replied.strip()}]
     return [*messages, {"role": "user", "content": user.strip()}], internal, visible
 
@@ -134,7 +139,8 @@ def make_raw_app(engine: TransformersEngine, api_key: str | None = None) -> Fast
             messages.append({"role": "assistant", "content": begun.strip()})
         result = await generate(engine, body.build_request(adapter, messages=messages, continue_last=body.continue_), http)
         text = result.text if body.continue_ else result.text.lstrip()
-        row, seen = (said, begun + text), (old.visible[-1][0] if body.continue_ and old.visible else html.escape(said), shown + html.escape(text))
+        asked = old.visible[-1][0] if (body.regenerate or body.continue_) and old.visible else html.escape(said)
+        row, seen = (said, begun + text), (asked, shown + html.escape(text))
         return with_ignored({"results": [{"history": {"internal": [*internal, row], "visible": [*visible, seen]}}]}, body)
 
     return app
