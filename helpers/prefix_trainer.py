@@ -2,8 +2,8 @@
 
 Every prompt of a template begins with the same tokens. Within one step the weights do not change, so these tokens go through the
 model once a batch, and their keys and values serve every row; back-propagation through the repeated cache adds up the rows'
-gradients. The language-model head is computed only where there is a label. Loss and gradients are those of SFTTrainer
-(test_prefix_trainer holds them against each other); dropout on the shared tokens is drawn once a batch.
+gradients. The language-model head is computed only where there is a label. Loss and gradients agree with SFTTrainer's
+(test_prefix_trainer says how closely); dropout on the shared tokens is drawn once a batch.
 """
 
 import torch
