@@ -28,7 +28,7 @@ class TrainingSettings:
     warmup_ratio: float = 0.03  # share of the steps in which the learning rate climbs from 0
     weight_decay: float = 0.001  # AdamW's
     max_grad_norm: float = 0.3  # gradients are scaled down to this norm
-    optimizer: str = "adamw_torch"  # transformers' optim; 2023 had paged_adamw_32bit, which needs CUDA and bitsandbytes
+    optimizer: str = "adamw_torch_fused"  # transformers' optim; 2023 had paged_adamw_32bit, which needs CUDA and bitsandbytes
     seed: int = 0  # of the order of the rows, of dropout and of the LoRA matrices
 
     @classmethod

@@ -1,17 +1,27 @@
+import warnings
+
+import peft
 import pytest
 import torch
+from fixtures_tiny import make_tiny_model
+from transformers import AutoModelForCausalLM, MistralConfig, OlmoConfig, Qwen2Config, Qwen3Config
 from trl import SFTTrainer
 
 from helpers import loading, training
-from helpers.prefix_trainer import SharedPrefixTrainer, count_shared
+from helpers.prefix_trainer import LeanLoraLinear, SharedPrefixTrainer, find_obstacle, pack_batch
 from helpers.settings import TrainingSettings
 
 SETTINGS = TrainingSettings().replace({"lora_r": 4, "lora_dropout": 0.0, "batch_size": 4})
+SHAPE = {"vocab_size": 260, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+CONFIGS = {
+    "mistral": MistralConfig(**SHAPE, sliding_window=None),
+    "qwen2": Qwen2Config(**SHAPE),
+    "qwen3": Qwen3Config(**SHAPE, head_dim=8),
+}
 
 
-def compute_gradients(kind, name, rows, template, folder, accumulation=1):
-    """Loss of the first batches and the gradient of every LoRA weight, with B set away from zero so that A gets one too."""
-    loaded = loading.load_model(name, dtype="float32")
+def make_trainer(kind, loaded, rows, template, folder):
+    """A trainer in float32 with B set away from zero, so that A gets a gradient too."""
     torch.manual_seed(0)
     trainer = kind(
         model=loaded.model,
@@ -25,6 +35,12 @@ def compute_gradients(kind, name, rows, template, folder, accumulation=1):
         if parameter.requires_grad:
             parameter.data = (torch.randn(parameter.shape, generator=generator) * 0.02).to(parameter.dtype)
     trainer.model.train()
+    return trainer
+
+
+def compute_gradients(kind, loaded, rows, template, folder, accumulation=1):
+    """Losses of the first batches and the gradient of every LoRA weight."""
+    trainer = make_trainer(kind, loaded, rows, template, folder)
     batches = list(trainer.get_train_dataloader())[:accumulation]
     tokens = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
     losses = []
@@ -35,33 +51,83 @@ def compute_gradients(kind, name, rows, template, folder, accumulation=1):
     return losses, {name: p.grad for name, p in trainer.model.named_parameters() if p.requires_grad}
 
 
-def assert_same(first, second, tolerance):
-    """Losses within a relative 1e-5; the gradient as one vector, and each weight's own, within `tolerance`."""
-    assert first[0] == pytest.approx(second[0], rel=1e-5)
-    ours, stock = (torch.cat([gradients[name].flatten() for name in first[1]]) for _, gradients in (first, second))
-    assert (ours - stock).norm() / stock.norm() < tolerance
-    for name, gradient in first[1].items():
-        assert (gradient - second[1][name]).norm() / second[1][name].norm() < tolerance, name
+def assert_same(name, rows, template, folder, accumulation=1):
+    """Losses of both trainers within a relative 1e-5, and the gradient, as one vector and each weight's own, too."""
+    ours, stock = (
+        compute_gradients(kind, loading.load_model(name, dtype="float32"), rows, template, folder, accumulation)
+        for kind in (SharedPrefixTrainer, SFTTrainer)
+    )
+    assert ours[0] == pytest.approx(stock[0], rel=1e-5)
+    first, second = (torch.cat([gradients[name].flatten() for name in stock[1]]) for _, gradients in (ours, stock))
+    assert (first - second).norm() / second.norm() < 1e-5
+    for name, gradient in ours[1].items():
+        assert (gradient - stock[1][name]).norm() / stock[1][name].norm() < 1e-5, name
 
 
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_loss_and_gradients_are_those_of_the_stock_trainer(tiny, rows, template, tmp_path, accumulation):
-    ours = compute_gradients(SharedPrefixTrainer, "tiny", rows, template, tmp_path, accumulation)
-    assert_same(ours, compute_gradients(SFTTrainer, "tiny", rows, template, tmp_path, accumulation), 1e-5)
+    assert_same("tiny", rows, template, tmp_path, accumulation)
+
+
+@pytest.mark.parametrize("architecture", CONFIGS)
+def test_other_architectures_get_the_same_gradients(home, rows, template, tmp_path, architecture):
+    folder = make_tiny_model(home / "models" / architecture)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(CONFIGS[architecture]).save_pretrained(folder)
+    assert_same(architecture, rows, template, tmp_path)
 
 
 @pytest.mark.real
-def test_loss_and_gradients_are_close_to_the_stock_trainers_on_the_real_model(real_model_name, rows, template, tmp_path):
-    ours = compute_gradients(SharedPrefixTrainer, real_model_name, rows, template, tmp_path)
-    assert_same(ours, compute_gradients(SFTTrainer, real_model_name, rows, template, tmp_path), 1e-4)  # 30 layers: about 2e-5
+def test_loss_and_gradients_are_those_of_the_stock_trainer_on_the_real_model(real_model_name, rows, template, tmp_path):
+    assert_same(real_model_name, rows, template, tmp_path)
 
 
-def test_shared_prefix_ends_where_rows_differ_and_before_the_first_label():
-    ids = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 3, 9, 5]])
-    mask = torch.ones_like(ids)
+def test_what_is_not_known_is_trained_as_the_stock_trainer_does_and_said(home, rows, template, tmp_path):
+    folder = make_tiny_model(home / "models" / "olmo")
+    config = OlmoConfig(**SHAPE)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    with pytest.warns(UserWarning, match="not tested on the architecture 'olmo'"):
+        assert_same("olmo", rows, template, tmp_path)
+
+
+def test_sliding_windows_and_attention_without_masks_are_obstacles(tiny):
+    with warnings.catch_warnings():
+        assert find_obstacle(tiny.model) is None
+    tiny.model.config.layer_types = ["sliding_attention", "full_attention"]
+    assert "sliding" in find_obstacle(tiny.model)
+    tiny.model.config._attn_implementation = "flash_attention_2"
+    assert "flash_attention_2" in find_obstacle(tiny.model)
+
+
+def test_lora_layers_are_lean_in_training_and_peft_s_own_otherwise(tiny, rows, template, tmp_path):
+    trainer = make_trainer(SharedPrefixTrainer, tiny, rows, template, tmp_path)
+    layer = trainer.model.base_model.model.model.layers[0].mlp.up_proj
+    assert isinstance(layer, LeanLoraLinear)
+    x = torch.randn(3, layer.in_features)
+    lean, theirs = layer(x), peft.tuners.lora.Linear.forward(layer, x)
+    assert torch.allclose(lean, theirs, atol=1e-6) and not torch.allclose(lean, layer.base_layer(x), atol=1e-3)
+    layer.eval()
+    assert torch.equal(layer(x), theirs)
+    trainer.model.save_pretrained(tmp_path / "saved")
+    assert "custom" not in (tmp_path / "saved" / "adapter_config.json").read_text()
+
+
+def test_packed_batch_holds_the_shared_tokens_once_and_no_padding():
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6], [1, 2, 7, 8, 0, 0]])
+    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
+    labels = torch.tensor([[-100, -100, -100, -100, 5, 6], [-100, -100, -100, 8, -100, -100]])
+    packed = pack_batch(ids, mask, labels)
+    assert packed.input_ids.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    assert packed.positions.tolist() == [0, 1, 2, 3, 4, 5, 2, 3]
+    assert packed.labelled.tolist() == [3, 4, 6] and packed.targets.tolist() == [5, 6, 8]
+    assert packed.visible[7].tolist() == [True, True, False, False, False, False, True, True]
+
+
+def test_shared_tokens_end_before_the_first_label_and_are_none_when_padded_on_the_left():
+    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 9]])
     labels = torch.full_like(ids, -100)
-    assert count_shared(ids, mask, labels) == 3
     labels[0, 2] = 3
-    assert count_shared(ids, mask, labels) == 1
-    mask[1, 0] = 0
-    assert count_shared(ids, mask, labels) == 0
+    assert len(pack_batch(ids, torch.ones_like(ids), labels).input_ids) == 7  # token 2 predicts a label: only token 1 is shared
+    mask = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]])
+    packed = pack_batch(ids, mask, labels)
+    assert packed.input_ids.tolist() == [1, 2, 3, 4, 2, 3, 9] and packed.positions.tolist() == [0, 1, 2, 3, 0, 1, 2]
