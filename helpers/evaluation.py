@@ -7,7 +7,6 @@ set, and each prompt once for all of its answers.
 
 import argparse
 import collections
-import copy
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -23,7 +22,10 @@ from helpers import KitError, run_command, write_json
 from helpers.adapters import attach_adapter
 from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model, tokenize_chat
+from helpers.packing import find_obstacle, pack_segments, score_targets
 from helpers.templating import Template, load_template
+
+Example = tuple[list[int], dict[int, list[int]]]  # token ids of a prompt, and of each label's answer
 
 
 @dataclass(frozen=True)
@@ -79,26 +81,23 @@ def evaluate_over_url(ask: Callable[[list[dict[str, str]]], str], rows: list[Row
     return summarise_verdicts([row["label"] for row in rows], verdicts, list(template.label))
 
 
-def score_answers(
-    loaded: LoadedModel, rows: list[Row], template: Template, batch_size: int = 16, progress: bool = True
-) -> list[dict[int, float]]:
+def score_answers(loaded: LoadedModel, rows: list[Row], template: Template, batch_size: int = 16, progress: bool = True) -> list[dict[int, float]]:
     """log P(answer | prompt), in nats, of each possible answer of each row: a list of {label: score} in the order of the rows."""
-    prompts, answers = zip(*(tokenize_row(loaded, row, template) for row in rows), strict=True)
-    shared = min(len(os.path.commonprefix(prompts)), min(map(len, prompts)) - 1)
+    examples = [tokenize_row(loaded, row, template) for row in rows]
+    shared = min(len(os.path.commonprefix([prompt for prompt, _ in examples])), min(len(prompt) for prompt, _ in examples) - 1)
+    order = sorted(range(len(rows)), key=lambda i: len(examples[i][0]))
     scores: list[dict[int, float]] = [{} for _ in rows]
     loaded.model.eval()
     with torch.inference_mode():
-        prefix = loaded.model(torch.tensor([prompts[0][:shared]], device=loaded.model.device), use_cache=True).past_key_values if shared else None
-        order = sorted(range(len(rows)), key=lambda i: len(prompts[i]))
+        cache = fill_cache(loaded, examples[0][0][:shared]) if shared and not find_obstacle(loaded.model) else None
         for start in tqdm(range(0, len(rows), batch_size), desc="scoring", unit="batch", disable=not progress):
             batch = order[start : start + batch_size]
-            results = score_batch(loaded, prefix, shared, [prompts[i] for i in batch], [list(answers[i].values()) for i in batch])
-            for i, row_scores in zip(batch, results, strict=True):
-                scores[i] = dict(zip(answers[i], row_scores, strict=True))
+            for i, row_scores in zip(batch, score_batch(loaded, [examples[i] for i in batch], shared, cache), strict=True):
+                scores[i] = row_scores
     return scores
 
 
-def tokenize_row(loaded: LoadedModel, row: Row, template: Template) -> tuple[list[int], dict[int, list[int]]]:
+def tokenize_row(loaded: LoadedModel, row: Row, template: Template) -> Example:
     """Token ids of a row's prompt, and of each of its answers up to and with the end-of-turn token."""
     tokenizer = loaded.tokenizer
     prompt = tokenize_chat(tokenizer, template.build_messages(row))["input_ids"][0].tolist()
@@ -109,34 +108,42 @@ def tokenize_row(loaded: LoadedModel, row: Row, template: Template) -> tuple[lis
     return prompt, answers
 
 
-def pad_right(rows: list[list[int]], fill: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """(ids, mask), both (rows, longest): ids filled up on the right, mask 1 where there is a token."""
-    longest = max(map(len, rows))
-    ids = torch.tensor([row + [fill] * (longest - len(row)) for row in rows], device=device)
-    return ids, torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+def fill_cache(loaded: LoadedModel, prefix: list[int]):
+    """transformers' cache with the keys and values of the tokens that all prompts begin with."""
+    return loaded.model(torch.tensor([prefix], device=loaded.model.device), use_cache=True, logits_to_keep=1).past_key_values
 
 
-def score_batch(loaded: LoadedModel, prefix, shared: int, prompts: list[list[int]], answers: list[list[list[int]]]) -> list[list[float]]:
-    """Scores of one batch: the rest of each prompt on top of the shared prefix's cache, then all of its answers on top of that."""
-    model, count, pad = loaded.model, len(answers[0]), loaded.tokenizer.pad_token_id
-    rest, mask = pad_right([prompt[shared:] for prompt in prompts], pad, model.device)
-    mask = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1)
-    cache = copy.deepcopy(prefix)
-    if cache is not None:
-        cache.batch_repeat_interleave(len(prompts))
-    positions = (mask.cumsum(1) - 1)[:, shared:]
-    output = model(rest, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
-    last = mask[:, shared:].sum(1) - 1
-    first_logits = output.logits[torch.arange(len(prompts)), last].repeat_interleave(count, 0)
-    cache = output.past_key_values
-    cache.batch_repeat_interleave(count)
-    targets, target_mask = pad_right([answer for row in answers for answer in row], pad, model.device)
-    mask = torch.cat([mask.repeat_interleave(count, 0), target_mask], dim=1)
-    positions = (mask.cumsum(1) - 1)[:, -targets.shape[1] :].clamp(min=0)
-    output = model(targets, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
-    logits = torch.cat([first_logits[:, None], output.logits[:, :-1]], dim=1).float().log_softmax(-1)
-    totals = (logits.gather(2, targets[..., None])[..., 0] * target_mask).sum(1)
-    return totals.view(len(prompts), count).tolist()
+def score_batch(loaded: LoadedModel, examples: list[Example], shared: int, cache) -> list[dict[int, float]]:
+    """{label: score} of each example. With a cache, which is left as it came, all of them go through the model as one packed sequence."""
+    if cache is None:
+        return [score_plainly(loaded, prompt, answers) for prompt, answers in examples]
+    segments: list[tuple[list[int], int | None]] = []
+    for prompt, answers in examples:
+        segments += [(prompt[shared:], None), *((answer[:-1], len(segments)) for answer in answers.values())]
+    packed = pack_segments(segments, before=shared)
+    places, targets, counts, index = [], [], [], 0
+    for _, answers in examples:
+        last = packed.ends[index]
+        for answer in answers.values():
+            index += 1
+            places += [last, *range(packed.ends[index] - len(answer) + 2, packed.ends[index] + 1)]
+            targets += answer
+            counts.append(len(answer))
+        index += 1
+    scores, _ = score_targets(loaded.model, packed, places, targets, cache)
+    cache.crop(-len(packed.input_ids))
+    totals = iter([part.sum().item() for part in scores.split(counts)])
+    return [{label: next(totals) for label in answers} for _, answers in examples]
+
+
+def score_plainly(loaded: LoadedModel, prompt: list[int], answers: dict[int, list[int]]) -> dict[int, float]:
+    """{label: score} with one pass of the model a label and nothing shared: for architectures that cannot be packed."""
+    scores = {}
+    for label, answer in answers.items():
+        ids = torch.tensor([[*prompt, *answer]], device=loaded.model.device)
+        logits = loaded.model(ids).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
+        scores[label] = logits.gather(-1, ids[0, len(prompt) :, None]).sum().item()
+    return scores
 
 
 def main(arguments: list[str]) -> None:

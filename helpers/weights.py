@@ -169,7 +169,6 @@ def explain_hub_errors(repo: str, revision: str):
         raise KitError(f"The hub cannot be reached for {repo} ({type(error).__name__}).", "Check the network, then try again.") from None
 
 
-
 def main(arguments: list[str]) -> None:
     """`python -m helpers.weights list | fetch NAME|REPO [--revision R]`, each with --json."""
     parser = argparse.ArgumentParser(prog="python -m helpers.weights", description="Where weights come from, and bringing them here.")

@@ -19,8 +19,17 @@ def score_plainly(loaded, row, template):
     return scores
 
 
+def test_scores_of_an_unknown_architecture_are_computed_one_by_one(tiny, rows, template):
+    packed = evaluation.score_answers(tiny, rows, template, progress=False)
+    tiny.model.config.model_type = "unknown"
+    plain = evaluation.score_answers(tiny, rows, template, progress=False)
+    for first, second in zip(packed, plain, strict=True):
+        assert first == pytest.approx(second, rel=1e-4)
+    assert packed != plain  # the same up to rounding only: both ways were taken
+
+
 @pytest.mark.parametrize("batch_size", [1, 5])
-def test_cached_scores_are_the_plain_ones(tiny, rows, template, batch_size):
+def test_packed_scores_are_the_plain_ones(tiny, rows, template, batch_size):
     scores = evaluation.score_answers(tiny, rows, template, batch_size, progress=False)
     for row, found in zip(rows, scores, strict=True):
         assert found == pytest.approx(score_plainly(tiny, row, template), rel=1e-4)

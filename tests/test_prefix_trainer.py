@@ -1,5 +1,3 @@
-import warnings
-
 import peft
 import pytest
 import torch
@@ -8,7 +6,7 @@ from transformers import AutoModelForCausalLM, MistralConfig, OlmoConfig, Qwen2C
 from trl import SFTTrainer
 
 from helpers import loading, training
-from helpers.prefix_trainer import LeanLoraLinear, SharedPrefixTrainer, find_obstacle, pack_batch
+from helpers.prefix_trainer import LeanLoraLinear, SharedPrefixTrainer, pack_batch
 from helpers.settings import TrainingSettings
 
 SETTINGS = TrainingSettings().replace({"lora_r": 4, "lora_dropout": 0.0, "batch_size": 4})
@@ -90,15 +88,6 @@ def test_what_is_not_known_is_trained_as_the_stock_trainer_does_and_said(home, r
         assert_same("olmo", rows, template, tmp_path)
 
 
-def test_sliding_windows_and_attention_without_masks_are_obstacles(tiny):
-    with warnings.catch_warnings():
-        assert find_obstacle(tiny.model) is None
-    tiny.model.config.layer_types = ["sliding_attention", "full_attention"]
-    assert "sliding" in find_obstacle(tiny.model)
-    tiny.model.config._attn_implementation = "flash_attention_2"
-    assert "flash_attention_2" in find_obstacle(tiny.model)
-
-
 def test_lora_layers_are_lean_in_training_and_peft_s_own_otherwise(tiny, rows, template, tmp_path):
     trainer = make_trainer(SharedPrefixTrainer, tiny, rows, template, tmp_path)
     layer = trainer.model.base_model.model.model.layers[0].mlp.up_proj
@@ -116,18 +105,16 @@ def test_packed_batch_holds_the_shared_tokens_once_and_no_padding():
     ids = torch.tensor([[1, 2, 3, 4, 5, 6], [1, 2, 7, 8, 0, 0]])
     mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
     labels = torch.tensor([[-100, -100, -100, -100, 5, 6], [-100, -100, -100, 8, -100, -100]])
-    packed = pack_batch(ids, mask, labels)
-    assert packed.input_ids.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
-    assert packed.positions.tolist() == [0, 1, 2, 3, 4, 5, 2, 3]
-    assert packed.labelled.tolist() == [3, 4, 6] and packed.targets.tolist() == [5, 6, 8]
-    assert packed.visible[7].tolist() == [True, True, False, False, False, False, True, True]
+    packed, places, targets = pack_batch(ids, mask, labels)
+    assert packed.input_ids.tolist() == [1, 2, 3, 4, 5, 6, 7, 8] and packed.positions.tolist() == [0, 1, 2, 3, 4, 5, 2, 3]
+    assert places == [3, 4, 6] and targets == [5, 6, 8]
 
 
-def test_shared_tokens_end_before_the_first_label_and_are_none_when_padded_on_the_left():
+def test_shared_tokens_end_before_the_first_label_and_may_be_none():
     ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 9]])
     labels = torch.full_like(ids, -100)
     labels[0, 2] = 3
-    assert len(pack_batch(ids, torch.ones_like(ids), labels).input_ids) == 7  # token 2 predicts a label: only token 1 is shared
-    mask = torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]])
-    packed = pack_batch(ids, mask, labels)
-    assert packed.input_ids.tolist() == [1, 2, 3, 4, 2, 3, 9] and packed.positions.tolist() == [0, 1, 2, 3, 0, 1, 2]
+    packed, places, targets = pack_batch(ids, torch.ones_like(ids), labels)
+    assert packed.input_ids.tolist() == [1, 2, 3, 4, 2, 3, 9] and (places, targets) == ([1], [3])
+    packed, _, _ = pack_batch(ids, torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]), labels)
+    assert packed.input_ids.tolist() == [2, 3, 4, 1, 2, 3, 9] and packed.positions.tolist() == [0, 1, 2, 0, 1, 2, 3]
