@@ -1,9 +1,10 @@
 """Open LLM Kit: the code that the five notebooks share.
 
 Promise of this file: what every module needs and nothing else: the error that names its remedy, the project's folders, files that
-are complete or absent, and the way a command ends. It imports no module of the kit.
+are complete or absent, and how a command reads its words and ends. It imports no module of the kit.
 """
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -105,6 +106,14 @@ def find_commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """argparse's parser; a wrong command line is a KitError, one line like every other, with the way to the help."""
+
+    def error(self, message: str):
+        """Raises the KitError in place of argparse's usage lines."""
+        raise KitError(f"{message[:1].upper()}{message[1:]}.", f"See {self.prog} --help.")
 
 
 def run_command(main: Callable[[list[str]], int | None], arguments: list[str] | None = None) -> int:

@@ -3,7 +3,6 @@
 An adapter is a folder below loras/ as PEFT writes it: adapter_config.json and adapter_model.safetensors.
 """
 
-import argparse
 import contextlib
 import importlib
 import importlib.util
@@ -16,7 +15,7 @@ import torch
 from peft import PeftModel
 from safetensors import SafetensorError, safe_open
 
-from helpers import KitError, find_home, resolve_inside, run_command
+from helpers import CommandParser, KitError, find_home, resolve_inside, run_command
 from helpers.loading import LoadedModel, tokenize_chat
 
 
@@ -119,7 +118,7 @@ def compare_fingerprint(loaded: LoadedModel, fingerprint: dict) -> float:
 
 def main(arguments: list[str]) -> None:
     """`python -m helpers.adapters list`."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.adapters", description="The LoRAs in loras/.")
+    parser = CommandParser(prog="python -m helpers.adapters", description="The LoRAs in loras/.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="name, base model, rank and size of each")
     parser.parse_args(arguments)

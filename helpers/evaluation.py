@@ -18,7 +18,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, f1_score
 from tqdm.auto import tqdm
 
-from helpers import KitError, run_command, write_json
+from helpers import CommandParser, KitError, run_command, write_json
 from helpers.adapters import attach_adapter
 from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model, tokenize_chat
@@ -173,7 +173,7 @@ def main(arguments: list[str]) -> None:
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line of helpers.evaluation."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.evaluation", description="Label accuracy on the rows of a CSV.")
+    parser = CommandParser(prog="python -m helpers.evaluation", description="Label accuracy on the rows of a CSV.")
     parser.add_argument("--model", required=True, help="folder below models/, or the model's name at --url")
     parser.add_argument("--lora", metavar="NAME", help="adapter below loras/")
     parser.add_argument("--url", help="ask this OpenAI-style server instead of loading the model, such as http://127.0.0.1:5001/v1")

@@ -4,7 +4,6 @@
 well: PEFT's files, `training_parameters.json` (the WebUI's names) and `run.json` (what was measured).
 """
 
-import argparse
 import contextlib
 import dataclasses
 import hashlib
@@ -20,7 +19,7 @@ from datasets import Dataset
 from peft import LoraConfig, PeftModel
 from trl import SFTConfig, SFTTrainer
 
-from helpers import KitError, find_commit, replace_when_complete, resolve_inside, run_command, write_json
+from helpers import CommandParser, KitError, find_commit, replace_when_complete, resolve_inside, run_command, write_json
 from helpers.adapters import find_adapter, loras_folder, take_fingerprint
 from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model
@@ -229,7 +228,7 @@ def name_for_webui(name: str, settings: TrainingSettings) -> dict:
 
 def main(arguments: list[str]) -> None:
     """`python -m helpers.training`: trains a LoRA on the rows of a CSV that the split does not hold out."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.training", description="Train a LoRA on a CSV with a YAML template.")
+    parser = CommandParser(prog="python -m helpers.training", description="Train a LoRA on a CSV with a YAML template.")
     parser.add_argument("--model", required=True, metavar="NAME", help="folder below models/")
     parser.add_argument("--data", required=True, metavar="CSV")
     parser.add_argument("--template", required=True, metavar="YAML")

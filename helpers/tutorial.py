@@ -3,7 +3,6 @@
 The report is a folder, complete or absent: the executed notebooks, report.html to read, report.json to compute with.
 """
 
-import argparse
 import concurrent.futures
 import copy
 import os
@@ -21,7 +20,7 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 from traitlets import default
 
-from helpers import PROJECT, KitError, checks, find_commit, find_home, machine, replace_when_complete, run_command, weights, write_json
+from helpers import PROJECT, CommandParser, KitError, checks, find_commit, find_home, machine, replace_when_complete, run_command, weights, write_json
 from helpers.report import KERNELSPEC, Execution, build_report, collect_results, find_missing, format_summary, render_page
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -149,7 +148,7 @@ def keep_outputs(executions: list[Execution]) -> None:
 
 def main(arguments: list[str]) -> int:
     """`python -m helpers.tutorial [--only 01 03] [--output DIR] [--in-place]`. Exit code 1 when a cell failed or a result is missing."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.tutorial", description="Runs the notebooks in order and reports what came out.")
+    parser = CommandParser(prog="python -m helpers.tutorial", description="Runs the notebooks in order and reports what came out.")
     parser.add_argument("--only", nargs="+", default=[], metavar="START", help="only the notebooks whose names begin so, such as 01 03")
     parser.add_argument("--output", type=Path, metavar="DIR", help="folder for the report (default: runs/TIMESTAMP)")
     parser.add_argument("--in-place", action="store_true", help="when all went well, also write the outputs back into the notebooks")

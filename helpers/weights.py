@@ -3,13 +3,12 @@
 A model is a folder below models/, named as the WebUI names it, with a `weights.json` that says whence it came; it is complete or absent.
 """
 
-import argparse
 import json
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from helpers import KitError, embedded, find_home, replace_when_complete, resolve_inside, run_command
+from helpers import CommandParser, KitError, embedded, find_home, replace_when_complete, resolve_inside, run_command
 
 FILES_NEEDED = ["*.safetensors", "*.json", "*.model", "tokenizer*", "*.jinja", "*.gguf"]  # no pickles
 
@@ -171,7 +170,7 @@ def explain_hub_errors(repo: str, revision: str):
 
 def main(arguments: list[str]) -> None:
     """`python -m helpers.weights list | fetch NAME|REPO [--revision R]`, each with --json."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.weights", description="Where weights come from, and bringing them here.")
+    parser = CommandParser(prog="python -m helpers.weights", description="Where weights come from, and bringing them here.")
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", help="the catalogue, and what is in models/ already")
     fetching = commands.add_parser("fetch", help="bring a model into models/")

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from helpers import KitError, find_home, replace_when_complete, resolve_inside, run_command, write_json
+from helpers import CommandParser, KitError, find_home, replace_when_complete, resolve_inside, run_command, write_json
 
 
 def test_file_is_absent_when_its_writer_fails(tmp_path):
@@ -68,6 +68,16 @@ def test_command_ends_with_one_line_and_code_2(capsys):
 
     assert run_command(main, []) == 2
     assert capsys.readouterr().err == "error: This is wrong. Do that.\n"
+
+
+def test_wrong_command_line_is_one_line_too(capsys):
+    def main(arguments):
+        parser = CommandParser(prog="python -m helpers.thing")
+        parser.add_argument("--rows", type=int, required=True)
+        parser.parse_args(arguments)
+
+    assert run_command(main, ["--rows", "many"]) == 2
+    assert capsys.readouterr().err == "error: Argument --rows: invalid int value: 'many'. See python -m helpers.thing --help.\n"
 
 
 def test_json_is_written_in_full(tmp_path):

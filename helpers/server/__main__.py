@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from helpers import KitError, run_command
+from helpers import CommandParser, KitError, run_command
 from helpers.adapters import attach_adapter, find_adapter
 from helpers.engines import TransformersEngine
 from helpers.loading import LOADERS, load_model
@@ -25,7 +25,7 @@ GRACE_S = 3  # seconds that a running answer gets when the server ends; who pres
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The WebUI's flags as far as they mean something here; KitError when nothing would be served."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.server", description="Serve a model, and LoRAs on it, over two APIs.")
+    parser = CommandParser(prog="python -m helpers.server", description="Serve a model, and LoRAs on it, over two APIs.")
     parser.add_argument("--model", required=True, metavar="NAME", help="folder below models/")
     parser.add_argument("--lora", nargs="+", default=[], metavar="NAME", help="adapters below loras/; the first one answers by default")
     parser.add_argument("--api", action="store_true", help="the raw API of 2023")
