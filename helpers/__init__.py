@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,6 +26,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # torchao (a dependency of gptqmodel) warns at import of CUDA libraries that a CPU build of torch cannot load; none of them is used here.
 for noisy in ("torchao", "torch.utils._pytree"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
+
+# TRL 1.16 and PEFT 0.21 use a name that transformers has renamed since: nothing that a user of the kit can mend.
+warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing` is deprecated", category=FutureWarning)
 
 PROJECT = Path(__file__).resolve().parent.parent
 
