@@ -17,9 +17,8 @@ class TrainingSettings:
     lora_r: int = 64  # rank: width of the two LoRA matrices
     lora_alpha: int = 16  # the update is scaled by alpha / r
     lora_dropout: float = 0.1  # share of a LoRA layer's inputs that are zeroed while training
-    top_layers: int = 0  # train only this many of the model's last layers; 0 = all
     epochs: float = 5  # passes over the rows
-    max_rows: int = 0  # train on this many rows at most, those with the shortest texts; 0 = all
+    max_rows: int = 0  # train on this many rows at most, of every label those with the shortest texts; 0 = all
     batch_size: int = 4  # rows a step
     accumulation: int = 1  # batches whose gradients are added up for one optimizer step
     max_length: int = 2048  # tokens of prompt and completion; a longer row is cut

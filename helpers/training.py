@@ -4,6 +4,7 @@
 well: PEFT's files, `training_parameters.json` (the WebUI's names) and `run.json` (what was measured).
 """
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -30,13 +31,23 @@ from helpers.templating import Template, load_template
 
 
 def build_dataset(rows: list[Row], template: Template, settings: TrainingSettings) -> Dataset:
-    """The rows as TRL takes them: columns `prompt` and `completion`, each a list of messages; shuffled.
-
-    With settings.max_rows, the rows with the shortest texts: most rows for the computation.
-    """
-    kept = sorted(rows, key=lambda row: len(row["text"]))[: settings.max_rows or None]
+    """The rows as TRL takes them: columns `prompt` and `completion`, each a list of messages; shuffled. settings.max_rows limits them."""
+    kept = keep_shortest(rows, settings.max_rows) if settings.max_rows else rows
     examples = [template.build_example(row) for row in kept]
     return Dataset.from_list([{"prompt": e["prompt"], "completion": e["completion"]} for e in examples]).shuffle(seed=settings.seed)
+
+
+def keep_shortest(rows: list[Row], count: int) -> list[Row]:
+    """`count` of the rows, every label's shortest texts in turn: most rows for the computation, and as many of each label as there are.
+
+    The shortest texts of all would be mostly those that prefer nothing, and teach that.
+    """
+    ranks: collections.Counter = collections.Counter()
+    ranked = []
+    for row in sorted(rows, key=lambda row: len(row["text"])):
+        ranks[row["label"]] += 1
+        ranked.append((ranks[row["label"]], row))
+    return [row for _, row in sorted(ranked, key=lambda pair: pair[0])[:count]]
 
 
 def list_targets(model: torch.nn.Module) -> list[str]:
@@ -50,14 +61,12 @@ def is_linear(module: torch.nn.Module) -> bool:
 
 
 def make_lora_config(model: torch.nn.Module, settings: TrainingSettings) -> LoraConfig:
-    """PEFT's LoraConfig: every linear layer of all decoder blocks, or of the last `settings.top_layers` of them."""
-    layers = model.config.num_hidden_layers
+    """PEFT's LoraConfig: on every linear layer of the decoder blocks."""
     return LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=list_targets(model),
-        layers_to_transform=list(range(layers - settings.top_layers, layers)) if settings.top_layers else None,
         task_type="CAUSAL_LM",
     )
 

@@ -12,6 +12,8 @@ from fixtures_tiny import make_tiny_model
 
 from helpers import KitError, clients
 
+pytestmark = pytest.mark.xdist_group("servers")  # one after the other, so that none takes a port that another was about to take
+
 
 @contextlib.contextmanager
 def serve_reply(status, body):

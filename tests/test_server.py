@@ -18,6 +18,8 @@ from helpers.engines import TransformersEngine
 from helpers.server.__main__ import main, open_port
 from helpers.server.openai_api import ChatCompletionBody, make_openai_app
 
+pytestmark = pytest.mark.xdist_group("servers")  # one after the other, so that none takes a port that another was about to take
+
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):

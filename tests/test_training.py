@@ -74,13 +74,13 @@ def test_first_step_starts_from_the_base(tiny, rows, template, settings, tmp_pat
     assert torch.equal(adapters.compute_logits(tiny, messages), base)
 
 
-def test_max_rows_keeps_the_shortest(rows, template, settings):
-    kept = training.build_dataset(rows, template, settings.replace({"max_rows": 4}))
-    assert len(kept) == 4 and all("Comment number " + n not in str(kept[:]) for n in "345")
-
-
-def test_top_layers_are_the_last_ones(tiny, settings):
-    assert training.make_lora_config(tiny.model, settings.replace({"top_layers": 1})).layers_to_transform == [1]
+def test_max_rows_keeps_the_shortest_texts_of_every_label(template, settings):
+    colleges = {"alternative_a": "Alderbrook College", "alternative_b": "Dunmarsh State University"}
+    rows = [{"text": "x" * (length + 100 * label), "label": label, **colleges} for label in (3, 0, 1) for length in (9, 5, 7)]
+    kept = training.keep_shortest(rows, 6)
+    assert sorted((row["label"], len(row["text"])) for row in kept) == [(0, 5), (0, 7), (1, 105), (1, 107), (3, 305), (3, 307)]
+    assert len(training.keep_shortest(rows, 100)) == 9
+    assert len(training.build_dataset(rows, template, settings.replace({"max_rows": 4}))) == 4
 
 
 def test_adapter_of_another_base_is_refused_with_both_names(tiny, rows, template, settings, home):

@@ -1,0 +1,138 @@
+"""How fast a LoRA is trained: the recipe of 2023, TRL's SFTTrainer as it is, and the kit's trainer, on the same rows.
+
+    python -m benchmarks.training [--rounds 3] [--rows 48] [--data CSV --template YAML]
+
+Every measurement is a process of its own, so that its peak memory is its own, and the contestants take turns, so that what else the
+machine does falls on all of them. All train the same LoRA from the same base; they differ in how they compute. On a computer without
+CUDA the base is the embedded model; with CUDA a random Llama of a billion parameters, and MFU is reported.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from trl import SFTTrainer
+
+from helpers import find_home, write_json
+from helpers.dataset import load_rows
+from helpers.loading import LoadedModel, load_model
+from helpers.machine import Choice, measure_peak_mb, name_device, pick_dtype
+from helpers.prefix_trainer import SharedPrefixTrainer
+from helpers.settings import pick_settings
+from helpers.templating import load_template
+from helpers.training import build_dataset, make_lora_config, make_sft_config
+from helpers.weights import fetch
+
+CONTESTANTS = {  # name: (trainer, dtype or None for the machine's best, loss on the completion only, batch sizes that are tried)
+    "2023 recipe": (SFTTrainer, "float32", False, (4,)),
+    "SFTTrainer": (SFTTrainer, None, True, (4, 8, 16)),
+    "kit": (SharedPrefixTrainer, None, True, (4, 8, 16)),
+}
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "T4": 65e12}  # dense, 16 bits, from NVIDIA's data sheets
+BILLION = LlamaConfig(vocab_size=49152, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8)
+
+
+def load_base(dtype: str | None) -> LoadedModel:
+    """The embedded model; with CUDA its tokenizer and a random Llama of 1.1 billion parameters."""
+    if not torch.cuda.is_available():
+        return load_model("SmolLM2-135M-Instruct", dtype=dtype)
+    folder = find_home() / "models" / "SmolLM2-135M-Instruct"
+    wanted = getattr(torch, dtype) if dtype else pick_dtype().value
+    model = LlamaForCausalLM(BILLION).to("cuda", wanted)
+    return LoadedModel("random-llama-1b", folder, Choice("transformers", "made on the spot"), model, AutoTokenizer.from_pretrained(folder))
+
+
+def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> dict:
+    """Trains on the first rows for one pass in this process; rows a second, peak memory in MB, the mean loss of the last rows."""
+    kind, dtype, completion_only, _ = CONTESTANTS[contestant]
+    template = load_template(options.template)
+    settings = pick_settings("tiny").replace({"batch_size": batch_size, "max_rows": 0})
+    loaded = load_base(dtype)
+    examples = build_dataset(load_rows(options.data, template), template, settings).select(range(options.rows))
+    if not completion_only:  # as one text: the loss is on every token
+        examples = examples.map(lambda row: {"messages": row["prompt"] + row["completion"]}, remove_columns=["prompt", "completion"])
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = kind(
+            model=loaded.model,
+            args=make_sft_config(loaded.model, settings, Path(folder), progress=False),
+            train_dataset=examples,
+            processing_class=loaded.tokenizer,
+            peft_config=make_lora_config(loaded.model, settings),
+        )
+        metrics = trainer.train().metrics
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    tokens = sum(len(ids) for ids in trainer.train_dataset["input_ids"])
+    return {
+        "rows_per_second": options.rows / metrics["train_runtime"],
+        "peak_mb": measure_peak_mb(),
+        "loss": statistics.mean(losses[-max(1, 16 // batch_size) :]),
+        "mfu": estimate_mfu(loaded.model, tokens / metrics["train_runtime"]),
+    }
+
+
+def estimate_mfu(model: torch.nn.Module, tokens_per_second: float) -> float | None:
+    """Model FLOPs utilisation: 4 FLOPs a weight and token (forward, and backward to the inputs; W itself is frozen) over the GPU's peak.
+
+    Tokens are counted as the rows have them, shared ones in every row. None without CUDA or for an unknown GPU.
+    """
+    peak = next((value for name, value in PEAK_FLOPS.items() if name in name_device()), None)
+    if not torch.cuda.is_available() or not peak:
+        return None
+    return 4 * sum(p.numel() for p in model.parameters()) * tokens_per_second / peak
+
+
+def run_rounds(options: argparse.Namespace) -> pd.DataFrame:
+    """One line a contestant and batch size: medians over the rounds."""
+    found: dict[tuple[str, int], list[dict]] = {}
+    for number in range(options.rounds):
+        for contestant, (*_, sizes) in CONTESTANTS.items():
+            for size in sizes:
+                command = [sys.executable, "-m", "benchmarks.training", "--one", contestant, str(size), "--rows", str(options.rows)]
+                command += ["--data", options.data, "--template", options.template]
+                output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+                found.setdefault((contestant, size), []).append(json.loads(output.splitlines()[-1]))
+                print(f"round {number + 1}: {contestant}, batch {size}: {found[contestant, size][-1]}", file=sys.stderr)
+    lines = [{"contestant": name, "batch": size, **summarise(results)} for (name, size), results in found.items()]
+    return pd.DataFrame(lines)
+
+
+def summarise(results: list[dict]) -> dict:
+    """Medians of the rounds."""
+    return {key: statistics.median(result[key] for result in results) if results[0][key] is not None else None for key in results[0]}
+
+
+def main() -> None:
+    """Prints the table with the speed-ups of the best batch sizes, and writes it as JSON to runs/."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rows", type=int, default=48)
+    parser.add_argument("--data", default="data/college_preferences/dataset.csv")
+    parser.add_argument("--template", default="templates/college_preferences.yaml")
+    parser.add_argument("--one", nargs=2, metavar=("CONTESTANT", "BATCH"), help="measure one in this process (used by the rounds)")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one[0], int(options.one[1]), options)))
+        return
+    fetch("smollm2-135m-instruct")
+    table = run_rounds(options)
+    best = table.groupby("contestant")["rows_per_second"].max()
+    print(table.to_markdown(index=False, floatfmt=".3g"))
+    print(f"kit over 2023 recipe: {best['kit'] / best['2023 recipe']:.2f}x, kit over SFTTrainer: {best['kit'] / best['SFTTrainer']:.2f}x")
+    record = {"date": time.strftime("%Y-%m-%d"), "device": name_device(), "data": options.data, "rows": options.rows, "rounds": options.rounds}
+    path = write_json(
+        find_home() / "runs" / f"benchmark-training-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json", {**record, "table": table.to_dict("records")}
+    )
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
