@@ -18,7 +18,7 @@ class TrainingSettings:
     lora_alpha: int = 16  # the update is scaled by alpha / r
     lora_dropout: float = 0.1  # share of a LoRA layer's inputs that are zeroed while training
     epochs: float = 5  # passes over the rows
-    max_rows: int = 0  # train on this many rows at most, of every label those with the shortest texts; 0 = all
+    max_rows: int = 0  # train on this many rows at most, short ones, as many of each label; 0 = all
     batch_size: int = 4  # rows a step
     accumulation: int = 1  # batches whose gradients are added up for one optimizer step
     max_length: int = 2048  # tokens of prompt and completion; a longer row is cut
@@ -67,7 +67,7 @@ LANE_CHANGES: dict[str, dict[str, tuple[object, str]]] = {
         "lora_alpha": (32, "alpha / r = 2: a stronger push for the few steps there are"),
         "lora_dropout": (0.0, "one pass over the rows cannot overfit them much"),
         "epochs": (1, "the budget is 2.5 minutes on two CPU cores"),
-        "max_rows": (380, "the same budget; short comments teach the same for less computation"),
+        "max_rows": (340, "the same budget; short comments take less computation"),
         "learning_rate": (1.5e-3, "few steps and a small model want larger ones"),
         "schedule": ("cosine", "a high rate to learn fast, a low one at the end to settle"),
         "max_grad_norm": (1.0, "0.3 holds back the first steps, of which there are few"),

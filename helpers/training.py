@@ -4,12 +4,12 @@
 well: PEFT's files, `training_parameters.json` (the WebUI's names) and `run.json` (what was measured).
 """
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
 import json
 import math
+import random
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -32,22 +32,27 @@ from helpers.templating import Template, load_template
 
 def build_dataset(rows: list[Row], template: Template, settings: TrainingSettings) -> Dataset:
     """The rows as TRL takes them: columns `prompt` and `completion`, each a list of messages; shuffled. settings.max_rows limits them."""
-    kept = keep_shortest(rows, settings.max_rows) if settings.max_rows else rows
+    kept = keep_short(rows, settings.max_rows, settings.seed) if settings.max_rows else rows
     examples = [template.build_example(row) for row in kept]
     return Dataset.from_list([{"prompt": e["prompt"], "completion": e["completion"]} for e in examples]).shuffle(seed=settings.seed)
 
 
-def keep_shortest(rows: list[Row], count: int) -> list[Row]:
-    """`count` of the rows, every label's shortest texts in turn: most rows for the computation, and as many of each label as there are.
+def keep_short(rows: list[Row], count: int, seed: int) -> list[Row]:
+    """`count` of the rows with short texts, the same number of each label, drawn at random: most rows for the computation.
 
-    The shortest texts of all would be mostly those that prefer nothing, and teach that.
+    The limit of length is the same for all labels, the smallest that leaves enough of each; otherwise the length would tell the label.
     """
-    ranks: collections.Counter = collections.Counter()
-    ranked = []
+    groups: dict[object, list[Row]] = {}
     for row in sorted(rows, key=lambda row: len(row["text"])):
-        ranks[row["label"]] += 1
-        ranked.append((ranks[row["label"]], row))
-    return [row for _, row in sorted(ranked, key=lambda pair: pair[0])[:count]]
+        groups.setdefault(row["label"], []).append(row)
+    share = -(-count // len(groups))
+    limit = max(len(group[min(share, len(group)) - 1]["text"]) for group in groups.values())
+    draw = random.Random(seed)
+    kept = []
+    for group in groups.values():
+        short = [row for row in group if len(row["text"]) <= limit]
+        kept += draw.sample(short, min(share, len(short)))
+    return kept
 
 
 def list_targets(model: torch.nn.Module) -> list[str]:

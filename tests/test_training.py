@@ -4,7 +4,7 @@ import pytest
 import torch
 from fixtures_tiny import make_tiny_model
 
-from helpers import KitError, adapters, loading, run_command, training
+from helpers import KitError, adapters, dataset, loading, run_command, training
 from helpers.settings import LANE_CHANGES, TrainingSettings, explain_changes, pick_settings
 
 
@@ -74,13 +74,15 @@ def test_first_step_starts_from_the_base(tiny, rows, template, settings, tmp_pat
     assert torch.equal(adapters.compute_logits(tiny, messages), base)
 
 
-def test_max_rows_keeps_the_shortest_texts_of_every_label(template, settings):
+def test_max_rows_draws_as_many_of_each_label_below_one_limit_of_length(template, settings):
     colleges = {"alternative_a": "Alderbrook College", "alternative_b": "Dunmarsh State University"}
-    rows = [{"text": "x" * (length + 100 * label), "label": label, **colleges} for label in (3, 0, 1) for length in (9, 5, 7)]
-    kept = training.keep_shortest(rows, 6)
-    assert sorted((row["label"], len(row["text"])) for row in kept) == [(0, 5), (0, 7), (1, 105), (1, 107), (3, 305), (3, 307)]
-    assert len(training.keep_shortest(rows, 100)) == 9
-    assert len(training.build_dataset(rows, template, settings.replace({"max_rows": 4}))) == 4
+    lengths = {3: range(1, 30), 0: range(1, 30), 1: range(10, 40)}  # label 1 has the longest texts, and sets the limit
+    rows = [{"text": "x" * length, "label": label, **colleges} for label, some in lengths.items() for length in some]
+    kept = training.keep_short(rows, 15, seed=0)
+    assert dataset.count_labels(kept) == {0: 5, 1: 5, 3: 5} and max(len(row["text"]) for row in kept) == 14
+    assert training.keep_short(rows, 15, seed=0) == kept != training.keep_short(rows, 15, seed=1)
+    assert len(training.keep_short(rows, 1000, seed=0)) == len(rows)
+    assert len(training.build_dataset(rows, template, settings.replace({"max_rows": 6}))) == 6
 
 
 def test_adapter_of_another_base_is_refused_with_both_names(tiny, rows, template, settings, home):

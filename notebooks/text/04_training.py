@@ -236,9 +236,12 @@ print(f"stock: {stock_rate:.1f} rows a second, {trainer.model.num_parameters(onl
 # them against the stock trainer's.
 
 # %%
+import torch
+
 from helpers.prefix_trainer import SharedPrefixTrainer
 
 loaded = loading.load_model(lane.folder)  # a fresh base: the two steps above are forgotten
+torch.manual_seed(chosen.seed)  # A is drawn at random; so it is the same in every run
 trainer = SharedPrefixTrainer(
     model=loaded.model,
     args=training.make_sft_config(loaded.model, chosen, find_home() / "runs" / "shared"),
