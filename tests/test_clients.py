@@ -1,18 +1,14 @@
 import contextlib
 import http.server
 import json
-import os
 import socket
 import subprocess
 import sys
 import threading
 
 import pytest
-from fixtures_tiny import make_tiny_model
 
 from helpers import KitError, clients
-
-pytestmark = pytest.mark.xdist_group("servers")  # one after the other, so that none takes a port that another was about to take
 
 
 @contextlib.contextmanager
@@ -94,16 +90,3 @@ def test_taken_port_is_replaced_by_a_free_one():
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         assert clients.find_port(taken.getsockname()[1]) != taken.getsockname()[1]
-
-
-def test_server_says_when_a_usual_port_was_taken_and_outlives_an_interrupt_of_the_cell(home, monkeypatch):
-    make_tiny_model(home / "models" / "tiny")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        monkeypatch.setattr(clients, "RAW_PORT", taken.getsockname()[1])
-        with clients.start_server("tiny", extra=["--dtype", "float32"]) as server:
-            assert str(clients.RAW_PORT) in server.note and server.raw_url.rsplit(":")[-1] in server.command
-            if os.name != "nt":  # Jupyter interrupts the kernel's whole process group
-                assert os.getpgid(server.process.pid) != os.getpgid(0)
-    assert server.process.poll() == 0

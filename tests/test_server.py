@@ -18,8 +18,6 @@ from helpers.engines import TransformersEngine
 from helpers.server.__main__ import main, open_port
 from helpers.server.openai_api import ChatCompletionBody, make_openai_app
 
-pytestmark = pytest.mark.xdist_group("servers")  # one after the other, so that none takes a port that another was about to take
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
@@ -273,6 +271,19 @@ def test_server_goes_when_the_program_that_started_it_is_killed(server):
     except psutil.NoSuchProcess:
         pass
     assert not psutil.pid_exists(pid)
+
+
+def test_server_says_when_a_usual_port_was_taken_and_outlives_an_interrupt_of_the_cell(home, monkeypatch):
+    make_tiny_model(home / "models" / "tiny")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setattr(clients, "RAW_PORT", taken.getsockname()[1])
+        with clients.start_server("tiny", extra=["--dtype", "float32"]) as server:
+            assert str(clients.RAW_PORT) in server.note and server.raw_url.rsplit(":")[-1] in server.command
+            if os.name != "nt":  # Jupyter interrupts the kernel's whole process group
+                assert os.getpgid(server.process.pid) != os.getpgid(0)
+    assert server.process.poll() == 0
 
 
 @pytest.mark.real
