@@ -1,13 +1,22 @@
-"""A CSV in; validated rows and leak-free splits out.
+"""A CSV in; validated rows, an audit and leak-free splits out.
 
 One comment can stand in several rows (one for each pair of options), so a split keeps all rows of a comment on one side.
 """
 
 import collections
+import itertools
+import re
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
 
 from helpers import KitError, find_file, write_json
 from helpers.templating import Template
@@ -69,3 +78,92 @@ def write_split(folder: Path, template: Template, train: list[Row], test: list[R
     return tuple(
         write_json(Path(folder) / f"{name}.json", [template.build_example(row) for row in rows]) for name, rows in (("train", train), ("test", test))
     )
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What an audit of rows found; shares lie between 0 and 1."""
+
+    rows: int
+    comments: int  # different texts
+    labels: dict[int, int]  # rows of each label
+    words: dict[int, float]  # median length of the texts of each label, in words
+    duplicates: int  # texts that equal an earlier one but for case, space and punctuation
+    near_duplicates: list[tuple[str, str]]  # pairs of other texts that share most of their words, in order
+    repeated_5grams: float  # share of the different runs of five words that stand in more than one comment
+    bag_of_words: float  # accuracy of a classifier that sees only which words and pairs of words occur
+    bag_told_apart: float | None  # of the rows labelled 1 or 2, how many it puts on the right side; chance is 0.5
+
+
+def audit_rows(rows: list[Row], folds: int = 5, seed: int = 0) -> Audit:
+    """Looks for what makes a data set easier or poorer than it seems: repetition, imbalance, shortcuts."""
+    texts = list(dict.fromkeys(row["text"] for row in rows))
+    by_label = {label: [len(row["text"].split()) for row in rows if row["label"] == label] for label in count_labels(rows)}
+    accuracy, told_apart = judge_bag_of_words(rows, folds, seed)
+    return Audit(
+        rows=len(rows),
+        comments=len(texts),
+        labels=count_labels(rows),
+        words={label: statistics.median(lengths) for label, lengths in by_label.items()},
+        duplicates=len(texts) - len({tuple(split_words(text)) for text in texts}),
+        near_duplicates=find_near_duplicates(texts),
+        repeated_5grams=measure_repetition(texts),
+        bag_of_words=accuracy,
+        bag_told_apart=told_apart,
+    )
+
+
+def split_words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
+    return re.findall(r"\w+", text.lower())
+
+
+def list_ngrams(text: str, size: int) -> set[tuple[str, ...]]:
+    """The different runs of `size` words of a text."""
+    words = split_words(text)
+    return set(zip(*(words[i:] for i in range(size)), strict=False))
+
+
+def find_near_duplicates(texts: Iterable[str], threshold: float = 0.5) -> list[tuple[str, str]]:
+    """Pairs of texts whose word triples overlap: intersection over union (Jaccard) of at least `threshold`, but not the same words.
+
+    Source: A. Broder, On the resemblance and containment of documents, 1997.
+    """
+    triples = [(text, list_ngrams(text, 3)) for text in texts]
+    pairs = []
+    for (first, ours), (second, theirs) in itertools.combinations(triples, 2):
+        if ours and len(ours & theirs) >= threshold * len(ours | theirs) and split_words(first) != split_words(second):
+            pairs.append((first, second))
+    return pairs
+
+
+def measure_repetition(texts: Iterable[str], size: int = 5) -> float:
+    """Share of the different runs of `size` words that stand in more than one text; 0 when there are none."""
+    counts = collections.Counter(ngram for text in texts for ngram in list_ngrams(text, size))
+    return sum(count > 1 for count in counts.values()) / max(len(counts), 1)
+
+
+def judge_bag_of_words(rows: list[Row], folds: int = 5, seed: int = 0) -> tuple[float, float | None]:
+    """(accuracy, share of the rows labelled 1 or 2 told apart) of tf-idf (one and two words) with logistic regression.
+
+    It sees the text after both options' names and is judged on comments it was not fitted on (grouped, stratified folds). None where
+    no row is labelled 1 or none 2. Such a model knows nothing of the order of words: what it gets right needs no reading.
+    """
+    texts = [f"{row.get('alternative_a', '')} {row.get('alternative_b', '')} {row['text']}" for row in rows]
+    labels = np.array([row["label"] for row in rows])
+    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
+    folding = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
+    chances = cross_val_predict(model, texts, labels, groups=[row["text"] for row in rows], cv=folding, method="predict_proba")
+    known = np.unique(labels)
+    accuracy = float((known[chances.argmax(1)] == labels).mean())
+    preferring = np.isin(labels, (1, 2))
+    if not {1, 2} <= set(known.tolist()):
+        return accuracy, None
+    first = chances[:, known.tolist().index(1)] > chances[:, known.tolist().index(2)]
+    return accuracy, float((first == (labels == 1))[preferring].mean())
+
+
+def find_leaks(train: list[Row], test: list[Row]) -> list[Row]:
+    """The rows of `test` whose text, but for case, space and punctuation, is also trained on."""
+    seen = {tuple(split_words(row["text"])) for row in train}
+    return [row for row in test if tuple(split_words(row["text"])) in seen]
