@@ -1,13 +1,27 @@
-"""Training settings: the tutorial's values of 2023, each lane's deviations with their reasons, and YAML in and out."""
+"""Training settings: the tutorial's values of 2023, each lane's deviations with their reasons; YAML and the WebUI's files in and out."""
 
 import dataclasses
 import difflib
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
 
 from helpers import KitError, find_file, replace_when_complete
+
+WEBUI_NAMES = {  # ours: the name in the WebUI's training_parameters.json, the same in 2023 and today
+    "lora_r": "lora_rank",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "batch_size": "micro_batch_size",
+    "epochs": "epochs",
+    "max_length": "cutoff_len",
+    "learning_rate": "learning_rate",
+    "schedule": "lr_scheduler_type",
+    "optimizer": "optimizer",
+}
+WEBUI_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # its check boxes: q_proj_en ...
 
 
 @dataclass(frozen=True)
@@ -17,6 +31,7 @@ class TrainingSettings:
     lora_r: int = 64  # rank: width of the two LoRA matrices
     lora_alpha: int = 16  # the update is scaled by alpha / r
     lora_dropout: float = 0.1  # share of a LoRA layer's inputs that are zeroed while training
+    targets: str = "all-linear"  # layers that get a LoRA: all-linear, or names with commas between, such as q_proj,v_proj
     epochs: float = 5  # passes over the rows
     max_rows: int = 0  # train on this many rows at most, short ones, as many of each label; 0 = all
     batch_size: int = 4  # rows a step
@@ -40,6 +55,34 @@ class TrainingSettings:
             raise KitError(f"{path} is no YAML: {error}", "Write lines such as `epochs: 2`.") from None
         return cls().replace(values, str(path))
 
+    @classmethod
+    def from_adapter(cls, folder: str | Path) -> "TrainingSettings":
+        """The settings of an existing LoRA, of PEFT or of the WebUI (both eras); what its files do not say keeps its default.
+
+        adapter_config.json has the shapes, training_parameters.json the rest. KitError where the folder holds neither.
+        """
+        folder, values = Path(folder), {}
+        if (folder / "training_parameters.json").is_file():
+            values |= read_webui_parameters(json.loads((folder / "training_parameters.json").read_text(encoding="utf-8")))
+        if (folder / "adapter_config.json").is_file():
+            config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+            targets = config["target_modules"]
+            values["targets"] = targets if isinstance(targets, str) else ",".join(sorted(targets))
+            values |= {"lora_r": config["r"], "lora_alpha": config["lora_alpha"], "lora_dropout": float(config["lora_dropout"])}
+        if not values:
+            raise KitError(f"{folder} holds no LoRA.", "Give a folder with adapter_config.json or training_parameters.json.")
+        return cls().replace(values, str(folder))
+
+    def to_webui(self, name: str) -> dict:
+        """The content of training_parameters.json, as the WebUI's "Copy parameters from" reads it; `name` is the LoRA's."""
+        boxes = {f"{layer}_en": layer in self.targets.split(",") for layer in WEBUI_TARGETS}
+        shared = {theirs: getattr(self, ours) for ours, theirs in WEBUI_NAMES.items()}
+        total = self.batch_size * self.accumulation
+        return {
+            "lora_name": name, "all_linear": self.targets == "all-linear", **boxes, **shared,
+            "batch_size": total, "learning_rate": str(self.learning_rate), "add_eos_token": True,
+        }  # fmt: skip
+
     def replace(self, values: dict, source: str = "the settings") -> "TrainingSettings":
         """A copy with other values, checked against the type of each field; `source` names them in a KitError."""
         known = {field.name: field.type for field in dataclasses.fields(self)}
@@ -58,6 +101,18 @@ class TrainingSettings:
         with replace_when_complete(Path(path)) as fresh:
             fresh.write_text(yaml.safe_dump(asdict(self), sort_keys=False), encoding="utf-8")
         return Path(path)
+
+
+def read_webui_parameters(parameters: dict) -> dict:
+    """Our settings from the content of the WebUI's training_parameters.json."""
+    values = {ours: parameters[theirs] for ours, theirs in WEBUI_NAMES.items() if theirs in parameters}
+    for name in {"learning_rate", "lora_dropout"} & set(values):
+        values[name] = float(values[name])  # the WebUI keeps the learning rate as text
+    if "batch_size" in values and "batch_size" in parameters:
+        values["accumulation"] = max(parameters["batch_size"] // values["batch_size"], 1)
+    if not parameters.get("all_linear") and any(f"{layer}_en" in parameters for layer in WEBUI_TARGETS):
+        values["targets"] = ",".join(sorted(layer for layer in WEBUI_TARGETS if parameters.get(f"{layer}_en")))
+    return values
 
 
 # What each lane changes, and why. The budget of the tiny lane is 2.5 minutes of training on two CPU cores.

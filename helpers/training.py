@@ -66,12 +66,12 @@ def is_linear(module: torch.nn.Module) -> bool:
 
 
 def make_lora_config(model: torch.nn.Module, settings: TrainingSettings) -> LoraConfig:
-    """PEFT's LoraConfig: on every linear layer of the decoder blocks."""
+    """PEFT's LoraConfig, on the layers that `settings.targets` names."""
     return LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=list_targets(model),
+        target_modules=list_targets(model) if settings.targets == "all-linear" else settings.targets.split(","),
         task_type="CAUSAL_LM",
     )
 
@@ -192,7 +192,7 @@ def record_run(
         **(facts or {}),
     }
     write_json(folder / "run.json", run)
-    write_json(folder / "training_parameters.json", name_for_webui(folder.name, settings))
+    write_json(folder / "training_parameters.json", settings.to_webui(folder.name))
     return run
 
 
@@ -219,25 +219,6 @@ def read_base_hash(folder: Path) -> dict[str, str]:
     record = folder / "weights.json"
     files = json.loads(record.read_text(encoding="utf-8"))["files"] if record.is_file() else {}
     return {name: facts["sha256"] for name, facts in files.items()}
-
-
-def name_for_webui(name: str, settings: TrainingSettings) -> dict:
-    """The settings under the names of the WebUI's training tab, so that its "Copy parameters from" finds them."""
-    return {
-        "lora_name": name,
-        "all_linear": True,
-        "lora_rank": settings.lora_r,
-        "lora_alpha": settings.lora_alpha,
-        "lora_dropout": settings.lora_dropout,
-        "micro_batch_size": settings.batch_size,
-        "batch_size": settings.batch_size * settings.accumulation,
-        "epochs": settings.epochs,
-        "learning_rate": str(settings.learning_rate),
-        "lr_scheduler_type": settings.schedule,
-        "cutoff_len": settings.max_length,
-        "optimizer": settings.optimizer,
-        "add_eos_token": True,
-    }
 
 
 def main(arguments: list[str]) -> None:

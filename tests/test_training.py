@@ -151,3 +151,30 @@ def test_wrong_command_line_of_training_ends_with_one_line_and_code_2(tiny, home
     assert run_command(training.main, [part for pair in {**wanted, **changed}.items() for part in pair]) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1 and not (home / "loras" / "x").exists()
+
+
+def test_shapes_of_our_own_lora_are_copied(tiny, rows, template, settings, home):
+    chosen = settings.replace({"targets": "q_proj,v_proj", "learning_rate": 3e-4, "accumulation": 2})
+    training.train_lora(tiny, rows, template, chosen, home / "loras" / "mine", progress=False)
+    copied = TrainingSettings.from_adapter(home / "loras" / "mine")
+    assert copied == TrainingSettings().replace(
+        {key: getattr(chosen, key) for key in ("targets", "lora_r", "lora_alpha", "lora_dropout", "learning_rate", "accumulation", "batch_size")}
+        | {"epochs": chosen.epochs, "max_length": chosen.max_length, "schedule": chosen.schedule, "optimizer": chosen.optimizer}
+    )
+
+
+def test_shapes_of_the_webui_s_loras_are_copied(tmp_path):
+    boxes = {"q_proj_en": True, "v_proj_en": True, "k_proj_en": False, "o_proj_en": False}
+    common = {"lora_name": "x", "lora_rank": 32, "lora_alpha": 64, "batch_size": 128, "micro_batch_size": 4, "learning_rate": "3e-4"}
+    for era, parameters in {"2023": {**common, **boxes}, "today": {**common, **boxes, "all_linear": True}}.items():
+        folder = tmp_path / era
+        folder.mkdir()
+        (folder / "training_parameters.json").write_text(json.dumps(parameters))
+        copied = TrainingSettings.from_adapter(folder)
+        assert (copied.lora_r, copied.lora_alpha, copied.batch_size, copied.accumulation, copied.learning_rate) == (32, 64, 4, 32, 3e-4)
+        assert copied.targets == ("q_proj,v_proj" if era == "2023" else "all-linear")
+
+
+def test_folder_without_a_lora_is_refused(tmp_path):
+    with pytest.raises(KitError, match="holds no LoRA"):
+        TrainingSettings.from_adapter(tmp_path)
