@@ -43,6 +43,7 @@ class TrainingSettings:
     weight_decay: float = 0.001  # AdamW's
     max_grad_norm: float = 0.3  # gradients are scaled down to this norm
     optimizer: str = "adamw_torch_fused"  # transformers' optim; 2023 had paged_adamw_32bit, which needs CUDA and bitsandbytes
+    checkpoint_steps: int = 0  # optimizer steps between checkpoints; 0 = none
     seed: int = 0  # of the order of the rows, of dropout and of the LoRA matrices
 
     @classmethod

@@ -4,30 +4,29 @@
 well: PEFT's files, `training_parameters.json` (the WebUI's names) and `run.json` (what was measured).
 """
 
-import contextlib
-import dataclasses
-import hashlib
-import json
 import math
 import random
-import time
-from collections.abc import Iterator
-from dataclasses import asdict
+import shutil
+import statistics
 from pathlib import Path
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
+from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
-from helpers import CommandParser, KitError, find_commit, replace_when_complete, resolve_inside, run_command, write_json
-from helpers.adapters import find_adapter, loras_folder, take_fingerprint
+from helpers import CommandParser, KitError, resolve_inside, run_command
+from helpers.adapters import find_adapter, loras_folder
 from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model
-from helpers.machine import Lane, measure_peak_mb, name_device, pick_lane
+from helpers.machine import Lane, pick_lane
 from helpers.prefix_trainer import SharedPrefixTrainer
+from helpers.records import open_adapter_folder, open_checkpoints, record_run
 from helpers.settings import TrainingSettings, pick_settings
 from helpers.templating import Template, load_template
+
+CHECKPOINT_STEPS = 50  # from a terminal: a minute or two on a CPU
 
 
 def build_dataset(rows: list[Row], template: Template, settings: TrainingSettings) -> Dataset:
@@ -109,8 +108,13 @@ def make_sft_config(model: torch.nn.Module, settings: TrainingSettings, output: 
         train_sampling_strategy="group_by_length",  # rows of one batch are about as long as each other: less padding
         seed=settings.seed,
         disable_tqdm=not progress,
-        **describe_hardware(model),
+        **describe_hardware(model) | describe_checkpoints(settings.checkpoint_steps),
     )
+
+
+def describe_checkpoints(steps: int) -> dict[str, object]:
+    """The arguments of SFTConfig for a checkpoint after every so many steps; two are kept, since a kill may leave the last half written."""
+    return {"save_strategy": "steps", "save_steps": steps, "save_total_limit": 2} if steps else {}
 
 
 def make_trainer(
@@ -124,17 +128,24 @@ def make_trainer(
         train_dataset=build_dataset(rows, template, settings),
         processing_class=loaded.tokenizer,
         peft_config=make_lora_config(loaded.model, settings),
+        callbacks=[LossGuard()],
     )
 
 
-@contextlib.contextmanager
-def open_adapter_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder to save an adapter in; it becomes `folder` when the block ends well, and an older one NAME-previous."""
-    with replace_when_complete(folder) as fresh:
-        yield fresh
-        if folder.is_dir():
-            with replace_when_complete(folder.with_name(folder.name + "-previous")) as previous:
-                folder.rename(previous)
+class LossGuard(TrainerCallback):
+    """Ends a training whose loss is no number or runs away, with a KitError that says what to change."""
+
+    def on_log(self, args, state, control, **kwargs):
+        """Looks at the losses so far: the mean of the last ten steps must not be twice that of the first ten."""
+        losses = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
+        if losses and not math.isfinite(losses[-1]):
+            raise KitError(
+                f"The loss is no number any more at step {state.global_step}.", "Lower learning_rate, or load the model with dtype float32."
+            )
+        first, last = (statistics.mean(some) if some else 0 for some in (losses[:10], losses[-10:]))
+        if len(losses) >= 20 and last > 2 * first:
+            problem = f"The loss ran away: {first:.2f} on average in the first ten steps, {last:.2f} in the last ten."
+            raise KitError(problem, "Lower learning_rate, or raise warmup_ratio.")
 
 
 def train_lora(
@@ -145,61 +156,22 @@ def train_lora(
     output: Path,
     facts: dict | None = None,
     progress: bool = True,
+    resume: bool = False,
 ) -> dict:
     """Trains a LoRA on `rows` and saves it as the folder `output`; returns what is in its run.json.
 
-    `facts` (paths of data and template, split) go into run.json too. On return the adapter is on `loaded.model`. Raises KitError when
-    the loss is no number.
+    `facts` (paths of data and template, split) go into run.json too. With settings.checkpoint_steps, what is killed can go on with
+    `resume`. On return the adapter is on `loaded.model`. Raises KitError when the loss is no number or runs away.
     """
+    checkpoints, last = open_checkpoints(output.name, rows, settings, resume)
     with open_adapter_folder(output) as fresh:
-        trainer = make_trainer(loaded, rows, template, settings, fresh, progress)
-        trainer.train()
+        trainer = make_trainer(loaded, rows, template, settings, checkpoints, progress)
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
         trainer.model.save_pretrained(fresh)
         run = record_run(trainer, loaded, fresh, rows, template, settings, facts)
+    shutil.rmtree(checkpoints)
     loaded.model = trainer.model.eval()
     return run
-
-
-def record_run(
-    trainer: SFTTrainer, loaded: LoadedModel, folder: Path, rows: list[Row], template: Template, settings: TrainingSettings, facts: dict | None = None
-) -> dict:
-    """Writes what was measured into a saved adapter's folder: run.json and training_parameters.json; returns the content of run.json.
-
-    Names the base in adapter_config.json by its relative path, as the WebUI does.
-    """
-    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    if not all(math.isfinite(loss) for loss in losses):
-        raise KitError("The loss is no number any more.", "Lower learning_rate, or load the model with dtype float32.")
-    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    write_json(folder / "adapter_config.json", {**config, "base_model_name_or_path": f"models/{loaded.name}"})
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty form
-    adapted = dataclasses.replace(loaded, model=trainer.model.eval())
-    run = {
-        "base": loaded.name,
-        "base_sha256": read_base_hash(loaded.folder),
-        "template": template.name,
-        "rows": len(trainer.train_dataset),
-        "rows_sha256": hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest(),
-        "settings": asdict(settings),
-        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        "seconds": round(next(entry["train_runtime"] for entry in reversed(trainer.state.log_history) if "train_runtime" in entry), 1),
-        "loss": [round(loss, 4) for loss in losses],
-        "peak_mb": measure_peak_mb(),
-        "device": name_device(),
-        "commit": find_commit(),
-        "date": time.strftime("%Y-%m-%d"),
-        "fingerprint": [take_fingerprint(adapted, template.build_messages(row)) for row in rows[:3]],
-        **(facts or {}),
-    }
-    write_json(folder / "run.json", run)
-    write_json(folder / "training_parameters.json", settings.to_webui(folder.name))
-    return run
-
-
-def add_to_run(folder: Path, **facts: object) -> None:
-    """Adds facts, such as evaluations, to the run.json of an adapter; dataclasses become objects."""
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    write_json(folder / "run.json", {**run, **facts})
 
 
 def ensure_adapter(name: str, lane: Lane) -> Path:
@@ -214,13 +186,6 @@ def ensure_adapter(name: str, lane: Lane) -> Path:
     return find_adapter(name)
 
 
-def read_base_hash(folder: Path) -> dict[str, str]:
-    """sha256 of each weight file of the base, as its weights.json has them; empty without one."""
-    record = folder / "weights.json"
-    files = json.loads(record.read_text(encoding="utf-8"))["files"] if record.is_file() else {}
-    return {name: facts["sha256"] for name, facts in files.items()}
-
-
 def main(arguments: list[str]) -> None:
     """`python -m helpers.training`: trains a LoRA on the rows of a CSV that the split does not hold out."""
     parser = CommandParser(prog="python -m helpers.training", description="Train a LoRA on a CSV with a YAML template.")
@@ -232,6 +197,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--epochs", type=float, metavar="N")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the split and the training (default: 0)")
     parser.add_argument("--test-size", type=float, default=0.2, help="share of the comments held out (default: 0.2)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of a training that was interrupted")
     options = parser.parse_args(arguments)
     output = resolve_inside(loras_folder(), options.output.removeprefix("loras/"), "LoRA")
     if "." in output.name:
@@ -240,8 +206,9 @@ def main(arguments: list[str]) -> None:
     train, test = split_rows(load_rows(options.data, template), options.test_size, options.seed)
     settings = TrainingSettings.from_yaml(options.settings) if options.settings else pick_settings(pick_lane().value.name)
     settings = settings.replace({"seed": options.seed} | ({"epochs": options.epochs} if options.epochs else {}))
+    settings = settings.replace({"checkpoint_steps": settings.checkpoint_steps or CHECKPOINT_STEPS})
     facts = {"data": str(options.data), "template": str(options.template), "split": {"seed": options.seed, "test_size": options.test_size}}
-    run = train_lora(load_model(options.model), train, template, settings, output, facts)
+    run = train_lora(load_model(options.model), train, template, settings, output, facts, resume=options.resume)
     print(f"{output}: {run['rows']} rows in {run['seconds']:.0f} s, loss {run['loss'][0]:.2f} -> {run['loss'][-1]:.2f}, {len(test)} rows held out")
 
 

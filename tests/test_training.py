@@ -1,10 +1,14 @@
 import json
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
 from fixtures_tiny import make_tiny_model
+from transformers import TrainerState
 
-from helpers import KitError, adapters, dataset, loading, run_command, training
+from helpers import KitError, adapters, dataset, loading, records, run_command, training
 from helpers.settings import LANE_CHANGES, TrainingSettings, explain_changes, pick_settings
 
 
@@ -178,3 +182,64 @@ def test_shapes_of_the_webui_s_loras_are_copied(tmp_path):
 def test_folder_without_a_lora_is_refused(tmp_path):
     with pytest.raises(KitError, match="holds no LoRA"):
         TrainingSettings.from_adapter(tmp_path)
+
+
+def write_training_script(home, settings):
+    """A program that trains the rows below in float32 with these settings, as `mine`."""
+    (home / "rows.json").write_text(json.dumps(ROWS))
+    settings.to_yaml(home / "settings.yaml")
+    script = (
+        "import json; from helpers import loading, templating, training; from helpers.adapters import loras_folder\n"
+        "from helpers.settings import TrainingSettings\n"
+        "template = templating.load_template('templates/college_preferences.yaml')\n"
+        "tiny, rows = loading.load_model('tiny', dtype='float32'), json.load(open('rows.json'))\n"
+        "training.train_lora(tiny, rows, template, TrainingSettings.from_yaml('settings.yaml'), loras_folder() / 'mine', progress=False)\n"
+    )
+    return [sys.executable, "-c", script]
+
+
+ROWS = [
+    {"text": f"Comment {i}, {'long ' * (i % 5)}", "alternative_a": "Alderbrook College", "alternative_b": "Dunmarsh University", "label": i % 4}
+    for i in range(12)
+]
+
+
+def test_killed_training_goes_on_from_its_checkpoint_with_the_same_losses(tiny, template, settings, home):
+    settings = settings.replace({"epochs": 60, "checkpoint_steps": 10})
+    child = subprocess.Popen(write_training_script(home, settings), cwd=home, stderr=subprocess.DEVNULL)
+    checkpoints = home / "runs" / "checkpoints" / "mine"
+    while not (checkpoints / "checkpoint-30" / "trainer_state.json").exists():
+        assert child.poll() is None, "the training ended before it was killed"
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert not (home / "loras" / "mine").exists()
+    with pytest.raises(KitError, match="Add --resume"):
+        training.train_lora(tiny, ROWS, template, settings, home / "loras" / "mine", progress=False)
+    with pytest.raises(KitError, match="other rows or settings"):
+        training.train_lora(tiny, ROWS[:8], template, settings, home / "loras" / "mine", progress=False, resume=True)
+    resumed = training.train_lora(tiny, ROWS, template, settings, home / "loras" / "mine", progress=False, resume=True)
+    whole = training.train_lora(tiny, ROWS, template, settings, home / "loras" / "whole", progress=False)
+    assert len(resumed["loss"]) == len(whole["loss"]) and resumed["loss"] == pytest.approx(whole["loss"], rel=1e-5, abs=1e-4)
+    assert not checkpoints.exists() and not list(home.glob("loras/.*"))
+
+
+def test_nothing_to_resume_is_said(tiny, template, settings, home):
+    with pytest.raises(KitError, match="no checkpoint of mine"):
+        training.train_lora(tiny, ROWS, template, settings, home / "loras" / "mine", progress=False, resume=True)
+
+
+def test_half_written_checkpoint_is_passed_over(tmp_path):
+    for step, text in ((10, '{"global_step": 10}'), (20, '{"global_st')):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text(text)
+    (tmp_path / "checkpoint-30").mkdir()
+    assert records.find_last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_loss_that_runs_away_ends_the_training_with_the_setting_to_change():
+    guard = training.LossGuard()
+    noisy, rising = [2.0, 1.0] * 15, [1.0] * 15 + [1.0 + step for step in range(15)]
+    guard.on_log(None, TrainerState(log_history=[{"loss": loss} for loss in noisy]), None)
+    with pytest.raises(KitError, match="ran away.*Lower learning_rate"):
+        guard.on_log(None, TrainerState(log_history=[{"loss": loss} for loss in rising]), None)

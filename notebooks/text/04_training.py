@@ -270,11 +270,13 @@ print(f"loss: {losses[0]:.2f} in the first step, {sum(losses[-10:]) / len(losses
 # only when all of it is written; an older one of that name is kept as `college-preferences-previous`.
 
 # %%
+from helpers import records
+
 folder = find_home() / "loras" / "college-preferences"
 facts = {"data": "data/college_preferences/dataset.csv", "split": {"seed": 0, "test_size": 0.2}}
-with training.open_adapter_folder(folder) as fresh:
+with records.open_adapter_folder(folder) as fresh:
     trainer.model.save_pretrained(fresh)
-    run = training.record_run(trainer, loaded, fresh, train, template, chosen, facts)
+    run = records.record_run(trainer, loaded, fresh, train, template, chosen, facts)
 for path in sorted(folder.iterdir()):
     print(f"{path.name:30} {path.stat().st_size / 1e6:8.3f} MB")
 
@@ -287,7 +289,7 @@ for path in sorted(folder.iterdir()):
 loaded.model = trainer.model.eval()
 tuned = evaluation.evaluate(loaded, test, template, progress=False)
 checks.publish("accuracy.lora", checks.describe_accuracy(tuned.accuracy, tuned.rows))
-training.add_to_run(folder, evaluation={"base": base, "lora": tuned})
+records.add_to_run(folder, evaluation={"base": base, "lora": tuned})
 checks.confirm(tuned.accuracy > max(base.accuracy, base.majority_accuracy), "the LoRA beats base and majority", "train on more rows")
 
 # %%
