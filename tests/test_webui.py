@@ -1,8 +1,9 @@
+import json
 from pathlib import Path
 
 import pytest
 
-from helpers import PROJECT, KitError
+from helpers import PROJECT, KitError, webui
 from helpers.webui import Choices, build_command, find_folder
 
 LLAMA_7B = "TheBloke_Llama-2-7B-Chat-GPTQ"
@@ -48,3 +49,42 @@ def test_what_an_era_lacks_is_said():
         build_command("2023", Choices("m", loader="awq"))
     with pytest.raises(KitError, match="no era"):
         find_folder("2024", "w", "models")
+
+
+def test_data_of_2023_come_with_a_format_that_gives_the_kit_s_own_training_text(tiny, rows, template, tmp_path):
+    data, form = webui.write_dataset("2023", tmp_path, "colleges", rows, template, tiny.tokenizer)
+    assert data == tmp_path / "training/datasets/colleges.json" and form == tmp_path / "training/formats/colleges-format.json"
+    entry, ((keys, text),) = json.loads(data.read_text())[1], json.loads(form.read_text()).items()
+    assert set(keys.split(",")) == set(entry)
+    for key, value in entry.items():  # as the WebUI fills it
+        text = text.replace(f"%{key}%", value)
+    example = template.build_example(rows[1])
+    assert text == tiny.tokenizer.apply_chat_template(example["prompt"] + example["completion"], tokenize=False).rstrip()
+
+
+def test_data_of_today_are_messages_and_are_read_back(tiny, rows, template, tmp_path):
+    (path,) = webui.write_dataset("today", tmp_path, "colleges", rows, template, tiny.tokenizer)
+    assert path == tmp_path / "user_data/training/datasets/colleges.json"
+    assert webui.read_dataset(path) == [{key: template.build_example(row)[key] for key in ("prompt", "completion")} for row in rows]
+
+
+def test_alpaca_rows_are_read(home):
+    (home / "a.json").write_text(json.dumps([{"instruction": "Add.", "input": "1 1", "output": "2"}, {"instruction": "Hi", "output": "Hello"}]))
+    first, second = webui.read_dataset("a.json")
+    assert first == {"prompt": [{"role": "user", "content": "Add.\n\n1 1"}], "completion": [{"role": "assistant", "content": "2"}]}
+    assert second["prompt"][0]["content"] == "Hi"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "holds no list"),
+        ('[{"text": "x"}]', "Row 1 .* neither messages"),
+        ('[{"messages": [{"role": "user", "content": "x"}]}]', "Row 1 .* does not end with an answer"),
+    ],
+)
+def test_other_data_are_refused(home, text, message):
+    (home / "d.json").write_text(text)
+    with pytest.raises(KitError, match=message):
+        webui.read_dataset("d.json")
