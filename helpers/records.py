@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -18,6 +19,16 @@ from helpers.loading import LoadedModel
 from helpers.machine import measure_peak_mb, name_device
 from helpers.settings import TrainingSettings
 from helpers.templating import Template
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """KitError, before hours of work, when nothing can be written beside `folder`."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix="."):
+            pass
+    except OSError as error:
+        raise KitError(f"Nothing can be written to {folder.parent} ({error.strerror}).", "Choose another folder, or mend its permissions.") from None
 
 
 @contextlib.contextmanager

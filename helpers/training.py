@@ -22,7 +22,7 @@ from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model
 from helpers.machine import Lane, pick_lane
 from helpers.prefix_trainer import SharedPrefixTrainer
-from helpers.records import open_adapter_folder, open_checkpoints, record_run
+from helpers.records import open_adapter_folder, open_checkpoints, record_run, refuse_unwritable
 from helpers.settings import TrainingSettings, pick_settings
 from helpers.templating import Template, load_template
 
@@ -158,18 +158,21 @@ def train_lora(
     progress: bool = True,
     resume: bool = False,
 ) -> dict:
-    """Trains a LoRA on `rows` and saves it as the folder `output`; returns what is in its run.json.
+    """Trains a LoRA on `rows` and saves it as the folder `output`; returns what is in its run.json ({} in all processes but the first).
 
     `facts` (paths of data and template, split) go into run.json too. With settings.checkpoint_steps, what is killed can go on with
     `resume`. On return the adapter is on `loaded.model`. Raises KitError when the loss is no number or runs away.
     """
+    refuse_unwritable(output)
     checkpoints, last = open_checkpoints(output.name, rows, settings, resume)
-    with open_adapter_folder(output) as fresh:
-        trainer = make_trainer(loaded, rows, template, settings, checkpoints, progress)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-        trainer.model.save_pretrained(fresh)
-        run = record_run(trainer, loaded, fresh, rows, template, settings, facts)
-    shutil.rmtree(checkpoints)
+    trainer = make_trainer(loaded, rows, template, settings, checkpoints, progress)
+    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    run = {}
+    if trainer.is_world_process_zero():  # the only one, unless `accelerate launch` started more
+        with open_adapter_folder(output) as fresh:
+            trainer.model.save_pretrained(fresh)
+            run = record_run(trainer, loaded, fresh, rows, template, settings, facts)
+        shutil.rmtree(checkpoints)
     loaded.model = trainer.model.eval()
     return run
 
@@ -209,7 +212,10 @@ def main(arguments: list[str]) -> None:
     settings = settings.replace({"checkpoint_steps": settings.checkpoint_steps or CHECKPOINT_STEPS})
     facts = {"data": str(options.data), "template": str(options.template), "split": {"seed": options.seed, "test_size": options.test_size}}
     run = train_lora(load_model(options.model), train, template, settings, output, facts, resume=options.resume)
-    print(f"{output}: {run['rows']} rows in {run['seconds']:.0f} s, loss {run['loss'][0]:.2f} -> {run['loss'][-1]:.2f}, {len(test)} rows held out")
+    if run:
+        print(
+            f"{output}: {run['rows']} rows in {run['seconds']:.0f} s, loss {run['loss'][0]:.2f} -> {run['loss'][-1]:.2f}, {len(test)} rows held out"
+        )
 
 
 if __name__ == "__main__":

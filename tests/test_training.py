@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -184,9 +185,9 @@ def test_folder_without_a_lora_is_refused(tmp_path):
         TrainingSettings.from_adapter(tmp_path)
 
 
-def write_training_script(home, settings):
-    """A program that trains the rows below in float32 with these settings, as `mine`."""
-    (home / "rows.json").write_text(json.dumps(ROWS))
+def write_training_script(home, rows, settings):
+    """A program that trains these rows in float32 with these settings, as `mine`."""
+    (home / "rows.json").write_text(json.dumps(rows))
     settings.to_yaml(home / "settings.yaml")
     script = (
         "import json; from helpers import loading, templating, training; from helpers.adapters import loras_folder\n"
@@ -206,7 +207,7 @@ ROWS = [
 
 def test_killed_training_goes_on_from_its_checkpoint_with_the_same_losses(tiny, template, settings, home):
     settings = settings.replace({"epochs": 60, "checkpoint_steps": 10})
-    child = subprocess.Popen(write_training_script(home, settings), cwd=home, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(write_training_script(home, ROWS, settings), cwd=home, stderr=subprocess.DEVNULL)
     checkpoints = home / "runs" / "checkpoints" / "mine"
     while not (checkpoints / "checkpoint-30" / "trainer_state.json").exists():
         assert child.poll() is None, "the training ended before it was killed"
@@ -243,3 +244,22 @@ def test_loss_that_runs_away_ends_the_training_with_the_setting_to_change():
     guard.on_log(None, TrainerState(log_history=[{"loss": loss} for loss in noisy]), None)
     with pytest.raises(KitError, match="ran away.*Lower learning_rate"):
         guard.on_log(None, TrainerState(log_history=[{"loss": loss} for loss in rising]), None)
+
+
+def test_output_that_cannot_be_written_is_refused_before_the_training(tmp_path):
+    (tmp_path / "loras").write_text("a file in the way")
+    with pytest.raises(KitError, match="Nothing can be written to"):
+        records.refuse_unwritable(tmp_path / "loras" / "mine")
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_does_with_the_same_rows_a_step(tiny, template, settings, home):
+    rows = [{**ROWS[0], "text": f"Comment {i:02}"} for i in range(12)]  # all as long as each other: the order is then the same for both
+    settings = settings.replace({"epochs": 4})
+    whole = training.train_lora(tiny, rows, template, settings, home / "loras" / "whole", progress=False)
+    _, _, script = write_training_script(home, rows, settings.replace({"batch_size": settings.batch_size // 2}))
+    (home / "train.py").write_text(script)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
+    subprocess.run(launch, cwd=home, env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}, check=True, timeout=500)
+    shared = json.loads((home / "loras" / "mine" / "run.json").read_text())
+    assert shared["loss"] == pytest.approx(whole["loss"], rel=1e-4, abs=2e-4)
