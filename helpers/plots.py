@@ -43,6 +43,6 @@ def draw_accuracies(results: dict[str, tuple[float, int]]) -> Figure:
         axes.barh(place, accuracy, color="#d5dbdb", edgecolor=DARK)
         axes.plot([low, high], [place, place], color=DARK, linewidth=2)
         axes.text(high + 0.01, place, f"{accuracy:.0%}", va="center")
-    axes.set(yticks=range(len(results)), yticklabels=results, xlim=(0, 1), xlabel="accuracy on the test rows, with 95 % interval")
+    axes.set(yticks=range(len(results)), yticklabels=results, xlim=(0, 1), xlabel="accuracy on rows that were not trained on, with 95 % interval")
     axes.invert_yaxis()
     return figure
