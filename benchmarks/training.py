@@ -125,7 +125,7 @@ def main() -> None:
     fetch("smollm2-135m-instruct")
     table = run_rounds(options)
     best = table.groupby("contestant")["rows_per_second"].max()
-    print(table.to_markdown(index=False, floatfmt=".3g"))
+    print(table.to_string(index=False, float_format="{:.3g}".format))
     print(f"kit over 2023 recipe: {best['kit'] / best['2023 recipe']:.2f}x, kit over SFTTrainer: {best['kit'] / best['SFTTrainer']:.2f}x")
     record = {"date": time.strftime("%Y-%m-%d"), "device": name_device(), "data": options.data, "rows": options.rows, "rounds": options.rounds}
     path = write_json(

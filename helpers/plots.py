@@ -3,24 +3,60 @@
 import base64
 import html
 import io
+import time
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
+from transformers import TrainerCallback
 
 from helpers.evaluation import estimate_interval
 
 DARK, MIDDLE = "#1b4f72", "#b9770e"  # blue and ochre: apart in grey and with every common colour blindness
 
 
-def show(figure: Figure, alt: str) -> None:
-    """Displays a figure as an image with alt text, so that a screen reader has something to say."""
+def render(figure: Figure, alt: str) -> str:
+    """A figure as an HTML image with alt text, so that a screen reader has something to say; closes the figure."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
     plt.close(figure)
     image = base64.b64encode(buffer.getvalue()).decode()
-    display(HTML(f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{image}">'))
+    return f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{image}">'
+
+
+def show(figure: Figure, alt: str) -> None:
+    """Displays a figure with alt text."""
+    display(HTML(render(figure, alt)))
+
+
+class LiveLoss(TrainerCallback):
+    """Draws the loss below the cell while a trainer runs, with the time left; the last drawing stays in the notebook."""
+
+    def __init__(self, every_s: float = 5):
+        self.every_s = every_s
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Makes the place for the drawing."""
+        self.begun = self.drawn = time.monotonic()
+        self.handle = display(HTML(f"<p>{state.max_steps} steps to come</p>"), display_id=True)
+
+    def on_log(self, args, state, control, **kwargs):
+        """Draws anew when the last drawing is older than `every_s` seconds."""
+        if time.monotonic() - self.drawn >= self.every_s:
+            left = (time.monotonic() - self.begun) / state.global_step * (state.max_steps - state.global_step)
+            self.draw(state, f"step {state.global_step} of {state.max_steps}, about {left:.0f} seconds left")
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """The drawing that stays."""
+        self.draw(state, f"{state.global_step} steps in {time.monotonic() - self.begun:.0f} seconds")
+
+    def draw(self, state, words: str) -> None:
+        """Puts the curve so far, and `words` below it, into the place."""
+        losses = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
+        figure = render(draw_loss(losses), f"Line: the loss of {len(losses)} steps, from {losses[0]:.2f} to {losses[-1]:.2f}")
+        self.handle.update(HTML(f"{figure}<p>{words}</p>"))
+        self.drawn = time.monotonic()
 
 
 def draw_loss(losses: Sequence[float], window: int = 10) -> Figure:

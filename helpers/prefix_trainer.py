@@ -14,6 +14,7 @@ import warnings
 import torch
 from peft.tuners import lora
 from torch.nn.functional import linear
+from transformers import PrinterCallback
 from trl import SFTTrainer
 
 from helpers.packing import PackedSequence, find_obstacle, pack_segments, score_targets
@@ -40,6 +41,7 @@ class SharedPrefixTrainer(SFTTrainer):
             peft_config = copy.deepcopy(peft_config)
             peft_config._register_custom_module({torch.nn.Linear: LeanLoraLinear})  # PEFT's documented way in, under this name
         super().__init__(*args, peft_config=peft_config, **kwargs)
+        self.remove_callback(PrinterCallback)  # without a bar, transformers would print the figures of every step
         self.obstacle = find_obstacle(self.model)
         if self.obstacle:
             warnings.warn(f"The shared prefix is not used: {self.obstacle}. Training goes on as with SFTTrainer.", stacklevel=2)

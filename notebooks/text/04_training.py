@@ -257,25 +257,24 @@ print(f"stock: {stock_rate:.1f} rows a second, {trainer.model.num_parameters(onl
 # %%
 import torch
 
+from helpers import plots
 from helpers.prefix_trainer import SharedPrefixTrainer
 
 loaded = loading.load_model(lane.folder)  # a fresh base: the two steps above are forgotten
 torch.manual_seed(chosen.seed)  # A is drawn at random; so it is the same in every run
 trainer = SharedPrefixTrainer(
     model=loaded.model,
-    args=training.make_sft_config(loaded.model, chosen, find_home() / "runs" / "shared"),
+    args=training.make_sft_config(loaded.model, chosen, find_home() / "runs" / "shared", progress=False),
     train_dataset=examples,
     processing_class=loaded.tokenizer,
     peft_config=training.make_lora_config(loaded.model, chosen),
+    callbacks=[plots.LiveLoss(), training.LossGuard()],  # draws the curve; stops when the loss is no number or runs away
 )
 result = trainer.train()
 print(f"ours: {result.metrics['train_samples_per_second']:.1f} rows a second, stock: {stock_rate:.1f}")
 
 # %%
-from helpers import plots
-
 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-plots.show(plots.draw_loss(losses), f"Line: the loss of {len(losses)} steps, from {losses[0]:.2f} to {losses[-1]:.2f}")
 print(f"loss: {losses[0]:.2f} in the first step, {sum(losses[-10:]) / len(losses[-10:]):.2f} on average in the last ten")
 
 # %% [markdown]
