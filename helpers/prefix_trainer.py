@@ -15,6 +15,7 @@ import torch
 from peft.tuners import lora
 from torch.nn.functional import linear
 from transformers import PrinterCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
 from helpers.packing import PackedSequence, find_obstacle, pack_segments, score_targets
@@ -33,6 +34,22 @@ class LeanLoraLinear(lora.Linear):
         return self.base_layer(x) + linear(linear(x, first) * self.scaling[name], second)
 
 
+class EpochSampler(LengthGroupedSampler):
+    """transformers' sampler by length with an order that follows from seed and epoch alone, so that a resumed epoch goes on in its order."""
+
+    def __init__(self, batch_size: int, dataset, seed: int):
+        super().__init__(batch_size, dataset=dataset)
+        self.seed, self.epoch = seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self):
+        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        return super().__iter__()
+
+
 class SharedPrefixTrainer(SFTTrainer):
     """SFTTrainer for rows of `prompt` and `completion`. Where its way of computing cannot apply it says so once and computes as SFTTrainer."""
 
@@ -45,6 +62,13 @@ class SharedPrefixTrainer(SFTTrainer):
         self.obstacle = find_obstacle(self.model)
         if self.obstacle:
             warnings.warn(f"The shared prefix is not used: {self.obstacle}. Training goes on as with SFTTrainer.", stacklevel=2)
+
+    def _get_train_sampler(self, train_dataset=None):
+        """The sampler of the training rows; for `group_by_length` one that a resumed training repeats."""
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        rows_a_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return EpochSampler(rows_a_step, self.train_dataset if train_dataset is None else train_dataset, self.args.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Mean negative log-likelihood, in nats, over the labelled tokens of the batch (of all accumulated batches when given their number)."""

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, MistralConfig, OlmoConfig, Qwen2C
 from trl import SFTTrainer
 
 from helpers import loading, training
-from helpers.prefix_trainer import LeanLoraLinear, SharedPrefixTrainer, pack_batch
+from helpers.prefix_trainer import EpochSampler, LeanLoraLinear, SharedPrefixTrainer, pack_batch
 from helpers.settings import TrainingSettings
 
 SETTINGS = TrainingSettings().replace({"lora_r": 4, "lora_dropout": 0.0, "batch_size": 4})
@@ -39,7 +39,9 @@ def make_trainer(kind, loaded, rows, template, folder):
 def compute_gradients(kind, loaded, rows, template, folder, accumulation=1):
     """Losses of the first batches and the gradient of every LoRA weight."""
     trainer = make_trainer(kind, loaded, rows, template, folder)
-    batches = list(trainer.get_train_dataloader())[:accumulation]
+    examples = list(trainer.train_dataset)  # in their own order, so that rows of unequal length meet and are padded
+    batches = [trainer.data_collator(examples[4 * i : 4 * i + 4]) for i in range(accumulation)]
+    assert any((batch["attention_mask"] == 0).any() for batch in batches)
     tokens = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
     losses = []
     for batch in batches:
@@ -118,3 +120,12 @@ def test_shared_tokens_end_before_the_first_label_and_may_be_none():
     assert packed.input_ids.tolist() == [1, 2, 3, 4, 2, 3, 9] and (places, targets) == ([1], [3])
     packed, _, _ = pack_batch(ids, torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]), labels)
     assert packed.input_ids.tolist() == [2, 3, 4, 1, 2, 3, 9] and packed.positions.tolist() == [0, 1, 2, 0, 1, 2, 3]
+
+
+def test_order_of_an_epoch_follows_from_seed_and_epoch():
+    def draw(epoch, seed=0):
+        sampler = EpochSampler(2, [{"input_ids": [0] * (i % 5 + 1)} for i in range(20)], seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert draw(1) == draw(1) and draw(1) != draw(2) and draw(1) != draw(1, seed=5) and sorted(draw(1)) == list(range(20))

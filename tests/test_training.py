@@ -83,10 +83,10 @@ def test_max_rows_draws_as_many_of_each_label_below_one_limit_of_length(template
     colleges = {"alternative_a": "Alderbrook College", "alternative_b": "Dunmarsh State University"}
     lengths = {3: range(1, 30), 0: range(1, 30), 1: range(10, 40)}  # label 1 has the longest texts, and sets the limit
     rows = [{"text": "x" * length, "label": label, **colleges} for label, some in lengths.items() for length in some]
-    kept = training.keep_short(rows, 15, seed=0)
+    kept = dataset.keep_short(rows, 15, seed=0)
     assert dataset.count_labels(kept) == {0: 5, 1: 5, 3: 5} and max(len(row["text"]) for row in kept) == 14
-    assert training.keep_short(rows, 15, seed=0) == kept != training.keep_short(rows, 15, seed=1)
-    assert len(training.keep_short(rows, 1000, seed=0)) == len(rows)
+    assert dataset.keep_short(rows, 15, seed=0) == kept != dataset.keep_short(rows, 15, seed=1)
+    assert len(dataset.keep_short(rows, 1000, seed=0)) == len(rows) and len(dataset.keep_short(rows, 8, seed=0)) == 6
     assert len(training.build_dataset(rows, template, settings.replace({"max_rows": 6}))) == 6
 
 
@@ -206,10 +206,10 @@ ROWS = [
 
 
 def test_killed_training_goes_on_from_its_checkpoint_with_the_same_losses(tiny, template, settings, home):
-    settings = settings.replace({"epochs": 60, "checkpoint_steps": 10})
+    settings = settings.replace({"epochs": 10, "checkpoint_steps": 5})
     child = subprocess.Popen(write_training_script(home, ROWS, settings), cwd=home, stderr=subprocess.DEVNULL)
     checkpoints = home / "runs" / "checkpoints" / "mine"
-    while not (checkpoints / "checkpoint-30" / "trainer_state.json").exists():
+    while not (checkpoints / "checkpoint-10" / "trainer_state.json").exists():
         assert child.poll() is None, "the training ended before it was killed"
         time.sleep(0.01)
     child.kill()
