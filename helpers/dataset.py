@@ -5,6 +5,7 @@ One comment can stand in several rows (one for each pair of options), so a split
 
 import collections
 import itertools
+import random
 import re
 import statistics
 from collections.abc import Iterable
@@ -66,6 +67,23 @@ def split_rows(rows: list[Row], test_size: float = 0.2, seed: int = 0) -> tuple[
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     train, test = next(iter(splitter.split(texts, labels, groups=texts)))
     return [rows[i] for i in train], [rows[i] for i in test]
+
+
+def keep_short(rows: list[Row], count: int, seed: int) -> list[Row]:
+    """At most `count` of the rows, with short texts, the same number of each label, drawn at random: most rows for the computation.
+
+    The limit of length is the same for all labels, the smallest that leaves enough of each; otherwise the length would tell the label.
+    """
+    groups: dict[object, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: len(row["text"])):
+        groups.setdefault(row["label"], []).append(row)
+    share = max(count // len(groups), 1)
+    limit = max(len(group[min(share, len(group)) - 1]["text"]) for group in groups.values())
+    draw, kept = random.Random(seed), []
+    for group in groups.values():
+        short = [row for row in group if len(row["text"]) <= limit]
+        kept += draw.sample(short, min(share, len(short)))
+    return kept
 
 
 def count_labels(rows: list[Row]) -> dict[int, int]:

@@ -93,6 +93,11 @@ def add_to_run(folder: Path, **facts: object) -> None:
     write_json(folder / "run.json", {**run, **facts})
 
 
+def describe_checkpoints(steps: int) -> dict[str, object]:
+    """The arguments of SFTConfig for a checkpoint after every so many steps; two are kept, since a kill may leave the last half written."""
+    return {"save_strategy": "steps", "save_steps": steps, "save_total_limit": 2} if steps else {}
+
+
 def open_checkpoints(name: str, rows: list[Row], settings: TrainingSettings, resume: bool) -> tuple[Path, Path | None]:
     """(folder for the checkpoints of the LoRA `name`, checkpoint to go on from or None), below runs/checkpoints/.
 

@@ -5,7 +5,6 @@ well: PEFT's files, `training_parameters.json` (the WebUI's names) and `run.json
 """
 
 import math
-import random
 import shutil
 import statistics
 from pathlib import Path
@@ -18,11 +17,11 @@ from trl import SFTConfig, SFTTrainer
 
 from helpers import CommandParser, KitError, resolve_inside, run_command
 from helpers.adapters import find_adapter, loras_folder
-from helpers.dataset import Row, load_rows, split_rows
+from helpers.dataset import Row, keep_short, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model
 from helpers.machine import Lane, pick_lane
 from helpers.prefix_trainer import SharedPrefixTrainer
-from helpers.records import open_adapter_folder, open_checkpoints, record_run, refuse_unwritable
+from helpers.records import describe_checkpoints, open_adapter_folder, open_checkpoints, record_run, refuse_unwritable
 from helpers.settings import TrainingSettings, pick_settings
 from helpers.templating import Template, load_template
 
@@ -34,24 +33,6 @@ def build_dataset(rows: list[Row], template: Template, settings: TrainingSetting
     kept = keep_short(rows, settings.max_rows, settings.seed) if settings.max_rows else rows
     examples = [template.build_example(row) for row in kept]
     return Dataset.from_list([{"prompt": e["prompt"], "completion": e["completion"]} for e in examples]).shuffle(seed=settings.seed)
-
-
-def keep_short(rows: list[Row], count: int, seed: int) -> list[Row]:
-    """`count` of the rows with short texts, the same number of each label, drawn at random: most rows for the computation.
-
-    The limit of length is the same for all labels, the smallest that leaves enough of each; otherwise the length would tell the label.
-    """
-    groups: dict[object, list[Row]] = {}
-    for row in sorted(rows, key=lambda row: len(row["text"])):
-        groups.setdefault(row["label"], []).append(row)
-    share = -(-count // len(groups))
-    limit = max(len(group[min(share, len(group)) - 1]["text"]) for group in groups.values())
-    draw = random.Random(seed)
-    kept = []
-    for group in groups.values():
-        short = [row for row in group if len(row["text"]) <= limit]
-        kept += draw.sample(short, min(share, len(short)))
-    return kept
 
 
 def list_targets(model: torch.nn.Module) -> list[str]:
@@ -112,11 +93,6 @@ def make_sft_config(model: torch.nn.Module, settings: TrainingSettings, output: 
     )
 
 
-def describe_checkpoints(steps: int) -> dict[str, object]:
-    """The arguments of SFTConfig for a checkpoint after every so many steps; two are kept, since a kill may leave the last half written."""
-    return {"save_strategy": "steps", "save_steps": steps, "save_total_limit": 2} if steps else {}
-
-
 def make_trainer(
     loaded: LoadedModel, rows: list[Row], template: Template, settings: TrainingSettings, output: Path, progress: bool = True
 ) -> SFTTrainer:
@@ -137,15 +113,13 @@ class LossGuard(TrainerCallback):
 
     def on_log(self, args, state, control, **kwargs):
         """Looks at the losses so far: the mean of the last ten steps must not be twice that of the first ten."""
-        losses = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
-        if losses and not math.isfinite(losses[-1]):
-            raise KitError(
-                f"The loss is no number any more at step {state.global_step}.", "Lower learning_rate, or load the model with dtype float32."
-            )
-        first, last = (statistics.mean(some) if some else 0 for some in (losses[:10], losses[-10:]))
-        if len(losses) >= 20 and last > 2 * first:
-            problem = f"The loss ran away: {first:.2f} on average in the first ten steps, {last:.2f} in the last ten."
-            raise KitError(problem, "Lower learning_rate, or raise warmup_ratio.")
+        first, last = ([float(entry["loss"]) for entry in some if "loss" in entry] for some in (state.log_history[:10], state.log_history[-10:]))
+        if last and not math.isfinite(last[-1]):
+            problem = f"The loss is no number any more at step {state.global_step}."
+            raise KitError(problem, "Lower learning_rate, or load the model with dtype float32.")
+        if len(state.log_history) >= 20 and first and last and statistics.mean(last) > 2 * statistics.mean(first):
+            words = f"{statistics.mean(first):.2f} on average in the first ten steps, {statistics.mean(last):.2f} in the last ten"
+            raise KitError(f"The loss ran away: {words}.", "Lower learning_rate, or raise warmup_ratio.")
 
 
 def train_lora(

@@ -8,31 +8,25 @@ from fixtures_tiny import make_tiny_adapter
 from helpers import clients, evaluation, loading, run_command
 
 
-def score_plainly(loaded, row, template):
-    """The same scores, one whole sequence at a time."""
-    scores = {}
-    prompt, answers = evaluation.tokenize_row(loaded, row, template)
-    for label, answer in answers.items():
-        with torch.inference_mode():
-            logits = loaded.model(torch.tensor([prompt + answer])).logits[0].float().log_softmax(-1)
-        scores[label] = sum(float(logits[len(prompt) - 1 + i, token]) for i, token in enumerate(answer))
-    return scores
-
-
-def test_scores_of_an_unknown_architecture_are_computed_one_by_one(tiny, rows, template):
-    packed = evaluation.score_answers(tiny, rows, template, progress=False)
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_packed_scores_are_those_of_whole_sequences_which_unknown_architectures_get(tiny, rows, template, batch_size):
+    packed = evaluation.score_answers(tiny, rows, template, batch_size, progress=False)
     tiny.model.config.model_type = "unknown"
-    plain = evaluation.score_answers(tiny, rows, template, progress=False)
+    plain = evaluation.score_answers(tiny, rows, template, batch_size, progress=False)
     for first, second in zip(packed, plain, strict=True):
         assert first == pytest.approx(second, rel=1e-4)
     assert packed != plain  # the same up to rounding only: both ways were taken
 
 
-@pytest.mark.parametrize("batch_size", [1, 5])
-def test_packed_scores_are_the_plain_ones(tiny, rows, template, batch_size):
-    scores = evaluation.score_answers(tiny, rows, template, batch_size, progress=False)
-    for row, found in zip(rows, scores, strict=True):
-        assert found == pytest.approx(score_plainly(tiny, row, template), rel=1e-4)
+def test_score_of_an_answer_is_the_sum_of_its_tokens_log_probabilities(tiny, rows, template):
+    prompt, answers = evaluation.tokenize_row(tiny, rows[0], template)
+    with torch.inference_mode():
+        for label, score in evaluation.score_plainly(tiny, prompt, answers).items():
+            total, ids = 0.0, list(prompt)
+            for token in answers[label]:
+                total += tiny.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[token].item()
+                ids.append(token)
+            assert score == pytest.approx(total, rel=1e-4)
 
 
 def test_summary_counts_what_is_right():
@@ -79,5 +73,7 @@ def test_server_that_is_away_is_one_line(home, rows, capsys):
 def test_verdicts_of_the_real_model_are_the_uncached_ones(real_model_name, rows, template):
     loaded = loading.load_model(real_model_name, dtype="float32")
     scores = evaluation.score_answers(loaded, rows[:4], template, progress=False)
-    for row, found in zip(rows, scores, strict=False):
-        assert found == pytest.approx(score_plainly(loaded, row, template), rel=1e-3)
+    with torch.inference_mode():
+        for row, found in zip(rows[:4], scores, strict=True):
+            plain = evaluation.score_plainly(loaded, *evaluation.tokenize_row(loaded, row, template))
+            assert found == pytest.approx(plain, rel=1e-3) and max(found, key=found.get) == max(plain, key=plain.get)

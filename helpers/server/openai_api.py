@@ -126,13 +126,15 @@ class ChunkModel(BaseModel):
     usage: dict | None = None
 
 
+def describe_model(name: str, created: int) -> dict:
+    """OpenAI's model object; `created` in seconds since 1970."""
+    return {"id": name, "object": "model", "created": created, "owned_by": "open-llm-kit"}
+
+
 def make_openai_app(engine: TransformersEngine, api_key: str | None = None, strict_model: bool = False) -> FastAPI:
     """The application. `model` picks an adapter or the base by name; any other name gets the default, or a 404 with strict_model."""
     app = make_app("Open LLM Kit: OpenAI-style API", api_key)
     started = int(time.time())
-
-    def describe_model(name: str) -> dict:
-        return {"id": name, "object": "model", "created": started, "owned_by": "open-llm-kit"}
 
     def pick_adapter(name: str) -> str | None:
         if name in engine.adapters:
@@ -143,13 +145,13 @@ def make_openai_app(engine: TransformersEngine, api_key: str | None = None, stri
 
     @app.get("/v1/models")
     async def list_models() -> dict:
-        return {"object": "list", "data": [describe_model(name) for name in (engine.name, *engine.adapters)]}
+        return {"object": "list", "data": [describe_model(name, started) for name in (engine.name, *engine.adapters)]}
 
     @app.get("/v1/models/{name:path}")
     async def show_model(name: str) -> dict:
         if name not in (engine.name, *engine.adapters):
             raise ApiError(404, f"The model '{name}' does not exist.", "model", "model_not_found")
-        return describe_model(name)
+        return describe_model(name, started)
 
     @app.post("/v1/chat/completions", response_model=None)
     async def complete_chat(body: ChatCompletionBody, http: Request) -> JSONResponse | StreamingResponse:

@@ -123,7 +123,7 @@ print(f"random split of rows: {leaked} of {cut} test rows have a comment that is
 
 # %%
 train, test = dataset.split_rows(rows, test_size=0.2, seed=0)
-leaked = sum(row["text"] in {row["text"] for row in train} for row in test)
+leaked = len(dataset.find_leaks(train, test))
 print(f"split by comment: {leaked} of {len(test)} test rows leak, {len(train)} rows to train on")
 print("labels in training:", dataset.count_labels(train), "in the test:", dataset.count_labels(test))
 
@@ -336,7 +336,7 @@ pd.DataFrame(tuned.confusion, index=[f"truly {name}" for name in names], columns
 # 1. **Model** tab: load the base with the *Transformers* loader (the training tab trains nothing else).
 # 2. **Training** tab, *Train LoRA*: name it `college-preferences`; *Copy parameters from* takes over the shapes of an older LoRA.
 # 3. Rank, alpha, batch size, micro batch size, epochs, learning rate, cutoff length: the same words as in `settings`.
-# 4. *Formatted dataset*: a JSON list in `training/datasets/` and a format file in `training/formats/` (our `train.json` and template).
+# 4. *Formatted dataset*: a JSON list in `training/datasets/` and a format file in `training/formats/`; `helpers.webui.write_dataset` makes both of our rows.
 # 5. *Start LoRA training*. The folder appears in `loras/`.
 #
 # | | WebUI 2023 | WebUI today | this lesson |
