@@ -28,8 +28,8 @@ test test-slow: export HF_HUB_OFFLINE = 1
 test: setup  ## unit tests, tests on the real embedded model, the notebooks
 	@$(RUN) helpers.weights fetch smollm2-135m-instruct
 	@# Two at a time, and the tests of one file in one process: those that start servers then never reach for the same port.
-	@$(RUN) pytest -n 2 --dist loadfile -m "not real and not slow"
-	@$(RUN) pytest -m "real and not slow"
+	@$(RUN) pytest -n 2 --dist loadfile -m "not real and not long and not slow"
+	@$(RUN) pytest -m "(real or long) and not slow"
 	@# A cell may take 600 seconds; pytest's own limit is higher there, so that nbval names the cell and stops its kernel first.
 	@$(RUN) pytest --nbval-lax --nbval-cell-timeout 600 --timeout 660 notebooks
 

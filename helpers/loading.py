@@ -22,8 +22,6 @@ from helpers.weights import find_model
 # A bar of transformers' would stay in a notebook's file as a widget, and GitHub shows no notebook with broken widgets.
 transformers_logging.disable_progress_bar()
 
-LOADERS = ("transformers", "gptq", "llama.cpp")
-
 
 @dataclass
 class LoadedModel:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from helpers import CommandParser, KitError, embedded, find_home, replace_when_complete, resolve_inside, run_command
 
+LOADERS = ("transformers", "gptq", "llama.cpp")  # what reads a folder; helpers.loading says which one a folder needs
 FILES_NEEDED = ["*.safetensors", "*.json", "*.model", "tokenizer*", "*.jinja", "*.gguf"]  # no pickles
 
 

@@ -123,6 +123,7 @@ def test_leak_is_found_through_case_and_punctuation():
     ]
 
 
+@pytest.mark.long
 def test_data_of_the_lessons_neither_repeats_itself_nor_gives_the_answer_away(template):
     rows = dataset.load_rows(PROJECT / "data/college_preferences/dataset.csv", template)
     audit = dataset.audit_rows(rows)

@@ -241,6 +241,7 @@ def test_server_that_does_not_start_says_why(server, monkeypatch):
         clients.start_server("nothing")
 
 
+@pytest.mark.long
 def test_guarded_server_asks_for_its_key_and_a_signal_ends_it_in_the_middle_of_answers(server, monkeypatch):
     monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(server.home))
     with clients.start_server("tiny", extra=["--api-key", "secret", "--dtype", "float32"]) as guarded:
@@ -259,6 +260,7 @@ def test_guarded_server_asks_for_its_key_and_a_signal_ends_it_in_the_middle_of_a
         assert "Traceback" not in guarded.log.read()
 
 
+@pytest.mark.long
 def test_server_goes_when_the_program_that_started_it_is_killed(server):
     code = (
         "import os; from helpers import clients\n"

@@ -205,6 +205,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.long
 def test_killed_training_goes_on_from_its_checkpoint_with_the_same_losses(tiny, template, settings, home):
     settings = settings.replace({"epochs": 10, "checkpoint_steps": 5})
     child = subprocess.Popen(write_training_script(home, ROWS, settings), cwd=home, stderr=subprocess.DEVNULL)

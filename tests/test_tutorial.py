@@ -166,6 +166,7 @@ def test_failure_leaves_the_notebooks_as_they_were(home):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to one process")
+@pytest.mark.long
 def test_interrupt_stops_the_kernel_and_leaves_nothing(home):
     server = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\nopen({str(home / 'up')!r}, 'w')"
     write_notebook(home, "01_first", server, "import time; time.sleep(600)")

@@ -1,4 +1,7 @@
-"""`python -m helpers.server`: loads a model once and serves it in one or both dialects, with the WebUI's flags."""
+"""`python -m helpers.server`: loads a model once and serves it in one or both dialects, with the WebUI's flags.
+
+torch and what stands on it are imported (some seconds) only after the command line has passed every check that needs none of it.
+"""
 
 import argparse
 import asyncio
@@ -8,17 +11,16 @@ import signal
 import socket
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
 
 from helpers import CommandParser, KitError, run_command
-from helpers.adapters import attach_adapter, find_adapter
-from helpers.engines import TransformersEngine
-from helpers.loading import LOADERS, load_model
-from helpers.server.openai_api import make_openai_app
-from helpers.server.raw_api import make_raw_app
-from helpers.weights import find_model
+from helpers.weights import LOADERS, find_model
+
+if TYPE_CHECKING:
+    from helpers.engines import TransformersEngine
 
 GRACE_S = 3  # seconds that a running answer gets when the server ends; who presses Ctrl-C waits no longer
 
@@ -64,9 +66,13 @@ def open_port(host: str, port: int, flag: str) -> socket.socket:
     return listener
 
 
-def load_engine(options: argparse.Namespace) -> TransformersEngine:
+def load_engine(options: argparse.Namespace) -> "TransformersEngine":
     """The model with its adapters; every name is checked before anything is loaded."""
     find_model(options.model, options.model_dir)
+    from helpers.adapters import attach_adapter, find_adapter
+    from helpers.engines import TransformersEngine
+    from helpers.loading import load_model
+
     for name in options.lora:
         find_adapter(name, options.lora_dir)
     loaded = load_model(options.model, options.loader, options.dtype, options.model_dir)
@@ -84,7 +90,7 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-async def serve(apps: list[tuple[FastAPI, socket.socket]], engine: TransformersEngine) -> None:
+async def serve(apps: list[tuple[FastAPI, socket.socket]], engine: "TransformersEngine") -> None:
     """Serves every application on its socket until SIGINT or SIGTERM.
 
     Running answers get GRACE_S to end, then they are sent as far as they have come; a second signal sends them at once.
@@ -124,6 +130,9 @@ def main(arguments: list[str]) -> None:
     raw = open_port(host, options.api_blocking_port, "--api-blocking-port") if options.api else None
     openai = open_port(host, options.openai_port, "--openai-port") if "openai" in options.extensions else None
     engine = load_engine(options)
+    from helpers.server.openai_api import make_openai_app
+    from helpers.server.raw_api import make_raw_app
+
     apps = []
     if raw:
         apps.append((make_raw_app(engine, options.api_key), raw))

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from helpers import KitError
 from helpers.engines import Generation, GenerationRequest, TransformersEngine
-from helpers.server import SEED_LIMIT, ApiError, Text, describe_error, generate, make_app, stream
+from helpers.server.common import SEED_LIMIT, ApiError, Text, describe_error, generate, make_app, stream
 
 # What cannot be done here, with the value that changes nothing; any other value is refused, never dropped in silence.
 NEUTRAL = {

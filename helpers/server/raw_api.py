@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from helpers.engines import GenerationRequest, TransformersEngine
-from helpers.server import SEED_LIMIT, ApiError, Text, generate, make_app
+from helpers.server.common import SEED_LIMIT, ApiError, Text, generate, make_app
 
 # Fields that this engine does not honour, with the value that changes nothing; another value is reported in the reply's `ignored`.
 NEUTRAL = {
