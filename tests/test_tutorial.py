@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -170,7 +171,8 @@ def test_failure_leaves_the_notebooks_as_they_were(home):
 def test_interrupt_stops_the_kernel_and_leaves_nothing(home):
     server = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\nopen({str(home / 'up')!r}, 'w')"
     write_notebook(home, "01_first", server, "import time; time.sleep(600)")
-    command = subprocess.Popen([sys.executable, "-m", "helpers.tutorial"], stderr=subprocess.PIPE, text=True)
+    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs, such as a CI's, are born deaf to it
+    command = subprocess.Popen([sys.executable, "-m", "helpers.tutorial"], stderr=subprocess.PIPE, text=True, preexec_fn=hear)
     while not (home / "up").exists() and command.poll() is None:
         time.sleep(0.2)
     processes = psutil.Process(command.pid).children(recursive=True)
