@@ -3,18 +3,17 @@
 A model is a folder below models/, named as the WebUI names it, with a `weights.json` that says whence it came; it is complete or absent.
 """
 
+import argparse
 import json
 import shutil
 from dataclasses import asdict, dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
-from helpers import CommandParser, KitError, embedded, find_home, hub, resolve_inside, run_command
+from helpers import CommandParser, KitError, embedded, hub, resolve_inside, run_command
+from helpers.folders import choose_files, find_missing, find_model, list_models, models_folder, name_folder
+from helpers.sizes import describe_branches, measure_size
 
 LOADERS = ("transformers", "gptq", "llama.cpp")  # what reads a folder; helpers.loading says which one a folder needs
-TEXTS_NEEDED = ("*.json", "*.model", "tokenizer*", "*.jinja")  # what belongs to weights
-LFS_POINTER = b"version https://git-lfs"  # what git leaves in place of a large file when LFS is not installed
-PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -38,91 +37,6 @@ CATALOGUE = (
     Source("HuggingFaceTB/SmolLM2-1.7B-Instruct", "hub", 3.4, "open", "of today: a bigger sister of the embedded model"),
     Source("Qwen/Qwen3-4B-Instruct-2507", "hub", 8.1, "open", "of today: a 4B chat model, Apache-2.0"),
 )  # fmt: skip
-
-
-def models_folder() -> Path:
-    """Where model folders lie: models/ below the kit's home."""
-    return find_home() / "models"
-
-
-def name_folder(repo: str, revision: str = "main") -> str:
-    """The WebUI's folder name for a hub repository: OWNER_REPO, with _BRANCH unless the branch is main."""
-    if repo == embedded.NAME:
-        return embedded.FOLDER
-    return repo.strip("/").replace("/", "_") + ("" if revision == "main" else f"_{revision}")
-
-
-def write_git_command(repo: str, revision: str = "main") -> str:
-    """The line that clones one branch of a hub repository into models/, run in the kit's folder; it needs git-lfs."""
-    branch = "" if revision == "main" else f"--branch {revision} "
-    return f"git clone --single-branch {branch}https://huggingface.co/{repo} models/{name_folder(repo, revision)}"
-
-
-def find_model(name: str, base: Path | None = None) -> Path:
-    """The complete folder of a model below `base` (models/ by default); `name` is a folder name or a catalogue name.
-
-    Raises KitError for a name that is not there, leads elsewhere, or whose folder is incomplete.
-    """
-    base = base or models_folder()
-    folder = resolve_inside(base, name, "model")
-    if not folder.is_dir():
-        folder = resolve_inside(base, name_folder(name), "model")
-    if not folder.is_dir():
-        there = ", ".join(sorted(list_models(base))) or "none yet"
-        known = "/" in name or name == embedded.NAME
-        remedy = f"Fetch it: python -m helpers.weights fetch {name}" if known else "See `python -m helpers.weights list`."
-        raise KitError(f"No model '{name}' in {base} (there: {there}).", remedy)
-    missing = find_missing(folder)
-    if missing:
-        raise KitError(f"The model folder {folder} is incomplete: {missing}.", "Delete the folder and fetch the model again.")
-    return folder
-
-
-def list_models(base: Path | None = None) -> list[str]:
-    """Names of the folders below models/, sorted; hidden ones (unfinished work) left out."""
-    base = base or models_folder()
-    return sorted(p.name for p in base.glob("*") if p.is_dir() and not p.name.startswith(".")) if base.is_dir() else []
-
-
-def find_missing(folder: Path) -> str:
-    """What a model folder lacks, in words; empty when it is complete. Sizes are held against each safetensors file's own header."""
-    for path in sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".gguf", *PICKLES)):
-        with path.open("rb") as file:
-            if file.read(len(LFS_POINTER)) == LFS_POINTER:
-                return f"{path.name} is only a pointer to its content (git lfs install, then git lfs pull in the folder, brings it)"
-    if any(folder.glob("*.gguf")):
-        return ""
-    if not (folder / "config.json").is_file():
-        return "no config.json"
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
-        return "no tokenizer"
-    index = folder / "model.safetensors.index.json"
-    names = {p.name for p in folder.glob("*.safetensors")}
-    if index.is_file():
-        names |= set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    if not names:
-        return "" if any(path.suffix in PICKLES for path in folder.iterdir()) else "no safetensors file"
-    for path in (folder / name for name in sorted(names)):
-        if not path.is_file():
-            return f"{path.name} is missing"
-        if not has_whole_safetensors(path):
-            return f"{path.name} is cut short"
-    return ""
-
-
-def has_whole_safetensors(path: Path) -> bool:
-    """True when the file is as long as its header says. Format: 8 bytes header length, JSON header with data_offsets, data."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 + length:
-            return False
-        try:
-            header = json.loads(file.read(length))
-        except ValueError:
-            return False
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    return size == 8 + length + max(ends, default=0)
 
 
 def fetch(name: str, revision: str = "main", progress: bool = True, file: str | None = None, pickle: bool = False) -> Path:
@@ -156,51 +70,80 @@ def fetch_from_hub(repo: str, revision: str, folder: Path, progress: bool, file:
     return unfinished.rename(folder)
 
 
-def choose_files(repo: str, listed: list[hub.RemoteFile], file: str | None = None, pickle: bool = False) -> list[hub.RemoteFile]:
-    """The files to download: one .gguf, or safetensors with what belongs to them; pickles only when asked for, and then only for want of better.
+def build_parser() -> CommandParser:
+    """The commands and their options."""
+    parser = CommandParser(prog="python -m helpers.weights", description="Where weights come from, what they cost, and bringing them here.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the catalogue, and what is in models/ already")
+    branches = commands.add_parser("branches", help="the variants of a repository, one a branch")
+    branches.add_argument("name", metavar="REPO")
+    size = commands.add_parser("size", help="disk and memory, to run and to train a LoRA")
+    size.add_argument("name", metavar="REPO|FOLDER")
+    fetching = commands.add_parser("fetch", help="bring a model into models/")
+    fetching.add_argument("name", metavar="NAME|REPO")
+    for command in (size, fetching):
+        command.add_argument("--revision", default="main", metavar="R", help="branch of the repository (default: main)")
+    size.add_argument("--context", type=int, default=2048, metavar="TOKENS", help="prompt and answer together (default: 2048)")
+    for name, default in (("r", 16), ("batch", 4), ("length", 512)):
+        size.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"of the training (default: {default})")
+    fetching.add_argument("--file", metavar="NAME", help="the one GGUF file to take, where a repository has several")
+    fetching.add_argument("--pickle", action="store_true", help="allow weights in pickles, which can run any code when they are loaded")
+    for command in commands.choices.values():
+        command.add_argument("--json", action="store_true", help="print JSON")
+    return parser
 
-    A pickle can run any code when it is loaded. Raises KitError when nothing is left, or when several .gguf files leave a choice.
-    """
-    ggufs = [each for each in listed if each.name.endswith(".gguf")]
-    weights = [each for each in listed if each.name.endswith(".safetensors")] or [each for each in listed if each.name.endswith(PICKLES)]
-    if file or (ggufs and not weights):
-        chosen = [each for each in listed if each.name == file] if file else ggufs
-        if len(chosen) != 1:
-            names = ", ".join(f"{each.name} ({each.size / 1e9:.2f} GB)" for each in ggufs)
-            raise KitError(
-                f"{repo} has no {file}." if file else f"{repo} has {len(ggufs)} GGUF files.", f"Name one with --file: {names or 'none there'}."
-            )
-        return chosen
-    if not weights:
-        raise KitError(f"{repo} holds no weights.", "Choose a repository with safetensors or GGUF files.")
-    if weights[0].name.endswith(PICKLES) and not pickle:
-        raise KitError(f"{repo} has its weights as pickles only, which can run any code.", "Choose another copy, or add --pickle if you trust it.")
-    texts = [each for each in listed if any(fnmatch(each.name, pattern) for pattern in TEXTS_NEEDED)]
-    return texts + weights
+
+def list_catalogue(options: argparse.Namespace) -> object:
+    """The catalogue and the folders that are here."""
+    for source in CATALOGUE if not options.json else ():
+        print(f"{source.name:37} {source.origin:5} {source.download_gb:7.2f} GB  {source.access:6} {source.note}")
+    if not options.json:
+        print(f"In {models_folder()}: {', '.join(list_models()) or 'nothing yet'}")
+    return {"catalogue": CATALOGUE, "here": list_models()}
+
+
+def list_branches(options: argparse.Namespace) -> object:
+    """The branches of a repository as a table."""
+    branches = describe_branches(options.name)
+    if not options.json:
+        print(f"{'branch':40} {'bits':>4} {'group':>5} {'act order':>9} {'disk GB':>8} {'memory GB':>9}  fits here")
+        for branch in branches:
+            kind = branch.quantization or {"bits": 16, "group_size": None, "act_order": None}
+            cells = ["-" if value is None else str(value) for value in kind.values()]
+            numbers = f"{branch.disk_bytes / 1e9:8.2f} {branch.memory_bytes / 1e9:9.2f}"
+            print(f"{branch.name:40} {cells[0]:>4} {cells[1]:>5} {cells[2]:>9} {numbers}  {'yes' if branch.fits else 'no'}")
+    return branches
+
+
+def show_size(options: argparse.Namespace) -> object:
+    """Disk and memory with their formulas."""
+    size = measure_size(options.name, options.revision, options.context, r=options.r, batch=options.batch, length=options.length)
+    if not options.json:
+        print(f"on disk {size.disk_bytes / 1e9:.2f} GB; free memory here {size.free_bytes / 1e9:.2f} GB")
+        for title, terms in (("to run", size.running), ("to train a LoRA", size.training)):
+            print(f"{title}: {sum(term.bytes for term in terms) / 1e9:.2f} GB")
+            for term in terms:
+                print(f"  {term.bytes / 1e9:7.3f}  {term.name}: {term.formula}")
+    return size
+
+
+def bring(options: argparse.Namespace) -> object:
+    """Fetches and prints the folder."""
+    folder = fetch(options.name, options.revision, not options.json, options.file, options.pickle)
+    if not options.json:
+        print(folder)
+    return {"folder": str(folder)}
+
+
+COMMANDS = {"list": list_catalogue, "branches": list_branches, "size": show_size, "fetch": bring}
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m helpers.weights list | fetch NAME|REPO [--revision R]`, each with --json."""
-    parser = CommandParser(prog="python -m helpers.weights", description="Where weights come from, and bringing them here.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    listing = commands.add_parser("list", help="the catalogue, and what is in models/ already")
-    fetching = commands.add_parser("fetch", help="bring a model into models/")
-    fetching.add_argument("name", metavar="NAME|REPO")
-    fetching.add_argument("--revision", default="main", metavar="R", help="branch of the repository (default: main)")
-    fetching.add_argument("--file", metavar="NAME", help="the one GGUF file to take, where a repository has several")
-    fetching.add_argument("--pickle", action="store_true", help="allow weights in pickles, which can run any code when they are loaded")
-    for command in (listing, fetching):
-        command.add_argument("--json", action="store_true", help="print JSON")
-    options = parser.parse_args(arguments)
-    if options.command == "fetch":
-        folder = fetch(options.name, options.revision, not options.json, options.file, options.pickle)
-        print(json.dumps({"folder": str(folder)}) if options.json else folder)
-    elif options.json:
-        print(json.dumps({"catalogue": [asdict(source) for source in CATALOGUE], "here": list_models()}, indent=2))
-    else:
-        for source in CATALOGUE:
-            print(f"{source.name:37} {source.origin:5} {source.download_gb:7.2f} GB  {source.access:6} {source.note}")
-        print(f"In {models_folder()}: {', '.join(list_models()) or 'nothing yet'}")
+    """`python -m helpers.weights list | branches REPO | size REPO|FOLDER | fetch NAME|REPO`, each with --json."""
+    options = build_parser().parse_args(arguments)
+    result = COMMANDS[options.command](options)
+    if options.json:
+        print(json.dumps(result, indent=2, default=asdict))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from fake_hub import TOKEN, start_fake_hub
 from fixtures_tiny import make_tiny_model
 
-from helpers import KitError, hub, weights
+from helpers import KitError, folders, hub, weights
 
 REPO, OLD = "TheBloke/Tiny-GPTQ", "acme/pickled"
 BRANCH = "gptq-4bit-32g-actorder_True"
@@ -28,7 +28,8 @@ def fake(files):
     """A hub with a repository of two branches, a gated one, one with pickles only, one with two GGUF files."""
     fake, server = start_fake_hub()
     extra = {"README.md": b"# Tiny", "notes.bin": b"x" * 1000, "onnx/model.safetensors": b"y" * 1000}
-    fake.repos[REPO] = {"main": {**files, **extra}, BRANCH: dict(files)}
+    quantized = {"quantize_config.json": json.dumps({"bits": 4, "group_size": 32, "desc_act": True}).encode()}
+    fake.repos[REPO] = {"main": {**files, **extra}, BRANCH: {**files, **quantized}}
     fake.repos["meta-llama/Tiny"] = {"main": dict(files)}
     fake.gated["meta-llama/Tiny"] = False
     fake.repos[OLD] = {"main": {**{n: b for n, b in files.items() if n != "model.safetensors"}, "pytorch_model.bin": b"pickle"}}
@@ -67,6 +68,32 @@ def test_model_is_fetched_with_what_a_loader_needs_and_nothing_else(fake, run, h
 def test_branch_has_a_folder_of_its_own(run, home):
     assert run("fetch", REPO, "--revision", BRANCH, "--json")[0] == 0
     assert weights.find_model(f"TheBloke_Tiny-GPTQ_{BRANCH}") == home / "models" / f"TheBloke_Tiny-GPTQ_{BRANCH}"
+
+
+def test_branches_are_a_table_for_people_and_json_for_programs(run, files):
+    code, table, _ = run("branches", REPO)
+    main, branch = [line.split() for line in table.splitlines()[1:]]
+    assert code == 0 and main[:4] == ["main", "16", "-", "-"] and branch[:4] == [BRANCH, "4", "32", "True"] and branch[-1] == "yes"
+    found = json.loads(run("branches", REPO, "--json")[1])
+    assert found[1]["quantization"] == {"bits": 4, "group_size": 32, "act_order": True}
+    assert found[0]["disk_bytes"] == sum(map(len, files.values())) and found[0]["memory_bytes"] > found[0]["disk_bytes"]
+
+
+def test_size_is_told_before_the_download_and_the_same_after_it(run, fake):
+    before = json.loads(run("size", REPO, "--revision", BRANCH, "--json")[1])
+    assert "model.safetensors" not in fake.sent
+    assert run("fetch", REPO, "--revision", BRANCH, "--json")[0] == 0
+    after = json.loads(run("size", f"TheBloke_Tiny-GPTQ_{BRANCH}", "--json")[1])
+    assert (before["running"], before["training"]) == (after["running"], after["training"])
+    assert after["disk_bytes"] > before["disk_bytes"]  # weights.json has come to it
+    code, text, _ = run("size", REPO, "--revision", BRANCH)
+    assert code == 0 and "to train a LoRA" in text and "KV cache: 2 x 2 layers" in text
+
+
+@pytest.mark.parametrize("command", ["branches", "size"])
+def test_what_has_no_size_is_said(run, command):
+    assert "no config.json" in run(command, "acme/ggufs")[2][0] and "knows no acme/nothing" in run(command, "acme/nothing")[2][0]
+    assert "No model 'nothing'" in run("size", "nothing")[2][0]
 
 
 def test_cut_in_mid_file_is_mended_in_the_same_run(fake, run, files):
@@ -187,7 +214,7 @@ def test_git_command_runs_as_printed(home, tmp_path):
     git = ["git", "-C", str(origin), "-c", "user.name=A", "-c", "user.email=a@example.org"]
     for command in (["init", "--quiet", "-b", "main"], ["commit", "--quiet", "--allow-empty", "-m", "one"], ["branch", BRANCH]):
         subprocess.run([*git, *command], check=True)
-    command = weights.write_git_command(REPO, BRANCH).replace("https://huggingface.co/TheBloke", str(tmp_path))
+    command = folders.write_git_command(REPO, BRANCH).replace("https://huggingface.co/TheBloke", str(tmp_path))
     subprocess.run(command, shell=True, cwd=home, check=True, capture_output=True)
     cloned = home / "models" / f"TheBloke_Tiny-GPTQ_{BRANCH}"
     branches = subprocess.run(["git", "-C", str(cloned), "branch", "-a", "--format=%(refname:short)"], capture_output=True, text=True).stdout

@@ -1,0 +1,117 @@
+"""What a model costs in memory, to run it and to train a LoRA on it: a list of terms, each with its formula and its bytes.
+
+The formulas are those of a decoder as Llama is one: attention with grouped keys and values, a gated MLP. `tests/test_costs.py` holds them
+against the measured peak of the embedded model.
+"""
+
+from dataclasses import dataclass
+
+# Python, torch, transformers and the buffers of a first pass, as measured with torch 2.13 on a CPU; on a GPU the CUDA context, which no
+# counter of torch's shows, as an allowance.
+OVERHEAD_RUNNING = {"cpu": 470_000_000, "cuda": 500_000_000}
+OVERHEAD_TRAINING = {"cpu": 870_000_000, "cuda": 500_000_000}
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+OPTIMIZER_BYTES = {"adamw_torch_fused": 8, "adamw_torch": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "sgd": 0}  # states a trained parameter
+
+
+@dataclass(frozen=True)
+class Term:
+    """One part of an estimate."""
+
+    name: str
+    bytes: int
+    formula: str
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers of a config.json that memory depends on."""
+
+    layers: int
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    vocabulary: int
+    context: int  # longest text, tokens
+
+    def list_linears(self) -> dict[str, tuple[int, int]]:
+        """(inputs, outputs) of the linear layers of one block, by Llama's names."""
+        queries, keys = self.heads * self.head_size, self.kv_heads * self.head_size
+        return {
+            "q_proj": (self.hidden, queries), "k_proj": (self.hidden, keys), "v_proj": (self.hidden, keys), "o_proj": (queries, self.hidden),
+            "gate_proj": (self.hidden, self.intermediate), "up_proj": (self.hidden, self.intermediate), "down_proj": (self.intermediate, self.hidden),
+        }  # fmt: skip
+
+
+def read_shape(config: dict) -> Shape:
+    """The shape that a config.json tells; a KeyError for a model that is no such decoder."""
+    heads = config["num_attention_heads"]
+    return Shape(
+        layers=config["num_hidden_layers"],
+        hidden=config["hidden_size"],
+        intermediate=config["intermediate_size"],
+        heads=heads,
+        kv_heads=config.get("num_key_value_heads") or heads,
+        head_size=config.get("head_dim") or config["hidden_size"] // heads,
+        vocabulary=config["vocab_size"],
+        context=config["max_position_embeddings"],
+    )
+
+
+def read_quantization(config: dict, quantize_config: dict | None = None) -> dict | None:
+    """{bits, group_size, act_order} of a quantised model, out of its own file or of its config.json; None for full precision."""
+    found = quantize_config or config.get("quantization_config")
+    if not found:
+        return None
+    bits = found.get("bits") or (4 if found.get("load_in_4bit") else 8 if found.get("load_in_8bit") else None)
+    return {"bits": bits, "group_size": found.get("group_size"), "act_order": found.get("desc_act")}
+
+
+def estimate_weights(config: dict, file_bytes: int, dtype: str) -> Term:
+    """The weights in memory. Quantised ones stay as they are on disk, others are converted to `dtype`."""
+    if read_quantization(config):
+        return Term("weights", file_bytes, "as on disk: quantised weights stay packed")
+    stored = config.get("dtype") or config.get("torch_dtype") or "float16"
+    parameters = file_bytes // BYTES[stored]
+    return Term("weights", parameters * BYTES[dtype], f"{parameters / 1e6:,.1f} million parameters x {BYTES[dtype]} bytes ({dtype})")
+
+
+def estimate_running(config: dict, file_bytes: int, dtype: str, device: str = "cpu", context: int = 2048, batch: int = 1) -> list[Term]:
+    """Memory to generate with prompt and answer of `context` tokens together, `batch` of them at once."""
+    shape, tokens, size = read_shape(config), context * batch, BYTES[dtype]
+    cache = 2 * shape.layers * shape.kv_heads * shape.head_size * size * tokens
+    activations = tokens * (3 * shape.intermediate + 4 * shape.hidden) * size
+    terms = [
+        estimate_weights(config, file_bytes, dtype),
+        Term("KV cache", cache, f"2 x {shape.layers} layers x {shape.kv_heads} KV heads x {shape.head_size} x {size} bytes x {tokens} tokens"),
+        Term("activations", activations, f"{tokens} tokens x (3 x {shape.intermediate} + 4 x {shape.hidden}) x {size} bytes, one layer at a time"),
+    ]
+    converting = file_bytes if device == "cpu" and terms[0].bytes != file_bytes else 0
+    if converting > cache + activations:  # the file and its copy in another dtype are there together, before the first token
+        terms[1:] = [Term("the file while it is converted", converting, "bytes on disk; gone when loading ends, more than cache and activations")]
+    return [*terms, Term("overhead", OVERHEAD_RUNNING[device], f"Python and its libraries, measured ({device})")]
+
+
+def estimate_training(
+    config: dict, file_bytes: int, dtype: str, device: str = "cpu", r: int = 16, targets: str = "all-linear", optimizer: str = "adamw_torch_fused",
+    batch: int = 4, length: int = 512, shared: int = 0,
+) -> list[Term]:  # fmt: skip
+    """Memory to train a LoRA on batches of rows of `length` tokens, of which the first `shared` are the same in every row (computed once)."""
+    shape, size, tokens = read_shape(config), BYTES[dtype], shared + batch * (length - shared)
+    linears = shape.list_linears()
+    names = list(linears) if targets == "all-linear" else targets.split(",")
+    trained = shape.layers * r * sum(sum(linears[name]) for name in names)
+    per_token = 10 * shape.hidden + 5 * shape.intermediate
+    return [
+        estimate_weights(config, file_bytes, dtype),
+        Term("LoRA", 4 * trained, f"{trained:,} parameters (r {r}, {len(names)} layers a block) x 4 bytes (float32)"),
+        Term("gradients", 4 * trained, f"{trained:,} x 4 bytes"),
+        Term("optimizer", OPTIMIZER_BYTES[optimizer] * trained, f"{trained:,} x {OPTIMIZER_BYTES[optimizer]} bytes ({optimizer})"),
+        Term(
+            "activations", tokens * shape.layers * per_token * size,
+            f"{tokens} tokens x {shape.layers} layers x (10 x {shape.hidden} + 5 x {shape.intermediate}) x {size} bytes, kept for the backward pass",
+        ),
+        Term("overhead", OVERHEAD_TRAINING[device], f"Python and its libraries, measured ({device})"),
+    ]  # fmt: skip
