@@ -20,12 +20,12 @@ class Branch:
 
 def describe_branches(repo: str) -> list[Branch]:
     """Every branch of a hub repository, main first, read from the branch's own config. KitError where the hub refuses."""
-    from helpers import machine
+    read = {name: read_remote(repo, name) for name in hub.list_branches(repo)}
+    from helpers import machine  # torch, which takes a second, only when the hub has answered
 
     device, free = machine.pick_device().value, machine.measure_memory().value[0]
     branches = []
-    for name in hub.list_branches(repo):
-        config, disk, weights = read_remote(repo, name)
+    for name, (config, disk, weights) in read.items():
         needed = sum(term.bytes for term in costs.estimate_running(config, weights, name_dtype(device), device))
         branches.append(Branch(name, costs.read_quantization(config), disk, needed, needed < free))
     return branches
@@ -76,10 +76,10 @@ class Size:
 
 def measure_size(name: str, revision: str = "main", context: int = 2048, **training) -> Size:
     """The size of a folder in models/ or of OWNER/REPO on the hub at `revision`; `training` as in costs.estimate_training."""
-    from helpers import machine
-
     here = "/" not in name or resolve_inside(models_folder(), name_folder(name, revision), "model").is_dir()
     config, disk, weights = read_local(name_folder(name, revision)) if here else read_remote(name, revision)
+    from helpers import machine
+
     device = machine.pick_device().value
     dtype, free = name_dtype(device), machine.measure_memory().value[0]
     try:

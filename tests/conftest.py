@@ -6,9 +6,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no tes
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest
-from fixtures_tiny import make_tiny_model
 
-from helpers import loading, templating, weights
+# What needs torch is imported inside the fixtures: the process that only hands the tests out to others never needs it.
 
 
 @pytest.fixture
@@ -21,6 +20,10 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def tiny(home):
     """A random Llama of 2 layers with a byte tokenizer, in float32, loaded from models/tiny of the home."""
+    from fixtures_tiny import make_tiny_model
+
+    from helpers import loading
+
     make_tiny_model(home / "models" / "tiny")
     return loading.load_model("tiny", dtype="float32")
 
@@ -28,6 +31,8 @@ def tiny(home):
 @pytest.fixture
 def template():
     """The template of the lessons."""
+    from helpers import templating
+
     return templating.load_template("templates/college_preferences.yaml")
 
 
@@ -44,4 +49,6 @@ def rows():
 @pytest.fixture(scope="session")
 def real_model_name():
     """The embedded model's folder name; it is fetched when it is missing."""
+    from helpers import weights
+
     return weights.fetch("smollm2-135m-instruct", progress=False).name

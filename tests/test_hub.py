@@ -86,14 +86,18 @@ def test_size_is_told_before_the_download_and_the_same_after_it(run, fake):
     after = json.loads(run("size", f"TheBloke_Tiny-GPTQ_{BRANCH}", "--json")[1])
     assert (before["running"], before["training"]) == (after["running"], after["training"])
     assert after["disk_bytes"] > before["disk_bytes"]  # weights.json has come to it
-    code, text, _ = run("size", REPO, "--revision", BRANCH)
+    code, text, _ = run("size", f"TheBloke_Tiny-GPTQ_{BRANCH}")
     assert code == 0 and "to train a LoRA" in text and "KV cache: 2 x 2 layers" in text
 
 
-@pytest.mark.parametrize("command", ["branches", "size"])
-def test_what_has_no_size_is_said(run, command):
-    assert "no config.json" in run(command, "acme/ggufs")[2][0] and "knows no acme/nothing" in run(command, "acme/nothing")[2][0]
-    assert "No model 'nothing'" in run("size", "nothing")[2][0]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["branches", "acme/ggufs"], "no config.json"), (["branches", "acme/nothing"], "knows no acme/nothing"),
+     (["size", "acme/ggufs"], "no config.json"), (["size", "nothing"], "No model 'nothing'")],
+)  # fmt: skip
+def test_what_has_no_size_is_said(run, arguments, message):
+    code, _, error = run(*arguments)
+    assert code == 2 and len(error) == 1 and message in error[0]
 
 
 def test_cut_in_mid_file_is_mended_in_the_same_run(fake, run, files):

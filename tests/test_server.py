@@ -21,15 +21,18 @@ from helpers.server.openai_api import ChatCompletionBody, make_openai_app
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """The real server process, on a tiny model with one adapter."""
+    """The real server process, on a tiny model with one adapter; its usual port was taken, and it ends well."""
     home = tmp_path_factory.mktemp("home")
     make_tiny_adapter(home / "loras" / "shift", make_tiny_model(home / "models" / "tiny"))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
         patch.setenv("OPEN_LLM_KIT_HOME", str(home))
-        running = clients.start_server("tiny", loras=["shift"], extra=["--dtype", "float32"])
-    with running:
-        running.home = home
-        yield running
+        patch.setattr(clients, "RAW_PORT", taken.getsockname()[1])
+        with clients.start_server("tiny", loras=["shift"], extra=["--dtype", "float32"]) as running:
+            running.home = home
+            yield running
+    assert running.process.poll() == 0
 
 
 def post(server, path, **body):
@@ -275,17 +278,10 @@ def test_server_goes_when_the_program_that_started_it_is_killed(server):
     assert not psutil.pid_exists(pid)
 
 
-def test_server_says_when_a_usual_port_was_taken_and_outlives_an_interrupt_of_the_cell(home, monkeypatch):
-    make_tiny_model(home / "models" / "tiny")
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        monkeypatch.setattr(clients, "RAW_PORT", taken.getsockname()[1])
-        with clients.start_server("tiny", extra=["--dtype", "float32"]) as server:
-            assert str(clients.RAW_PORT) in server.note and server.raw_url.rsplit(":")[-1] in server.command
-            if os.name != "nt":  # Jupyter interrupts the kernel's whole process group
-                assert os.getpgid(server.process.pid) != os.getpgid(0)
-    assert server.process.poll() == 0
+def test_server_says_when_a_usual_port_was_taken_and_outlives_an_interrupt_of_the_cell(server):
+    assert str(clients.RAW_PORT) in server.note and server.raw_url.rsplit(":")[-1] in server.command
+    if os.name != "nt":  # Jupyter interrupts the kernel's whole process group
+        assert os.getpgid(server.process.pid) != os.getpgid(0)
 
 
 @pytest.mark.real
