@@ -24,7 +24,7 @@ from trl import SFTTrainer
 from helpers import find_home, write_json
 from helpers.dataset import load_rows
 from helpers.loading import LoadedModel, load_model
-from helpers.machine import Choice, measure_peak_mb, name_device, pick_dtype
+from helpers.machine import Choice, measure_peak_mb, name_device, pick_device, pick_dtype
 from helpers.prefix_trainer import SharedPrefixTrainer
 from helpers.settings import pick_settings
 from helpers.templating import load_template
@@ -47,7 +47,8 @@ def load_base(dtype: str | None) -> LoadedModel:
     folder = find_home() / "models" / "SmolLM2-135M-Instruct"
     wanted = getattr(torch, dtype) if dtype else pick_dtype().value
     model = LlamaForCausalLM(BILLION).to("cuda", wanted)
-    return LoadedModel("random-llama-1b", folder, Choice("transformers", "made on the spot"), model, AutoTokenizer.from_pretrained(folder))
+    made = Choice("transformers", "made on the spot")
+    return LoadedModel("random-llama-1b", folder, made, model, AutoTokenizer.from_pretrained(folder), pick_device(), Choice(wanted, "asked for"))
 
 
 def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> dict:

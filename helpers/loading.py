@@ -1,26 +1,49 @@
 """Which loader a folder needs, and the loaded model and tokenizer; and chat with the model's own template.
 
-| in the folder | loader | why |
-|---|---|---|
-| *.gguf | llama.cpp | the one format llama.cpp reads |
-| quantize_config.json, or quant_method gptq in config.json | gptq | transformers reads it through optimum and gptqmodel |
-| safetensors | transformers | full precision |
+| in the folder | loader here | the WebUI, October 2023 | the WebUI, version 4.7 |
+|---|---|---|---|
+| *.gguf | llama.cpp | llama.cpp | llama.cpp |
+| quantize_config.json | gptq | ExLlama_HF | Transformers |
+| quant_method gptq in config.json only | gptq | Transformers | Transformers |
+| quant_config.json, or quant_method awq | awq | AutoAWQ, by that file or -awq in the name | Transformers |
+| quant_method bitsandbytes | bitsandbytes | Transformers | Transformers |
+| quant_method exl2 or exl3, or so named | refused | ExLlamav2_HF for exl2 in the name | ExLlamav3 for exl3 |
+| safetensors | transformers | Transformers | Transformers |
+| pickles only (*.bin, *.pt) | refused | Transformers | Transformers |
+
+gptq, awq and bitsandbytes are transformers with another package below it: gptqmodel with optimum, gptqmodel, bitsandbytes.
 """
 
 import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BatchEncoding,
+    BitsAndBytesConfig,
+    GPTQConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
+from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from helpers import KitError
-from helpers.machine import Choice, measure_memory, pick_device, pick_dtype
+from helpers.machine import Choice, free_memory, measure_memory, measure_used, pick_device, pick_dtype
 from helpers.weights import find_model
 
 # A bar of transformers' would stay in a notebook's file as a widget, and GitHub shows no notebook with broken widgets.
 transformers_logging.disable_progress_bar()
+
+QUANTIZED = {"gptq": "quantize_config.json", "awq": "quant_config.json", "bitsandbytes": None}  # loader: a file that gives the format away
+PACKAGES = {"gptq": "pip install gptqmodel optimum", "awq": "pip install gptqmodel", "bitsandbytes": "pip install bitsandbytes"}
 
 
 @dataclass
@@ -32,18 +55,28 @@ class LoadedModel:
     loader: Choice  # which one, and why
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    device: Choice  # "cuda" or "cpu", and why
+    dtype: Choice  # a torch dtype, and why
+    seconds: float = 0.0  # that loading took
+    bytes: int = 0  # of the weights in memory, as transformers counts them
 
 
 def detect_loader(folder: Path) -> Choice:
-    """The loader for a complete model folder, with the reason; KitError for a format that this kit does not read."""
+    """The loader for a complete model folder, with the reason; KitError, with what to take instead, for a format that this kit does not read."""
     if any(folder.glob("*.gguf")):
         return Choice("llama.cpp", "there is a .gguf file")
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    method = config.get("quantization_config", {}).get("quant_method")
-    if (folder / "quantize_config.json").is_file() or method == "gptq":
-        return Choice("gptq", "its config says quant_method gptq" if method else "there is a quantize_config.json")
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    for name, file in QUANTIZED.items():
+        if method == name or (file and (folder / file).is_file()):
+            return Choice(name, f"its config.json says quant_method {name}" if method else f"there is a {file}")
+    if method in ("exl2", "exl3") or (not method and re.search(r"exl[23]", folder.name)):
+        remedy = "Run it with ExLlama (TabbyAPI; today's WebUI for exl3), or take a GPTQ or GGUF version."
+        raise KitError(f"{folder.name} is in ExLlama's own format ({method or 'by its name'}), which transformers does not read.", remedy)
     if method:
         raise KitError(f"{folder.name} is quantised with {method}, which this kit does not load.", "Take a GPTQ or an unquantised version.")
+    if not any(folder.glob("*.safetensors")):
+        raise KitError(f"{folder.name} has its weights as pickles only, which can run any code.", "Take a copy with safetensors.")
     return Choice("transformers", "safetensors with no quantisation: full precision")
 
 
@@ -55,22 +88,55 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(name: str, loader: str | None = None, dtype: str | torch.dtype | None = None, base: Path | None = None) -> LoadedModel:
+def load_model(
+    name: str, loader: str | None = None, dtype: str | torch.dtype | None = None, base: Path | None = None, *,
+    purpose: str = "inference", bits: int | None = None, device_map: str | dict | None = None, max_memory: dict | None = None,
+) -> LoadedModel:  # fmt: skip
     """Loads a model folder below `base` (models/ by default) onto this machine's device, ready to generate.
 
-    `loader` overrides detect_loader, `dtype` ("float32", "bfloat16", "float16" or a torch dtype) overrides machine.pick_dtype.
-    Raises KitError: no such folder, an incomplete one, a format not read here, more weights than memory.
+    `loader` overrides detect_loader, `dtype` ("float32", "bfloat16", "float16" or a torch dtype) overrides machine.pick_dtype. `purpose` is
+    "inference" or "training": the fastest GPTQ kernels let no gradient through. `bits` (8 or 4) quantises full precision while loading, with
+    bitsandbytes. `device_map="auto"` spreads over several GPUs and what they lack over the CPU, within `max_memory` ({0: "14GiB", "cpu": "30GiB"}).
+    Raises KitError: no such folder, an incomplete one, a format not read here, more weights than memory, a missing package.
     """
-    folder = find_model(name, base)
+    start, folder = time.monotonic(), find_model(name, base)
     choice = Choice(loader, "asked for") if loader else detect_loader(folder)
     if choice.value == "llama.cpp":
         raise KitError(f"{folder.name} is a GGUF file, which llama.cpp runs.", "Load the safetensors folder of the model instead.")
-    device = pick_device().value
-    refuse_too_large(folder, device)
-    if isinstance(dtype, str):
-        dtype = getattr(torch, dtype)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype or pick_dtype(device).value, device_map=device)
-    return LoadedModel(folder.name, folder, choice, model.eval(), load_tokenizer(folder))
+    device = pick_device()
+    if device_map is None:
+        refuse_too_large(folder, device.value)
+    number = Choice(getattr(torch, dtype) if isinstance(dtype, str) else dtype, "asked for") if dtype else pick_dtype(device.value)
+    quantization = pick_quantization(choice.value, number.value, purpose, bits)
+    settings = {"device_map": device_map or device.value, "max_memory": max_memory, "dtype": number.value, "quantization_config": quantization}
+    with explain_missing_package(folder.name, "bitsandbytes" if bits else choice.value):
+        model = AutoModelForCausalLM.from_pretrained(folder, **settings)
+    loaded = LoadedModel(folder.name, folder, choice, model.eval(), load_tokenizer(folder), device, number)
+    loaded.seconds, loaded.bytes = round(time.monotonic() - start, 2), model.get_memory_footprint()
+    return loaded
+
+
+@contextmanager
+def explain_missing_package(name: str, loader: str) -> Iterator[None]:
+    """Turns an ImportError inside the block into a KitError with the line that installs what is missing."""
+    try:
+        yield
+    except ImportError as error:
+        remedy = f"Install it: {PACKAGES.get(loader, 'pip install -c constraints.txt -e .')}"
+        raise KitError(f"{name} needs a package that is not installed: {' '.join(str(error).split())[:200]}", remedy) from None
+
+
+def pick_quantization(loader: str, dtype: torch.dtype, purpose: str, bits: int | None) -> QuantizationConfigMixin | None:
+    """transformers' quantization settings for a folder; None where those in the folder are enough."""
+    if bits and loader != "transformers":
+        raise KitError(f"The weights are quantised already ({loader}).", "Leave bits away.")
+    if bits not in (None, 4, 8):
+        raise KitError(f"bitsandbytes quantises to 8 or 4 bits, not {bits}.", "Say bits=8 or bits=4.")
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if bits == 4:
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return GPTQConfig(bits=4, backend="gptq_torch") if loader == "gptq" and purpose == "training" else None
 
 
 def refuse_too_large(folder: Path, device: str) -> None:
@@ -82,6 +148,14 @@ def refuse_too_large(folder: Path, device: str) -> None:
             f"{folder.name} needs {needed / 1e9:.1f} GB for its weights; {free / 1e9:.1f} GB are free ({device}).",
             "Free memory (helpers.machine.free_memory), or take a smaller or a 4-bit model.",
         )
+
+
+def free(loaded: LoadedModel) -> int:
+    """Lets go of the model and gives its memory back to the system; returns the bytes that came back, as measured. `loaded` is of no use after it."""
+    before = measure_used(loaded.device.value).value
+    loaded.model = None
+    free_memory()
+    return before - measure_used(loaded.device.value).value
 
 
 def render_chat(tokenizer: PreTrainedTokenizerBase, messages: list[dict[str, str]], continue_last: bool = False) -> str:

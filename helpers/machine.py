@@ -3,6 +3,7 @@
 A lane is a set of settings for a class of machine. The notebooks' cells are the same in every lane; `KIT_LANE` overrides the choice.
 """
 
+import ctypes
 import gc
 import importlib.util
 import os
@@ -150,5 +151,7 @@ def free_memory() -> str:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)  # glibc keeps freed blocks otherwise; other C libraries have no such call
     free, total = measure_memory().value
     return f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free"

@@ -18,6 +18,8 @@ ERAS = ("2023", "today")
 LOADERS = {  # the kit's name: each era's name for what loads such a folder
     "transformers": {"2023": "transformers", "today": "Transformers"},
     "gptq": {"2023": "exllama_hf", "today": "Transformers"},
+    "awq": {"2023": "autoawq", "today": "Transformers"},
+    "bitsandbytes": {"2023": "transformers", "today": "Transformers"},
     "llama.cpp": {"2023": "llama.cpp", "today": "llama.cpp"},
 }
 CONTEXT_FLAGS = {"2023": "--max_seq_len", "today": "--ctx-size"}
@@ -30,7 +32,7 @@ class Choices:
 
     model: str | None = None  # folder name below its models/
     loras: tuple[str, ...] = ()  # folder names below its loras/
-    loader: str | None = None  # transformers, gptq or llama.cpp, as the kit names them
+    loader: str | None = None  # as the kit names them: a key of LOADERS
     context: int | None = None  # tokens
     api: bool = False  # 2023: the raw API; today: the OpenAI-style one, the only one
     openai: bool = False  # the OpenAI-style API

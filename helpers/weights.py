@@ -13,7 +13,7 @@ from helpers import CommandParser, KitError, embedded, hub, resolve_inside, run_
 from helpers.folders import choose_files, find_missing, find_model, list_models, models_folder, name_folder
 from helpers.sizes import describe_branches, measure_size
 
-LOADERS = ("transformers", "gptq", "llama.cpp")  # what reads a folder; helpers.loading says which one a folder needs
+LOADERS = ("transformers", "gptq", "awq", "bitsandbytes", "llama.cpp")  # what reads a folder; helpers.loading says which one a folder needs
 
 
 @dataclass(frozen=True)

@@ -83,15 +83,6 @@ def test_pip_without_a_network_is_one_line(home, monkeypatch):
     assert [path.name for path in (home / "models").iterdir()] == []
 
 
-def test_loader_is_detected_with_its_reason(home):
-    folder = make_tiny_model(home / "models" / "tiny")
-    assert loading.detect_loader(folder).value == "transformers"
-    (folder / "quantize_config.json").write_text("{}")
-    assert loading.detect_loader(folder) == ("gptq", "there is a quantize_config.json")
-    (folder / "x.gguf").touch()
-    assert loading.detect_loader(folder).value == "llama.cpp"
-
-
 @pytest.mark.real
 def test_fetch_of_what_is_there_returns_at_once(real_model_name):
     import time

@@ -1,0 +1,103 @@
+"""Which loader a folder gets and why, what loading reports, and the memory that comes back."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from fixtures_tiny import make_tiny_model
+
+from helpers import KitError, loading, machine
+
+
+def make_folder(home, name="tiny", quantization=None, **files):
+    """A complete folder of the tiny model, with a quantization_config in its config.json and more files (__ in a name is its dot)."""
+    folder = make_tiny_model(home / "models" / name)
+    if quantization:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "quantization_config": quantization}))
+    for file, text in files.items():
+        (folder / file.replace("__", ".")).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("quantization", "files", "loader", "reason"),
+    [
+        (None, {}, "transformers", "full precision"),
+        ({"quant_method": "gptq"}, {}, "gptq", "quant_method gptq"),
+        (None, {"quantize_config__json": "{}"}, "gptq", "there is a quantize_config.json"),
+        ({"quant_method": "awq"}, {}, "awq", "quant_method awq"),
+        (None, {"quant_config__json": "{}"}, "awq", "there is a quant_config.json"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, {}, "bitsandbytes", "quant_method bitsandbytes"),
+        (None, {"model__gguf": ""}, "llama.cpp", ".gguf"),
+    ],
+)
+def test_loader_is_detected_with_its_reason(home, quantization, files, loader, reason):
+    found = loading.detect_loader(make_folder(home, quantization=quantization, **files))
+    assert found.value == loader and reason in found.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization", "message"),
+    [
+        ("tiny", {"quant_method": "exl3"}, "ExLlama's own format.*GPTQ or GGUF"),
+        ("Llama-2-7B-exl2", None, "ExLlama's own format .by its name"),
+        ("tiny", {"quant_method": "aqlm"}, "quantised with aqlm, which this kit does not load"),
+    ],
+)
+def test_format_that_is_not_read_is_refused_with_what_to_take(home, name, quantization, message):
+    make_folder(home, name, quantization)
+    with pytest.raises(KitError, match=message):
+        loading.load_model(name)
+
+
+def test_pickles_are_never_opened(home):
+    folder = make_folder(home)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch /tmp/opened'\ntR.")
+    with pytest.raises(KitError, match="pickles only, which can run any code"):
+        loading.load_model("tiny")
+
+
+def test_loaded_model_tells_its_dtype_device_seconds_and_bytes(home):
+    make_folder(home)
+    loaded, half = loading.load_model("tiny"), loading.load_model("tiny", dtype="bfloat16")
+    assert loaded.dtype == machine.pick_dtype() and loaded.device == machine.pick_device() and loaded.loader.value == "transformers"
+    assert half.dtype == (torch.bfloat16, "asked for") and half.model.dtype == torch.bfloat16
+    assert loading.load_model("tiny", dtype="float32").bytes == pytest.approx(2 * half.bytes, rel=1e-3) and 0 < half.seconds < 60
+
+
+def test_device_map_and_memory_limits_are_settings(home):
+    make_folder(home)
+    loaded = loading.load_model("tiny", dtype="float32", device_map="auto", max_memory={"cpu": "1GiB"})
+    plain = loading.load_model("tiny", dtype="float32", device_map="cpu")
+    ids = torch.arange(10)[None]
+    assert torch.equal(loaded.model(ids.to(loaded.model.device)).logits.cpu(), plain.model(ids).logits)
+
+
+@pytest.mark.parametrize(("settings", "message"), [({"bits": 3}, "8 or 4 bits, not 3"), ({"bits": 4, "loader": "gptq"}, "quantised already")])
+def test_bits_that_cannot_be_had_are_refused(home, settings, message):
+    make_folder(home)
+    with pytest.raises(KitError, match=message):
+        loading.load_model("tiny", **settings)
+
+
+def test_missing_package_is_named_with_the_line_that_installs_it():
+    with pytest.raises(KitError, match="tiny needs a package .* no module x Install it: pip install bitsandbytes"):
+        with loading.explain_missing_package("tiny", "bitsandbytes"):
+            raise ImportError("no module x")
+
+
+def test_importing_the_package_is_quick():
+    code = "import time; start = time.perf_counter(); import helpers; print(time.perf_counter() - start)"
+    seconds = [float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout) for _ in range(3)]
+    assert min(seconds) < 0.3
+
+
+@pytest.mark.real
+def test_free_gives_the_memory_back(real_model_name):
+    loaded = loading.load_model(real_model_name, dtype="float32")
+    loading.chat(loaded, [{"role": "user", "content": "Hi"}], max_new_tokens=2)
+    assert loading.free(loaded) > 0.9 * loaded.bytes
