@@ -10,7 +10,7 @@ NO_INSTALL = { echo "error: the installation failed for the reason above; mend i
 # Whatever is activated, a notebook's shell commands find the kit's Python.
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m
 
-.PHONY: help setup tutorial lab test test-slow bench constraints clean
+.PHONY: help setup tutorial lab test test-slow gptq bench constraints clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 - /p' $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ test: setup  ## unit tests, tests on the real embedded model, the notebooks
 
 test-slow: setup  ## soak, long fuzzing, several seeds
 	@$(RUN) pytest -m slow $(ARGS)
+
+gptq: setup  ## make a 4-bit GPTQ folder of the embedded model (a minute)
+	@$(RUN) helpers.weights fetch smollm2-135m-instruct
+	@$(RUN) helpers.weights gptq smollm2-135m-instruct
 
 bench: setup  ## measure training and judging on this machine
 	@$(RUN) benchmarks.training

@@ -3,12 +3,7 @@
 An adapter is a folder below loras/ as PEFT writes it: adapter_config.json and adapter_model.safetensors.
 """
 
-import contextlib
-import importlib
-import importlib.util
-import io
 import json
-import logging
 from pathlib import Path
 
 import torch
@@ -17,21 +12,9 @@ from safetensors import SafetensorError, safe_open
 
 from helpers import CommandParser, KitError, find_home, resolve_inside, run_command
 from helpers.loading import LoadedModel, tokenize_chat
+from helpers.quantizing import import_gptqmodel
 
-
-def import_gptqmodel() -> None:
-    """Imports gptqmodel, where it is installed, without its banner. PEFT imports it anyway when it builds a LoRA layer.
-
-    It also sets the root logger to INFO, which would let every library speak; that is undone.
-    """
-    level = logging.getLogger().level
-    if importlib.util.find_spec("gptqmodel"):
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            importlib.import_module("gptqmodel")
-        logging.getLogger().setLevel(level)
-
-
-import_gptqmodel()
+import_gptqmodel()  # here, once and quietly: PEFT imports it anyway when it builds a LoRA layer
 
 
 def loras_folder() -> Path:

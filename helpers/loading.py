@@ -17,6 +17,7 @@ gptq, awq and bitsandbytes are transformers with another package below it: gptqm
 import json
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,11 +25,13 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BatchEncoding,
     BitsAndBytesConfig,
     GPTQConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -37,6 +40,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from helpers import KitError
 from helpers.machine import Choice, free_memory, measure_memory, measure_used, pick_device, pick_dtype
+from helpers.quantizing import import_gptqmodel
 from helpers.weights import find_model
 
 # A bar of transformers' would stay in a notebook's file as a widget, and GitHub shows no notebook with broken widgets.
@@ -107,13 +111,28 @@ def load_model(
     if device_map is None:
         refuse_too_large(folder, device.value)
     number = Choice(getattr(torch, dtype) if isinstance(dtype, str) else dtype, "asked for") if dtype else pick_dtype(device.value)
-    quantization = pick_quantization(choice.value, number.value, purpose, bits)
-    settings = {"device_map": device_map or device.value, "max_memory": max_memory, "dtype": number.value, "quantization_config": quantization}
+    settings = {"device_map": device_map or device.value, "max_memory": max_memory, "dtype": number.value, "config": read_config(folder)}
+    if quantization := pick_quantization(choice.value, number.value, purpose, bits):  # given as None it would hide the folder's own
+        settings["quantization_config"] = quantization
     with explain_missing_package(folder.name, "bitsandbytes" if bits else choice.value):
-        model = AutoModelForCausalLM.from_pretrained(folder, **settings)
+        if choice.value in ("gptq", "awq"):
+            import_gptqmodel()
+        warnings.filterwarnings("ignore", message="You passed `quantization_config`", category=UserWarning)  # only the kernel is passed, as meant
+        model, found = AutoModelForCausalLM.from_pretrained(folder, **settings, output_loading_info=True)
+    if found["missing_keys"]:  # transformers fills them with random numbers
+        lacking = f"{len(found['missing_keys'])} tensors, such as {sorted(found['missing_keys'])[0]}"
+        raise KitError(f"{folder.name} lacks {lacking}.", "Fetch it again; if that changes nothing, choose another loader.")
     loaded = LoadedModel(folder.name, folder, choice, model.eval(), load_tokenizer(folder), device, number)
     loaded.seconds, loaded.bytes = round(time.monotonic() - start, 2), model.get_memory_footprint()
     return loaded
+
+
+def read_config(folder: Path) -> PretrainedConfig:
+    """The folder's config; what only a quantize_config.json says, as in older GPTQ folders, is put where transformers looks for it."""
+    config, beside = AutoConfig.from_pretrained(folder), folder / "quantize_config.json"
+    if beside.is_file() and not getattr(config, "quantization_config", None):
+        config.quantization_config = {**json.loads(beside.read_text(encoding="utf-8")), "quant_method": "gptq"}
+    return config
 
 
 @contextmanager

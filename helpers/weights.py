@@ -11,6 +11,7 @@ from pathlib import Path
 
 from helpers import CommandParser, KitError, embedded, hub, resolve_inside, run_command
 from helpers.folders import choose_files, find_missing, find_model, list_models, models_folder, name_folder
+from helpers.quantizing import quantize
 from helpers.sizes import describe_branches, measure_size
 
 LOADERS = ("transformers", "gptq", "awq", "bitsandbytes", "llama.cpp")  # what reads a folder; helpers.loading says which one a folder needs
@@ -81,6 +82,10 @@ def build_parser() -> CommandParser:
     size.add_argument("name", metavar="REPO|FOLDER")
     fetching = commands.add_parser("fetch", help="bring a model into models/")
     fetching.add_argument("name", metavar="NAME|REPO")
+    gptq = commands.add_parser("gptq", help="make a 4-bit GPTQ folder of a full-precision one")
+    gptq.add_argument("name", metavar="NAME")
+    gptq.add_argument("--group-size", type=int, default=32, metavar="N", help="weights that share a scale (default: 32)")
+    gptq.add_argument("--act-order", action="store_true", help="the columns that matter most first (desc_act)")
     for command in (size, fetching):
         command.add_argument("--revision", default="main", metavar="R", help="branch of the repository (default: main)")
     size.add_argument("--context", type=int, default=2048, metavar="TOKENS", help="prompt and answer together (default: 2048)")
@@ -135,11 +140,19 @@ def bring(options: argparse.Namespace) -> object:
     return {"folder": str(folder)}
 
 
-COMMANDS = {"list": list_catalogue, "branches": list_branches, "size": show_size, "fetch": bring}
+def make_gptq(options: argparse.Namespace) -> object:
+    """Quantises and prints the folder."""
+    folder = quantize(options.name, options.group_size, options.act_order)
+    if not options.json:
+        print(folder)
+    return {"folder": str(folder)}
+
+
+COMMANDS = {"list": list_catalogue, "branches": list_branches, "size": show_size, "fetch": bring, "gptq": make_gptq}
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m helpers.weights list | branches REPO | size REPO|FOLDER | fetch NAME|REPO`, each with --json."""
+    """`python -m helpers.weights list | branches REPO | size REPO|FOLDER | fetch NAME|REPO | gptq NAME`, each with --json."""
     options = build_parser().parse_args(arguments)
     result = COMMANDS[options.command](options)
     if options.json:

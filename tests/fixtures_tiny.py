@@ -31,14 +31,14 @@ def make_byte_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def make_tiny_model(folder: Path, seed: int = 0) -> Path:
-    """Writes a model folder (float32, 260 x 32 embeddings, 2 layers, 4 heads, context 2048) that helpers.loading loads; returns it.
+def make_tiny_model(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
+    """Writes a model folder (float32, 260 x `hidden` embeddings, 2 layers, 4 heads, context 2048) that helpers.loading loads; returns it.
 
     `initializer_range` is ten times the usual, so that the random model's next byte depends on what it has read.
     """
     tokenizer = make_byte_tokenizer()
     config = LlamaConfig(
-        vocab_size=260, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=260, hidden_size=hidden, intermediate_size=2 * hidden, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         max_position_embeddings=2048, initializer_range=0.2, tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     )  # fmt: skip

@@ -1,0 +1,87 @@
+"""GPTQ on a CPU: made, laid out as TheBloke's folders are, loaded to generate and to train."""
+
+import importlib.util
+import json
+import shutil
+
+import pytest
+import torch
+from fixtures_tiny import make_tiny_model
+
+from helpers import PROJECT, KitError, loading, quantizing, run_command, weights
+
+needs_gptqmodel = pytest.mark.skipif(not importlib.util.find_spec("gptqmodel"), reason="gptqmodel is for Linux: pip install -e '.[gptq]'")
+
+
+def perplexity(loaded, text):
+    ids = loaded.tokenizer(text, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        return loaded.model(input_ids=ids, labels=ids).loss.exp().item()
+
+
+@needs_gptqmodel
+@pytest.mark.long
+def test_folder_in_the_manner_of_thebloke_loads_without_special_care(home):
+    make_tiny_model(home / "models" / "tiny", hidden=128)
+    made = quantizing.quantize("tiny", group_size=32, act_order=True)
+    folder = made.rename(home / "models" / "TheBloke_Llama-2-7B-Chat-GPTQ_gptq-4bit-32g-actorder_True")
+    facts = json.loads((folder / "quantize_config.json").read_text())
+    assert (facts["bits"], facts["group_size"], facts["desc_act"]) == (4, 32, True) and "dataset" not in (folder / "config.json").read_text()
+    loaded, full = loading.load_model(folder.name), loading.load_model("tiny")
+    assert loaded.loader.value == "gptq" and loaded.bytes < full.bytes
+    text = "which tokens come is of no matter here"
+    assert perplexity(loaded, text) == pytest.approx(perplexity(full, text), rel=0.2)
+    whole = perplexity(loaded, text)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({key: value for key, value in config.items() if key != "quantization_config"}))
+    assert perplexity(loading.load_model(folder.name), text) == whole  # older folders have the facts in quantize_config.json only
+
+
+@needs_gptqmodel
+@pytest.mark.real
+def test_quantised_real_model_chats_and_lets_gradients_through(real_model_name, home):
+    from peft import LoraConfig, get_peft_model
+
+    shutil.copytree(PROJECT / "models" / real_model_name, home / "models" / real_model_name)
+    assert run_command(weights.main, ["gptq", real_model_name, "--json"]) == 0
+    loaded = loading.load_model(f"{real_model_name}-GPTQ")
+    assert "sky" in loading.chat(loaded, [{"role": "user", "content": "What color is the sky?"}], 30).lower()
+    full = loading.load_model(real_model_name)
+    text = "The town library opens at nine. Anyone who lives here may borrow books, and visitors may read them at the long tables by the window."
+    assert loaded.bytes < full.bytes / 2 and perplexity(loaded, text) < 1.5 * perplexity(full, text)
+    model = get_peft_model(loading.load_model(f"{real_model_name}-GPTQ", purpose="training").model, LoraConfig(r=2, target_modules=["q_proj"]))
+    ids = loaded.tokenizer(text, return_tensors="pt")["input_ids"]
+    model(input_ids=ids, labels=ids).loss.backward()
+    assert all(parameter.grad.abs().sum() > 0 for name, parameter in model.named_parameters() if "lora_B" in name)
+
+
+def test_tensors_that_are_missing_are_never_made_up(home):
+    from safetensors.torch import load_file, save_file
+
+    path = make_tiny_model(home / "models" / "tiny") / "model.safetensors"
+    tensors = load_file(path)
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(KitError, match="tiny lacks 1 tensors, such as model.layers.1.mlp.up_proj.weight"):
+        loading.load_model("tiny")
+
+
+@needs_gptqmodel
+@pytest.mark.parametrize(
+    ("group_size", "config", "message"), [(33, {}, "no multiple of the group size 33"), (32, {"quant_method": "gptq"}, "quantised already")]
+)
+def test_what_cannot_be_quantised_is_refused_before_the_work(home, group_size, config, message):
+    folder = make_tiny_model(home / "models" / "tiny")
+    if config:
+        facts = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**facts, "quantization_config": config}))
+    with pytest.raises(KitError, match=message):
+        quantizing.quantize("tiny", group_size)
+    assert [path.name for path in (home / "models").iterdir()] == ["tiny"]
+
+
+def test_gguf_is_not_quantised_again(home):
+    (home / "models" / "x-GGUF").mkdir(parents=True)
+    (home / "models" / "x-GGUF" / "x.gguf").write_bytes(b"GGUF")
+    with pytest.raises(KitError, match="GGUF file, quantised already|Quantising needs"):
+        quantizing.quantize("x-GGUF")
