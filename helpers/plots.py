@@ -82,3 +82,18 @@ def draw_accuracies(results: dict[str, tuple[float, int]]) -> Figure:
     axes.set(yticks=range(len(results)), yticklabels=results, xlim=(0, 1), xlabel="accuracy on rows that were not trained on, with 95 % interval")
     axes.invert_yaxis()
     return figure
+
+
+def draw_formats(rows: Sequence[dict]) -> Figure:
+    """Rows of formats.compare_formats as bars, a panel a measure; the values stand beside the bars."""
+    measures = {"disk_mb": "on disk, MB", "memory_mb": "in memory, MB", "tokens_per_s": "tokens a second", "perplexity": "perplexity"}
+    figure, panels = plt.subplots(1, len(measures), figsize=(11, 0.5 + 0.5 * len(rows)), sharey=True)
+    for panel, (key, title) in zip(panels, measures.items(), strict=True):
+        bars = panel.barh([row["format"] for row in rows], [row[key] for row in rows], color=DARK)
+        panel.bar_label(bars, fmt="%.0f", padding=3)
+        panel.set_title(title, fontsize=10)
+        panel.set_xlim(right=1.25 * max(row[key] for row in rows))
+        panel.xaxis.set_visible(False)
+        panel.spines[["top", "right", "bottom"]].set_visible(False)
+    panels[0].invert_yaxis()
+    return figure
