@@ -159,7 +159,7 @@ def ensure_adapter(name: str, lane: Lane) -> Path:
         split = {"seed": 0, "test_size": 0.2}
         train, _ = split_rows(load_rows("data/college_preferences/dataset.csv", template), **split)
         settings = pick_settings(lane.name).replace({"max_rows": 120})
-        train_lora(load_model(lane.folder), train, template, settings, folder, {"split": split}, progress=False)
+        train_lora(load_model(lane.folder, purpose="training"), train, template, settings, folder, {"split": split}, progress=False)
     return find_adapter(name)
 
 
@@ -185,7 +185,7 @@ def main(arguments: list[str]) -> None:
     settings = settings.replace({"seed": options.seed} | ({"epochs": options.epochs} if options.epochs else {}))
     settings = settings.replace({"checkpoint_steps": settings.checkpoint_steps or CHECKPOINT_STEPS})
     facts = {"data": str(options.data), "template": str(options.template), "split": {"seed": options.seed, "test_size": options.test_size}}
-    run = train_lora(load_model(options.model), train, template, settings, output, facts, resume=options.resume)
+    run = train_lora(load_model(options.model, purpose="training"), train, template, settings, output, facts, resume=options.resume)
     if run:
         print(
             f"{output}: {run['rows']} rows in {run['seconds']:.0f} s, loss {run['loss'][0]:.2f} -> {run['loss'][-1]:.2f}, {len(test)} rows held out"

@@ -179,7 +179,7 @@ gigabytes.map(lambda needed: f"{needed:.2f} GB, {'fits' if needed < total else '
 # for a folder here or for a repository at the hub, before you download it:
 
 # %%
-from helpers import sizes
+from helpers import folders, sizes
 
 size = sizes.measure_size(folder.name, context=2048, batch=4, length=240)
 with pd.option_context("display.max_colwidth", None):
@@ -271,13 +271,23 @@ checks.confirm(levels <= 16, "these weights were stored in 4 bits before", "fetc
 # it, it says so.
 
 # %% tags=["needs-hub"]
-repository = "TheBloke/Llama-2-7B-Chat-GPTQ"
+import ipywidgets as widgets
+
+repository, picked = "TheBloke/Llama-2-7B-Chat-GPTQ", widgets.Dropdown(options=["main"], description="branch")
 try:
     branches = pd.DataFrame([vars(branch) for branch in sizes.describe_branches(repository)])
 except KitError as error:
     print(error)
 else:
-    display(branches)
+    picked.options = list(branches["name"])
+    display(branches, picked)
+
+# %% [markdown]
+# Choose a branch in the list. The next cell prints the two commands that bring it, with the kit and with git:
+
+# %%
+print(f"python -m helpers.weights fetch {repository} --revision {picked.value}")
+print(folders.write_git_command(repository, picked.value))
 
 # %% [markdown]
 # The kit keeps a short catalogue. It holds the models of the tutorial, the originals, and two of today.
