@@ -75,6 +75,8 @@ def choose_files(repo: str, listed: list[RemoteFile], file: str | None = None, p
         raise KitError(f"{repo} holds no weights.", "Choose a repository with safetensors or GGUF files.")
     if weights[0].name.endswith(PICKLES) and not pickle:
         raise KitError(f"{repo} has its weights as pickles only, which can run any code.", "Choose another copy, or add --pickle if you trust it.")
+    if others := [each for each in weights if not each.name.startswith("consolidated")]:
+        weights = others  # the same weights once more, under the names of the model's authors
     texts = [each for each in listed if any(fnmatch(each.name, pattern) for pattern in TEXTS_NEEDED)]
     return texts + weights
 

@@ -1,23 +1,21 @@
 """What a model hub says and how its files arrive: branches, files with sizes and hashes, downloads that go on where they were cut.
 
-huggingface_hub does the talking; what it raises leaves this file as a KitError with the page to visit or the time to wait. A token is only
-ever read by huggingface_hub: no message holds it.
+huggingface_hub does the talking; what it raises leaves this file as a KitError (helpers.refusals).
 """
 
-import difflib
 import hashlib
 import io
 import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from helpers import KitError
+from helpers.refusals import explain_hub_errors, is_broken_connection
 
 PART = ".part"  # ends the name of a file that has not arrived whole
 
@@ -99,14 +97,10 @@ def read_from(url: str, start: int) -> Iterator[bytes]:
     headers = {**build_hf_headers(), "Accept-Encoding": "identity", "Range": f"bytes={start}-"}  # ranges count the file's bytes, not compressed ones
     with http_stream_backoff("GET", url, headers=headers, timeout=30, max_retries=2, retry_on_exceptions=(), retry_on_status_codes=429) as response:
         hf_raise_for_status(response)
-        if start and response.status_code != 206:
-            raise KitError(f"What lies between here and {url} ignores ranges.", "Delete the hidden .download folder in models/, then fetch again.")
-        yield from response.iter_raw()
-
-
-def is_broken_connection(error: Exception) -> bool:
-    """True for what the hub's HTTP client raises when a connection fails (its name differs from one release to the next)."""
-    return type(error).__module__.startswith("httpx")
+        skip = start if response.status_code == 200 else 0  # some proxies ignore ranges and send the whole file
+        for block in response.iter_raw():
+            yield block[skip:]
+            skip = max(skip - len(block), 0)
 
 
 def download_file(repo: str, commit: str, file: RemoteFile, folder: Path, bar: tqdm) -> Path:
@@ -158,55 +152,3 @@ def refuse_full_disk(repo: str, files: list[RemoteFile], folder: Path) -> None:
             f"{repo} needs {needed / 1e9:.2f} GB and 0.1 GB to spare; the disk of {folder.parent} has {free / 1e9:.2f} GB.",
             "Make room, or let OPEN_LLM_KIT_HOME name a folder on a larger disk.",
         )
-
-
-@contextmanager
-def explain_hub_errors(repo: str, revision: str = "main") -> Iterator[None]:
-    """Turns what huggingface_hub raises into a KitError with the page to visit or the time to wait."""
-    from huggingface_hub import constants, errors, get_token
-    from huggingface_hub.utils import logging
-
-    logging.set_verbosity_error()  # else each request that it repeats by itself is a line
-    page = f"{constants.ENDPOINT}/{repo}"
-    try:
-        yield
-    except errors.GatedRepoError:
-        remedy = f"Ask for access at {page} (for Llama 2 with Meta's form), and try again when it is granted."
-        if get_token() is None:
-            raise KitError(f"{repo} is gated, and there is no token.", f"Run `hf auth login`. {remedy}") from None
-        raise KitError(f"{repo} is gated, and the account of your token has no access.", remedy) from None
-    except errors.RepositoryNotFoundError:
-        raise KitError(f"The hub knows no {repo}, or it is private.", f"Check the spelling at {page}; a private one needs `hf auth login`.") from None
-    except errors.RevisionNotFoundError:
-        names = list_branches(repo)
-        near = difflib.get_close_matches(revision, names, 3, 0) or names[:3]
-        raise KitError(f"{repo} has no revision '{revision}'.", f"The nearest branches: {', '.join(near)}.") from None
-    except errors.HFValidationError as error:
-        raise KitError(f"'{repo}' is no repository name ({error}).", "Write it as OWNER/REPO.") from None
-    except errors.OfflineModeIsEnabled:
-        raise KitError(f"The hub was not asked for {repo}: HF_HUB_OFFLINE is set.", "Unset it, then try again.") from None
-    except errors.HfHubHTTPError as error:
-        raise explain_status(repo, page, error) from None
-    except (KeyError, json.JSONDecodeError):
-        raise KitError(f"What answered for {repo} is no model hub.", "Check HF_ENDPOINT and the proxy of your network.") from None
-    except Exception as error:
-        if not isinstance(error, OSError) and not is_broken_connection(error):
-            raise
-        problem = f"{constants.ENDPOINT} cannot be reached for {repo} ({type(error).__name__})."
-        raise KitError(problem, "Check the network, then try again: what has arrived is kept.") from None
-
-
-def explain_status(repo: str, page: str, error) -> KitError:
-    """The KitError for a refusal by HTTP status."""
-    status, tokens = error.response.status_code, "https://huggingface.co/settings/tokens"
-    if status == 401:
-        return KitError(f"The hub refuses your token for {repo}.", f"Make a new one at {tokens}, then run `hf auth login`.")
-    if status == 403:
-        return KitError(f"Your token may not read {repo}.", f"Let it read gated repositories ({tokens}), and ask for access at {page}.")
-    if status == 404:
-        return KitError(f"{repo} has no such file any more.", f"See {page}/tree/main.")
-    if status == 429:
-        seconds = error.response.headers.get("Retry-After", "")
-        wait = f"{seconds} seconds" if seconds.isdigit() else "some minutes"
-        return KitError(f"The hub has had too many requests from here ({repo}).", f"Wait {wait}, then try again; `hf auth login` raises the limit.")
-    return KitError(f"The hub is in trouble (HTTP {status}) for {repo}.", "Try again in some minutes; https://status.huggingface.co tells more.")

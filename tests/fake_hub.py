@@ -143,12 +143,12 @@ class HubHandler(BaseHTTPRequestHandler):
         self.send_content(name, self.hub.repos[repo][branch][name], kind, value)
 
     def send_content(self, name: str, content: bytes, kind: str | None, value: object) -> None:
-        """The content from the byte that the range asks for; "cut" ends after `value` bytes, "flip" changes the byte at `value`."""
-        start = int(re.match(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-")).group(1))
+        """The content from the byte that the range asks for; "whole" ignores it, "cut" ends after `value` bytes, "flip" changes that byte."""
+        start = 0 if kind == "whole" else int(re.match(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-")).group(1))
         body = content[start:]
         if kind == "flip":
             body = body[:value] + bytes([body[value] ^ 1]) + body[value + 1 :]
-        self.send_response(206 if "Range" in self.headers else 200)
+        self.send_response(206 if "Range" in self.headers and kind != "whole" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
         if start:

@@ -10,8 +10,9 @@ import pytest
 from fake_hub import TOKEN, start_fake_hub
 from fixtures_tiny import make_tiny_model
 
-from helpers import KitError, folders, hub, weights
+from helpers import KitError, folders, hub, refusals, weights
 
+pytestmark = pytest.mark.long  # each starts the command in a process of its own
 REPO, OLD = "TheBloke/Tiny-GPTQ", "acme/pickled"
 BRANCH = "gptq-4bit-32g-actorder_True"
 
@@ -104,6 +105,23 @@ def test_cut_in_mid_file_is_mended_in_the_same_run(fake, run, files):
     fake.faults = [(r"cdn.*model\.safetensors", "cut", 5000)]
     assert run("fetch", REPO, "--json")[0] == 0
     assert fake.sent["model.safetensors"] == len(files["model.safetensors"])
+
+
+def test_proxy_that_ignores_ranges_does_no_harm(fake, run, home, files):
+    fake.faults = [(r"cdn.*model\.safetensors", "cut", 5000), (r"cdn.*model\.safetensors", "whole", None)]
+    assert run("fetch", REPO, "--json")[0] == 0
+    assert (home / "models" / "TheBloke_Tiny-GPTQ" / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+
+def test_disk_that_fills_up_is_not_called_a_network():
+    with pytest.raises(KitError, match="acme/x cannot be written .No space left on device"), refusals.explain_hub_errors("acme/x"):
+        raise OSError(28, "No space left on device")
+
+
+def test_weights_under_two_names_come_once():
+    names = ("model.safetensors", "consolidated.safetensors", "config.json", "README.md")
+    chosen = folders.choose_files("acme/x", [hub.RemoteFile(name, 1, None, "") for name in names])
+    assert {file.name for file in chosen} == {"model.safetensors", "config.json"}
 
 
 FAULTS = {
