@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import PROJECT, KitError, webui
+from helpers import PROJECT, KitError, webui, weights
 from helpers.webui import Choices, build_command, find_folder
 
 LLAMA_7B = "TheBloke_Llama-2-7B-Chat-GPTQ"
@@ -42,11 +42,15 @@ def test_folders_moved_below_user_data():
     assert find_folder("today", "w", "training/datasets") == Path("w/user_data/training/datasets")
 
 
+def test_every_loader_of_the_kit_has_its_name_in_both_eras():
+    assert set(webui.LOADERS) == set(weights.LOADERS) and all(set(names) == set(webui.ERAS) for names in webui.LOADERS.values())
+
+
 def test_what_an_era_lacks_is_said():
     with pytest.raises(KitError, match="no raw API"):
         build_command("today", Choices("m", raw_port=5000))
     with pytest.raises(KitError, match="no loader of the kit"):
-        build_command("2023", Choices("m", loader="awq"))
+        build_command("2023", Choices("m", loader="exl3"))
     with pytest.raises(KitError, match="no era"):
         find_folder("2024", "w", "models")
 
