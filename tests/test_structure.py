@@ -1,0 +1,29 @@
+"""The house: a module imports only modules that stand above it in this list."""
+
+import ast
+
+import pytest
+
+from helpers import PROJECT
+
+ORDER = """
+    machine refusals hub embedded folders costs sizes quantizing weights loading templating dataset adapters settings packing prefix_trainer records
+    training engines clients evaluation server webui formats plots checks report tutorial
+""".split()
+MODULES = sorted(path for path in (PROJECT / "helpers").rglob("*.py") if path.name != "__init__.py")
+
+
+def list_imports(tree):
+    """Names of the kit's modules that a file imports, also inside functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "helpers":
+            yield from (alias.name for alias in node.names if alias.name in ORDER)
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("helpers."):
+            yield node.module.split(".")[1]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_module_imports_only_what_stands_above_it(path):
+    name = path.parent.name if path.parent.name == "server" else path.stem
+    above = ORDER[: ORDER.index(name) + (name == "server")]  # the server's own files import each other
+    assert [found for found in list_imports(ast.parse(path.read_text(encoding="utf-8"))) if found not in above] == []
