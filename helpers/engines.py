@@ -1,25 +1,16 @@
 """One interface over what generates text: a request in, pieces of text out.
 
-All torch work of an engine happens in one thread of its own: requests wait their turn, and the answers are those that each would have
-got alone (a pool of threads costs 40 % on a CPU, and adapters must not change in mid-answer).
+`transformers_engine` and `llama_engine` are its two forms. Nothing here needs torch, so that a server on llama.cpp starts without it.
 """
 
-import contextlib
-import queue
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
-
-import torch
-from jinja2 import TemplateError
-from peft import PeftModel
-from transformers import BatchEncoding, PreTrainedTokenizerBase, StoppingCriteria
-from transformers.generation.streamers import BaseStreamer
 
 from helpers import KitError
-from helpers.loading import LoadedModel, render_chat
+
+GREEDY_BELOW = 1e-4  # logits divided by a temperature under it overflow, and the likeliest token has all the probability anyway
 
 
 @dataclass
@@ -55,175 +46,44 @@ class EngineStopping(KitError):
     """A request that was still waiting when the engine was closed."""
 
 
-class StopWhen(StoppingCriteria):
-    """Ends a generation as soon as `ask` says so; asked after each token."""
+class Engine(ABC):
+    """What generates text. Subclasses set name, context (tokens of prompt and answer together) and adapters (names; the first is the default)."""
 
-    def __init__(self, ask: Callable[[], bool]):
-        self.ask = ask
+    name: str
+    context: int
+    adapters: list[str]
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs) -> torch.Tensor:
-        """The answer for every row of (rows, tokens)."""
-        return torch.full((input_ids.shape[0],), self.ask(), device=input_ids.device)
+    @abstractmethod
+    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
+        """The answer's pieces as they come (never half a character), then a Generation with the whole. Closing the iterator cancels."""
 
+    @abstractmethod
+    def check(self, request: GenerationRequest) -> object:
+        """The prompt in the engine's own form. KitError for an unknown adapter or a prompt that leaves no room for an answer."""
 
-class StopFilter:
-    """Passes text on up to the first stop string, holding back what may become one."""
-
-    def __init__(self, stop: list[str]):
-        self.stop, self.held, self.stopped = [text for text in stop if text], "", False
-
-    def push(self, piece: str) -> str:
-        """The text that is safe to pass on after this piece."""
-        if self.stopped:
-            return ""
-        self.held += piece
-        found = [place for text in self.stop if (place := self.held.find(text)) >= 0]
-        if found:
-            self.stopped, safe = True, min(found)
-        else:
-            safe = len(self.held) - max((n for text in self.stop for n in range(1, len(text)) if self.held.endswith(text[:n])), default=0)
-        passed, self.held = self.held[:safe], self.held[safe:]
-        return passed
-
-    def finish(self) -> str:
-        """What was held back and became no stop string."""
-        return "" if self.stopped else self.held
-
-
-class PieceStreamer(BaseStreamer):
-    """Turns tokens into text as soon as its characters are whole, and hands on what the stop filter lets pass.
-
-    transformers' own TextStreamer waits for the next space: then a stop string, or a client's leaving, would take effect only there.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: StopFilter, emit: Callable[[str], None]):
-        self.tokenizer, self.stop, self.emit = tokenizer, stop, emit
-        self.ids: list[int] = []
-        self.context = self.shown = 0  # ids[context:shown] are decoded again, since a token's text may depend on the one before it
-        self.prompt_passed = False
-
-    def put(self, value: torch.Tensor) -> None:
-        """Takes the prompt (1, tokens) first, which is skipped, then each new token (1,)."""
-        if self.prompt_passed:
-            self.ids += value.flatten().tolist()
-            if not (text := self._decode_new()).endswith("\ufffd"):  # else a character whose other bytes are still to come
-                self.context, self.shown = self.shown, len(self.ids)
-                self._pass_on(self.stop.push(text))
-        self.prompt_passed = True
-
-    def end(self) -> None:
-        """Passes on what was held back, without the half character that a length limit may leave."""
-        self._pass_on(self.stop.push(self._decode_new().rstrip("\ufffd")) + self.stop.finish())
-
-    def _decode_new(self) -> str:
-        decode = partial(self.tokenizer.decode, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return decode(self.ids[self.context :])[len(decode(self.ids[self.context : self.shown])) :]
-
-    def _pass_on(self, text: str) -> None:
-        if text:
-            self.emit(text)
-
-
-GREEDY_BELOW = 1e-4  # logits divided by a temperature under it overflow, and the likeliest token has all the probability anyway
-
-
-class TransformersEngine:
-    """A transformers model with its PEFT adapters."""
-
-    def __init__(self, loaded: LoadedModel):
-        self.loaded = loaded
-        self.name = loaded.name
-        self.context = loaded.model.config.max_position_embeddings  # tokens of prompt and answer together
-        self.adapters = list(loaded.model.peft_config) if isinstance(loaded.model, PeftModel) else []
-        self._closed = threading.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
-
-    def read_advice(self, name: str, neutral: float) -> float:
-        """The model's own advice for a sampling setting ("temperature", "top_p"), out of its generation_config; `neutral` when it gives none."""
-        return getattr(self.loaded.model.generation_config, name, None) or neutral
-
+    @abstractmethod
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has, special ones that the tokenizer adds included."""
-        return len(self.loaded.tokenizer(text)["input_ids"])
+
+    @abstractmethod
+    def read_advice(self, name: str, neutral: float) -> float:
+        """The model's own advice for a sampling setting ("temperature", "top_p"); `neutral` when it gives none."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends what runs at its next token; what waits is refused."""
 
     def generate(self, request: GenerationRequest) -> Generation:
         """The whole answer."""
         *pieces, generation = self.stream(request)
         return Generation("".join(pieces), generation.prompt_tokens, generation.completion_tokens, generation.finish_reason)
 
-    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
-        """The answer's pieces as they come (never half a character), then a Generation with the whole. Closing the iterator cancels."""
-        inputs = self.check(request)
-        pieces: queue.Queue = queue.Queue()
-        job = self._thread.submit(self._run, request, inputs, pieces.put)
-        job.add_done_callback(lambda _: pieces.put(None))
-        parts = []
-        try:
-            while (piece := pieces.get()) is not None:
-                parts.append(piece)
-                yield piece
-            new_tokens, reason = job.result()
-            yield Generation("".join(parts), inputs["input_ids"].shape[1], new_tokens, reason)
-        finally:
-            request.cancelled.set()
-
-    def close(self) -> None:
-        """Ends what runs at its next token; what waits is refused."""
-        self._closed.set()
-        self._thread.shutdown(wait=False)
-
-    def check(self, request: GenerationRequest) -> BatchEncoding:
-        """The request's ids and mask, (1, tokens). KitError for an unknown adapter or a prompt that leaves no room for an answer."""
+    def check_adapter(self, request: GenerationRequest) -> None:
+        """KitError when the request names an adapter that is not loaded."""
         if request.adapter and request.adapter not in self.adapters:
             raise KitError(f"No LoRA '{request.adapter}' is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}.")
-        tokenizer = self.loaded.tokenizer
-        if request.prompt is None:
-            try:
-                text = render_chat(tokenizer, request.messages, request.continue_last)
-            except TemplateError as error:  # Llama 2's, for one, takes user and assistant in turns only
-                raise KitError(f"The model's chat template refuses these messages ({error}).", "Change their roles or their order.") from None
-            inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False)
-        else:
-            inputs = tokenizer(request.prompt, return_tensors="pt")
-        if not 0 < inputs["input_ids"].shape[1] < self.context:
-            raise KitError(f"The prompt has {inputs['input_ids'].shape[1]} tokens; the model takes 1 to {self.context - 1}.", "Change its length.")
-        return inputs
 
-    def _run(self, request: GenerationRequest, inputs: BatchEncoding, emit: Callable[[str], None]) -> tuple[int, str]:
-        """In the inference thread: hands the pieces to `emit`; (number of new tokens, finish reason)."""
-        if self._closed.is_set():
-            raise EngineStopping("The engine is stopping.", "Ask again when it is up.")
-        if request.cancelled.is_set():
-            return 0, "length"
-        model, length, stop = self.loaded.model, inputs["input_ids"].shape[1], StopFilter(request.stop)
-        sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-        if request.temperature >= GREEDY_BELOW:
-            torch.manual_seed(request.seed) if request.seed is not None else torch.seed()
-            sampling = {"do_sample": True, "temperature": request.temperature, "top_p": request.top_p, "top_k": request.top_k}
-            sampling["typical_p"] = request.typical_p
-        with self._use_adapter(request.adapter), torch.inference_mode():
-            output = model.generate(
-                **inputs.to(model.device),
-                max_new_tokens=max(1, min(request.max_new_tokens, self.context - length)),
-                repetition_penalty=request.repetition_penalty,
-                streamer=PieceStreamer(self.loaded.tokenizer, stop, emit),
-                stopping_criteria=[StopWhen(lambda: stop.stopped or request.cancelled.is_set() or self._closed.is_set())],
-                **sampling,
-            )
-        new = output[0, length:].tolist()
-        ended = stop.stopped or new[-1] in as_list(model.generation_config.eos_token_id)
-        return len(new), "stop" if ended else "length"
-
-    def _use_adapter(self, name: str | None) -> contextlib.AbstractContextManager:
-        """The adapter active inside the block, or none of them."""
-        if not self.adapters:
-            return contextlib.nullcontext()
-        if name is None:
-            return self.loaded.model.disable_adapter()
-        self.loaded.model.set_adapter(name)
-        return contextlib.nullcontext()
-
-
-def as_list(value: int | list[int] | None) -> list[int]:
-    """An end-of-text id, or several, as a list."""
-    return value if isinstance(value, list) else [] if value is None else [value]
+    def check_length(self, tokens: int) -> None:
+        """KitError for an empty prompt, and for one that leaves no room for an answer."""
+        if not 0 < tokens < self.context:
+            raise KitError(f"The prompt has {tokens} tokens; the model takes 1 to {self.context - 1}.", "Change its length.")

@@ -7,7 +7,8 @@ from fixtures_tiny import make_byte_tokenizer, make_tiny_adapter
 
 from helpers import KitError
 from helpers.adapters import attach_adapter
-from helpers.engines import GenerationRequest, PieceStreamer, StopFilter, TransformersEngine
+from helpers.engines import GenerationRequest
+from helpers.transformers_engine import PieceStreamer, StopFilter, TransformersEngine
 
 
 @pytest.fixture

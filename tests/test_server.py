@@ -14,9 +14,9 @@ from fastapi.testclient import TestClient
 from fixtures_tiny import make_tiny_adapter, make_tiny_model
 
 from helpers import KitError, clients, run_command
-from helpers.engines import TransformersEngine
 from helpers.server.__main__ import main, open_port
 from helpers.server.openai_api import ChatCompletionBody, make_openai_app
+from helpers.transformers_engine import TransformersEngine
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from helpers import CommandParser, KitError, run_command
 from helpers.weights import LOADERS, find_model
 
 if TYPE_CHECKING:
-    from helpers.engines import TransformersEngine
+    from helpers.engines import Engine
 
 GRACE_S = 3  # seconds that a running answer gets when the server ends; who presses Ctrl-C waits no longer
 
@@ -66,12 +66,14 @@ def open_port(host: str, port: int, flag: str) -> socket.socket:
     return listener
 
 
-def load_engine(options: argparse.Namespace) -> "TransformersEngine":
+def load_engine(options: argparse.Namespace) -> "Engine":
     """The model with its adapters; every name is checked before anything is loaded."""
-    find_model(options.model, options.model_dir)
+    folder = find_model(options.model, options.model_dir)
+    if options.loader == "llama.cpp" or (not options.loader and any(folder.glob("*.gguf"))):
+        return load_llama_engine(folder, options.lora)
     from helpers.adapters import attach_adapter, find_adapter
-    from helpers.engines import TransformersEngine
     from helpers.loading import load_model
+    from helpers.transformers_engine import TransformersEngine
 
     for name in options.lora:
         find_adapter(name, options.lora_dir)
@@ -79,6 +81,17 @@ def load_engine(options: argparse.Namespace) -> "TransformersEngine":
     for name in options.lora:
         attach_adapter(loaded, name, options.lora_dir)
     return TransformersEngine(loaded)
+
+
+def load_llama_engine(folder: Path, loras: list[str]) -> "Engine":
+    """llama.cpp with the folder's GGUF file; KitError for what it cannot take."""
+    from helpers.llama_engine import LlamaEngine
+
+    if loras:
+        raise KitError(f"{loras[0]} is a LoRA of PEFT's, which llama.cpp does not read.", "Serve the safetensors folder of the model with it.")
+    if not any(folder.glob("*.gguf")):
+        raise KitError(f"{folder.name} has no GGUF file for llama.cpp.", "Leave --loader away, or name a folder with one.")
+    return LlamaEngine(folder)
 
 
 class QuietServer(uvicorn.Server):
@@ -90,7 +103,7 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-async def serve(apps: list[tuple[FastAPI, socket.socket]], engine: "TransformersEngine") -> None:
+async def serve(apps: list[tuple[FastAPI, socket.socket]], engine: "Engine") -> None:
     """Serves every application on its socket until SIGINT or SIGTERM.
 
     Running answers get GRACE_S to end, then they are sent as far as they have come; a second signal sends them at once.

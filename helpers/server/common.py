@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from helpers import KitError
-from helpers.engines import EngineStopping, Generation, GenerationRequest, TransformersEngine
+from helpers.engines import Engine, EngineStopping, Generation, GenerationRequest
 
 
 def refuse_half_characters(text: str) -> str:
@@ -99,7 +99,7 @@ def make_app(title: str, api_key: str | None) -> FastAPI:
     return app
 
 
-async def generate(engine: TransformersEngine, request: GenerationRequest, http: Request) -> Generation:
+async def generate(engine: Engine, request: GenerationRequest, http: Request) -> Generation:
     """The whole answer; a client that leaves, and a server that ends, cancels it within a quarter of a second."""
     running = asyncio.create_task(asyncio.to_thread(engine.generate, request))
     try:
@@ -111,7 +111,7 @@ async def generate(engine: TransformersEngine, request: GenerationRequest, http:
         request.cancelled.set()
 
 
-async def stream(engine: TransformersEngine, request: GenerationRequest) -> AsyncIterator[str | Generation]:
+async def stream(engine: Engine, request: GenerationRequest) -> AsyncIterator[str | Generation]:
     """The answer's pieces, then the Generation; a client that leaves cancels it, also one that still waits for its turn."""
     pieces = engine.stream(request)
     try:

@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from helpers import KitError
-from helpers.engines import Generation, GenerationRequest, TransformersEngine
+from helpers.engines import Engine, Generation, GenerationRequest
 from helpers.server.common import SEED_LIMIT, ApiError, Text, describe_error, generate, make_app, stream
 
 # What cannot be done here, with the value that changes nothing; any other value is refused, never dropped in silence.
@@ -68,7 +68,7 @@ class ChatCompletionBody(BaseModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
 
-    def build_request(self, engine: TransformersEngine, adapter: str | None) -> GenerationRequest:
+    def build_request(self, engine: Engine, adapter: str | None) -> GenerationRequest:
         """The engine's request; without max_tokens the answer may fill the context."""
         for name, value in (self.model_extra or {}).items():
             if name in NEUTRAL and value not in (NEUTRAL[name], None) and value != [] and value != {"type": "text"}:
@@ -131,7 +131,7 @@ def describe_model(name: str, created: int) -> dict:
     return {"id": name, "object": "model", "created": created, "owned_by": "open-llm-kit"}
 
 
-def make_openai_app(engine: TransformersEngine, api_key: str | None = None, strict_model: bool = False) -> FastAPI:
+def make_openai_app(engine: Engine, api_key: str | None = None, strict_model: bool = False) -> FastAPI:
     """The application. `model` picks an adapter or the base by name; any other name gets the default, or a 404 with strict_model."""
     app = make_app("Open LLM Kit: OpenAI-style API", api_key)
     started = int(time.time())

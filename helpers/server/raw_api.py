@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from helpers.engines import GenerationRequest, TransformersEngine
+from helpers.engines import Engine, GenerationRequest
 from helpers.server.common import SEED_LIMIT, ApiError, Text, generate, make_app
 
 # Fields that this engine does not honour, with the value that changes nothing; another value is reported in the reply's `ignored`.
@@ -106,7 +106,7 @@ def build_messages(body: ChatBody) -> tuple[list[dict[str, str]], list[tuple[str
     return [*messages, {"role": "user", "content": user.strip()}], internal, visible
 
 
-def make_raw_app(engine: TransformersEngine, api_key: str | None = None) -> FastAPI:
+def make_raw_app(engine: Engine, api_key: str | None = None) -> FastAPI:
     """The application; the first attached adapter answers when there is one, as after the WebUI's --lora."""
     app = make_app("Open LLM Kit: raw API", api_key)
     adapter = engine.adapters[0] if engine.adapters else None

@@ -1,0 +1,109 @@
+"""The engine on llama.cpp: a GGUF file as it is, with llama.cpp's own server inside this process (xllamacpp), which batches what comes together.
+
+It listens on this computer only, on a port of the system's choice, and answers to a key that is drawn at the start.
+"""
+
+import importlib.util
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import requests
+
+from helpers import KitError
+from helpers.engines import GREEDY_BELOW, Engine, EngineStopping, Generation, GenerationRequest
+
+CONTEXT = 8192  # tokens, all conversations of a moment together; 23 kB each for the embedded model
+PARALLEL = 4  # answers that are computed together; more wait
+SEEDS = 2**32  # llama.cpp's have 32 bits
+
+
+class LlamaEngine(Engine):
+    """A GGUF file in llama.cpp."""
+
+    def __init__(self, folder: Path):
+        if not importlib.util.find_spec("xllamacpp"):
+            raise KitError("GGUF files need xllamacpp.", "Install it: pip install -c constraints.txt -e '.[llamacpp]'")
+        import xllamacpp
+
+        settings = xllamacpp.CommonParams()
+        settings.model.path = str(next(folder.glob("*.gguf")))
+        settings.n_ctx, settings.n_parallel, settings.kv_unified = CONTEXT, PARALLEL, True
+        settings.cpuparams.n_threads = os.cpu_count()
+        settings.api_keys = [secrets.token_hex()]
+        self._server = xllamacpp.Server(settings)
+        self._headers = {"Authorization": f"Bearer {settings.api_keys[0]}"}
+        defaults = self._ask("GET", "/props").json()["default_generation_settings"]
+        self._advice, self.context = defaults["params"], defaults["n_ctx"]
+        self.name, self.adapters, self._closed = folder.name, [], False
+
+    def _ask(self, method: str, path: str, body: dict | None = None, stream: bool = False) -> requests.Response:
+        """llama.cpp's reply; its refusals as KitError."""
+        reply = requests.request(method, self._server.listening_address + path, json=body, stream=stream, headers=self._headers)
+        if reply.status_code >= 400:
+            raise KitError(f"llama.cpp refuses this: {reply.json()['error']['message']}.", "Change the request.")
+        return reply
+
+    def read_advice(self, name: str, neutral: float) -> float:
+        """llama.cpp's default for the setting, since a GGUF file seldom has one."""
+        return self._advice.get(name) or neutral
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has, special ones that the tokenizer adds included."""
+        return len(self._tokenize(text, add_special=True))
+
+    def _tokenize(self, text: str, add_special: bool) -> list[int]:
+        return self._ask("POST", "/tokenize", {"content": text, "add_special": add_special, "parse_special": True}).json()["tokens"]
+
+    def check(self, request: GenerationRequest) -> list[int]:
+        """The prompt's token ids. KitError for an adapter, a template that refuses the messages, a prompt that leaves no room."""
+        self.check_adapter(request)
+        if request.prompt is None:
+            ids = self._tokenize(self._ask("POST", "/apply-template", {"messages": request.messages}).json()["prompt"], add_special=False)
+        else:
+            ids = self._tokenize(request.prompt, add_special=True)
+        self.check_length(len(ids))
+        return ids
+
+    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
+        """The answer's pieces as they come, then the Generation. Closing the iterator cancels: llama.cpp stops when its client leaves."""
+        ids = self.check(request)
+        if self._closed:
+            raise EngineStopping("The engine is stopping.", "Ask again when it is up.")
+        parts, count, reason = [], 0, "length"
+        with self._ask("POST", "/completion", self._build_body(request, ids), stream=True) as reply:
+            for event in read_events(reply):
+                if event["content"]:
+                    parts.append(event["content"])
+                    yield event["content"]
+                count = event["tokens_predicted"]
+                if event["stop"]:
+                    reason = "length" if event["stop_type"] == "limit" else "stop"
+                elif request.cancelled.is_set() or self._closed:
+                    break
+        yield Generation("".join(parts), len(ids), count, reason)
+
+    def _build_body(self, request: GenerationRequest, ids: list[int]) -> dict:
+        """llama.cpp's request: every sampler that the kit has no setting for is off."""
+        body = {"prompt": ids, "stream": True, "cache_prompt": True, "stop": [text for text in request.stop if text], "min_p": 0}
+        body["n_predict"] = max(1, min(request.max_new_tokens, self.context - len(ids)))
+        body |= {"repeat_penalty": request.repetition_penalty, "repeat_last_n": self.context}
+        body |= {} if request.seed is None else {"seed": request.seed % SEEDS}
+        temperature = request.temperature if request.temperature >= GREEDY_BELOW else 0
+        return body | {"temperature": temperature, "top_p": request.top_p, "top_k": request.top_k, "typical_p": request.typical_p}
+
+    def close(self) -> None:
+        """Ends what runs at its next token; what waits is refused."""
+        self._closed = True
+
+
+def read_events(reply: requests.Response) -> Iterator[dict]:
+    """The JSON of server-sent events; a KitError for an error that comes in mid-stream."""
+    for line in reply.iter_lines(chunk_size=None):
+        if line.startswith(b"data: {"):
+            event = json.loads(line[6:])
+            if "content" not in event:
+                raise KitError(f"llama.cpp failed: {event.get('error', event)}.", "Ask again.")
+            yield event

@@ -1,0 +1,121 @@
+"""llama.cpp on the real GGUF file, by itself and behind both APIs."""
+
+import importlib.util
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import openai
+import pytest
+
+from helpers import KitError, clients, run_command, weights
+from helpers.engines import EngineStopping, GenerationRequest
+from helpers.llama_engine import LlamaEngine
+from helpers.server.__main__ import main
+
+pytestmark = [
+    pytest.mark.real,
+    pytest.mark.skipif(not importlib.util.find_spec("xllamacpp"), reason="xllamacpp is not installed: pip install -e '.[llamacpp]'"),
+]
+SKY = [{"role": "user", "content": "What color is the sky? One short sentence."}]
+
+
+@pytest.fixture(scope="module")
+def folder(real_model_name):
+    return weights.find_model(f"{real_model_name}-GGUF")
+
+
+@pytest.fixture(scope="module")
+def engine(folder):
+    engine = LlamaEngine(folder)
+    yield engine
+    engine.close()
+
+
+def test_answer_comes_in_pieces_and_whole(engine):
+    *pieces, whole = engine.stream(GenerationRequest(SKY, max_new_tokens=40))
+    assert len(pieces) > 3 and "".join(pieces) == whole.text and "sky" in whole.text.lower()
+    assert whole.finish_reason == "stop" and 0 < whole.completion_tokens < 40 and engine.generate(GenerationRequest(SKY, max_new_tokens=40)) == whole
+
+
+def test_length_and_stop_strings_end_the_answer(engine):
+    assert engine.generate(GenerationRequest(SKY, max_new_tokens=3)).finish_reason == "length"
+    stopped = engine.generate(GenerationRequest(SKY, max_new_tokens=40, stop=["sky"]))
+    assert stopped.finish_reason == "stop" and "sky" not in stopped.text and stopped.text
+
+
+def test_last_message_is_continued(engine):
+    messages = [*SKY, {"role": "assistant", "content": "Grass is green, and the sky is"}]
+    longer = engine.generate(GenerationRequest(messages, continue_last=True, max_new_tokens=3))
+    assert longer.text.startswith(" blue")
+
+
+def test_seed_repeats_a_draw_and_another_gives_another(engine):
+    drawn = [engine.generate(GenerationRequest(prompt="Once", temperature=1.5, seed=seed, max_new_tokens=20)).text for seed in (1, 1, -2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_what_comes_together_is_answered_and_takes_less_than_in_turn(engine):
+    requests = [GenerationRequest(prompt=f"{word} is", max_new_tokens=48) for word in ("Bread", "Rain", "Chess", "Iron")]
+    begun = time.perf_counter()
+    alone = [engine.generate(request) for request in requests]
+    in_turn, begun = time.perf_counter() - begun, time.perf_counter()
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(engine.generate, requests))
+    assert time.perf_counter() - begun < in_turn
+    assert [answer.completion_tokens for answer in together] == [answer.completion_tokens for answer in alone] and all(a.text for a in together)
+
+
+def test_closed_iterator_stops_the_work(engine):
+    pieces = engine.stream(GenerationRequest(prompt="Count:", max_new_tokens=4000))
+    next(pieces)
+    pieces.close()
+    time.sleep(1)
+    begun = time.monotonic()
+    engine.generate(GenerationRequest(prompt="Hi", max_new_tokens=1))
+    assert time.monotonic() - begun < 1
+
+
+def test_cancelled_request_ends_with_what_it_has(engine):
+    request = GenerationRequest(prompt="Count:", max_new_tokens=4000)
+    threading.Timer(0.5, request.cancelled.set).start()
+    answer = engine.generate(request)
+    assert answer.finish_reason == "length" and 0 < answer.completion_tokens < 4000
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (GenerationRequest(prompt="word " * 9000), "The prompt has 9001 tokens; the model takes 1 to 8191|The prompt has 9000 tokens"),
+        (GenerationRequest(prompt=""), "The prompt has 0 tokens"),
+        (GenerationRequest(prompt="Hi", adapter="x"), "No LoRA 'x' is loaded"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(engine, request_, message):
+    with pytest.raises(KitError, match=message):
+        engine.generate(request_)
+
+
+def test_engine_that_was_closed_refuses(folder):
+    closed = LlamaEngine(folder)
+    closed.close()
+    with pytest.raises(EngineStopping):
+        closed.generate(GenerationRequest(prompt="Hi"))
+
+
+def test_both_apis_answer_from_a_gguf_within_seconds(folder):
+    begun = time.monotonic()
+    with clients.start_server(folder.name) as server:
+        client = clients.make_openai_client(server.openai_url)
+        reply = client.chat.completions.create(model="x", messages=SKY, max_tokens=30, temperature=0)
+        seconds = time.monotonic() - begun
+        assert "sky" in reply.choices[0].message.content.lower() and reply.usage.completion_tokens > 3
+        assert "sky" in clients.last_reply(clients.chat_raw(SKY[0]["content"], url=server.raw_url, max_new_tokens=30, do_sample=False)).lower()
+        with pytest.raises(openai.BadRequestError, match="tokens"):
+            client.chat.completions.create(model="x", messages=[{"role": "user", "content": "word " * 9000}])
+    assert seconds < 4
+
+
+def test_lora_of_pefts_is_refused_with_the_way_out(folder, capsys):
+    assert run_command(main, ["--model", folder.name, "--lora", "x", "--api", "--api-blocking-port", "0"]) == 2
+    assert "which llama.cpp does not read" in capsys.readouterr().err
