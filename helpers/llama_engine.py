@@ -33,7 +33,10 @@ class LlamaEngine(Engine):
         settings.n_ctx, settings.n_parallel, settings.kv_unified = CONTEXT, PARALLEL, True
         settings.cpuparams.n_threads = os.cpu_count()
         settings.api_keys = [secrets.token_hex()]
-        self._server = xllamacpp.Server(settings)
+        try:
+            self._server = xllamacpp.Server(settings)
+        except RuntimeError:  # it says no more than that
+            raise KitError(f"llama.cpp cannot load {settings.model.path}: damaged, or too large.", "Fetch it again, or free memory.") from None
         self._headers = {"Authorization": f"Bearer {settings.api_keys[0]}"}
         defaults = self._ask("GET", "/props").json()["default_generation_settings"]
         self._advice, self.context = defaults["params"], defaults["n_ctx"]

@@ -119,3 +119,10 @@ def test_both_apis_answer_from_a_gguf_within_seconds(folder):
 def test_lora_of_pefts_is_refused_with_the_way_out(folder, capsys):
     assert run_command(main, ["--model", folder.name, "--lora", "x", "--api", "--api-blocking-port", "0"]) == 2
     assert "which llama.cpp does not read" in capsys.readouterr().err
+
+
+def test_damaged_file_is_one_line(home, capfd):
+    (home / "models" / "bad").mkdir(parents=True)
+    (home / "models" / "bad" / "a.gguf").write_bytes(b"GGUF, and then nothing")
+    assert run_command(main, ["--model", "bad", "--api", "--api-blocking-port", "0"]) == 2
+    assert "cannot load" in capfd.readouterr().err.splitlines()[-1]
