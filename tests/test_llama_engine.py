@@ -125,4 +125,5 @@ def test_damaged_file_is_one_line(home, capfd):
     (home / "models" / "bad").mkdir(parents=True)
     (home / "models" / "bad" / "a.gguf").write_bytes(b"GGUF, and then nothing")
     assert run_command(main, ["--model", "bad", "--api", "--api-blocking-port", "0"]) == 2
-    assert "cannot load" in capfd.readouterr().err.splitlines()[-1]
+    error = capfd.readouterr().err
+    assert "cannot load" in error and len(error.splitlines()) == 1
