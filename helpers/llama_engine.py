@@ -32,7 +32,7 @@ class LlamaEngine(Engine):
         settings.model.path = str(next(folder.glob("*.gguf")))
         settings.n_ctx, settings.n_parallel, settings.kv_unified = CONTEXT, PARALLEL, True
         settings.cpuparams.n_threads = os.cpu_count()
-        settings.api_keys, settings.verbosity = [secrets.token_hex()], 1  # 3, its default, is a page of log
+        settings.api_keys, settings.verbosity = [secrets.token_hex()], 0  # 3, its default, is a page of log
         try:
             self._server = xllamacpp.Server(settings)
         except RuntimeError:  # it says no more than that
