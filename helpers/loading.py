@@ -1,53 +1,30 @@
-"""Which loader a folder needs, and the loaded model and tokenizer; and chat with the model's own template.
+"""The loaded model and tokenizer, and chat with the model's own template. Which loader a folder needs is said in helpers.loaders."""
 
-| in the folder | loader here | the WebUI, October 2023 | the WebUI, version 4.7 |
-|---|---|---|---|
-| *.gguf | llama.cpp | llama.cpp | llama.cpp |
-| quantize_config.json | gptq | ExLlama_HF | Transformers |
-| quant_method gptq in config.json only | gptq | Transformers | Transformers |
-| quant_config.json, or quant_method awq | awq | AutoAWQ, by that file or -awq in the name | Transformers |
-| quant_method bitsandbytes | bitsandbytes | Transformers | Transformers |
-| quant_method exl2 or exl3, or so named | refused | ExLlamav2_HF for exl2 in the name | ExLlamav3 for exl3 |
-| safetensors | transformers | Transformers | Transformers |
-| pickles only (*.bin, *.pt) | refused | Transformers | Transformers |
-
-gptq, awq and bitsandbytes are transformers with another package below it: gptqmodel with optimum, gptqmodel, bitsandbytes.
-"""
-
-import json
-import re
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from gguf import GGUFReader
+from tokenizers import pre_tokenizers
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     BatchEncoding,
-    BitsAndBytesConfig,
-    GPTQConfig,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
-from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from helpers import KitError
+from helpers.loaders import describe_folder, detect_loader, explain_missing_package, pick_quantization
 from helpers.machine import Choice, free_memory, measure_memory, measure_used, pick_device, pick_dtype
 from helpers.quantizing import import_gptqmodel
 from helpers.weights import find_model
 
 # A bar of transformers' would stay in a notebook's file as a widget, and GitHub shows no notebook with broken widgets.
 transformers_logging.disable_progress_bar()
-
-QUANTIZED = {"gptq": "quantize_config.json", "awq": "quant_config.json", "bitsandbytes": None}  # loader: a file that gives the format away
-PACKAGES = {"gptq": "pip install gptqmodel optimum", "awq": "pip install gptqmodel", "bitsandbytes": "pip install bitsandbytes"}
 
 
 @dataclass
@@ -65,28 +42,13 @@ class LoadedModel:
     bytes: int = 0  # of the weights in memory, as transformers counts them
 
 
-def detect_loader(folder: Path) -> Choice:
-    """The loader for a complete model folder, with the reason; KitError, with what to take instead, for a format that this kit does not read."""
-    if any(folder.glob("*.gguf")):
-        return Choice("llama.cpp", "there is a .gguf file")
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    method = (config.get("quantization_config") or {}).get("quant_method")
-    for name, file in QUANTIZED.items():
-        if method == name or (file and (folder / file).is_file()):
-            return Choice(name, f"its config.json says quant_method {name}" if method else f"there is a {file}")
-    if method in ("exl2", "exl3") or (not method and re.search(r"exl[23]", folder.name)):
-        remedy = "Run it with ExLlama (TabbyAPI; today's WebUI for exl3), or take a GPTQ or GGUF version."
-        raise KitError(f"{folder.name} is in ExLlama's own format ({method or 'by its name'}), which transformers does not read.", remedy)
-    if method:
-        raise KitError(f"{folder.name} is quantised with {method}, which this kit does not load.", "Take a GPTQ or an unquantised version.")
-    if not any(folder.glob("*.safetensors")):
-        raise KitError(f"{folder.name} has its weights as pickles only, which can run any code.", "Take a copy with safetensors.")
-    return Choice("transformers", "safetensors with no quantisation: full precision")
-
-
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The folder's tokenizer, padding on the left as generation needs it; a missing pad token becomes EOS."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+    gguf = next(folder.glob("*.gguf"), None)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", **({"gguf_file": gguf.name} if gguf else {}))
+    if gguf and str(GGUFReader(gguf).fields["tokenizer.ggml.pre"].contents()) == "smollm":  # its splitting of digits is lost in the conversion
+        core = tokenizer.backend_tokenizer
+        core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), core.pre_tokenizer])
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -106,12 +68,12 @@ def load_model(
     start, folder = time.monotonic(), find_model(name, base)
     choice = Choice(loader, "asked for") if loader else detect_loader(folder)
     if choice.value == "llama.cpp":
-        raise KitError(f"{folder.name} is a GGUF file, which llama.cpp runs.", "Load the safetensors folder of the model instead.")
+        raise KitError(f"{folder.name} is a GGUF file, which llama.cpp runs.", "Serve it (helpers.server), or de-quantise it: loader='transformers'.")
     device = pick_device()
     if device_map is None:
         refuse_too_large(folder, device.value)
     number = Choice(getattr(torch, dtype) if isinstance(dtype, str) else dtype, "asked for") if dtype else pick_dtype(device.value)
-    settings = {"device_map": device_map or device.value, "max_memory": max_memory, "dtype": number.value, "config": read_config(folder)}
+    settings = {"device_map": device_map or device.value, "max_memory": max_memory, "dtype": number.value, **describe_folder(folder)}
     if quantization := pick_quantization(choice.value, number.value, purpose, bits):  # given as None it would hide the folder's own
         settings["quantization_config"] = quantization
     with explain_missing_package(folder.name, "bitsandbytes" if bits else choice.value):
@@ -125,37 +87,6 @@ def load_model(
     loaded = LoadedModel(folder.name, folder, choice, model.eval(), load_tokenizer(folder), device, number)
     loaded.seconds, loaded.bytes = round(time.monotonic() - start, 2), model.get_memory_footprint()
     return loaded
-
-
-def read_config(folder: Path) -> PretrainedConfig:
-    """The folder's config; what only a quantize_config.json says, as in older GPTQ folders, is put where transformers looks for it."""
-    config, beside = AutoConfig.from_pretrained(folder), folder / "quantize_config.json"
-    if beside.is_file() and not getattr(config, "quantization_config", None):
-        config.quantization_config = {**json.loads(beside.read_text(encoding="utf-8")), "quant_method": "gptq"}
-    return config
-
-
-@contextmanager
-def explain_missing_package(name: str, loader: str) -> Iterator[None]:
-    """Turns an ImportError inside the block into a KitError with the line that installs what is missing."""
-    try:
-        yield
-    except ImportError as error:
-        remedy = f"Install it: {PACKAGES.get(loader, 'pip install -c constraints.txt -e .')}"
-        raise KitError(f"{name} needs a package that is not installed: {' '.join(str(error).split())[:200]}", remedy) from None
-
-
-def pick_quantization(loader: str, dtype: torch.dtype, purpose: str, bits: int | None) -> QuantizationConfigMixin | None:
-    """transformers' quantization settings for a folder; None where those in the folder are enough."""
-    if bits and loader != "transformers":
-        raise KitError(f"The weights are quantised already ({loader}).", "Leave bits away.")
-    if bits not in (None, 4, 8):
-        raise KitError(f"bitsandbytes quantises to 8 or 4 bits, not {bits}.", "Say bits=8 or bits=4.")
-    if bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    if bits == 4:
-        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    return GPTQConfig(bits=4, backend="gptq_torch") if loader == "gptq" and purpose == "training" else None
 
 
 def refuse_too_large(folder: Path, device: str) -> None:

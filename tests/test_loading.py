@@ -8,7 +8,7 @@ import pytest
 import torch
 from fixtures_tiny import make_tiny_model
 
-from helpers import KitError, loading, machine
+from helpers import KitError, loaders, loading, machine
 
 
 def make_folder(home, name="tiny", quantization=None, **files):
@@ -86,7 +86,7 @@ def test_bits_that_cannot_be_had_are_refused(home, settings, message):
 
 def test_missing_package_is_named_with_the_line_that_installs_it():
     with pytest.raises(KitError, match="tiny needs a package .* no module x Install it: pip install bitsandbytes"):
-        with loading.explain_missing_package("tiny", "bitsandbytes"):
+        with loaders.explain_missing_package("tiny", "bitsandbytes"):
             raise ImportError("no module x")
 
 
@@ -101,3 +101,14 @@ def test_free_gives_the_memory_back(real_model_name):
     loaded = loading.load_model(real_model_name, dtype="float32")
     loading.chat(loaded, [{"role": "user", "content": "Hi"}], max_new_tokens=2)
     assert loading.free(loaded) > 0.8 * loaded.bytes  # the first pass leaves torch some buffers
+
+
+@pytest.mark.real
+def test_gguf_is_dequantised_into_what_the_safetensors_folder_holds(real_model_name):
+    gguf, folder = loading.load_model(f"{real_model_name}-GGUF", "transformers", "bfloat16"), loading.load_model(real_model_name, dtype="bfloat16")
+    for text in ("Room 2023, 10%", "naïve café — 東京 🙂", "<|im_start|>user\nHi<|im_end|>"):
+        ids = gguf.tokenizer(text, return_tensors="pt")["input_ids"]
+        assert torch.equal(ids, folder.tokenizer(text, return_tensors="pt")["input_ids"])
+        assert torch.equal(gguf.model(ids).logits, folder.model(ids).logits)
+    with pytest.raises(KitError, match="de-quantise it: loader='transformers'"):
+        loading.load_model(f"{real_model_name}-GGUF")

@@ -1,0 +1,86 @@
+"""Which loader a folder needs, with the reason, and what transformers must be told about it.
+
+| in the folder | loader here | the WebUI, October 2023 | the WebUI, version 4.7 |
+|---|---|---|---|
+| *.gguf | llama.cpp | llama.cpp | llama.cpp |
+| quantize_config.json | gptq | ExLlama_HF | Transformers |
+| quant_method gptq in config.json only | gptq | Transformers | Transformers |
+| quant_config.json, or quant_method awq | awq | AutoAWQ, by that file or -awq in the name | Transformers |
+| quant_method bitsandbytes | bitsandbytes | Transformers | Transformers |
+| quant_method exl2 or exl3, or so named | refused | ExLlamav2_HF for exl2 in the name | ExLlamav3 for exl3 |
+| safetensors | transformers | Transformers | Transformers |
+| pickles only (*.bin, *.pt) | refused | Transformers | Transformers |
+
+gptq, awq and bitsandbytes are transformers with another package below it: gptqmodel with optimum, gptqmodel, bitsandbytes.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, BitsAndBytesConfig, GgufConfig, GPTQConfig
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from helpers import KitError
+from helpers.machine import Choice
+
+QUANTIZED = {"gptq": "quantize_config.json", "awq": "quant_config.json", "bitsandbytes": None}  # loader: a file that gives the format away
+PACKAGES = {"gptq": "pip install gptqmodel optimum", "awq": "pip install gptqmodel", "bitsandbytes": "pip install bitsandbytes"}
+
+
+def detect_loader(folder: Path) -> Choice:
+    """The loader for a complete model folder, with the reason; KitError, with what to take instead, for a format that this kit does not read."""
+    if any(folder.glob("*.gguf")):
+        return Choice("llama.cpp", "there is a .gguf file")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    method = (config.get("quantization_config") or {}).get("quant_method")
+    for name, file in QUANTIZED.items():
+        if method == name or (file and (folder / file).is_file()):
+            return Choice(name, f"its config.json says quant_method {name}" if method else f"there is a {file}")
+    if method in ("exl2", "exl3") or (not method and re.search(r"exl[23]", folder.name)):
+        remedy = "Run it with ExLlama (TabbyAPI; today's WebUI for exl3), or take a GPTQ or GGUF version."
+        raise KitError(f"{folder.name} is in ExLlama's own format ({method or 'by its name'}), which transformers does not read.", remedy)
+    if method:
+        raise KitError(f"{folder.name} is quantised with {method}, which this kit does not load.", "Take a GPTQ or an unquantised version.")
+    if not any(folder.glob("*.safetensors")):
+        raise KitError(f"{folder.name} has its weights as pickles only, which can run any code.", "Take a copy with safetensors.")
+    return Choice("transformers", "safetensors with no quantisation: full precision")
+
+
+def describe_folder(folder: Path) -> dict[str, object]:
+    """What from_pretrained must be told of the folder. A GGUF file is de-quantised.
+
+    What only a quantize_config.json says, as in older GPTQ folders, is put into the config, where transformers looks for it.
+    """
+    if gguf := next(folder.glob("*.gguf"), None):
+        return {"gguf_file": gguf.name, "quantization_config": GgufConfig(dequantize=True)}
+    config, beside = AutoConfig.from_pretrained(folder), folder / "quantize_config.json"
+    if beside.is_file() and not getattr(config, "quantization_config", None):
+        config.quantization_config = {**json.loads(beside.read_text(encoding="utf-8")), "quant_method": "gptq"}
+    return {"config": config}
+
+
+@contextmanager
+def explain_missing_package(name: str, loader: str) -> Iterator[None]:
+    """Turns an ImportError inside the block into a KitError with the line that installs what is missing."""
+    try:
+        yield
+    except ImportError as error:
+        remedy = f"Install it: {PACKAGES.get(loader, 'pip install -c constraints.txt -e .')}"
+        raise KitError(f"{name} needs a package that is not installed: {' '.join(str(error).split())[:200]}", remedy) from None
+
+
+def pick_quantization(loader: str, dtype: torch.dtype, purpose: str, bits: int | None) -> QuantizationConfigMixin | None:
+    """transformers' quantization settings for a folder; None where those in the folder are enough."""
+    if bits and loader != "transformers":
+        raise KitError(f"The weights are quantised already ({loader}).", "Leave bits away.")
+    if bits not in (None, 4, 8):
+        raise KitError(f"bitsandbytes quantises to 8 or 4 bits, not {bits}.", "Say bits=8 or bits=4.")
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if bits == 4:
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    return GPTQConfig(bits=4, backend="gptq_torch") if loader == "gptq" and purpose == "training" else None
