@@ -71,7 +71,7 @@ def load_model(
         raise KitError(f"{folder.name} is a GGUF file, which llama.cpp runs.", "Serve it (helpers.server), or de-quantise it: loader='transformers'.")
     device = pick_device()
     if device_map is None:
-        refuse_too_large(folder, device.value)
+        refuse_too_large(folder, device.value, (bits or 16) / 16)
     number = Choice(getattr(torch, dtype) if isinstance(dtype, str) else dtype, "asked for") if dtype else pick_dtype(device.value)
     settings = {"device_map": device_map or device.value, "max_memory": max_memory, "dtype": number.value, **describe_folder(folder)}
     if quantization := pick_quantization(choice.value, number.value, purpose, bits):  # given as None it would hide the folder's own
@@ -89,9 +89,9 @@ def load_model(
     return loaded
 
 
-def refuse_too_large(folder: Path, device: str) -> None:
-    """KitError when the weight files alone are larger than the free memory they would go to."""
-    needed = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+def refuse_too_large(folder: Path, device: str, kept: float = 1) -> None:
+    """KitError when the weights alone, of which quantising keeps the part `kept`, are larger than the free memory they would go to."""
+    needed = kept * sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     free = measure_memory(device).value[0]
     if needed > free:
         raise KitError(
