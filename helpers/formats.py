@@ -16,6 +16,7 @@ import psutil
 
 from helpers import CommandParser, KitError, run_command
 from helpers.folders import find_model, list_models
+from helpers.llama_engine import import_xllamacpp
 
 NEW_TOKENS = 64  # per timed answer
 PASSAGE = (
@@ -45,9 +46,9 @@ def measure_transformers(folder: str, dtype: str) -> dict[str, float]:
 
 def measure_llama_cpp(folder: str, tokenizer_folder: str) -> dict[str, float]:
     """The same with llama.cpp on the folder's GGUF file; the tokens are those of the safetensors folder's tokenizer, which are the same."""
-    import xllamacpp
     from tokenizers import Tokenizer
 
+    xllamacpp = import_xllamacpp()
     parameters, start = xllamacpp.CommonParams(), time.monotonic()
     parameters.model.path = str(next(find_model(folder).glob("*.gguf")))
     parameters.n_ctx, parameters.n_parallel, parameters.cpuparams.n_threads = 2048, 1, os.cpu_count()
@@ -92,9 +93,7 @@ def compare_formats(name: str) -> list[dict[str, object]]:
     cases += [("GGUF, llama.cpp", f"{name}-GGUF", name)] if f"{name}-GGUF" in here and importlib.util.find_spec("xllamacpp") else []
     rows = []
     for label, folder, setting in cases:
-        # llama.cpp's threads meet so often that a waiting one must not sleep: with the kit's setting for torch it has a third of the speed
-        environment = {**os.environ, "OMP_WAIT_POLICY": "ACTIVE"} if "llama.cpp" in label else None
-        done = subprocess.run([sys.executable, "-m", "helpers.formats", folder, setting], capture_output=True, text=True, env=environment)
+        done = subprocess.run([sys.executable, "-m", "helpers.formats", folder, setting], capture_output=True, text=True)
         if done.returncode:
             raise KitError(f"{label} could not be measured: {(done.stderr.strip().splitlines() or ['no message'])[-1]}", "Mend it, or leave it out.")
         weights = [path for path in find_model(folder).iterdir() if path.suffix in (".safetensors", ".gguf")]

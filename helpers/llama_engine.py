@@ -3,12 +3,14 @@
 It listens on this computer only, on a port of the system's choice, and answers to a key that is drawn at the start.
 """
 
+import importlib
 import importlib.util
 import json
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import requests
 
@@ -20,14 +22,27 @@ PARALLEL = 4  # answers that are computed together; more wait
 SEEDS = 2**32  # llama.cpp's have 32 bits
 
 
+def import_xllamacpp() -> ModuleType:
+    """The module; KitError where it is not installed.
+
+    Its threads meet so often that waiting ones must spin for a moment: with the kit's setting for torch (OMP_WAIT_POLICY=PASSIVE) it has less
+    than half of its speed. The setting is read at import. ACTIVE would spin on between two answers.
+    """
+    if not importlib.util.find_spec("xllamacpp"):
+        raise KitError("GGUF files need xllamacpp.", "Install it: pip install -c constraints.txt -e '.[llamacpp]'")
+    policy = os.environ.pop("OMP_WAIT_POLICY", None)
+    try:
+        return importlib.import_module("xllamacpp")
+    finally:
+        if policy:
+            os.environ["OMP_WAIT_POLICY"] = policy
+
+
 class LlamaEngine(Engine):
     """A GGUF file in llama.cpp."""
 
     def __init__(self, folder: Path):
-        if not importlib.util.find_spec("xllamacpp"):
-            raise KitError("GGUF files need xllamacpp.", "Install it: pip install -c constraints.txt -e '.[llamacpp]'")
-        import xllamacpp
-
+        xllamacpp = import_xllamacpp()
         settings = xllamacpp.CommonParams()
         settings.model.path = str(next(folder.glob("*.gguf")))
         settings.n_ctx, settings.n_parallel, settings.kv_unified = CONTEXT, PARALLEL, True

@@ -1,6 +1,9 @@
 """llama.cpp on the real GGUF file, by itself and behind both APIs."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -127,3 +130,21 @@ def test_damaged_file_is_one_line(home, capfd):
     assert run_command(main, ["--model", "bad", "--api", "--api-blocking-port", "0"]) == 2
     error = capfd.readouterr().err
     assert "cannot load" in error and len(error.splitlines()) == 1
+
+
+def test_setting_for_torch_does_not_reach_llama_cpp_and_stays_for_others():
+    code = """
+import os, sys, helpers
+from helpers.llama_engine import import_xllamacpp
+class Watcher:
+    def find_spec(self, name, path, target=None):
+        if name == "xllamacpp":
+            seen.append(os.environ.get("OMP_WAIT_POLICY"))
+seen = []
+sys.meta_path.insert(0, Watcher())
+import_xllamacpp()
+print(seen[-1], os.environ["OMP_WAIT_POLICY"])
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split() == ["None", "PASSIVE"]
