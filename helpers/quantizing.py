@@ -29,7 +29,8 @@ def quantize(name: str, group_size: int = 32, act_order: bool = False) -> Path:
     source = find_model(name)
     target = source.with_name(f"{source.name}-GPTQ")
     if target.is_dir():
-        return find_model(target.name)
+        refuse_another_making(find_model(target.name), group_size, act_order)
+        return target
     refuse_what_cannot_be_quantized(source, group_size)
     start = time.monotonic()
     with replace_when_complete(target) as fresh:
@@ -51,6 +52,14 @@ def import_gptqmodel() -> None:
         logging.getLogger().setLevel(level)
 
 
+def refuse_another_making(folder: Path, group_size: int, act_order: bool) -> None:
+    """KitError when the folder that is there was made with other settings than those asked for."""
+    made = json.loads((folder / "quantize_config.json").read_text(encoding="utf-8"))
+    if (made["group_size"], made["desc_act"]) != (group_size, act_order):
+        there = f"group size {made['group_size']}, act order {made['desc_act']}"
+        raise KitError(f"{folder.name} is there already, made with {there}.", "Rename or delete it first.")
+
+
 def refuse_what_cannot_be_quantized(source: Path, group_size: int) -> None:
     """KitError with the remedy, before anything heavy is loaded."""
     if missing := [package for package in ("gptqmodel", "optimum") if not importlib.util.find_spec(package)]:
@@ -61,6 +70,8 @@ def refuse_what_cannot_be_quantized(source: Path, group_size: int) -> None:
     if config.get("quantization_config") or (source / "quantize_config.json").is_file():
         raise KitError(f"{source.name} is quantised already.", "Name a full-precision folder.")
     widths = {key: config[key] for key in ("hidden_size", "intermediate_size") if key in config}
+    if group_size < 1:
+        raise KitError(f"{group_size} is no group size.", "Say how many weights share a scale, such as 32.")
     if wrong := [f"{key} {width}" for key, width in widths.items() if width % group_size]:
         raise KitError(f"{', '.join(wrong)} is no multiple of the group size {group_size}.", "Choose another group size, such as 32.")
 

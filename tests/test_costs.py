@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from helpers import costs, sizes
+from helpers import KitError, costs, sizes
 from helpers.costs import BYTES
 
 LLAMA_7B = {
@@ -88,6 +88,12 @@ def test_estimate_of_training_is_within_a_fifth_of_what_the_real_model_takes(rea
     peak, longest = run_alone(TRAIN, real_model_name, dtype, batch, tmp_path)
     estimate = sum(term.bytes for term in costs.estimate_training(config, file_bytes, dtype, "cpu", batch=batch, length=longest, shared=66))
     assert estimate / 1e6 == pytest.approx(peak, rel=0.2)
+
+
+@pytest.mark.parametrize("wrong", [{"context": -5}, {"batch": 0}, {"length": 0}, {"r": -1}])
+def test_sizes_that_are_none_are_refused(wrong):
+    with pytest.raises(KitError, match="is no size. Say a whole number"):
+        sizes.measure_size("any", **wrong)
 
 
 def test_dtypes_have_their_bytes():

@@ -85,3 +85,13 @@ def test_gguf_is_not_quantised_again(home):
     (home / "models" / "x-GGUF" / "x.gguf").write_bytes(b"GGUF")
     with pytest.raises(KitError, match="GGUF file, quantised already|Quantising needs"):
         quantizing.quantize("x-GGUF")
+
+
+@needs_gptqmodel
+def test_folder_that_was_made_otherwise_is_not_taken_for_what_is_asked(home):
+    make_tiny_model(home / "models" / "tiny")
+    made = make_tiny_model(home / "models" / "tiny-GPTQ")
+    (made / "quantize_config.json").write_text(json.dumps({"group_size": 64, "desc_act": False}))
+    assert quantizing.quantize("tiny", 64) == made
+    with pytest.raises(KitError, match="tiny-GPTQ is there already, made with group size 64, act order False. Rename"):
+        quantizing.quantize("tiny", 64, act_order=True)
