@@ -6,6 +6,8 @@ against the measured peak of the embedded model.
 
 from dataclasses import dataclass
 
+from helpers import KitError
+
 # Python, torch, transformers and the buffers of a first pass, as measured with torch 2.13 on a CPU; on a GPU the CUDA context, which no
 # counter of torch's shows, as an allowance.
 OVERHEAD_RUNNING = {"cpu": 470_000_000, "cuda": 500_000_000}
@@ -33,8 +35,6 @@ class Shape:
     heads: int
     kv_heads: int
     head_size: int
-    vocabulary: int
-    context: int  # longest text, tokens
 
     def list_linears(self) -> dict[str, tuple[int, int]]:
         """(inputs, outputs) of the linear layers of one block, by Llama's names."""
@@ -55,14 +55,12 @@ def read_shape(config: dict) -> Shape:
         heads=heads,
         kv_heads=config.get("num_key_value_heads") or heads,
         head_size=config.get("head_dim") or config["hidden_size"] // heads,
-        vocabulary=config["vocab_size"],
-        context=config["max_position_embeddings"],
     )
 
 
-def read_quantization(config: dict, quantize_config: dict | None = None) -> dict | None:
-    """{bits, group_size, act_order} of a quantised model, out of its own file or of its config.json; None for full precision."""
-    found = quantize_config or config.get("quantization_config")
+def read_quantization(config: dict) -> dict | None:
+    """{bits, group_size, act_order} of a quantised model, out of its config.json; None for full precision."""
+    found = config.get("quantization_config")
     if not found:
         return None
     bits = found.get("bits") or (4 if found.get("load_in_4bit") else 8 if found.get("load_in_8bit") else None)
@@ -74,6 +72,8 @@ def estimate_weights(config: dict, file_bytes: int, dtype: str) -> Term:
     if read_quantization(config):
         return Term("weights", file_bytes, "as on disk: quantised weights stay packed")
     stored = config.get("dtype") or config.get("torch_dtype") or "float16"
+    if stored not in BYTES:
+        raise KitError(f"The weights are stored as {stored}, whose cost is not known here.", f"Known: {', '.join(BYTES)}, and quantised weights.")
     parameters = file_bytes // BYTES[stored]
     return Term("weights", parameters * BYTES[dtype], f"{parameters / 1e6:,.1f} million parameters x {BYTES[dtype]} bytes ({dtype})")
 
@@ -102,6 +102,8 @@ def estimate_training(
     shape, size, tokens = read_shape(config), BYTES[dtype], shared + batch * (length - shared)
     linears = shape.list_linears()
     names = list(linears) if targets == "all-linear" else targets.split(",")
+    if unknown := [name for name in names if name not in linears]:
+        raise KitError(f"'{unknown[0]}' is no layer that a LoRA is put on.", f"Say all-linear, or some of: {','.join(linears)}.")
     trained = shape.layers * r * sum(sum(linears[name]) for name in names)
     per_token = 10 * shape.hidden + 5 * shape.intermediate
     return [

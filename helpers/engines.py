@@ -3,10 +3,12 @@
 `transformers_engine` and `llama_engine` are its two forms. Nothing here needs torch, so that a server on llama.cpp starts without it.
 """
 
+import queue
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 from helpers import KitError
 
@@ -47,19 +49,27 @@ class EngineStopping(KitError):
 
 
 class Engine(ABC):
-    """What generates text. Subclasses set name, context (tokens of prompt and answer together) and adapters (names; the first is the default)."""
+    """What generates text. Subclasses set `name`, `context` (tokens of prompt and answer together) and `adapters` (names; the first is the default).
+
+    Answers are computed in threads of the engine's own, as many as it computes at once: a request waits for its turn, and its computing ends
+    when it is cancelled, whether or not anybody still takes its pieces.
+    """
 
     name: str
     context: int
     adapters: list[str]
 
-    @abstractmethod
-    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
-        """The answer's pieces as they come (never half a character), then a Generation with the whole. Closing the iterator cancels."""
+    def __init__(self, parallel: int):
+        self.closed = threading.Event()
+        self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="inference")
 
     @abstractmethod
     def check(self, request: GenerationRequest) -> object:
         """The prompt in the engine's own form. KitError for an unknown adapter or a prompt that leaves no room for an answer."""
+
+    @abstractmethod
+    def run(self, request: GenerationRequest, prompt: object, emit: Callable[[str], None]) -> Generation:
+        """In a thread of the engine: hands the pieces to `emit`; what came out, its text left empty. Ends soon after `must_end` is true."""
 
     @abstractmethod
     def count_tokens(self, text: str) -> int:
@@ -69,14 +79,45 @@ class Engine(ABC):
     def read_advice(self, name: str, neutral: float) -> float:
         """The model's own advice for a sampling setting ("temperature", "top_p"); `neutral` when it gives none."""
 
-    @abstractmethod
-    def close(self) -> None:
-        """Ends what runs at its next token; what waits is refused."""
-
     def generate(self, request: GenerationRequest) -> Generation:
         """The whole answer."""
-        *pieces, generation = self.stream(request)
-        return Generation("".join(pieces), generation.prompt_tokens, generation.completion_tokens, generation.finish_reason)
+        *_, generation = self.stream(request)
+        return generation
+
+    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
+        """The answer's pieces as they come (never half a character), then a Generation with the whole. Closing the iterator cancels."""
+        prompt = self.check(request)
+        pieces: queue.Queue = queue.Queue()
+        try:
+            job = self._threads.submit(self._run_in_turn, request, prompt, pieces.put)
+        except RuntimeError:  # the threads were shut down
+            raise EngineStopping("The engine is stopping.", "Ask again when it is up.") from None
+        job.add_done_callback(lambda _: pieces.put(None))
+        parts = []
+        try:
+            while (piece := pieces.get()) is not None:
+                parts.append(piece)
+                yield piece
+            yield replace(job.result(), text="".join(parts))
+        finally:
+            if not job.done():
+                request.cancelled.set()
+
+    def _run_in_turn(self, request: GenerationRequest, prompt: object, emit: Callable[[str], None]) -> Generation:
+        if self.closed.is_set():
+            raise EngineStopping("The engine is stopping.", "Ask again when it is up.")
+        if request.cancelled.is_set():
+            return Generation("", 0, 0, "length")
+        return self.run(request, prompt, emit)
+
+    def must_end(self, request: GenerationRequest) -> bool:
+        """True when the request was cancelled or the engine closed."""
+        return request.cancelled.is_set() or self.closed.is_set()
+
+    def close(self) -> None:
+        """Ends what runs at its next token; what waits is refused."""
+        self.closed.set()
+        self._threads.shutdown(wait=False)
 
     def check_adapter(self, request: GenerationRequest) -> None:
         """KitError when the request names an adapter that is not loaded."""

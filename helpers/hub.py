@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from helpers import KitError
 from helpers.refusals import explain_hub_errors, is_broken_connection
 
+TRIES = 5
 PART = ".part"  # ends the name of a file that has not arrived whole
 
 
@@ -55,7 +56,9 @@ def list_files(repo: str, revision: str = "main") -> tuple[str, list[RemoteFile]
 
     with explain_hub_errors(repo, revision):
         info = HfApi().model_info(repo, revision=revision, files_metadata=True)
-    files = [RemoteFile(f.rfilename, f.size or 0, f.lfs.sha256 if f.lfs else None, f.blob_id or "") for f in info.siblings or []]
+    files = [
+        RemoteFile(f.rfilename, f.lfs.size if f.lfs else f.size or 0, f.lfs.sha256 if f.lfs else None, f.blob_id or "") for f in info.siblings or []
+    ]
     return info.sha, [file for file in files if "/" not in file.name]
 
 
@@ -64,11 +67,11 @@ def read_json(repo: str, commit: str, file: RemoteFile) -> dict:
     buffer = io.BytesIO()
     with explain_hub_errors(repo, commit):
         get_bytes(repo, commit, file, buffer)
-    return json.loads(buffer.getvalue())
+        return json.loads(buffer.getvalue())
 
 
 def get_bytes(repo: str, commit: str, file: RemoteFile, stream: io.BufferedIOBase, bar: tqdm | None = None) -> None:
-    """Appends what is missing of a file to a stream that stands at its end; goes on after a cut, until five tries in a row bring nothing.
+    """Appends what is missing of a file to a stream that stands at its end; goes on after a cut, until TRIES in a row have brought nothing.
 
     huggingface_hub's own download starts each file anew when it is called again, which for weights is gigabytes.
     """
@@ -76,18 +79,20 @@ def get_bytes(repo: str, commit: str, file: RemoteFile, stream: io.BufferedIOBas
 
     url, barren = hf_hub_url(repo, file.name, revision=commit), 0
     while stream.tell() < file.size:
-        before = stream.tell()
+        before, broken = stream.tell(), ConnectionError("an empty reply")
         try:
             for block in read_from(url, before):
                 stream.write(block)
                 if bar is not None:
                     bar.update(len(block))
         except Exception as error:
-            if not is_broken_connection(error) or barren == 4 and stream.tell() == before:
+            if not is_broken_connection(error):
                 raise
-        if stream.tell() == before:
-            barren += 1
-            time.sleep(1)
+            broken = error
+        barren = 0 if stream.tell() > before else barren + 1
+        if barren == TRIES:
+            raise broken
+        time.sleep(min(barren, 1))
 
 
 def read_from(url: str, start: int) -> Iterator[bytes]:

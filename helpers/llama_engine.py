@@ -8,14 +8,14 @@ import importlib.util
 import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import requests
 
 from helpers import KitError
-from helpers.engines import GREEDY_BELOW, Engine, EngineStopping, Generation, GenerationRequest
+from helpers.engines import GREEDY_BELOW, Engine, Generation, GenerationRequest
 
 CONTEXT = 8192  # tokens, all conversations of a moment together; 23 kB each for the embedded model
 PARALLEL = 4  # answers that are computed together; more wait
@@ -42,6 +42,7 @@ class LlamaEngine(Engine):
     """A GGUF file in llama.cpp."""
 
     def __init__(self, folder: Path):
+        super().__init__(PARALLEL)
         xllamacpp = import_xllamacpp()
         settings = xllamacpp.CommonParams()
         settings.model.path = str(next(folder.glob("*.gguf")))
@@ -55,7 +56,7 @@ class LlamaEngine(Engine):
         self._headers = {"Authorization": f"Bearer {settings.api_keys[0]}"}
         defaults = self._ask("GET", "/props").json()["default_generation_settings"]
         self._advice, self.context = defaults["params"], defaults["n_ctx"]
-        self.name, self.adapters, self._closed = folder.name, [], False
+        self.name, self.adapters = folder.name, []
 
     def _ask(self, method: str, path: str, body: dict | None = None, stream: bool = False) -> requests.Response:
         """llama.cpp's reply; its refusals as KitError."""
@@ -70,38 +71,44 @@ class LlamaEngine(Engine):
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has, special ones that the tokenizer adds included."""
-        return len(self._tokenize(text, add_special=True))
+        return len(self.tokenize(text))
 
-    def _tokenize(self, text: str, add_special: bool) -> list[int]:
+    def tokenize(self, text: str, add_special: bool = True) -> list[int]:
+        """The text's token ids, with the special ones that the tokenizer adds unless `add_special` is False."""
         return self._ask("POST", "/tokenize", {"content": text, "add_special": add_special, "parse_special": True}).json()["tokens"]
+
+    def measure_log_probability(self, before: list[int], token: int) -> float:
+        """Log-probability, in nats, of `token` after the tokens `before`. llama.cpp lists the likeliest only, so the list grows until it is in it."""
+        for count in (64, 2048, 1 << 20):
+            body = {"prompt": before, "n_predict": 1, "temperature": 0, "n_probs": count, "cache_prompt": True}
+            listed = self._ask("POST", "/completion", body).json()["completion_probabilities"][0]["top_logprobs"]
+            if found := [entry["logprob"] for entry in listed if entry["id"] == token]:
+                return found[0]
+        raise KitError(f"The model has no token {token}.", "Take token ids from its own tokenizer.")
 
     def check(self, request: GenerationRequest) -> list[int]:
         """The prompt's token ids. KitError for an adapter, a template that refuses the messages, a prompt that leaves no room."""
         self.check_adapter(request)
         if request.prompt is None:
-            ids = self._tokenize(self._ask("POST", "/apply-template", {"messages": request.messages}).json()["prompt"], add_special=False)
+            ids = self.tokenize(self._ask("POST", "/apply-template", {"messages": request.messages}).json()["prompt"], add_special=False)
         else:
-            ids = self._tokenize(request.prompt, add_special=True)
+            ids = self.tokenize(request.prompt)
         self.check_length(len(ids))
         return ids
 
-    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
-        """The answer's pieces as they come, then the Generation. Closing the iterator cancels: llama.cpp stops when its client leaves."""
-        ids = self.check(request)
-        if self._closed:
-            raise EngineStopping("The engine is stopping.", "Ask again when it is up.")
-        parts, count, reason = [], 0, "length"
-        with self._ask("POST", "/completion", self._build_body(request, ids), stream=True) as reply:
+    def run(self, request: GenerationRequest, prompt: list[int], emit: Callable[[str], None]) -> Generation:
+        """In a thread of the engine: hands the pieces to `emit`; what came out, its text left empty. llama.cpp stops when its client leaves."""
+        count, reason = 0, "length"
+        with self._ask("POST", "/completion", self._build_body(request, prompt), stream=True) as reply:
             for event in read_events(reply):
                 if event["content"]:
-                    parts.append(event["content"])
-                    yield event["content"]
+                    emit(event["content"])
                 count = event["tokens_predicted"]
                 if event["stop"]:
                     reason = "length" if event["stop_type"] == "limit" else "stop"
-                elif request.cancelled.is_set() or self._closed:
+                elif self.must_end(request):
                     break
-        yield Generation("".join(parts), len(ids), count, reason)
+        return Generation("", len(prompt), count, reason)
 
     def _build_body(self, request: GenerationRequest, ids: list[int]) -> dict:
         """llama.cpp's request: every sampler that the kit has no setting for is off."""
@@ -111,10 +118,6 @@ class LlamaEngine(Engine):
         body |= {} if request.seed is None else {"seed": request.seed % SEEDS}
         temperature = request.temperature if request.temperature >= GREEDY_BELOW else 0
         return body | {"temperature": temperature, "top_p": request.top_p, "top_k": request.top_k, "typical_p": request.typical_p}
-
-    def close(self) -> None:
-        """Ends what runs at its next token; what waits is refused."""
-        self._closed = True
 
 
 def read_events(reply: requests.Response) -> Iterator[dict]:

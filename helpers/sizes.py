@@ -76,8 +76,9 @@ class Size:
 
 def measure_size(name: str, revision: str = "main", context: int = 2048, **training) -> Size:
     """The size of a folder in models/ or of OWNER/REPO on the hub at `revision`; `training` as in costs.estimate_training."""
-    if wrong := [f"{key} {value}" for key, value in {"context": context, **training}.items() if isinstance(value, int) and value < (key != "shared")]:
-        raise KitError(f"{wrong[0]} is no size.", "Say a whole number from 1 on.")
+    for key, value in {"context": context, **training}.items():
+        if isinstance(value, int) and value < 1:
+            raise KitError(f"{key} {value} is no size.", "Say a whole number from 1 on.")
     here = "/" not in name or resolve_inside(models_folder(), name_folder(name, revision), "model").is_dir()
     config, disk, weights = read_local(name_folder(name, revision)) if here else read_remote(name, revision)
     from helpers import machine

@@ -5,10 +5,7 @@ got alone (a pool of threads costs 40 % on a CPU, and adapters must not change i
 """
 
 import contextlib
-import queue
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -18,7 +15,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase, StoppingCriteri
 from transformers.generation.streamers import BaseStreamer
 
 from helpers import KitError
-from helpers.engines import GREEDY_BELOW, Engine, EngineStopping, Generation, GenerationRequest
+from helpers.engines import GREEDY_BELOW, Engine, Generation, GenerationRequest
 from helpers.loading import LoadedModel, render_chat
 
 
@@ -95,12 +92,11 @@ class TransformersEngine(Engine):
     """A transformers model with its PEFT adapters."""
 
     def __init__(self, loaded: LoadedModel):
+        super().__init__(parallel=1)
         self.loaded = loaded
         self.name = loaded.name
         self.context = loaded.model.config.max_position_embeddings  # tokens of prompt and answer together
         self.adapters = list(loaded.model.peft_config) if isinstance(loaded.model, PeftModel) else []
-        self._closed = threading.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
 
     def read_advice(self, name: str, neutral: float) -> float:
         """The model's own advice for a sampling setting ("temperature", "top_p"), out of its generation_config; `neutral` when it gives none."""
@@ -109,27 +105,6 @@ class TransformersEngine(Engine):
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has, special ones that the tokenizer adds included."""
         return len(self.loaded.tokenizer(text)["input_ids"])
-
-    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
-        """The answer's pieces as they come (never half a character), then a Generation with the whole. Closing the iterator cancels."""
-        inputs = self.check(request)
-        pieces: queue.Queue = queue.Queue()
-        job = self._thread.submit(self._run, request, inputs, pieces.put)
-        job.add_done_callback(lambda _: pieces.put(None))
-        parts = []
-        try:
-            while (piece := pieces.get()) is not None:
-                parts.append(piece)
-                yield piece
-            new_tokens, reason = job.result()
-            yield Generation("".join(parts), inputs["input_ids"].shape[1], new_tokens, reason)
-        finally:
-            request.cancelled.set()
-
-    def close(self) -> None:
-        """Ends what runs at its next token; what waits is refused."""
-        self._closed.set()
-        self._thread.shutdown(wait=False)
 
     def check(self, request: GenerationRequest) -> BatchEncoding:
         """The request's ids and mask, (1, tokens). KitError for an unknown adapter or a prompt that leaves no room for an answer."""
@@ -146,13 +121,9 @@ class TransformersEngine(Engine):
         self.check_length(inputs["input_ids"].shape[1])
         return inputs
 
-    def _run(self, request: GenerationRequest, inputs: BatchEncoding, emit: Callable[[str], None]) -> tuple[int, str]:
-        """In the inference thread: hands the pieces to `emit`; (number of new tokens, finish reason)."""
-        if self._closed.is_set():
-            raise EngineStopping("The engine is stopping.", "Ask again when it is up.")
-        if request.cancelled.is_set():
-            return 0, "length"
-        model, length, stop = self.loaded.model, inputs["input_ids"].shape[1], StopFilter(request.stop)
+    def run(self, request: GenerationRequest, prompt: BatchEncoding, emit: Callable[[str], None]) -> Generation:
+        """In the engine's thread: hands the pieces to `emit`; what came out, its text left empty."""
+        model, length, stop = self.loaded.model, prompt["input_ids"].shape[1], StopFilter(request.stop)
         sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if request.temperature >= GREEDY_BELOW:
             torch.manual_seed(request.seed) if request.seed is not None else torch.seed()
@@ -160,16 +131,16 @@ class TransformersEngine(Engine):
             sampling["typical_p"] = request.typical_p
         with self._use_adapter(request.adapter), torch.inference_mode():
             output = model.generate(
-                **inputs.to(model.device),
+                **prompt.to(model.device),
                 max_new_tokens=max(1, min(request.max_new_tokens, self.context - length)),
                 repetition_penalty=request.repetition_penalty,
                 streamer=PieceStreamer(self.loaded.tokenizer, stop, emit),
-                stopping_criteria=[StopWhen(lambda: stop.stopped or request.cancelled.is_set() or self._closed.is_set())],
+                stopping_criteria=[StopWhen(lambda: stop.stopped or self.must_end(request))],
                 **sampling,
             )
         new = output[0, length:].tolist()
         ended = stop.stopped or new[-1] in as_list(model.generation_config.eos_token_id)
-        return len(new), "stop" if ended else "length"
+        return Generation("", length, len(new), "stop" if ended else "length")
 
     def _use_adapter(self, name: str | None) -> contextlib.AbstractContextManager:
         """The adapter active inside the block, or none of them."""

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from helpers import CommandParser, KitError, embedded, hub, resolve_inside, run_command
+from helpers.costs import OPTIMIZER_BYTES
 from helpers.folders import choose_files, find_missing, find_model, list_models, models_folder, name_folder
 from helpers.quantizing import quantize
 from helpers.sizes import describe_branches, measure_size
@@ -91,6 +92,8 @@ def build_parser() -> CommandParser:
     size.add_argument("--context", type=int, default=2048, metavar="TOKENS", help="prompt and answer together (default: 2048)")
     for name, default in (("r", 16), ("batch", 4), ("length", 512)):
         size.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"of the training (default: {default})")
+    size.add_argument("--targets", default="all-linear", metavar="T", help="layers with a LoRA, such as q_proj,v_proj (default: all-linear)")
+    size.add_argument("--optimizer", default="adamw_torch_fused", choices=OPTIMIZER_BYTES, help="default: adamw_torch_fused")
     fetching.add_argument("--file", metavar="NAME", help="the one GGUF file to take, where a repository has several")
     fetching.add_argument("--pickle", action="store_true", help="allow weights in pickles, which can run any code when they are loaded")
     for command in commands.choices.values():
@@ -122,7 +125,8 @@ def list_branches(options: argparse.Namespace) -> object:
 
 def show_size(options: argparse.Namespace) -> object:
     """Disk and memory with their formulas."""
-    size = measure_size(options.name, options.revision, options.context, r=options.r, batch=options.batch, length=options.length)
+    training = {name: getattr(options, name) for name in ("r", "targets", "optimizer", "batch", "length")}
+    size = measure_size(options.name, options.revision, options.context, **training)
     if not options.json:
         print(f"on disk {size.disk_bytes / 1e9:.2f} GB; free memory here {size.free_bytes / 1e9:.2f} GB")
         for title, terms in (("to run", size.running), ("to train a LoRA", size.training)):

@@ -96,6 +96,13 @@ def test_sizes_that_are_none_are_refused(wrong):
         sizes.measure_size("any", **wrong)
 
 
+def test_layer_and_dtype_that_are_not_known_are_named():
+    with pytest.raises(KitError, match="'w_proj' is no layer .*q_proj"):
+        costs.estimate_training(LLAMA_7B, 1, "float16", targets="q_proj,w_proj")
+    with pytest.raises(KitError, match="stored as float8_e4m3fn"):
+        costs.estimate_running({**LLAMA_7B, "torch_dtype": "float8_e4m3fn"}, 1, "float16")
+
+
 def test_dtypes_have_their_bytes():
     import torch
 

@@ -117,7 +117,7 @@ def test_engine_that_stops_ends_what_runs_and_refuses_what_waits(engine):
 
     waiting = threading.Thread(target=wait_in_line)
     waiting.start()
-    while engine._thread._work_queue.empty():
+    while engine._threads._work_queue.empty():
         time.sleep(0.01)
     engine.close()
     *_, generation = running

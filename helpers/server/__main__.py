@@ -70,7 +70,7 @@ def load_engine(options: argparse.Namespace) -> "Engine":
     """The model with its adapters; every name is checked before anything is loaded."""
     folder = find_model(options.model, options.model_dir)
     if options.loader == "llama.cpp" or (not options.loader and any(folder.glob("*.gguf"))):
-        return load_llama_engine(folder, options.lora)
+        return load_llama_engine(folder, options.lora, options.dtype)
     from helpers.adapters import attach_adapter, find_adapter
     from helpers.loading import load_model
     from helpers.transformers_engine import TransformersEngine
@@ -83,10 +83,12 @@ def load_engine(options: argparse.Namespace) -> "Engine":
     return TransformersEngine(loaded)
 
 
-def load_llama_engine(folder: Path, loras: list[str]) -> "Engine":
+def load_llama_engine(folder: Path, loras: list[str], dtype: str | None) -> "Engine":
     """llama.cpp with the folder's GGUF file; KitError for what it cannot take."""
     from helpers.llama_engine import LlamaEngine
 
+    if dtype:
+        raise KitError("A GGUF file has a number format of its own.", "Leave --dtype away.")
     if loras:
         raise KitError(f"{loras[0]} is a LoRA of PEFT's, which llama.cpp does not read.", "Serve the safetensors folder of the model with it.")
     if not any(folder.glob("*.gguf")):
