@@ -7,69 +7,54 @@ import queue
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import Future
 
 from helpers import KitError
+from helpers.generation import OPTIONAL, Generation, GenerationRequest, Piece, join_pieces
 
 GREEDY_BELOW = 1e-4  # logits divided by a temperature under it overflow, and the likeliest token has all the probability anyway
-
-
-@dataclass
-class GenerationRequest:
-    """What to generate. Either `messages` ([{"role", "content"}, ...]) or `prompt`, a text that is taken as it is."""
-
-    messages: list[dict[str, str]] | None = None
-    prompt: str | None = None
-    continue_last: bool = False  # lengthen the last message instead of answering it
-    max_new_tokens: int = 200
-    temperature: float = 0.0  # 0 is greedy
-    top_p: float = 1.0
-    top_k: int = 0  # 0 is off
-    typical_p: float = 1.0
-    repetition_penalty: float = 1.0
-    seed: int | None = None  # of the sampling, 64 bits signed; None draws a new one
-    stop: list[str] = field(default_factory=list)  # texts that end the answer; they are not part of it
-    adapter: str | None = None  # name of an attached LoRA; None is the base
-    cancelled: threading.Event = field(default_factory=threading.Event)
-
-
-@dataclass
-class Generation:
-    """What came out."""
-
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    finish_reason: str  # "stop" (the model or a stop string ended it) or "length" (max_new_tokens, or a cancellation)
+LIMIT = 64  # requests that an engine takes at once, running and waiting; more are refused
 
 
 class EngineStopping(KitError):
     """A request that was still waiting when the engine was closed."""
 
 
-class Engine(ABC):
-    """What generates text. Subclasses set `name`, `context` (tokens of prompt and answer together) and `adapters` (names; the first is the default).
+class EngineBusy(KitError):
+    """A request too many: LIMIT others run or wait."""
 
-    Answers are computed in threads of the engine's own, as many as it computes at once: a request waits for its turn, and its computing ends
-    when it is cancelled, whether or not anybody still takes its pieces.
+
+class Engine(ABC):
+    """What generates text. Subclasses set `name`, `context` (tokens of prompt and answer together), `adapters` (names; the first is the default)
+    and `honoured` (names of the request's optional fields).
+
+    Answers are computed in threads of the engine's own: a request waits for its turn, and its computing ends when it is cancelled, whether or
+    not anybody still takes its pieces.
     """
 
     name: str
     context: int
     adapters: list[str]
+    honoured: frozenset[str] = frozenset()
 
-    def __init__(self, parallel: int):
+    def __init__(self):
         self.closed = threading.Event()
-        self._threads = ThreadPoolExecutor(parallel, thread_name_prefix="inference")
+        self._inside, self._lock = 0, threading.Lock()
+
+    @abstractmethod
+    def render(self, messages: list[dict[str, str]], continue_last: bool = False) -> str:
+        """The prompt that the model's own chat template makes of messages. KitError where it refuses them."""
 
     @abstractmethod
     def check(self, request: GenerationRequest) -> object:
         """The prompt in the engine's own form. KitError for an unknown adapter or a prompt that leaves no room for an answer."""
 
     @abstractmethod
-    def run(self, request: GenerationRequest, prompt: object, emit: Callable[[str], None]) -> Generation:
-        """In a thread of the engine: hands the pieces to `emit`; what came out, its text left empty. Ends soon after `must_end` is true."""
+    def submit(self, request: GenerationRequest, prompt: object, emit: Callable[[Piece], None]) -> Future:
+        """Takes a request into the engine's threads, which hand its pieces to `emit`; the future of its Generation, text and tokens left empty.
+
+        The computing ends soon after `must_end` is true.
+        """
 
     @abstractmethod
     def count_tokens(self, text: str) -> int:
@@ -79,36 +64,50 @@ class Engine(ABC):
     def read_advice(self, name: str, neutral: float) -> float:
         """The model's own advice for a sampling setting ("temperature", "top_p"); `neutral` when it gives none."""
 
+    def list_unsupported(self, request: GenerationRequest) -> list[str]:
+        """Names of the optional fields that were set and that this engine does not honour."""
+        neutral = GenerationRequest()
+        return [name for name in OPTIONAL if name not in self.honoured and getattr(request, name) != getattr(neutral, name)]
+
+    def start(self, request: GenerationRequest, emit: Callable[[Piece], None]) -> Future:
+        """The future of the answer, whose pieces go to `emit`, in another thread. KitError at once for what `check` refuses or one too many."""
+        prompt = self.check(request)
+        with self._lock:
+            if self._inside >= LIMIT:
+                raise EngineBusy(f"{LIMIT} requests run or wait.", "Ask again in some seconds.")
+            self._inside += 1
+        try:
+            self.refuse_when_closed()
+            job = self.submit(request, prompt, emit)
+        except BaseException:
+            self._leave()
+            raise
+        job.add_done_callback(self._leave)
+        return job
+
+    def _leave(self, *_: Future) -> None:
+        with self._lock:
+            self._inside -= 1
+
     def generate(self, request: GenerationRequest) -> Generation:
         """The whole answer."""
         *_, generation = self.stream(request)
         return generation
 
-    def stream(self, request: GenerationRequest) -> Iterator[str | Generation]:
-        """The answer's pieces as they come (never half a character), then a Generation with the whole. Closing the iterator cancels."""
-        prompt = self.check(request)
+    def stream(self, request: GenerationRequest) -> Iterator[Piece | Generation]:
+        """The answer's pieces as they come, then a Generation with the whole. Closing the iterator cancels."""
         pieces: queue.Queue = queue.Queue()
-        try:
-            job = self._threads.submit(self._run_in_turn, request, prompt, pieces.put)
-        except RuntimeError:  # the threads were shut down
-            raise EngineStopping("The engine is stopping.", "Ask again when it is up.") from None
+        job = self.start(request, pieces.put)
         job.add_done_callback(lambda _: pieces.put(None))
         parts = []
         try:
             while (piece := pieces.get()) is not None:
                 parts.append(piece)
                 yield piece
-            yield replace(job.result(), text="".join(parts))
+            yield join_pieces(job.result(), parts)
         finally:
             if not job.done():
                 request.cancelled.set()
-
-    def _run_in_turn(self, request: GenerationRequest, prompt: object, emit: Callable[[str], None]) -> Generation:
-        if self.closed.is_set():
-            raise EngineStopping("The engine is stopping.", "Ask again when it is up.")
-        if request.cancelled.is_set():
-            return Generation("", 0, 0, "length")
-        return self.run(request, prompt, emit)
 
     def must_end(self, request: GenerationRequest) -> bool:
         """True when the request was cancelled or the engine closed."""
@@ -117,14 +116,20 @@ class Engine(ABC):
     def close(self) -> None:
         """Ends what runs at its next token; what waits is refused."""
         self.closed.set()
-        self._threads.shutdown(wait=False)
+
+    def refuse_when_closed(self) -> None:
+        """EngineStopping once `close` was called."""
+        if self.closed.is_set():
+            raise EngineStopping("The engine is stopping.", "Ask again when it is up.")
 
     def check_adapter(self, request: GenerationRequest) -> None:
         """KitError when the request names an adapter that is not loaded."""
         if request.adapter and request.adapter not in self.adapters:
             raise KitError(f"No LoRA '{request.adapter}' is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}.")
 
-    def check_length(self, tokens: int) -> None:
-        """KitError for an empty prompt, and for one that leaves no room for an answer."""
-        if not 0 < tokens < self.context:
-            raise KitError(f"The prompt has {tokens} tokens; the model takes 1 to {self.context - 1}.", "Change its length.")
+    def fit_prompt(self, ids: list[int], keep_last: int | None) -> list[int]:
+        """The prompt's ids, the last `keep_last` of them. KitError for an empty prompt, and for one that leaves no room for an answer."""
+        ids = ids if keep_last is None else ids[-max(1, keep_last) :]
+        if not 0 < len(ids) < self.context:
+            raise KitError(f"The prompt has {len(ids)} tokens; the model takes 1 to {self.context - 1}.", "Change its length.")
+        return ids

@@ -14,8 +14,8 @@ from collections.abc import Callable
 import psutil
 
 from helpers import CommandParser, KitError, run_command
-from helpers.engines import GenerationRequest
 from helpers.folders import find_model, list_models
+from helpers.generation import GenerationRequest
 from helpers.llama_engine import LlamaEngine
 
 NEW_TOKENS = 64  # per timed answer

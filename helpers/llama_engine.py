@@ -9,13 +9,15 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
 import requests
 
 from helpers import KitError
-from helpers.engines import GREEDY_BELOW, Engine, Generation, GenerationRequest
+from helpers.engines import GREEDY_BELOW, Engine
+from helpers.generation import Generation, GenerationRequest, Piece
 
 CONTEXT = 8192  # tokens, all conversations of a moment together; 23 kB each for the embedded model
 PARALLEL = 4  # answers that are computed together; more wait
@@ -42,7 +44,8 @@ class LlamaEngine(Engine):
     """A GGUF file in llama.cpp."""
 
     def __init__(self, folder: Path):
-        super().__init__(PARALLEL)
+        super().__init__()
+        self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="inference")
         xllamacpp = import_xllamacpp()
         settings = xllamacpp.CommonParams()
         settings.model.path = str(next(folder.glob("*.gguf")))
@@ -86,23 +89,33 @@ class LlamaEngine(Engine):
                 return found[0]
         raise KitError(f"The model has no token {token}.", "Take token ids from its own tokenizer.")
 
+    def render(self, messages: list[dict[str, str]], continue_last: bool = False) -> str:
+        """The prompt of the model's own chat template; llama.cpp lengthens a last message of the assistant by itself."""
+        return self._ask("POST", "/apply-template", {"messages": messages}).json()["prompt"]
+
     def check(self, request: GenerationRequest) -> list[int]:
         """The prompt's token ids. KitError for an adapter, a template that refuses the messages, a prompt that leaves no room."""
         self.check_adapter(request)
         if request.prompt is None:
-            ids = self.tokenize(self._ask("POST", "/apply-template", {"messages": request.messages}).json()["prompt"], add_special=False)
+            ids = self.tokenize(self.render(request.messages, request.continue_last), add_special=False)
         else:
-            ids = self.tokenize(request.prompt)
-        self.check_length(len(ids))
-        return ids
+            ids = self.tokenize(request.prompt, request.add_special_tokens)
+        return self.fit_prompt(ids, request.keep_last)
 
-    def run(self, request: GenerationRequest, prompt: list[int], emit: Callable[[str], None]) -> Generation:
-        """In a thread of the engine: hands the pieces to `emit`; what came out, its text left empty. llama.cpp stops when its client leaves."""
+    def submit(self, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]) -> Future:
+        """One of PARALLEL threads reads llama.cpp's stream."""
+        return self._threads.submit(self._run, request, prompt, emit)
+
+    def _run(self, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]) -> Generation:
+        """llama.cpp stops when its client leaves."""
+        self.refuse_when_closed()
         count, reason = 0, "length"
+        if request.cancelled.is_set():
+            return Generation("", len(prompt), count, reason)
         with self._ask("POST", "/completion", self._build_body(request, prompt), stream=True) as reply:
             for event in read_events(reply):
                 if event["content"]:
-                    emit(event["content"])
+                    emit(Piece(event["content"]))
                 count = event["tokens_predicted"]
                 if event["stop"]:
                     reason = "length" if event["stop_type"] == "limit" else "stop"

@@ -6,16 +6,18 @@ got alone (a pool of threads costs 40 % on a CPU, and adapters must not change i
 
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 
 import torch
 from jinja2 import TemplateError
 from peft import PeftModel
-from transformers import BatchEncoding, PreTrainedTokenizerBase, StoppingCriteria
+from transformers import PreTrainedTokenizerBase, StoppingCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from helpers import KitError
-from helpers.engines import GREEDY_BELOW, Engine, Generation, GenerationRequest
+from helpers.engines import GREEDY_BELOW, Engine
+from helpers.generation import Generation, GenerationRequest, Piece
 from helpers.loading import LoadedModel, render_chat
 
 
@@ -60,7 +62,7 @@ class PieceStreamer(BaseStreamer):
     transformers' own TextStreamer waits for the next space: then a stop string, or a client's leaving, would take effect only there.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: StopFilter, emit: Callable[[str], None]):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: StopFilter, emit: Callable[[Piece], None]):
         self.tokenizer, self.stop, self.emit = tokenizer, stop, emit
         self.ids: list[int] = []
         self.context = self.shown = 0  # ids[context:shown] are decoded again, since a token's text may depend on the one before it
@@ -85,14 +87,15 @@ class PieceStreamer(BaseStreamer):
 
     def _pass_on(self, text: str) -> None:
         if text:
-            self.emit(text)
+            self.emit(Piece(text))
 
 
 class TransformersEngine(Engine):
     """A transformers model with its PEFT adapters."""
 
     def __init__(self, loaded: LoadedModel):
-        super().__init__(parallel=1)
+        super().__init__()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="inference")
         self.loaded = loaded
         self.name = loaded.name
         self.context = loaded.model.config.max_position_embeddings  # tokens of prompt and answer together
@@ -106,24 +109,32 @@ class TransformersEngine(Engine):
         """How many tokens a text has, special ones that the tokenizer adds included."""
         return len(self.loaded.tokenizer(text)["input_ids"])
 
-    def check(self, request: GenerationRequest) -> BatchEncoding:
-        """The request's ids and mask, (1, tokens). KitError for an unknown adapter or a prompt that leaves no room for an answer."""
-        self.check_adapter(request)
-        tokenizer = self.loaded.tokenizer
-        if request.prompt is None:
-            try:
-                text = render_chat(tokenizer, request.messages, request.continue_last)
-            except TemplateError as error:  # Llama 2's, for one, takes user and assistant in turns only
-                raise KitError(f"The model's chat template refuses these messages ({error}).", "Change their roles or their order.") from None
-            inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False)
-        else:
-            inputs = tokenizer(request.prompt, return_tensors="pt")
-        self.check_length(inputs["input_ids"].shape[1])
-        return inputs
+    def render(self, messages: list[dict[str, str]], continue_last: bool = False) -> str:
+        """The prompt of the model's own chat template."""
+        try:
+            return render_chat(self.loaded.tokenizer, messages, continue_last)
+        except TemplateError as error:  # Llama 2's, for one, takes user and assistant in turns only
+            raise KitError(f"The model's chat template refuses these messages ({error}).", "Change their roles or their order.") from None
 
-    def run(self, request: GenerationRequest, prompt: BatchEncoding, emit: Callable[[str], None]) -> Generation:
-        """In the engine's thread: hands the pieces to `emit`; what came out, its text left empty."""
-        model, length, stop = self.loaded.model, prompt["input_ids"].shape[1], StopFilter(request.stop)
+    def check(self, request: GenerationRequest) -> list[int]:
+        """The request's ids. KitError for an unknown adapter or a prompt that leaves no room for an answer."""
+        self.check_adapter(request)
+        if request.prompt is None:
+            text, special = self.render(request.messages, request.continue_last), False
+        else:
+            text, special = request.prompt, request.add_special_tokens
+        return self.fit_prompt(self.loaded.tokenizer(text, add_special_tokens=special)["input_ids"], request.keep_last)
+
+    def submit(self, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]) -> Future:
+        """The engine's one thread."""
+        return self._thread.submit(self._run, request, prompt, emit)
+
+    def _run(self, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]) -> Generation:
+        self.refuse_when_closed()
+        if request.cancelled.is_set():
+            return Generation("", len(prompt), 0, "length")
+        ids = torch.tensor([prompt], device=self.loaded.model.device)
+        model, length, stop = self.loaded.model, len(prompt), StopFilter(request.stop)
         sampling = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if request.temperature >= GREEDY_BELOW:
             torch.manual_seed(request.seed) if request.seed is not None else torch.seed()
@@ -131,7 +142,8 @@ class TransformersEngine(Engine):
             sampling["typical_p"] = request.typical_p
         with self._use_adapter(request.adapter), torch.inference_mode():
             output = model.generate(
-                **prompt.to(model.device),
+                ids,
+                attention_mask=torch.ones_like(ids),
                 max_new_tokens=max(1, min(request.max_new_tokens, self.context - length)),
                 repetition_penalty=request.repetition_penalty,
                 streamer=PieceStreamer(self.loaded.tokenizer, stop, emit),

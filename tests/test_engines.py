@@ -7,7 +7,7 @@ from fixtures_tiny import make_byte_tokenizer, make_tiny_adapter
 
 from helpers import KitError
 from helpers.adapters import attach_adapter
-from helpers.engines import GenerationRequest
+from helpers.generation import GenerationRequest
 from helpers.transformers_engine import PieceStreamer, StopFilter, TransformersEngine
 
 
@@ -39,13 +39,13 @@ def test_adapter_is_chosen_by_the_request(engine):
 
 def test_pieces_add_up_to_the_whole(engine):
     *pieces, generation = engine.stream(GenerationRequest(prompt="Hello", max_new_tokens=24))
-    assert len(pieces) > 1 and "".join(pieces) == generation.text == ask(engine).text
+    assert len(pieces) > 1 and "".join(piece.text for piece in pieces) == generation.text == ask(engine).text
 
 
 def stream_bytes(text, leave_out=0):
     """The pieces that come out when a model says `text` byte by byte (one token each), without its last `leave_out` bytes."""
     pieces, tokenizer = [], make_byte_tokenizer()
-    streamer = PieceStreamer(tokenizer, StopFilter([]), pieces.append)
+    streamer = PieceStreamer(tokenizer, StopFilter([]), lambda piece: pieces.append(piece.text))
     streamer.put(torch.tensor([[256]]))  # the prompt
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     for number in ids[: len(ids) - leave_out]:
@@ -117,7 +117,7 @@ def test_engine_that_stops_ends_what_runs_and_refuses_what_waits(engine):
 
     waiting = threading.Thread(target=wait_in_line)
     waiting.start()
-    while engine._threads._work_queue.empty():
+    while engine._inside < 2:
         time.sleep(0.01)
     engine.close()
     *_, generation = running

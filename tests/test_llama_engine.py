@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from helpers import KitError, clients, run_command, weights
-from helpers.engines import EngineStopping, GenerationRequest
+from helpers.engines import EngineStopping
+from helpers.generation import GenerationRequest
 from helpers.llama_engine import LlamaEngine
 from helpers.server.__main__ import main
 
@@ -38,7 +39,7 @@ def engine(folder):
 
 def test_answer_comes_in_pieces_and_whole(engine):
     *pieces, whole = engine.stream(GenerationRequest(SKY, max_new_tokens=40))
-    assert len(pieces) > 3 and "".join(pieces) == whole.text and "sky" in whole.text.lower()
+    assert len(pieces) > 3 and "".join(piece.text for piece in pieces) == whole.text and "sky" in whole.text.lower()
     assert whole.finish_reason == "stop" and 0 < whole.completion_tokens < 40 and engine.generate(GenerationRequest(SKY, max_new_tokens=40)) == whole
 
 

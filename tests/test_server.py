@@ -16,6 +16,7 @@ from fixtures_tiny import make_tiny_adapter, make_tiny_model
 from helpers import KitError, clients, run_command
 from helpers.server.__main__ import main, open_port
 from helpers.server.openai_api import ChatCompletionBody, make_openai_app
+from helpers.server.service import Service
 from helpers.transformers_engine import TransformersEngine
 
 
@@ -182,7 +183,7 @@ def test_curl_without_the_json_header_is_told_so(server):
 
 
 def test_strict_server_refuses_an_unknown_model(tiny):
-    with TestClient(make_openai_app(TransformersEngine(tiny), strict_model=True)) as http:
+    with TestClient(make_openai_app(Service(engine=TransformersEngine(tiny)), strict_model=True)) as http:
         body = {"model": "x", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
         reply = http.post("/v1/chat/completions", json=body)
         assert reply.status_code == 404 and reply.json()["error"]["code"] == "model_not_found"
@@ -203,8 +204,8 @@ def test_model_says_how_it_is_sampled_unless_the_request_does(tiny):
 
 def test_stream_that_fails_says_so(tiny):
     engine = TransformersEngine(tiny)
-    engine.loaded.model.generate = lambda **_: 1 / 0
-    with TestClient(make_openai_app(engine)) as http:
+    engine.loaded.model.generate = lambda *_, **__: 1 / 0
+    with TestClient(make_openai_app(Service(engine=engine))) as http:
         body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True}
         events = [line for line in http.post("/v1/chat/completions", json=body).text.splitlines() if line]
     assert json.loads(events[-2][6:])["error"]["type"] == "server_error" and events[-1] == "data: [DONE]"

@@ -11,16 +11,13 @@ import signal
 import socket
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import uvicorn
 from fastapi import FastAPI
 
 from helpers import CommandParser, KitError, run_command
-from helpers.weights import LOADERS, find_model
-
-if TYPE_CHECKING:
-    from helpers.engines import Engine
+from helpers.server.service import Choice, Service
+from helpers.weights import LOADERS
 
 GRACE_S = 3  # seconds that a running answer gets when the server ends; who presses Ctrl-C waits no longer
 
@@ -66,36 +63,6 @@ def open_port(host: str, port: int, flag: str) -> socket.socket:
     return listener
 
 
-def load_engine(options: argparse.Namespace) -> "Engine":
-    """The model with its adapters; every name is checked before anything is loaded."""
-    folder = find_model(options.model, options.model_dir)
-    if options.loader == "llama.cpp" or (not options.loader and any(folder.glob("*.gguf"))):
-        return load_llama_engine(folder, options.lora, options.dtype)
-    from helpers.adapters import attach_adapter, find_adapter
-    from helpers.loading import load_model
-    from helpers.transformers_engine import TransformersEngine
-
-    for name in options.lora:
-        find_adapter(name, options.lora_dir)
-    loaded = load_model(options.model, options.loader, options.dtype, options.model_dir)
-    for name in options.lora:
-        attach_adapter(loaded, name, options.lora_dir)
-    return TransformersEngine(loaded)
-
-
-def load_llama_engine(folder: Path, loras: list[str], dtype: str | None) -> "Engine":
-    """llama.cpp with the folder's GGUF file; KitError for what it cannot take."""
-    from helpers.llama_engine import LlamaEngine
-
-    if dtype:
-        raise KitError("A GGUF file has a number format of its own.", "Leave --dtype away.")
-    if loras:
-        raise KitError(f"{loras[0]} is a LoRA of PEFT's, which llama.cpp does not read.", "Serve the safetensors folder of the model with it.")
-    if not any(folder.glob("*.gguf")):
-        raise KitError(f"{folder.name} has no GGUF file for llama.cpp.", "Leave --loader away, or name a folder with one.")
-    return LlamaEngine(folder)
-
-
 class QuietServer(uvicorn.Server):
     """A uvicorn server that leaves the signals to `serve`, which stops all of them together."""
 
@@ -105,7 +72,7 @@ class QuietServer(uvicorn.Server):
         yield
 
 
-async def serve(apps: list[tuple[FastAPI, socket.socket]], engine: "Engine") -> None:
+async def serve(apps: list[tuple[FastAPI, socket.socket]], service: Service) -> None:
     """Serves every application on its socket until SIGINT or SIGTERM.
 
     Running answers get GRACE_S to end, then they are sent as far as they have come; a second signal sends them at once.
@@ -118,7 +85,7 @@ async def serve(apps: list[tuple[FastAPI, socket.socket]], engine: "Engine") -> 
         delay = 0 if servers[0].should_exit else GRACE_S
         for server in servers:
             server.should_exit = True
-        loop.call_soon_threadsafe(loop.call_later, delay, engine.close)
+        loop.call_soon_threadsafe(loop.call_later, delay, service.unload)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
@@ -144,21 +111,22 @@ def main(arguments: list[str]) -> None:
     host = "0.0.0.0" if options.listen else "127.0.0.1"
     raw = open_port(host, options.api_blocking_port, "--api-blocking-port") if options.api else None
     openai = open_port(host, options.openai_port, "--openai-port") if "openai" in options.extensions else None
-    engine = load_engine(options)
+    service = Service(options.model_dir, options.lora_dir)
+    service.load(Choice(options.model, tuple(options.lora), options.loader, options.dtype))
     from helpers.server.openai_api import make_openai_app
     from helpers.server.raw_api import make_raw_app
 
     apps = []
     if raw:
-        apps.append((make_raw_app(engine, options.api_key), raw))
+        apps.append((make_raw_app(service, options.api_key), raw))
         print(f"raw API:    http://{host}:{raw.getsockname()[1]}/api/v1/chat", flush=True)
     if openai:
-        apps.append((make_openai_app(engine, options.api_key, options.strict_model), openai))
+        apps.append((make_openai_app(service, options.api_key, options.strict_model), openai))
         print(f"OpenAI API: http://{host}:{openai.getsockname()[1]}/v1", flush=True)
     try:
-        asyncio.run(serve(apps, engine))
+        asyncio.run(serve(apps, service))
     finally:
-        engine.close()
+        service.unload()
 
 
 if __name__ == "__main__":

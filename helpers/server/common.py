@@ -1,11 +1,11 @@
 """What both dialects share: error bodies in OpenAI's shape, the key, and requests whose client may leave."""
 
 import asyncio
+import contextlib
 import hmac
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from anyio import to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -14,7 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from helpers import KitError
-from helpers.engines import Engine, EngineStopping, Generation, GenerationRequest
+from helpers.engines import Engine, EngineBusy, EngineStopping
+from helpers.generation import Generation, GenerationRequest, Piece, join_pieces
 
 
 def refuse_half_characters(text: str) -> str:
@@ -75,7 +76,7 @@ def make_app(title: str, api_key: str | None) -> FastAPI:
 
     @app.exception_handler(KitError)
     async def explain(request: Request, error: KitError) -> JSONResponse:
-        return error_response(503 if isinstance(error, EngineStopping) else 400, str(error))
+        return error_response({EngineStopping: 503, EngineBusy: 429}.get(type(error), 400), str(error))
 
     @app.exception_handler(RequestValidationError)
     async def name_field(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -99,23 +100,39 @@ def make_app(title: str, api_key: str | None) -> FastAPI:
     return app
 
 
+async def stream(engine: Engine, request: GenerationRequest) -> AsyncIterator[Piece | Generation]:
+    """The answer's pieces, then the Generation with the whole. Closing the iterator cancels, also an answer that still waits for its turn."""
+    loop, pieces = asyncio.get_running_loop(), asyncio.Queue()
+
+    def hand_over(piece: Piece | None) -> None:  # in the engine's thread; the loop is gone when the server has ended
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+    parts = []
+    try:
+        job = await asyncio.to_thread(engine.start, request, hand_over)
+        job.add_done_callback(lambda _: hand_over(None))
+        while (piece := await pieces.get()) is not None:
+            parts.append(piece)
+            yield piece
+        yield join_pieces(job.result(), parts)
+    finally:
+        request.cancelled.set()
+
+
 async def generate(engine: Engine, request: GenerationRequest, http: Request) -> Generation:
     """The whole answer; a client that leaves, and a server that ends, cancels it within a quarter of a second."""
-    running = asyncio.create_task(asyncio.to_thread(engine.generate, request))
+
+    async def collect() -> Generation:
+        async for piece in stream(engine, request):
+            whole = piece
+        return whole
+
+    running = asyncio.create_task(collect())
     try:
         while not (await asyncio.wait([running], timeout=0.25))[0]:
             if await http.is_disconnected():
                 request.cancelled.set()
         return running.result()
-    finally:
-        request.cancelled.set()
-
-
-async def stream(engine: Engine, request: GenerationRequest) -> AsyncIterator[str | Generation]:
-    """The answer's pieces, then the Generation; a client that leaves cancels it, also one that still waits for its turn."""
-    pieces = engine.stream(request)
-    try:
-        while (piece := await to_thread.run_sync(next, pieces, None, abandon_on_cancel=True)) is not None:
-            yield piece
     finally:
         request.cancelled.set()

@@ -11,8 +11,10 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from helpers import KitError
-from helpers.engines import Engine, Generation, GenerationRequest
+from helpers.engines import Engine
+from helpers.generation import Generation, GenerationRequest, Piece
 from helpers.server.common import SEED_LIMIT, ApiError, Text, describe_error, generate, make_app, stream
+from helpers.server.service import Service
 
 # What cannot be done here, with the value that changes nothing; any other value is refused, never dropped in silence.
 NEUTRAL = {
@@ -90,7 +92,7 @@ def describe_usage(generation: Generation) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 
-async def write_events(pieces: AsyncIterator[str | Generation], base: dict, include_usage: bool) -> AsyncIterator[str]:
+async def write_events(pieces: AsyncIterator[Piece | Generation], base: dict, include_usage: bool) -> AsyncIterator[str]:
     """Server-sent events: the role, the pieces, the reason of the end, the usage when asked for, [DONE]."""
 
     def event(delta: dict, reason: str | None = None) -> str:
@@ -100,8 +102,8 @@ async def write_events(pieces: AsyncIterator[str | Generation], base: dict, incl
     yield event({"role": "assistant", "content": ""})
     try:
         async for piece in pieces:
-            if isinstance(piece, str):
-                yield event({"content": piece})
+            if isinstance(piece, Piece):
+                yield event({"content": piece.text})
             else:
                 yield event({}, piece.finish_reason)
                 if include_usage:
@@ -131,31 +133,36 @@ def describe_model(name: str, created: int) -> dict:
     return {"id": name, "object": "model", "created": created, "owned_by": "open-llm-kit"}
 
 
-def make_openai_app(engine: Engine, api_key: str | None = None, strict_model: bool = False) -> FastAPI:
+def make_openai_app(service: Service, api_key: str | None = None, strict_model: bool = False) -> FastAPI:
     """The application. `model` picks an adapter or the base by name; any other name gets the default, or a 404 with strict_model."""
     app = make_app("Open LLM Kit: OpenAI-style API", api_key)
     started = int(time.time())
 
     def pick_adapter(name: str) -> str | None:
+        engine = service.need()
         if name in engine.adapters:
             return name
         if name != engine.name and strict_model:
             raise ApiError(404, f"The model '{name}' does not exist.", "model", "model_not_found")
         return None if name == engine.name or not engine.adapters else engine.adapters[0]
 
+    def list_names() -> list[str]:
+        return [service.engine.name, *service.engine.adapters] if service.engine else []
+
     @app.get("/v1/models")
     async def list_models() -> dict:
-        return {"object": "list", "data": [describe_model(name, started) for name in (engine.name, *engine.adapters)]}
+        return {"object": "list", "data": [describe_model(name, started) for name in list_names()]}
 
     @app.get("/v1/models/{name:path}")
     async def show_model(name: str) -> dict:
-        if name not in (engine.name, *engine.adapters):
+        if name not in list_names():
             raise ApiError(404, f"The model '{name}' does not exist.", "model", "model_not_found")
         return describe_model(name, started)
 
     @app.post("/v1/chat/completions", response_model=None)
     async def complete_chat(body: ChatCompletionBody, http: Request) -> JSONResponse | StreamingResponse:
         adapter = pick_adapter(body.model)
+        engine = service.need()
         request = body.build_request(engine, adapter)
         base = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": adapter or engine.name}
         if body.stream:

@@ -9,8 +9,9 @@ from typing import Any
 from fastapi import FastAPI, Request
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
-from helpers.engines import Engine, GenerationRequest
+from helpers.generation import GenerationRequest
 from helpers.server.common import SEED_LIMIT, ApiError, Text, generate, make_app
+from helpers.server.service import Service
 
 # Fields that this engine does not honour, with the value that changes nothing; another value is reported in the reply's `ignored`.
 NEUTRAL = {
@@ -106,22 +107,24 @@ def build_messages(body: ChatBody) -> tuple[list[dict[str, str]], list[tuple[str
     return [*messages, {"role": "user", "content": user.strip()}], internal, visible
 
 
-def make_raw_app(engine: Engine, api_key: str | None = None) -> FastAPI:
+def make_raw_app(service: Service, api_key: str | None = None) -> FastAPI:
     """The application; the first attached adapter answers when there is one, as after the WebUI's --lora."""
     app = make_app("Open LLM Kit: raw API", api_key)
-    adapter = engine.adapters[0] if engine.adapters else None
+
+    def build_request(body: RawSampling, **what: Any) -> GenerationRequest:
+        return body.build_request((service.need().adapters or [None])[0], **what)
 
     @app.get("/api/v1/model")
     async def show_model() -> dict:
-        return {"result": engine.name}
+        return {"result": service.engine and service.engine.name}
 
     @app.post("/api/v1/token-count")
     async def count_tokens(body: TokenCountBody) -> dict:
-        return {"results": [{"tokens": engine.count_tokens(body.prompt)}]}
+        return {"results": [{"tokens": service.need().count_tokens(body.prompt)}]}
 
     @app.post("/api/v1/generate")
     async def generate_text(body: GenerateBody, http: Request) -> dict:
-        result = await generate(engine, body.build_request(adapter, prompt=body.prompt), http)
+        result = await generate(service.need(), build_request(body, prompt=body.prompt), http)
         return with_ignored({"results": [{"text": result.text}]}, body)
 
     @app.post("/api/v1/chat")
@@ -137,7 +140,7 @@ def make_raw_app(engine: Engine, api_key: str | None = None) -> FastAPI:
         if body.continue_:
             begun, shown = old.internal[-1][1], old.visible[-1][1] if old.visible else ""
             messages.append({"role": "assistant", "content": begun.strip()})
-        result = await generate(engine, body.build_request(adapter, messages=messages, continue_last=body.continue_), http)
+        result = await generate(service.need(), build_request(body, messages=messages, continue_last=body.continue_), http)
         text = result.text if body.continue_ else result.text.lstrip()
         asked = old.visible[-1][0] if (body.regenerate or body.continue_) and old.visible else html.escape(said)
         row, seen = (said, begun + text), (asked, shown + html.escape(text))
