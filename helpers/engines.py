@@ -72,16 +72,12 @@ class Engine(ABC):
     def start(self, request: GenerationRequest, emit: Callable[[Piece], None]) -> Future:
         """The future of the answer, whose pieces go to `emit`, in another thread. KitError at once for what `check` refuses or one too many."""
         prompt = self.check(request)
-        with self._lock:
+        with self._lock:  # with `close`: what comes in before it ends by it
+            self.refuse_when_closed()
             if self._inside >= LIMIT:
                 raise EngineBusy(f"{LIMIT} requests run or wait.", "Ask again in some seconds.")
-            self._inside += 1
-        try:
-            self.refuse_when_closed()
             job = self.submit(request, prompt, emit)
-        except BaseException:
-            self._leave()
-            raise
+            self._inside += 1
         job.add_done_callback(self._leave)
         return job
 
@@ -115,7 +111,8 @@ class Engine(ABC):
 
     def close(self) -> None:
         """Ends what runs at its next token; what waits is refused."""
-        self.closed.set()
+        with self._lock:
+            self.closed.set()
 
     def refuse_when_closed(self) -> None:
         """EngineStopping once `close` was called."""

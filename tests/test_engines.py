@@ -1,5 +1,6 @@
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -7,8 +8,10 @@ from fixtures_tiny import make_byte_tokenizer, make_tiny_adapter
 
 from helpers import KitError
 from helpers.adapters import attach_adapter
+from helpers.decoding import StopFilter, TextStream
+from helpers.engines import LIMIT, EngineBusy, EngineStopping
 from helpers.generation import GenerationRequest
-from helpers.transformers_engine import PieceStreamer, StopFilter, TransformersEngine
+from helpers.transformers_engine import ROWS, TransformersEngine
 
 
 @pytest.fixture
@@ -45,12 +48,11 @@ def test_pieces_add_up_to_the_whole(engine):
 def stream_bytes(text, leave_out=0):
     """The pieces that come out when a model says `text` byte by byte (one token each), without its last `leave_out` bytes."""
     pieces, tokenizer = [], make_byte_tokenizer()
-    streamer = PieceStreamer(tokenizer, StopFilter([]), lambda piece: pieces.append(piece.text))
-    streamer.put(torch.tensor([[256]]))  # the prompt
+    stream = TextStream(tokenizer, [], lambda piece: pieces.append(piece.text))
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     for number in ids[: len(ids) - leave_out]:
-        streamer.put(torch.tensor([number]))
-    streamer.end()
+        stream.push(number)
+    stream.finish()
     return pieces
 
 
@@ -104,26 +106,81 @@ def test_client_that_leaves_cancels_its_answer(engine):
     assert time.monotonic() - began < 1  # all 2000 tokens take some seconds
 
 
+def first_piece(tell):
+    """Calls `tell` at an answer's first piece."""
+    pieces = iter([tell])
+    return lambda piece: next(pieces, lambda: None)()
+
+
 def test_engine_that_stops_ends_what_runs_and_refuses_what_waits(engine):
-    running = engine.stream(GenerationRequest(prompt="Hello", max_new_tokens=2000))
-    next(running)
-    refused = []
-
-    def wait_in_line():
-        try:
-            ask(engine)
-        except KitError as error:
-            refused.append(str(error))
-
-    waiting = threading.Thread(target=wait_in_line)
-    waiting.start()
-    while engine._inside < 2:
-        time.sleep(0.01)
+    begun = threading.Semaphore(0)
+    long = [GenerationRequest(prompt="Hello", max_new_tokens=2000) for _ in range(ROWS + 1)]
+    *running, waiting = [engine.start(request, first_piece(begun.release)) for request in long]
+    assert all(begun.acquire(timeout=10) for _ in running)
     engine.close()
-    *_, generation = running
-    waiting.join(10)
-    assert generation.finish_reason == "length" and generation.completion_tokens < 2000
-    assert refused and "stopping" in refused[0]
+    assert all(job.result(10).finish_reason == "length" and job.result().completion_tokens < 2000 for job in running)
+    with pytest.raises(EngineStopping):
+        waiting.result(10)
+    with pytest.raises(EngineStopping):
+        ask(engine)
+
+
+def test_request_too_many_is_refused(engine):
+    jobs = [engine.start(GenerationRequest(prompt="Hello", max_new_tokens=2000), lambda piece: None) for _ in range(LIMIT)]
+    with pytest.raises(EngineBusy):
+        ask(engine)
+    engine.close()
+    assert all(job.exception(10) or job.result() for job in jobs)
+
+
+def test_row_that_fails_leaves_the_engine_alive(engine):
+    whole, reads = ask(engine).text, []
+    failing = engine.start(GenerationRequest(prompt="Hello", max_new_tokens=2000), lambda piece: reads.append(piece.text + 1))
+    with pytest.raises(TypeError):
+        failing.result(10)
+    assert ask(engine).text == whole
+
+
+def test_answers_that_join_and_leave_a_running_batch_are_those_they_get_alone(engine):
+    asked = [GenerationRequest(prompt="x" * (1 + 37 * i % 50), max_new_tokens=3 + 5 * i, adapter=[None, "shift"][i % 2]) for i in range(10)]
+    alone = [engine.generate(replace(request)).text for request in asked]
+    jobs, texts = [], [[] for _ in asked]
+    for request, text in zip(asked, texts, strict=True):
+        jobs.append(engine.start(request, lambda piece, text=text: text.append(piece.text)))
+        time.sleep(0.02)  # some passes of those before
+    assert [job.result(30).completion_tokens > 0 for job in jobs] and ["".join(text) for text in texts] == alone
+
+
+ENDING = {"logit_bias": {257: 3.0}}  # makes the end likely
+DRAWN = {"temperature": 1.0, "seed": 3}
+
+
+@pytest.mark.parametrize(("setting", "beside"), [
+    ({"presence_penalty": 2.0}, {}), ({"frequency_penalty": 2.0}, {}), ({"repetition_penalty_range": 2}, {"repetition_penalty": 1.5}),
+    ({"encoder_repetition_penalty": 3.0}, {}), ({"no_repeat_ngram_size": 1}, {}), ({"logit_bias": {65: 100.0}}, {}), ({"min_length": 29}, ENDING),
+    ({"ban_eos": True}, ENDING), ({"skip_special_tokens": False}, {"logit_bias": {256: 100.0}}), ({"epsilon_cutoff": 0.02}, DRAWN),
+    ({"eta_cutoff": 0.02}, DRAWN),
+])  # fmt: skip
+def test_optional_setting_that_is_honoured_changes_the_answer(engine, setting, beside):
+    assert engine.list_unsupported(GenerationRequest(**setting)) == []
+    assert ask(engine, max_new_tokens=60, **setting, **beside) != ask(engine, max_new_tokens=60, **beside)
+
+
+def test_setting_that_is_not_honoured_is_named(engine):
+    assert engine.list_unsupported(GenerationRequest(grammar="root ::= [a-z]+", ban_eos=True, mirostat_tau=5.0)) == ["grammar"]
+
+
+def test_logprobs_are_those_of_a_plain_pass(engine):
+    answer = ask(engine, top_logprobs=3, max_new_tokens=6)
+    ids = engine.loaded.tokenizer("Hello" + answer.text, return_tensors="pt")["input_ids"]
+    with torch.inference_mode(), engine.loaded.model.disable_adapter():
+        expected = engine.loaded.model(ids).logits[0, 4:-1].log_softmax(-1)
+    assert b"".join(token.data for token in answer.tokens).decode() == answer.text
+    for token, row in zip(answer.tokens, expected, strict=True):
+        assert token.logprob == pytest.approx(float(row.max()), abs=1e-4) and len(token.top) == 3
+        assert token.top[0] == (token.data, token.logprob) and [value for _, value in token.top] == pytest.approx(
+            row.topk(3).values.tolist(), abs=1e-4
+        )
 
 
 def test_messages_that_the_chat_template_refuses_are_explained(engine):

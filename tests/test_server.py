@@ -17,7 +17,7 @@ from helpers import KitError, clients, run_command
 from helpers.server.__main__ import main, open_port
 from helpers.server.openai_api import ChatCompletionBody, make_openai_app
 from helpers.server.service import Service
-from helpers.transformers_engine import TransformersEngine
+from helpers.transformers_engine import ROWS, TransformersEngine
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_model_says_how_it_is_sampled_unless_the_request_does(tiny):
 
 def test_stream_that_fails_says_so(tiny):
     engine = TransformersEngine(tiny)
-    engine.loaded.model.generate = lambda *_, **__: 1 / 0
+    engine.loaded.model.forward = lambda *_, **__: 1 / 0
     with TestClient(make_openai_app(Service(engine=engine))) as http:
         body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True}
         events = [line for line in http.post("/v1/chat/completions", json=body).text.splitlines() if line]
@@ -255,8 +255,8 @@ def test_guarded_server_asks_for_its_key_and_a_signal_ends_it_in_the_middle_of_a
         assert requests.get(guarded.raw_url + "/openapi.json", timeout=9).status_code == 401
         body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2000, "temperature": 0}
         request = {"url": guarded.openai_url + "/chat/completions", "headers": {"Authorization": "Bearer secret"}, "timeout": 60}
-        with ThreadPoolExecutor() as pool:  # enough of both kinds that the grace period ends before they do
-            replies = [pool.submit(requests.post, json={**body, "stream": bool(i % 2)}, **request) for i in range(6)]
+        with ThreadPoolExecutor(ROWS + 2) as pool:  # enough of both kinds that the grace period ends before they do
+            replies = [pool.submit(requests.post, json={**body, "stream": bool(i % 2)}, **request) for i in range(ROWS + 2)]
             time.sleep(1)
             guarded.process.terminate()
             assert guarded.process.wait(9) == 0

@@ -9,7 +9,8 @@ from helpers import PROJECT
 ORDER = """
     machine refusals hub embedded folders costs sizes quantizing weights loaders loading
     templating dataset adapters settings packing prefix_trainer records
-    training generation engines transformers_engine llama_engine clients evaluation server webui formats plots checks report tutorial
+    training generation engines decoding sampling batching transformers_engine llama_engine
+    clients evaluation server webui formats plots checks report tutorial
 """.split()
 MODULES = sorted(path for path in (PROJECT / "helpers").rglob("*.py") if path.name != "__init__.py")
 
