@@ -1,19 +1,16 @@
-"""The calls a user makes: the raw API, the OpenAI client, starting a server and waiting until it answers."""
+"""The calls a user makes: the raw API and the OpenAI client, whole answers and streams, and starting a server to call.
 
-import atexit
+They run against the kit's server and against the WebUI, of 2023 (raw) and of today (OpenAI); every failure is a KitError with a remedy.
+"""
+
 import html
-import os
-import shlex
-import socket
-import subprocess
-import sys
-import tempfile
-import time
+from collections.abc import Iterator
 
 import openai
-import requests
 
 from helpers import KitError
+from helpers.running import RunningServer, find_port, wait_until_ready
+from helpers.transport import explain_openai_errors, send_request, stream_events
 
 # The request of the 2023 tutorial's chat example, with the values it sent. Names: text-generation-webui's raw API, August 2023.
 DEFAULT_CHAT_PARAMS = {
@@ -32,34 +29,69 @@ DEFAULT_CHAT_PARAMS = {
     "stopping_strings": [],
 }  # fmt: skip
 
-RAW_PORT, OPENAI_PORT = 5000, 5001
+RAW_PORT, OPENAI_PORT, STREAMING_PORT = 5000, 5001, 5005
 
 
-def chat_raw(user_input: str, history: dict | None = None, url: str = f"http://127.0.0.1:{RAW_PORT}", timeout: float = 300, **params) -> dict:
+def build_chat_body(user_input: str, history: dict | None, params: dict) -> dict:
+    """The request of a raw chat: `params` replace values of DEFAULT_CHAT_PARAMS."""
+    body = {**DEFAULT_CHAT_PARAMS, **params, "user_input": user_input}
+    return body if history is None else {**body, "history": history}
+
+
+def read_history(reply: object, body: dict) -> dict:
+    """The history in a part of a raw reply; KitError when there is none, or when it has no new row."""
+    try:
+        history = reply["history"]
+        rows, before = len(history["internal"]), len(body["history"]["internal"])
+    except (LookupError, TypeError):
+        raise KitError("The reply has no history in it.", "Look at the address: what answers there is no raw API.") from None
+    if rows <= before and not body["regenerate"] and not body["_continue"]:
+        raise KitError("The server gave the history back without an answer.", "It has no model: load one.")
+    return history
+
+
+def chat_raw(
+    user_input: str,
+    history: dict | None = None,
+    url: str = f"http://127.0.0.1:{RAW_PORT}",
+    timeout: float = 300,
+    api_key: str | None = None,
+    **params,
+) -> dict:
     """One turn of a chat over the raw API; returns the history {"internal": [[user, reply], ...], "visible": ...} with the new turn.
 
     `params` replace values of DEFAULT_CHAT_PARAMS. Raises KitError when the server is away or refuses the request.
     """
-    body = {**DEFAULT_CHAT_PARAMS, **params, "user_input": user_input}
-    if history is not None:
-        body["history"] = history
-    try:
-        response = requests.post(f"{url}/api/v1/chat", json=body, timeout=timeout)
-    except requests.Timeout:
-        raise KitError(f"No reply from {url} in {timeout} s.", "Ask for fewer tokens, or give a longer timeout.") from None
-    except requests.ConnectionError:
-        raise KitError(f"No server answers at {url}.", "Start one with --api, and look at its port.") from None
-    if response.status_code != 200:
-        raise KitError(f"The server refused the request: {response.text[:300]}", "Mend the field that it names.")
-    try:
-        return response.json()["results"][0]["history"]
-    except (ValueError, LookupError, TypeError):
-        raise KitError(f"The reply of {url} has no history in it.", "The WebUI of 2023 answered so to a wrong field: check the parameters.") from None
+    body = build_chat_body(user_input, history, params)
+    reply = send_request("POST", f"{url}/api/v1/chat", body, api_key, timeout)
+    return read_history(reply["results"][0] if isinstance(reply, dict) and reply.get("results") else reply, body)
 
 
 def last_reply(history: dict) -> str:
     """The newest reply as plain text, read the way clients of 2023 did: the visible one, its HTML escapes undone."""
     return html.unescape(history["visible"][-1][1])
+
+
+def stream_raw(
+    prompt: str, url: str = f"ws://127.0.0.1:{STREAMING_PORT}", timeout: float = 300, api_key: str | None = None, **params
+) -> Iterator[str]:
+    """The pieces of the text that follows `prompt`, as they come, over the raw API; `params` are the fields of /api/v1/generate."""
+    for message in stream_events(f"{url}/api/v1/stream", {**params, "prompt": prompt}, api_key, timeout):
+        yield message["text"]
+
+
+def stream_chat_raw(
+    user_input: str,
+    history: dict | None = None,
+    url: str = f"ws://127.0.0.1:{STREAMING_PORT}",
+    timeout: float = 300,
+    api_key: str | None = None,
+    **params,
+) -> Iterator[dict]:
+    """One turn of a chat over the raw API, as chat_raw: the whole history again and again, its last reply a little longer each time."""
+    body = build_chat_body(user_input, history, params)
+    for message in stream_events(f"{url}/api/v1/chat-stream", body, api_key, timeout):
+        yield read_history(message, body)
 
 
 def make_openai_client(base_url: str = f"http://127.0.0.1:{OPENAI_PORT}/v1", api_key: str = "none") -> openai.OpenAI:
@@ -69,84 +101,32 @@ def make_openai_client(base_url: str = f"http://127.0.0.1:{OPENAI_PORT}/v1", api
 
 def ask_openai(client: openai.OpenAI, messages: list[dict[str, str]], model: str = "x", **params) -> str:
     """The reply's text to messages, over the OpenAI API. KitError when the server is away or refuses."""
-    try:
+    with explain_openai_errors(client.base_url):
         return client.chat.completions.create(model=model, messages=messages, **params).choices[0].message.content
-    except openai.APIConnectionError:
-        raise KitError(f"No server answers at {client.base_url}.", "Start one with --extensions openai, and look at its port.") from None
-    except openai.APIStatusError as error:
-        raise KitError(f"The server refused the request: {error.message}", "Mend what it names.") from None
 
 
-def wait_until_ready(url: str, process: subprocess.Popen | None = None, timeout_s: float = 180, log=None) -> None:
-    """Returns when GET `url` is answered. KitError when `process` has ended (with its last line in `log`) or after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if process is not None and process.poll() is not None:
-            raise KitError(f"The server has ended: {read_last_line(log)}", "Mend what it says, then start it again.")
-        try:
-            requests.get(url, timeout=2)
-            return
-        except requests.RequestException:
-            time.sleep(0.2)
-    raise KitError(f"No answer from {url} in {timeout_s:.0f} s.", "Look at the server's output; a large model needs more time.")
+def stream_openai(client: openai.OpenAI, messages: list[dict[str, str]], model: str = "x", **params) -> Iterator[str]:
+    """The pieces of the reply's text, as they come. KitError as ask_openai, and when the stream ends before the answer does."""
+    finished = False
+    with explain_openai_errors(client.base_url), client.chat.completions.create(model=model, messages=messages, stream=True, **params) as chunks:
+        for choice in (choice for chunk in chunks for choice in chunk.choices):  # a chunk that brings only the usage has none
+            finished = finished or choice.finish_reason is not None
+            if choice.delta.content:
+                yield choice.delta.content
+    if not finished:
+        remedy = "The WebUI does so for an error that it finds late: check that a model is loaded, the messages, the parameters; see its output."
+        raise KitError(f"{client.base_url} ended the stream before the answer's end.", remedy)
 
 
-def read_last_line(log) -> str:
-    """The last line that a process wrote into the open file `log`."""
-    if log is None:
-        return "no output kept."
-    log.seek(0)
-    return (log.read().strip().splitlines() or ["it wrote nothing."])[-1]
+def make_async_openai_client(base_url: str = f"http://127.0.0.1:{OPENAI_PORT}/v1", api_key: str = "none") -> openai.AsyncOpenAI:
+    """As make_openai_client, for programs that ask many things at once; close it with `await client.close()` or `async with`."""
+    return openai.AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0)
 
 
-def find_port(wanted: int) -> int:
-    """`wanted` when it is free on 127.0.0.1, else a free one (5000 is AirPlay's on a Mac)."""
-    for port in (wanted, 0):
-        with socket.socket() as probe:
-            if os.name != "nt":  # on Windows it would call a taken port free
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-                return probe.getsockname()[1]
-            except OSError:
-                continue
-    raise KitError("No port is free.", "Close programs that listen.")
-
-
-class RunningServer:
-    """A tutorial server in a process of its own; stopped by `stop()`, at the end of a `with` block, and when this Python ends.
-
-    `note` says in words when 5000 or 5001 was taken; it is empty otherwise. `command` is the line to type in a terminal.
-    """
-
-    def __init__(self, arguments: list[str], raw_port: int, openai_port: int):
-        self.raw_url, self.openai_url = f"http://127.0.0.1:{raw_port}", f"http://127.0.0.1:{openai_port}/v1"
-        taken = [str(wanted) for wanted, got in ((RAW_PORT, raw_port), (OPENAI_PORT, openai_port)) if wanted != got]
-        self.note = f"In use: port {' and '.join(taken)}. This server listens on {raw_port} (raw) and {openai_port} (OpenAI)." if taken else ""
-        self.command = "python -m helpers.server " + shlex.join(arguments)
-        self.log = tempfile.TemporaryFile("w+", encoding="utf-8")
-        command = [sys.executable, "-m", "helpers.server", *arguments, "--stop-with-parent"]
-        # A session of its own: Jupyter's interrupt goes to all processes of the kernel's, and is meant for the cell.
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, start_new_session=True)
-        atexit.register(self.stop)
-
-    def stop(self) -> None:
-        """Ends the server and waits until it is gone; does nothing when it is."""
-        atexit.unregister(self.stop)
-        self.process.stdin.close()
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
-    def __enter__(self) -> "RunningServer":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.stop()
+async def ask_openai_async(client: openai.AsyncOpenAI, messages: list[dict[str, str]], model: str = "x", **params) -> str:
+    """As ask_openai, without holding up the program while it waits."""
+    with explain_openai_errors(client.base_url):
+        return (await client.chat.completions.create(model=model, messages=messages, **params)).choices[0].message.content
 
 
 def start_server(model: str, loras: list[str] | tuple[str, ...] = (), extra: list[str] | tuple[str, ...] = ()) -> RunningServer:
@@ -160,7 +140,9 @@ def start_server(model: str, loras: list[str] | tuple[str, ...] = (), extra: lis
         arguments += ["--api-blocking-port", str(raw_port)]
     if openai_port != OPENAI_PORT:
         arguments += ["--openai-port", str(openai_port)]
-    server = RunningServer([*arguments, *extra], raw_port, openai_port)
+    taken = [str(wanted) for wanted, got in ((RAW_PORT, raw_port), (OPENAI_PORT, openai_port)) if wanted != got]
+    note = f"In use: port {' and '.join(taken)}. This server listens on {raw_port} (raw) and {openai_port} (OpenAI)." if taken else ""
+    server = RunningServer([*arguments, *extra], raw_port, openai_port, note)
     try:
         wait_until_ready(f"{server.raw_url}/api/v1/model", server.process, log=server.log)
         wait_until_ready(f"{server.openai_url}/models", server.process, log=server.log)

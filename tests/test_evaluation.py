@@ -5,7 +5,7 @@ import pytest
 import torch
 from fixtures_tiny import make_tiny_adapter
 
-from helpers import clients, evaluation, loading, run_command
+from helpers import evaluation, loading, run_command, running
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
@@ -63,7 +63,7 @@ def test_server_is_judged_by_what_it_answers(template, rows):
 
 def test_server_that_is_away_is_one_line(home, rows, capsys):
     pd.DataFrame(rows).to_csv(home / "d.csv", index=False)
-    url = f"http://127.0.0.1:{clients.find_port(0)}/v1"
+    url = f"http://127.0.0.1:{running.find_port(0)}/v1"
     arguments = ["--url", url, "--model", "x", "--data", "d.csv", "--template", "templates/college_preferences.yaml"]
     assert run_command(evaluation.main, arguments) == 2
     assert "No server answers" in capsys.readouterr().err.splitlines()[-1]
