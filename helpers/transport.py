@@ -9,7 +9,6 @@ from collections.abc import Iterator
 
 import openai
 import requests
-from urllib3.exceptions import ProtocolError
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
@@ -41,7 +40,7 @@ def send_request(method: str, url: str, body: object = None, api_key: str | None
     except requests.Timeout:
         raise KitError(f"No reply from {url} in {timeout} s.", "Ask for fewer tokens, or give a longer timeout.") from None
     except requests.ConnectionError as error:
-        if error.args and isinstance(error.args[0], ProtocolError):
+        if "Connection aborted" in str(error):  # so urllib3 says that there was one
             raise KitError(f"{url} closed the connection without a reply.", "The server has ended, or takes no such body: see its output.") from None
         raise KitError(f"No server answers at {url}.", "Start one with --api, and look at its port.") from None
     except requests.RequestException as error:
@@ -65,7 +64,7 @@ def stream_events(url: str, body: dict, api_key: str | None, timeout: float) -> 
 
     KitError when the server is away, refuses, or closes the connection before that.
     """
-    limits = {"max_size": None, "close_timeout": 2, "ping_interval": None}  # 2023's server answers no ping while it computes
+    limits = {"max_size": None, "close_timeout": 2, "ping_interval": None}  # a server may answer no ping while it computes
     try:
         with connect(url, additional_headers=build_headers(api_key), **limits) as connection:
             connection.send(json.dumps(body))

@@ -6,6 +6,7 @@ import http.server
 import json
 import threading
 import time
+from typing import Annotated
 
 import uvicorn
 from fastapi import Body, FastAPI, HTTPException, Request
@@ -42,7 +43,7 @@ class Webui2023:
         if name in MODELS and self.args["lora"]:
             for lora in self.args["lora"]:
                 if lora not in LORAS:
-                    return {"error": {"message": f'ValueError("Can\'t find \'adapter_config.json\' at \'loras/{lora}\'")'}}
+                    return {"error": {"message": f"ValueError(\"Can't find 'adapter_config.json' at 'loras/{lora}'\")"}}
             self.loras = self.args["lora"]
         return self.answer_model({"action": "info"})
 
@@ -141,7 +142,7 @@ def make_webui_today(api_key, admin_key):
         return {"model_names": sorted(MODELS)}
 
     @app.post("/v1/internal/model/load")
-    async def load(model_name: str = Body(), args: dict | None = Body(None)):
+    async def load(model_name: Annotated[str, Body()], args: Annotated[dict | None, Body()] = None):
         found = model_name in MODELS and model_name != "broken"
         state.update(model_name=model_name, lora_names=[], loader="Transformers" if found else None)
         if not found:
@@ -158,7 +159,7 @@ def make_webui_today(api_key, admin_key):
         return {"lora_names": LORAS}
 
     @app.post("/v1/internal/lora/load")
-    async def load_loras(lora_names: list[str] = Body(embed=True)):
+    async def load_loras(lora_names: Annotated[list[str], Body(embed=True)]):
         if not set(lora_names) <= set(LORAS):
             raise HTTPException(400, "Failed to apply the LoRA(s).")
         state["lora_names"] = lora_names

@@ -1,4 +1,8 @@
 import json
+import os
+import re
+import shlex
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -19,6 +23,78 @@ LESSONS = {  # what the lessons print, by the choices that it stands for
         ("today", Choices("SmolLM2-135M-Instruct", ("college-preferences",), api=True)),
     ],
 }
+FLAGS = {  # what server.py takes, as far as a line built here could need it; each era ends at once, or misunderstands, at others
+    "2023": """--model --model-dir --lora --lora-dir --loader --cpu --load-in-8bit --load-in-4bit --use_double_quant --compute_dtype --quant_type
+        --bf16 --wbits --groupsize --model_type --pre_layer --checkpoint --desc_act --triton --n_ctx --n-gpu-layers --threads --max_seq_len
+        --gpu-split --alpha_value --rope_freq_base --compress_pos_emb --api --extensions --api-blocking-port --api-streaming-port
+        --public-api --public-api-id --listen --listen-host --listen-port --settings --multi-user --share --gradio-auth --ssl-keyfile
+        --ssl-certfile --verbose --trust-remote-code --use_fast""",
+    "today": """--user-data-dir --model --model-dir --lora --lora-dir --loader --ctx-size --n_ctx --max_seq_len --cache-type --gpu-layers
+        --n-gpu-layers --cpu --cpu-memory --disk --load-in-8bit --load-in-4bit --use_double_quant --compute_dtype --quant_type --bf16
+        --no_use_fast --attn-implementation --force-safetensors --trust-remote-code --gpu-split --settings --extensions --multi-user
+        --idle-timeout --verbose --listen --listen-host --listen-port --share --auto-launch --gradio-auth --gradio-auth-path --ssl-keyfile
+        --ssl-certfile --subpath --nowebui --portable --api --api-port --api-key --admin-key --public-api --public-api-id
+        --api-enable-ipv6 --api-disable-ipv4""",
+}
+LOADERS = {  # each era's names, as it spells them
+    "2023": "transformers exllama_hf exllamav2_hf exllama exllamav2 autogptq gptq-for-llama llama.cpp llamacpp_hf ctransformers autoawq",
+    "today": "llama.cpp Transformers ExLlamav3_HF ExLlamav3 TensorRT-LLM",
+}
+VALUES = {  # a value for every choice
+    "model": "m", "loras": ("a", "b"), "loader": "gptq", "context": 4096, "cpu": True, "api": True, "openai": True,
+    "extensions": ("api", "openai", "gallery"), "raw_port": 5002, "streaming_port": 5006, "openai_port": 5003, "api_key": "k",
+    "admin_key": "a", "model_dir": "../kit/models", "lora_dir": "../kit/loras",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("era", FLAGS)
+@pytest.mark.parametrize("loader", webui.LOADERS)
+def test_every_choice_is_a_flag_that_its_era_knows_or_a_word_that_it_does_not(era, loader):
+    lacking = set(webui.LACKS[era])
+    assert set(VALUES) == {field.name for field in fields(Choices)}
+    line = build_command(era, Choices(**{name: value for name, value in VALUES.items() if name not in lacking} | {"loader": loader}))
+    words = shlex.split(line)
+    assert {word for word in words if word.startswith("--")} <= set(FLAGS[era].split())
+    assert words[words.index("--loader") + 1] in LOADERS[era].split()
+    for name in set(VALUES) - lacking - {"loader", "extensions"}:
+        assert build_command(era, Choices(**{name: VALUES[name]})) != build_command(era, Choices()), name
+    for name in lacking:
+        with pytest.raises(KitError, match=f"Leave out {name}"):
+            build_command(era, Choices(**{name: VALUES[name]}))
+
+
+def test_extensions_start_the_apis_that_each_era_means_by_them():
+    choices = Choices("m", extensions=("api", "openai", "gallery"))
+    assert build_command("2023", choices) == "python server.py --model m --api --extensions openai gallery"
+    assert build_command("today", choices) == "python server.py --model m --api --extensions gallery"
+    assert build_command("today", Choices("m", extensions=("openai",))) == "python server.py --model m --api"
+
+
+def test_context_of_a_gguf_file_has_a_flag_of_its_own_in_2023():
+    choices = Choices("m", loader="llama.cpp", context=4096)
+    assert build_command("2023", choices).endswith("--n_ctx 4096") and build_command("today", choices).endswith("--ctx-size 4096")
+
+
+def test_webui_is_pointed_at_the_folders_of_the_kit(home):
+    absolute = webui.use_kit_folders(Choices("m"))
+    assert absolute.model == "m" and (absolute.model_dir, absolute.lora_dir) == (f"{home}/models", f"{home}/loras")
+    relative = webui.use_kit_folders(Choices("m"), home.parent / "text-generation-webui")
+    assert build_command("today", relative) == f"python server.py --model-dir ../{home.name}/models --lora-dir ../{home.name}/loras --model m"
+    assert os.path.normpath(home.parent / "text-generation-webui" / relative.lora_dir) == absolute.lora_dir
+
+
+@pytest.mark.parametrize("hardware", webui.INSTALLS)
+def test_install_ends_in_the_webui_s_folder_with_torch_before_its_own_packages(hardware):
+    lines = webui.list_install_lines(hardware)
+    folder = re.fullmatch(r"git clone https://\S+/(\S+)", lines[0]).group(1)
+    assert lines[1] == f"cd {folder}" and lines[-2].startswith("pip install ") and "torch" in lines[-2]
+    assert re.fullmatch(r"pip install -r requirements/full/requirements\w*\.txt", lines[-1])
+    assert [shlex.split(line)[0] for line in lines] == ["git", "cd", "python3.13", "source", "pip", "pip"]
+
+
+def test_unknown_hardware_is_refused():
+    with pytest.raises(KitError, match="Use one of: cpu, nvidia, apple"):
+        webui.list_install_lines("tpu")
 
 
 @pytest.mark.parametrize("name", LESSONS)
