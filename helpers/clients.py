@@ -42,7 +42,7 @@ def read_history(reply: object, body: dict) -> dict:
     """The history in a part of a raw reply; KitError when there is none, or when it has no new row."""
     try:
         history = reply["history"]
-        rows, before = len(history["internal"]), len(body["history"]["internal"])
+        rows, before = len(history["internal"]), len(body["history"].get("internal", []))
     except (LookupError, TypeError):
         raise KitError("The reply has no history in it.", "Look at the address: what answers there is no raw API.") from None
     if rows <= before and not body["regenerate"] and not body["_continue"]:
