@@ -71,7 +71,7 @@ def stream_events(url: str, body: dict, api_key: str | None, timeout: float) -> 
             while (message := json.loads(connection.recv(timeout)))["event"] == "text_stream":
                 yield message
             if message["event"] != "stream_end":
-                raise KitError(f"The server refused the request: {message}", "Mend what it names.")
+                raise KitError(f"The server refused the request: {message['error']['message']}", "Mend what it names.")
     except InvalidStatus as error:
         raise build_refusal(error.response.status_code, error.response.reason_phrase, (error.response.body or b"").decode()) from None
     except ConnectionClosed as error:

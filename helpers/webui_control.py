@@ -17,7 +17,7 @@ class Loaded:
 
     model: str | None  # folder name; None when no model is loaded
     loras: list[str]  # folder names
-    loader: str | None  # as the server calls it
+    loader: str | None  # as the server calls it; the kit's server says it only where one was asked for
 
 
 class RawControl:
@@ -40,7 +40,13 @@ class RawControl:
 
     def describe(self) -> Loaded:
         """What is loaded; after a load that failed inside the loader, the WebUI still names what it should have been."""
-        return read_info(self.act("info"))
+        return self.read_info(self.act("info"))
+
+    def read_info(self, info: dict) -> Loaded:
+        """The raw API's info object. A name without a loader that is in no list is that of a model which was not found."""
+        name, loader = info["model_name"], info.get("shared.args", {}).get("loader")
+        found = name not in (None, "None") and (loader is not None or name in self.list_models())
+        return Loaded(name if found else None, info["lora_names"], loader)
 
     def load_model(self, name: str, **settings: object) -> Loaded:
         """Loads a model in place of the present one. Settings are the WebUI's flags with underscores: loader, load_in_8bit, lora.
@@ -48,7 +54,7 @@ class RawControl:
         Without `lora` it comes without any, as today, also where the server was started with one. A name that the server does not
         have leaves it with no model at all; it calls that no error, this function does.
         """
-        loaded = read_info(self.act("load", model_name=name, args={"lora": [], **settings}))
+        loaded = self.read_info(self.act("load", model_name=name, args={"lora": [], **settings}))
         if loaded.model != name:
             raise KitError(f"The server has no model '{name}', and none is loaded now.", f"Load one of: {', '.join(self.list_models())}.")
         return loaded
@@ -73,16 +79,6 @@ class RawControl:
         return self.load_loras([])
 
 
-def read_info(info: dict) -> Loaded:
-    """The raw API's info object."""
-    return read_loaded(info["model_name"], info["lora_names"], info.get("shared.args", {}).get("loader", ""))
-
-
-def read_loaded(name: str | None, loras: list[str], loader: str | None) -> Loaded:
-    """What a server says; a name without a loader is that of a model which was not found."""
-    return Loaded(None if name in (None, "None") or loader is None else name, loras, loader or None)
-
-
 class InternalControl:
     """Today's WebUI: /v1/internal. Its admin key (else the api key) opens all but `describe`, which takes the api key alone."""
 
@@ -105,7 +101,7 @@ class InternalControl:
     def describe(self) -> Loaded:
         """What is loaded; after a load that failed, nothing is."""
         info = send_request("GET", f"{self.url}/model/info", None, self.api_key, self.timeout)
-        return read_loaded(info["model_name"], info["lora_names"], info["loader"])
+        return Loaded(info["model_name"] if info["loader"] and info["model_name"] != "None" else None, info["lora_names"], info["loader"])
 
     def load_model(self, name: str, **settings: object) -> Loaded:
         """Loads a model in place of the present one, without LoRAs. Settings are its loader's flags with underscores; others are ignored."""

@@ -237,6 +237,18 @@ def test_raw_stream_that_is_closed_before_its_end_is_an_error(old, params, piece
         list(clients.stream_raw("Hi", url=old[1] + "/wrong"))
 
 
+def test_error_event_of_the_kits_server_keeps_its_words():
+    def refuse(connection):
+        connection.recv()
+        connection.send('{"event": "error", "message_num": 0, "error": {"message": "seed: too large.", "param": "seed"}}')
+
+    with serve(refuse, "127.0.0.1", 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(KitError, match="refused the request: seed: too large. Mend"):
+            list(clients.stream_raw("Hi", url=f"ws://127.0.0.1:{server.socket.getsockname()[1]}"))
+        server.shutdown()
+
+
 def test_raw_stream_that_stalls_ends_after_the_timeout():
     with serve(lambda connection: connection.recv() and connection.recv(), "127.0.0.1", 0) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -70,6 +70,12 @@ def test_unknown_model_that_2023_calls_no_error_is_noticed_and_the_others_are_na
         control.load_loras(["colleges"])
 
 
+def test_server_that_names_no_loader_has_its_model_all_the_same():
+    with run_webui_2023() as (url, _, webui):
+        webui.args["loader"] = None
+        assert make_control("2023", url).describe() == Loaded("llama", [], None)
+
+
 @old
 def test_words_of_a_failed_load_in_2023_are_handed_on(control):
     with pytest.raises(KitError, match="nonsense"):
