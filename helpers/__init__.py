@@ -24,7 +24,8 @@ import psutil
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # torchao (a dependency of gptqmodel) warns at import of CUDA libraries that a CPU build of torch cannot load; none of them is used here.
-for noisy in ("torchao", "torch.utils._pytree"):
+# bitsandbytes says with every layer, again and again, that 8-bit layers compute in float16.
+for noisy in ("torchao", "torch.utils._pytree", "bitsandbytes"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
 
 # TRL 1.16 and PEFT 0.21 use a name that transformers has renamed since: nothing that a user of the kit can mend.

@@ -96,24 +96,40 @@ def estimate_running(config: dict, file_bytes: int, dtype: str, device: str = "c
 
 def estimate_training(
     config: dict, file_bytes: int, dtype: str, device: str = "cpu", r: int = 16, targets: str = "all-linear", optimizer: str = "adamw_torch_fused",
-    batch: int = 4, length: int = 512, shared: int = 0,
+    batch: int = 4, length: int = 512, shared: int = 0, checkpointing: bool | None = None,
 ) -> list[Term]:  # fmt: skip
-    """Memory to train a LoRA on batches of rows of `length` tokens, of which the first `shared` are the same in every row (computed once)."""
+    """Memory to train a LoRA on batches of rows of `length` tokens, of which the first `shared` are the same in every row (computed once).
+
+    It is that of helpers.training, which checkpoints gradients on a GPU and only there, unless `checkpointing` says otherwise. TRL's own
+    SFTTrainer takes more, about twice the activations and the logits of every token: it repeats the shared tokens and computes the LoRA in float32.
+    """
     shape, size, tokens = read_shape(config), BYTES[dtype], shared + batch * (length - shared)
     linears = shape.list_linears()
     names = list(linears) if targets == "all-linear" else targets.split(",")
     if unknown := [name for name in names if name not in linears]:
         raise KitError(f"'{unknown[0]}' is no layer that a LoRA is put on.", f"Say all-linear, or some of: {','.join(linears)}.")
     trained = shape.layers * r * sum(sum(linears[name]) for name in names)
-    per_token = 10 * shape.hidden + 5 * shape.intermediate
     return [
         estimate_weights(config, file_bytes, dtype),
         Term("LoRA", 4 * trained, f"{trained:,} parameters (r {r}, {len(names)} layers a block) x 4 bytes (float32)"),
         Term("gradients", 4 * trained, f"{trained:,} x 4 bytes"),
         Term("optimizer", OPTIMIZER_BYTES[optimizer] * trained, f"{trained:,} x {OPTIMIZER_BYTES[optimizer]} bytes ({optimizer})"),
-        Term(
-            "activations", tokens * shape.layers * per_token * size,
-            f"{tokens} tokens x {shape.layers} layers x (10 x {shape.hidden} + 5 x {shape.intermediate}) x {size} bytes, kept for the backward pass",
-        ),
+        *estimate_activations(shape, size, tokens, device == "cuda" if checkpointing is None else checkpointing),
         Term("overhead", OVERHEAD_TRAINING[device], f"Python and its libraries, measured ({device})"),
     ]  # fmt: skip
+
+
+def estimate_activations(shape: Shape, size: int, tokens: int, checkpointing: bool) -> list[Term]:
+    """What a pass over `tokens` tokens, packed as one sequence, keeps for the backward pass, in numbers of `size` bytes.
+
+    With gradient checkpointing each layer keeps its input only, and one layer at a time is computed once more.
+    """
+    layer, copies = 10 * shape.hidden + 5 * shape.intermediate, 1 if checkpointing else shape.layers
+    words = f"10 x {shape.hidden} + 5 x {shape.intermediate}"
+    count, formula = copies * layer, f"{shape.layers} layers x ({words})"
+    if checkpointing:
+        count, formula = shape.layers * shape.hidden + layer, f"({shape.layers} layers x {shape.hidden} + {words})"
+    return [
+        Term("activations", tokens * count * size, f"{tokens} tokens x {formula} x {size} bytes, kept for the backward pass"),
+        Term("attention mask", tokens**2 * (1 + copies * size), f"{tokens} x {tokens} tokens x (1 + {copies} x {size} bytes)"),
+    ]

@@ -98,6 +98,7 @@ def make_trainer(
 ) -> SFTTrainer:
     """The trainer for these rows: where rows become batches and a loss. A LoRA that is on `loaded.model` is taken off first."""
     torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
+    loaded.model.state_dict()  # on a CPU a 4-bit model that has answered lets no gradient through until bitsandbytes unpacks it, as it does here
     return SharedPrefixTrainer(
         model=loaded.model.unload() if isinstance(loaded.model, PeftModel) else loaded.model,
         args=make_sft_config(loaded.model, settings, output, progress),
