@@ -21,14 +21,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, BitsAndBytesConfig, GgufConfig, GPTQConfig
+from accelerate.utils import convert_file_size_to_int
+from transformers import AutoConfig, AwqConfig, BitsAndBytesConfig, GgufConfig, GPTQConfig
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from helpers import KitError
-from helpers.machine import Choice
+from helpers.machine import Choice, pick_device
 
 QUANTIZED = {"gptq": "quantize_config.json", "awq": "quant_config.json", "bitsandbytes": None}  # loader: a file that gives the format away
-PACKAGES = {"gptq": "pip install gptqmodel optimum", "awq": "pip install gptqmodel", "bitsandbytes": "pip install bitsandbytes"}
+GPTQMODEL = "pip install -c constraints.txt -e '.[gptq]' (Linux); elsewhere take a GGUF version"
+PACKAGES = {"gptq": GPTQMODEL, "awq": GPTQMODEL, "bitsandbytes": "pip install bitsandbytes"}
+STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")  # device_map in words: transformers finds the places
 
 
 def detect_loader(folder: Path) -> Choice:
@@ -53,14 +56,45 @@ def detect_loader(folder: Path) -> Choice:
 def describe_folder(folder: Path) -> dict[str, object]:
     """What from_pretrained must be told of the folder. A GGUF file is de-quantised.
 
-    What only a quantize_config.json says, as in older GPTQ folders, is put into the config, where transformers looks for it.
+    What only a file beside it says, as in older GPTQ and AWQ folders, is put into the config, where transformers looks for it.
     """
     if gguf := next(folder.glob("*.gguf"), None):
         return {"gguf_file": gguf.name, "quantization_config": GgufConfig(dequantize=True)}
-    config, beside = AutoConfig.from_pretrained(folder), folder / "quantize_config.json"
-    if beside.is_file() and not getattr(config, "quantization_config", None):
-        config.quantization_config = {**json.loads(beside.read_text(encoding="utf-8")), "quant_method": "gptq"}
+    config = AutoConfig.from_pretrained(folder)
+    for method, file in QUANTIZED.items():
+        if file and (folder / file).is_file() and not getattr(config, "quantization_config", None):
+            facts = json.loads((folder / file).read_text(encoding="utf-8"))
+            renamed = {{"w_bit": "bits", "q_group_size": "group_size"}.get(key, key): value for key, value in facts.items()}  # AutoAWQ's names
+            config.quantization_config = {**renamed, "quant_method": method}
     return {"config": config}
+
+
+def pick_place(device_map: str | dict | None, max_memory: dict | None) -> Choice:
+    """Where a model goes, "cuda" or "cpu", and why; KitError for a place or a size that this machine has not."""
+    spread = device_map is None or device_map in STRATEGIES
+    places = [] if spread else list(device_map.values()) if isinstance(device_map, dict) else [device_map]
+    kinds = [find_kind(place) for place in (*places, *(max_memory or {}))]
+    for size in (max_memory or {}).values():
+        try:
+            convert_file_size_to_int(size)
+        except ValueError:
+            raise KitError(f"'{size}' in max_memory is no size.", "Write it as '14GiB'.") from None
+    if spread and not max_memory:
+        return pick_device()
+    return Choice("cuda" if "cuda" in kinds else "cpu", "asked for with device_map or max_memory")
+
+
+def find_kind(place: str | int | torch.device) -> str:
+    """'cuda' for a GPU (a number is one), 'cpu' or 'disk'; KitError for what is not there."""
+    if place == "disk":
+        return "disk"
+    try:
+        device = torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
+    except RuntimeError:
+        raise KitError(f"'{place}' is no device.", "Say 'cpu', 'disk', the number of a GPU, or device_map='auto'.") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise KitError(f"There is no GPU {device.index or 0} on this machine ({pick_device().reason}).", "Name one that is there, 'cpu', or 'auto'.")
+    return device.type
 
 
 @contextmanager
@@ -83,4 +117,6 @@ def pick_quantization(loader: str, dtype: torch.dtype, purpose: str, bits: int |
         return BitsAndBytesConfig(load_in_8bit=True)
     if bits == 4:
         return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    if purpose == "training" and loader == "awq":
+        return AwqConfig(backend="torch_awq")
     return GPTQConfig(bits=4, backend="gptq_torch") if loader == "gptq" and purpose == "training" else None

@@ -18,8 +18,8 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from helpers import KitError
-from helpers.loaders import describe_folder, detect_loader, explain_missing_package, pick_quantization
-from helpers.machine import Choice, free_memory, measure_memory, measure_used, pick_device, pick_dtype
+from helpers.loaders import describe_folder, detect_loader, explain_missing_package, pick_place, pick_quantization
+from helpers.machine import Choice, free_memory, measure_memory, measure_used, pick_dtype
 from helpers.quantizing import import_gptqmodel
 from helpers.weights import find_model
 
@@ -61,15 +61,17 @@ def load_model(
     """Loads a model folder below `base` (models/ by default) onto this machine's device, ready to generate.
 
     `loader` overrides detect_loader, `dtype` ("float32", "bfloat16", "float16" or a torch dtype) overrides machine.pick_dtype. `purpose` is
-    "inference" or "training": the fastest GPTQ kernels let no gradient through. `bits` (8 or 4) quantises full precision while loading, with
-    bitsandbytes. `device_map="auto"` spreads over several GPUs and what they lack over the CPU, within `max_memory` ({0: "14GiB", "cpu": "30GiB"}).
-    Raises KitError: no such folder, an incomplete one, a format not read here, more weights than memory, a missing package.
+    "inference" or "training": the fastest GPTQ and AWQ kernels let no gradient through. `bits` (8 or 4) quantises full precision while loading, with
+    bitsandbytes. `device_map="auto"` spreads over several GPUs, what they lack over the CPU, and the rest stays on the disk, all within
+    `max_memory` ({0: "14GiB", "cpu": "30GiB"}; what is not named is not used).
+    Raises KitError: no such folder, an incomplete one, a format not read here, more weights than memory, a missing package or place.
     """
     start, folder = time.monotonic(), find_model(name, base)
     choice = Choice(loader, "asked for") if loader else detect_loader(folder)
     if choice.value == "llama.cpp":
         raise KitError(f"{folder.name} is a GGUF file, which llama.cpp runs.", "Serve it (helpers.server), or de-quantise it: loader='transformers'.")
-    device = pick_device()
+    device = pick_place(device_map, max_memory)
+    device_map = device_map or ("auto" if max_memory else None)
     if device_map is None:
         refuse_too_large(folder, device.value, (bits or 16) / 16)
     number = Choice(getattr(torch, dtype) if isinstance(dtype, str) else dtype, "asked for") if dtype else pick_dtype(device.value)

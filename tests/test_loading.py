@@ -1,5 +1,6 @@
 """Which loader a folder gets and why, what loading reports, and the memory that comes back."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -8,7 +9,10 @@ import pytest
 import torch
 from fixtures_tiny import make_tiny_model
 
-from helpers import KitError, loaders, loading, machine
+from helpers import KitError, loaders, loading, machine, training
+from helpers.settings import pick_settings
+
+needs_bitsandbytes = pytest.mark.skipif(not importlib.util.find_spec("bitsandbytes"), reason="bitsandbytes is not installed: pip install -e '.[gpu]'")
 
 
 def make_folder(home, name="tiny", quantization=None, **files):
@@ -75,6 +79,53 @@ def test_device_map_and_memory_limits_are_settings(home):
     plain = loading.load_model("tiny", dtype="float32", device_map="cpu")
     ids = torch.arange(10)[None]
     assert torch.equal(loaded.model(ids.to(loaded.model.device)).logits.cpu(), plain.model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("places", "on_disk"),
+    [
+        ({"device_map": {"": "cpu"}}, False),
+        ({"max_memory": {"cpu": "1GiB"}}, False),
+        ({"device_map": "auto", "max_memory": {"cpu": "60KB"}}, True),  # less than the weights: the rest stays on the disk
+    ],
+)
+def test_model_answers_the_same_from_wherever_it_lies(home, places, on_disk):
+    make_folder(home)
+    loaded, plain = loading.load_model("tiny", dtype="float32", **places), loading.load_model("tiny", dtype="float32", device_map="cpu")
+    assert loaded.device == ("cpu", "asked for with device_map or max_memory") and (loaded.model.device.type == "meta") == on_disk
+    ids = torch.arange(10)[None]
+    assert torch.equal(loaded.model(ids).logits, plain.model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ({"device_map": "cuda:99"}, "no GPU 99 on this machine"),
+        ({"device_map": {"": 99}}, "no GPU 99 on this machine"),
+        ({"max_memory": {99: "14GiB", "cpu": "30GiB"}}, "no GPU 99 on this machine"),
+        ({"device_map": "everywhere"}, "'everywhere' is no device. Say 'cpu'"),
+        ({"max_memory": {"cpu": "much"}}, "'much' in max_memory is no size. Write it as '14GiB'"),
+    ],
+)
+def test_places_that_are_not_there_are_refused(home, places, message):
+    make_folder(home)
+    with pytest.raises(KitError, match=message):
+        loading.load_model("tiny", **places)
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize(("bits", "agreement"), [(8, 0.98), (4, 0.7)])
+def test_model_of_fewer_bits_answers_and_then_trains(home, rows, template, bits, agreement):
+    make_tiny_model(home / "models" / "tiny", hidden=64)
+    full, small = loading.load_model("tiny"), loading.load_model("tiny", bits=bits)
+    ids = torch.arange(40, device=full.model.device)[None]
+    with torch.inference_mode():
+        logits = [loaded.model(ids).logits.float().flatten() for loaded in (full, small)]
+    assert torch.nn.functional.cosine_similarity(*logits, dim=0) > agreement and small.bytes < full.bytes
+    loading.chat(small, [{"role": "user", "content": "Hi"}], 3)
+    settings = pick_settings("tiny").replace({"targets": "q_proj"})  # its gradient comes through the quantised layers behind it
+    training.train_lora(small, rows, template, settings, home / "loras" / "x", progress=False)
+    assert all(parameter.abs().sum() > 0 for name, parameter in small.model.named_parameters() if "lora_B" in name)  # they start at 0
 
 
 @pytest.mark.parametrize(("settings", "message"), [({"bits": 3}, "8 or 4 bits, not 3"), ({"bits": 4, "loader": "gptq"}, "quantised already")])
