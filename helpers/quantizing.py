@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from helpers import PROJECT, KitError, replace_when_complete, write_json
+from helpers.costs import read_shape
 from helpers.embedded import quiet_transformers, record_source
 from helpers.folders import find_model
 
@@ -74,6 +75,9 @@ def refuse_what_cannot_be_quantized(source: Path, group_size: int) -> None:
         raise KitError(f"{group_size} is no group size.", "Say how many weights share a scale, such as 32.")
     if wrong := [f"{key} {width}" for key, width in widths.items() if width % group_size]:
         raise KitError(f"{', '.join(wrong)} is no multiple of the group size {group_size}.", "Choose another group size, such as 32.")
+    with contextlib.suppress(KeyError):  # of another architecture
+        if narrow := [f"{name} has {outputs} outputs" for name, (_, outputs) in read_shape(config).list_linears().items() if outputs % 32]:
+            raise KitError(f"{narrow[0]}, no multiple of 32, as GPTQ packs them.", "Take a larger model.")
 
 
 def save_quantized(source: Path, target: Path, group_size: int, act_order: bool) -> None:

@@ -36,8 +36,8 @@ def explain_hub_errors(repo: str, revision: str = "main") -> Iterator[None]:
             names = [branch.name for branch in HfApi().list_repo_refs(repo).branches]
         near = ", ".join(difflib.get_close_matches(revision, names, 3, 0)) or f"see {page}/tree/main"
         raise KitError(f"{repo} has no revision '{revision}'.", f"The nearest branches: {near}.") from None
-    except errors.HFValidationError as error:
-        raise KitError(f"'{repo}' is no repository name ({error}).", "Write it as OWNER/REPO.") from None
+    except errors.HFValidationError:
+        raise KitError(f"'{repo}' is no repository name.", "Write it as OWNER/REPO, not as an address; a branch is named with --revision.") from None
     except errors.OfflineModeIsEnabled:
         raise KitError(f"The hub was not asked for {repo}: HF_HUB_OFFLINE is set.", "Unset it, then try again.") from None
     except errors.HfHubHTTPError as error:
@@ -47,6 +47,8 @@ def explain_hub_errors(repo: str, revision: str = "main") -> Iterator[None]:
     except Exception as error:
         if isinstance(error, (ConnectionError, TimeoutError)) or is_broken_connection(error):
             problem = f"{constants.ENDPOINT} cannot be reached for {repo} ({type(error).__name__})."
+            if not constants.ENDPOINT.startswith("http"):
+                raise KitError(problem, "Begin HF_ENDPOINT with https://, or unset it.") from None
             raise KitError(problem, "Check the network, then try again: what has arrived is kept.") from None
         if isinstance(error, OSError):
             problem = f"The files of {repo} cannot be written ({error.strerror or error})."

@@ -20,6 +20,8 @@ class Branch:
 
 def describe_branches(repo: str) -> list[Branch]:
     """Every branch of a hub repository, main first, read from the branch's own config. KitError where the hub refuses."""
+    if "/" not in repo:
+        raise KitError(f"'{repo}' is no repository on the hub, and only those have branches.", "Write it as OWNER/REPO.")
     read = {name: read_remote(repo, name) for name in hub.list_branches(repo)}
     from helpers import machine  # torch, which takes a second, only when the hub has answered
 
@@ -35,6 +37,10 @@ def read_remote(repo: str, revision: str) -> tuple[dict, int, int]:
     """(config.json, bytes to download, bytes of the weights) of a revision on the hub; a quantize_config.json becomes part of the config."""
     commit, listed = hub.list_files(repo, revision)
     files = {file.name: file for file in listed}
+    ggufs = ", ".join(f"{file.name} ({file.size / 1e9:.2f} GB)" for file in listed if file.name.endswith(".gguf"))
+    if ggufs and not any(name.endswith((".safetensors", *PICKLES)) for name in files):
+        remedy = "Running one takes its size, the context and half a gigabyte; fetch one with --file."
+        raise KitError(f"{repo} holds GGUF files, each a variant: {ggufs}.", remedy)
     if "config.json" not in files:
         raise KitError(f"{repo} at {revision} has no config.json, so its cost cannot be told.", "Look at its page on the hub.")
     chosen = choose_files(repo, listed, pickle=True)
@@ -80,7 +86,8 @@ def measure_size(name: str, revision: str = "main", context: int = 2048, **train
         if isinstance(value, int) and value < 1:
             raise KitError(f"{key} {value} is no size.", "Say a whole number from 1 on.")
     here = "/" not in name or resolve_inside(models_folder(), name_folder(name, revision), "model").is_dir()
-    config, disk, weights = read_local(name_folder(name, revision)) if here else read_remote(name, revision)
+    plain = "/" not in name and revision == "main"  # a name that stays, so that an error can say how to fetch it
+    config, disk, weights = read_local(name if plain else name_folder(name, revision)) if here else read_remote(name, revision)
     from helpers import machine
 
     device = machine.pick_device().value

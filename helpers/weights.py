@@ -79,7 +79,8 @@ def build_parser() -> CommandParser:
     commands.add_parser("list", help="the catalogue, and what is in models/ already")
     branches = commands.add_parser("branches", help="the variants of a repository, one a branch")
     branches.add_argument("name", metavar="REPO")
-    size = commands.add_parser("size", help="disk and memory, to run and to train a LoRA")
+    words = "Disk and memory, to run and to train a LoRA with helpers.training; TRL's own trainer takes more to train."
+    size = commands.add_parser("size", help="disk and memory, to run and to train a LoRA", description=words)
     size.add_argument("name", metavar="REPO|FOLDER")
     fetching = commands.add_parser("fetch", help="bring a model into models/")
     fetching.add_argument("name", metavar="NAME|REPO")
@@ -90,8 +91,8 @@ def build_parser() -> CommandParser:
     for command in (size, fetching):
         command.add_argument("--revision", default="main", metavar="R", help="branch of the repository (default: main)")
     size.add_argument("--context", type=int, default=2048, metavar="TOKENS", help="prompt and answer together (default: 2048)")
-    for name, default in (("r", 16), ("batch", 4), ("length", 512)):
-        size.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"of the training (default: {default})")
+    for name, default, words in (("r", 16, "rank of the LoRA"), ("batch", 4, "rows a training step"), ("length", 512, "tokens a row")):
+        size.add_argument(f"--{name}", type=int, default=default, metavar="N", help=f"{words} (default: {default})")
     size.add_argument("--targets", default="all-linear", metavar="T", help="layers with a LoRA, such as q_proj,v_proj (default: all-linear)")
     size.add_argument("--optimizer", default="adamw_torch_fused", choices=OPTIMIZER_BYTES, help="default: adamw_torch_fused")
     fetching.add_argument("--file", metavar="NAME", help="the one GGUF file to take, where a repository has several")

@@ -33,6 +33,17 @@ def test_grouped_keys_and_shared_tokens_save_memory():
     assert shared / alone == pytest.approx((60 + 4 * 40) / 400)
 
 
+def test_checkpointing_keeps_the_input_of_each_layer_and_one_layer_whole():
+    on_gpu, on_cpu = (costs.estimate_training(LLAMA_7B, 1, "float16", device, batch=1, length=1000) for device in ("cuda", "cpu"))
+    layer = 10 * 4096 + 5 * 11008
+    assert find(on_gpu, "activations") == 1000 * (32 * 4096 + layer) * 2 and find(on_cpu, "activations") == 1000 * 32 * layer * 2
+    assert find(on_gpu, "attention mask") == 1000 * 1000 * 3 and find(on_cpu, "attention mask") == 1000 * 1000 * 65
+    assert (
+        find(costs.estimate_training(LLAMA_7B, 1, "float16", "cpu", checkpointing=True, batch=1, length=1000), "activations")
+        == 1000 * (32 * 4096 + layer) * 2
+    )
+
+
 def test_quantised_weights_stay_packed_and_others_are_converted():
     quantized = {**LLAMA_7B, "quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}}
     assert find(costs.estimate_running(quantized, 3_900_000_000, "float16"), "weights") == 3_900_000_000

@@ -25,7 +25,7 @@ def files(tmp_path_factory):
 
 @pytest.fixture
 def fake(files):
-    """A hub with a repository of two branches, a gated one, one with pickles only, one with two GGUF files."""
+    """A hub with a repository of two branches, a gated one, one with pickles only, one with two GGUF files, an empty one."""
     fake, server = start_fake_hub()
     extra = {"README.md": b"# Tiny", "notes.bin": b"x" * 1000, "onnx/model.safetensors": b"y" * 1000}
     quantized = {"quantize_config.json": json.dumps({"bits": 4, "group_size": 32, "desc_act": True}).encode()}
@@ -33,7 +33,8 @@ def fake(files):
     fake.repos["meta-llama/Tiny"] = {"main": dict(files)}
     fake.gated["meta-llama/Tiny"] = False
     fake.repos[OLD] = {"main": {**{n: b for n, b in files.items() if n != "model.safetensors"}, "pytorch_model.bin": b"pickle"}}
-    fake.repos["acme/ggufs"] = {"main": {"a.Q4.gguf": b"GGUF4", "a.Q8.gguf": b"GGUF8888"}}
+    fake.repos["acme/empty"] = {"main": {"README.md": b"# Nothing yet"}}
+    fake.repos["acme/ggufs"] = {"main": {"a.Q4.gguf": b"GGUF4", "a.Q8.gguf": b"GGUF8888", "config.json": b'{"model_type": "llama"}'}}
     yield fake
     server.shutdown()
     server.server_close()
@@ -92,9 +93,16 @@ def test_size_is_told_before_the_download_and_the_same_after_it(run, fake):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["branches", "acme/ggufs"], "no config.json"), (["branches", "acme/nothing"], "knows no acme/nothing"),
-     (["size", "acme/ggufs"], "no config.json"), (["size", "nothing"], "No model 'nothing'")],
-)  # fmt: skip
+    [
+        (["branches", "acme/ggufs"], "a.Q4.gguf (0.00 GB), a.Q8.gguf (0.00 GB). Running one takes"),
+        (["branches", "acme/nothing"], "knows no acme/nothing"),
+        (["branches", "Tiny-GPTQ"], "Write it as OWNER/REPO"),
+        (["size", "https://huggingface.co/acme/a"], "Write it as OWNER/REPO, not as an address"),
+        (["size", "acme/empty"], "no config.json"),
+        (["size", "nothing"], "No model 'nothing'"),
+        (["size", "smollm2-135m-instruct"], "Fetch it: python -m helpers.weights fetch smollm2-135m-instruct"),
+    ],
+)
 def test_what_has_no_size_is_said(run, arguments, message):
     code, _, error = run(*arguments)
     assert code == 2 and len(error) == 1 and message in error[0]
@@ -202,6 +210,7 @@ def test_pickles_come_when_asked_for_and_one_gguf_by_its_name(run, home):
 def test_no_network_is_said_in_one_line(run):
     code, _, error = run("fetch", REPO, HF_ENDPOINT="http://127.0.0.1:9")
     assert code == 2 and len(error) == 1 and "http://127.0.0.1:9 cannot be reached" in error[0] and "Check the network" in error[0]
+    assert "Begin HF_ENDPOINT with https://" in run("fetch", REPO, HF_ENDPOINT="huggingface.co")[2][0]
 
 
 def test_what_is_no_hub_is_said(run, fake):

@@ -68,7 +68,12 @@ def test_tensors_that_are_missing_are_never_made_up(home):
 
 @needs_gptqmodel
 @pytest.mark.parametrize(
-    ("group_size", "config", "message"), [(33, {}, "no multiple of the group size 33"), (32, {"quant_method": "gptq"}, "quantised already")]
+    ("group_size", "config", "message"),
+    [
+        (33, {}, "no multiple of the group size 33"),
+        (32, {"quant_method": "gptq"}, "quantised already"),
+        (32, {}, "k_proj has 16 outputs, no multiple of 32"),
+    ],
 )
 def test_what_cannot_be_quantised_is_refused_before_the_work(home, group_size, config, message):
     folder = make_tiny_model(home / "models" / "tiny")
