@@ -97,3 +97,13 @@ def draw_formats(rows: Sequence[dict]) -> Figure:
         panel.spines[["top", "right", "bottom"]].set_visible(False)
     panels[0].invert_yaxis()
     return figure
+
+
+def draw_shares(shares: dict[str, float], label: str) -> Figure:
+    """Probabilities by name, a bar each with its value beside it; `label` names the axis."""
+    figure, axes = plt.subplots(figsize=(6.4, 0.7 + 0.4 * len(shares)))
+    bars = axes.barh(list(shares), list(shares.values()), color="#d5dbdb", edgecolor=DARK)
+    axes.bar_label(bars, [f"{share:.1%}" for share in shares.values()], padding=3)
+    axes.set(xlim=(0, 1.1), xlabel=label)
+    axes.invert_yaxis()
+    return figure
