@@ -1,5 +1,6 @@
 """The chat box against a real HTTP server, without a browser: ipywidgets' traits are what a front end sets and reads."""
 
+import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -16,9 +17,10 @@ class Parrot(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/event-stream")
         self.end_headers()
-        for piece in ("<b>yes", "</b>"):
-            self.wfile.write(b'data: {"id":"1","object":"chat.completion.chunk","created":1,"model":"m","choices":[{"index":0,"delta":{"content":"')
-            self.wfile.write(piece.encode() + b'"},"finish_reason":null}]}\n\n')
+        for piece, reason in (("<b>yes", None), ("</b>", "stop")):
+            choices = [{"index": 0, "delta": {"content": piece}, "finish_reason": reason}]
+            chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices}
+            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
         self.wfile.write(b"data: [DONE]\n\n")
 
     def log_message(self, *_):

@@ -20,9 +20,9 @@
 #
 # 1. Start a server that answers in two dialects: the raw API of 2023 and the OpenAI-style one.
 # 2. Hold the same conversation in both, and compare what is sent.
-# 3. Stream an answer token by token.
+# 3. Stream an answer token by token, and see how sure the model was of each.
 # 4. See why a chat history has an internal and a visible side.
-# 5. Know the WebUI's switches for the same, then and now.
+# 5. Take the same client to another server, and know the WebUI's switches, then and now.
 #
 # Prerequisites: lesson 2 (what a chat template is). The model is fetched when it is missing.
 
@@ -188,6 +188,61 @@ for chunk in stream:
     print(chunk.choices[0].delta.content or "", end="|", flush=True)
 
 # %% [markdown]
+# The raw API streamed over a **websocket**, a connection that stays open in both directions, at a port of its own (5005). Each message
+# brought the whole history so far, so that a page had only to show it.
+
+# %%
+for grown in clients.stream_chat_raw(**request, url=server.streaming_url):
+    print(grown["internal"][-1][1], end="\r", flush=True)
+print(grown["internal"][-1][1])
+
+# %% [markdown]
+# ## How sure was it?
+#
+# For each token the model computes a probability of every token it knows. `logprobs` sends them along, as natural logarithms: here the
+# five likeliest first tokens of the answer to a question with more than one right answer.
+
+# %%
+import math
+
+question = [{"role": "user", "content": "Name one color, in one word."}]
+sure = client.chat.completions.create(model="x", messages=question, temperature=0, max_tokens=1, logprobs=True, top_logprobs=5)
+rivals = sure.choices[0].logprobs.content[0].top_logprobs
+shares = {repr(rival.token): math.exp(rival.logprob) for rival in rivals}
+
+# %%
+from helpers import plots
+
+words = ", ".join(f"{token} {share:.1%}" for token, share in shares.items())
+plots.show(plots.draw_shares(shares, "probability as the first token"), f"Bars: {words}")
+print(words)
+
+# %% [markdown]
+# **Read it:** greedy decoding takes the longest bar. Sampling draws: a **temperature** below 1 makes the long bars longer, above 1 it
+# evens them out. A **seed** makes a draw repeatable.
+#
+# Predict before you run: which of these lines will be the same?
+
+# %%
+for temperature, seed in [(0, 1), (0, 2), (0.7, 1), (0.7, 1), (0.7, 2), (1.8, 1), (1.8, 2)]:
+    drawn = clients.ask_openai(client, question, temperature=temperature, seed=seed, max_tokens=12)
+    print(f"temperature {temperature:3}  seed {seed}  {drawn!r}")
+
+# %% [markdown]
+# **Read it:** at temperature 0 the seed has nothing to decide. Above it, the same seed gives the same line, another seed may give another.
+# At 1.8 unlikely tokens come up often enough to spoil the text.
+#
+# ## A chat box
+#
+# The same streaming call behind a field to type in. It needs a running notebook: on a web page that only shows the file it is not there.
+
+# %%
+from helpers import panels
+
+print("The chat box stands below this line while the notebook runs: type a question, press Enter.")
+panels.ChatBox(client, temperature=0.2, max_tokens=80)
+
+# %% [markdown]
 # ## When something is wrong
 #
 # A server of one's own gets wrong requests too. Here is what it says to two of them.
@@ -195,10 +250,30 @@ for chunk in stream:
 # %%
 bad = requests.post(f"{server.raw_url}/api/v1/chat", json={"history": {"internal": []}}, timeout=30)
 print(bad.status_code, bad.json()["error"]["message"])
-bad = requests.post(f"{server.openai_url}/chat/completions", json={"messages": messages, "n": 3}, timeout=30)
+bad = requests.post(f"{server.openai_url}/chat/completions", json={"messages": messages, "top_p": 7}, timeout=30)
 print(bad.status_code, bad.json()["error"]["message"])
 
+# %% [markdown]
+# ## One client, another server
+#
+# Here is a second server: the same model as a GGUF file in llama.cpp (lesson 2), where that is installed. Nothing changes for the
+# client but the address.
+
 # %%
+other_name = "SmolLM2-135M-Instruct-GGUF" if importlib.util.find_spec("xllamacpp") else lane.folder
+weights.fetch("smollm2-135m-instruct")
+other = clients.start_server(other_name)
+
+# %%
+import time
+
+for base_url in (server.openai_url, other.openai_url):
+    client, begun = OpenAI(base_url=base_url, api_key="none"), time.monotonic()
+    reply = client.chat.completions.create(model="x", messages=messages, temperature=0, max_tokens=40)
+    print(f"{reply.model}: {reply.choices[0].message.content!r} in {time.monotonic() - begun:.2f} s")
+
+# %%
+other.stop()
 server.stop()
 checks.confirm(server.process.poll() is not None, "the server is gone, and its memory with it", "server.stop()")
 
@@ -229,7 +304,7 @@ checks.confirm(server.process.poll() is not None, "the server is gone, and its m
 #
 # | 2023 | today |
 # |---|---|
-# | raw API `/api/v1/...` at 5000, streaming at 5005 | removed in November 2023; the kit's server keeps the blocking one alive for this lesson |
+# | raw API `/api/v1/...` at 5000, streaming at 5005 | removed in November 2023; the kit's server keeps both alive for this lesson |
 # | `--extensions openai`, port 5001 | the same as `--api`, port 5000 |
 # | `openai.ChatCompletion.create(...)` | `client.chat.completions.create(...)` since openai 1.0 |
 # | `OPENAI_API_BASE` | `OPENAI_BASE_URL`, or `base_url=` as above |
