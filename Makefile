@@ -40,9 +40,10 @@ gptq: setup  ## make a 4-bit GPTQ folder of the embedded model (a minute)
 	@$(RUN) helpers.weights fetch smollm2-135m-instruct
 	@$(RUN) helpers.weights gptq smollm2-135m-instruct
 
-bench: setup  ## measure training and judging on this machine
+bench: setup  ## measure training, judging and serving on this machine
 	@$(RUN) benchmarks.training
 	@$(RUN) benchmarks.evaluation
+	@$(RUN) benchmarks.serving
 
 constraints: setup  ## write constraints.txt from what .venv holds (run the tests after)
 	@{ sed '/^[^#]/,$$d' constraints.txt; .venv/bin/python -m pip freeze --exclude-editable | sed 's/+.*//'; } > constraints.new
