@@ -24,6 +24,10 @@ class EngineBusy(KitError):
     """A request too many: LIMIT others run or wait."""
 
 
+class PromptTooLong(KitError):
+    """A prompt that leaves no room for an answer in the model's context."""
+
+
 class Engine(ABC):
     """What generates text. Subclasses set `name`, `context` (tokens of prompt and answer together), `adapters` (names; the first is the default)
     and `honoured` (names of the request's optional fields).
@@ -125,8 +129,9 @@ class Engine(ABC):
             raise KitError(f"No LoRA '{request.adapter}' is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}.")
 
     def fit_prompt(self, ids: list[int], keep_last: int | None) -> list[int]:
-        """The prompt's ids, the last `keep_last` of them. KitError for an empty prompt, and for one that leaves no room for an answer."""
+        """The prompt's ids, the last `keep_last` of them. KitError for an empty prompt, PromptTooLong for one that leaves no room for an answer."""
         ids = ids if keep_last is None else ids[-max(1, keep_last) :]
         if not 0 < len(ids) < self.context:
-            raise KitError(f"The prompt has {len(ids)} tokens; the model takes 1 to {self.context - 1}.", "Change its length.")
+            kind = PromptTooLong if ids else KitError
+            raise kind(f"The prompt has {len(ids)} tokens; the model takes 1 to {self.context - 1}.", "Change its length.")
         return ids

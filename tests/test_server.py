@@ -168,7 +168,7 @@ def test_client_that_leaves_frees_the_server(server, streamed):
     complete(server, max_tokens=1)  # warm
     body = json.dumps({"messages": [{"role": "user", "content": "Hi"}], "temperature": 0, "max_tokens": 2000, "stream": streamed}).encode()
     with socket.create_connection(server.openai_url.removeprefix("http://").removesuffix("/v1").split(":")) as client:
-        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: kit\r\nContent-Type: application/json\r\nContent-Length: "
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
         client.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
         time.sleep(0.3)
     began = time.monotonic()
