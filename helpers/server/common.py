@@ -78,7 +78,6 @@ class Answers:
 
     def __init__(self, engine: Engine, requests: list[GenerationRequest]):
         self.engine, self.requests = engine, requests
-        self._jobs: list[Future] = []
         self._loop, self._news = asyncio.get_running_loop(), asyncio.Queue()
 
     async def start(self) -> None:
@@ -88,13 +87,11 @@ class Answers:
         except BaseException:
             self.close()
             raise
-        if self.requests[0].cancelled.is_set():  # the client left meanwhile
-            self.close()
 
     def _start_all(self) -> None:
         for index, request in enumerate(self.requests):
-            self._jobs.append(self.engine.start(request, partial(self._tell, index)))
-            self._jobs[-1].add_done_callback(partial(self._tell, index))
+            job = self.engine.start(request, partial(self._tell, index))
+            job.add_done_callback(partial(self._tell, index))
 
     def _tell(self, index: int, news: Piece | Future) -> None:  # in a thread of the engine's; the loop is gone when the server has ended
         with contextlib.suppress(RuntimeError):
@@ -109,18 +106,17 @@ class Answers:
             if isinstance(news, Piece):
                 parts[index].append(news)
                 yield index, news
+            elif news is None:
+                raise ApiError(499, "The client has left.")  # nobody reads it; the number is nginx's
             else:
-                if news.cancelled():
-                    raise ApiError(499, "The client has left.")  # nobody reads it; the number is nginx's
                 running -= 1
                 yield index, join_pieces(news.result(), parts[index])
 
     def close(self) -> None:
-        """Ends those that run, and takes those that wait out of the line."""
+        """Cancels those that run or wait; who still reads gets an ApiError at once."""
         for request in self.requests:
             request.cancelled.set()
-        for job in self._jobs:
-            job.cancel()
+        self._news.put_nowait((0, None))
 
 
 async def stream(engine: Engine, request: GenerationRequest) -> AsyncIterator[Piece | Generation]:

@@ -124,8 +124,7 @@ class SamplingBody(BaseModel):
         }
         requests = [GenerationRequest(**what, **settings, seed=add_to_seed(self.seed, i), adapter=adapter) for i in range(self.n or 1)]
         for unsupported in engine.list_unsupported(requests[0]):
-            field = "logprobs" if unsupported == "top_logprobs" else unsupported
-            raise ApiError(400, f"The engine that is loaded does not support {field}.", field, "unsupported_parameter")
+            raise ApiError(400, f"The engine that is loaded does not support {unsupported}.", unsupported, "unsupported_parameter")
         return requests
 
 
