@@ -9,6 +9,12 @@ from helpers.server.service import NoModel
 
 RETRY_S = 2  # what Retry-After says: an answer or two are done by then
 CODES = {401: "invalid_api_key", 404: "unknown_url", 405: "method_not_allowed", 413: "body_too_large", 429: "rate_limit_exceeded"}
+HEADERS = {
+    401: {"WWW-Authenticate": "Bearer"},
+    429: {"Retry-After": str(RETRY_S)},
+    500: {"Connection": "close"},  # uvicorn closes it after an exception: a client that is not told sends its next request into it
+    503: {"Retry-After": str(RETRY_S)},
+}
 KNOWN = {EngineStopping: (503, None), NoModel: (503, None), EngineBusy: (429, None), PromptTooLong: (400, "context_length_exceeded")}
 
 
@@ -55,5 +61,4 @@ def describe_error(error: Exception) -> dict[str, str | None]:
 def error_response(error: Exception) -> JSONResponse:
     """A whole reply with that object, and the header that its status asks for."""
     status = as_api_error(error).status
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 429: {"Retry-After": str(RETRY_S)}, 503: {"Retry-After": str(RETRY_S)}}.get(status)
-    return JSONResponse({"error": describe_error(error)}, status_code=status, headers=headers)
+    return JSONResponse({"error": describe_error(error)}, status_code=status, headers=HEADERS.get(status))

@@ -4,7 +4,7 @@ Nothing is dropped in silence: what cannot be done here is refused with a 400 th
 """
 
 from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -46,7 +46,10 @@ def as_list(value: object) -> object:
 
 
 Content = Annotated[Text, BeforeValidator(join_parts, json_schema_input_type=str | list[dict[str, Any]])]
-Role = Annotated[str, Field(pattern="^(system|user|assistant)$"), BeforeValidator(know_role, json_schema_input_type=str)]
+Role = Annotated[
+    Literal["system", "user", "assistant"],
+    BeforeValidator(know_role, json_schema_input_type=Literal["system", "developer", "user", "assistant"]),
+]
 StopTexts = Annotated[
     list[Annotated[Text, Field(max_length=LONGEST_STOP)]],
     Field(max_length=MOST_STOPS),
