@@ -17,7 +17,7 @@ from helpers import KitError
 from helpers.engines import Engine
 from helpers.generation import Generation, GenerationRequest, Piece, join_pieces
 from helpers.server.errors import ApiError, ErrorReply, error_response
-from helpers.server.guards import guard_app
+from helpers.server.guards import BODY_LIMIT, guard_app
 
 
 def refuse_half_characters(text: str) -> str:
@@ -31,13 +31,12 @@ def refuse_half_characters(text: str) -> str:
 
 Text = Annotated[str, AfterValidator(refuse_half_characters)]
 SEED_LIMIT = 2**63  # torch's seeds have 64 bits, signed
-BODY_LIMIT = 4 * 2**20  # bytes; a hundred times what a context of 8192 tokens holds
 
 
 def make_app(title: str, api_key: str | None) -> FastAPI:
     """An application whose every error has that shape, and which asks for the key when there is one."""
     replies = {"4XX": {"model": ErrorReply, "description": "Refused"}, "5XX": {"model": ErrorReply, "description": "Failed"}}
-    app = FastAPI(title=title, max_body_size=BODY_LIMIT, responses=replies)
+    app = FastAPI(title=title, responses=replies)
     guard_app(app, api_key)
 
     @app.exception_handler(Exception)
