@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from helpers import KitError
 from helpers.engines import Engine
@@ -55,7 +56,9 @@ def make_app(title: str, api_key: str | None) -> FastAPI:
         if error.status_code == 413:
             message = f"The body is too large; the limit is {BODY_LIMIT} bytes."
         response = error_response(ApiError(error.status_code, message))
-        response.headers.update(error.headers or {})  # a 405 names the methods that are allowed
+        if error.status_code == 405:  # starlette names the methods of the first route only
+            matching = [route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE]
+            response.headers["Allow"] = ", ".join(sorted({method for route in matching for method in route.methods}))
         return response
 
     return app
