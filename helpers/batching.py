@@ -97,7 +97,10 @@ class Batch:
             **settings,
         ).logits[:, -1]
         for row, scores in zip(rows, logits, strict=True):
-            row.take(scores, self.ending)
+            try:
+                row.take(scores, self.ending)
+            except Exception as error:  # of this row's settings: the others' answers go on
+                row.job.set_exception(error)
 
     def _drop_finished(self) -> None:
         """Lets finished rows go, with the columns that only they needed."""

@@ -15,7 +15,7 @@ def read_bytes(tokenizer: PreTrainedTokenizerBase, number: int) -> bytes:
     """The bytes that a token stands for, also when they are a part of a character only."""
     if number in tokenizer.added_tokens_decoder:
         return tokenizer.added_tokens_decoder[number].content.encode()
-    text = tokenizer.convert_ids_to_tokens(number)
+    text = tokenizer.convert_ids_to_tokens(number) or ""  # a vocabulary that was rounded up has logits for tokens that are none
     if found := re.fullmatch(r"<0x([0-9A-F]{2})>", text):  # as vocabularies of SentencePiece write a byte
         return bytes([int(found[1], 16)])
     if all(character in BYTE_OF for character in text):
@@ -38,7 +38,8 @@ class StopFilter:
         if found:
             self.stopped, safe = True, min(found)
         else:
-            safe = len(self.held) - max((n for text in self.stop for n in range(1, len(text)) if self.held.endswith(text[:n])), default=0)
+            begun = (n for text in self.stop for n in range(1, min(len(text), len(self.held) + 1)) if self.held.endswith(text[:n]))
+            safe = len(self.held) - max(begun, default=0)
         passed, self.held = self.held[:safe], self.held[safe:]
         return passed
 

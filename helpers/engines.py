@@ -24,6 +24,10 @@ class EngineBusy(KitError):
     """A request too many: LIMIT others run or wait."""
 
 
+class PromptTooLong(KitError):
+    """A prompt that leaves no room for an answer in the model's context."""
+
+
 class Engine(ABC):
     """What generates text. Subclasses set `name`, `context` (tokens of prompt and answer together), `adapters` (names; the first is the default)
     and `honoured` (names of the request's optional fields).
@@ -39,7 +43,8 @@ class Engine(ABC):
 
     def __init__(self):
         self.closed = threading.Event()
-        self._inside, self._lock = 0, threading.Lock()
+        self._inside: dict[Future, GenerationRequest] = {}  # what runs or waits
+        self._lock = threading.Lock()
 
     @abstractmethod
     def render(self, messages: list[dict[str, str]], continue_last: bool = False) -> str:
@@ -74,16 +79,16 @@ class Engine(ABC):
         prompt = self.check(request)
         with self._lock:  # with `close`: what comes in before it ends by it
             self.refuse_when_closed()
-            if self._inside >= LIMIT:
+            if sum(not other.cancelled.is_set() for other in self._inside.values()) >= LIMIT:
                 raise EngineBusy(f"{LIMIT} requests run or wait.", "Ask again in some seconds.")
             job = self.submit(request, prompt, emit)
-            self._inside += 1
+            self._inside[job] = request
         job.add_done_callback(self._leave)
         return job
 
-    def _leave(self, *_: Future) -> None:
+    def _leave(self, job: Future) -> None:
         with self._lock:
-            self._inside -= 1
+            del self._inside[job]
 
     def generate(self, request: GenerationRequest) -> Generation:
         """The whole answer."""
@@ -124,9 +129,15 @@ class Engine(ABC):
         if request.adapter and request.adapter not in self.adapters:
             raise KitError(f"No LoRA '{request.adapter}' is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}.")
 
+    def check_bias(self, request: GenerationRequest, vocabulary: int) -> None:
+        """KitError when the request biases a token that the model does not have."""
+        if unknown := [number for number in request.logit_bias if not 0 <= number < vocabulary]:
+            raise KitError(f"logit_bias names token {unknown[0]}; the model has 0 to {vocabulary - 1}.", "Take ids of its own tokenizer.")
+
     def fit_prompt(self, ids: list[int], keep_last: int | None) -> list[int]:
-        """The prompt's ids, the last `keep_last` of them. KitError for an empty prompt, and for one that leaves no room for an answer."""
+        """The prompt's ids, the last `keep_last` of them. KitError for an empty prompt, PromptTooLong for one that leaves no room for an answer."""
         ids = ids if keep_last is None else ids[-max(1, keep_last) :]
         if not 0 < len(ids) < self.context:
-            raise KitError(f"The prompt has {len(ids)} tokens; the model takes 1 to {self.context - 1}.", "Change its length.")
+            kind = PromptTooLong if ids else KitError
+            raise kind(f"The prompt has {len(ids)} tokens; the model takes 1 to {self.context - 1}.", "Change its length.")
         return ids

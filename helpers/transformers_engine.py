@@ -53,8 +53,9 @@ class TransformersEngine(Engine):
             raise KitError(f"The model's chat template refuses these messages ({error}).", "Change their roles or their order.") from None
 
     def check(self, request: GenerationRequest) -> list[int]:
-        """The prompt's ids. KitError for an unknown adapter or a prompt that leaves no room for an answer."""
+        """The prompt's ids. KitError for an unknown adapter or token, or a prompt that leaves no room for an answer."""
         self.check_adapter(request)
+        self.check_bias(request, self.loaded.model.get_input_embeddings().num_embeddings)
         if request.prompt is None:
             text, special = self.render(request.messages, request.continue_last), False
         else:

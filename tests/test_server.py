@@ -148,7 +148,7 @@ def test_stream_ends_with_done(server):
 
 @pytest.mark.parametrize(
     ("settings", "param"),
-    [({"n": 2}, "n"), ({"tools": [{"type": "function"}]}, "tools"), ({"messages": []}, "messages"), ({"logprobs": True}, "logprobs"),
+    [({"n": 65}, "n"), ({"tools": [{"type": "function"}]}, "tools"), ({"messages": []}, "messages"), ({"top_logprobs": 2}, "top_logprobs"),
      ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"), ({"temperature": -1}, "temperature"),
      ({"seed": 2**70, "stream": True}, "seed"), ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content")],
 )  # fmt: skip
@@ -168,7 +168,7 @@ def test_client_that_leaves_frees_the_server(server, streamed):
     complete(server, max_tokens=1)  # warm
     body = json.dumps({"messages": [{"role": "user", "content": "Hi"}], "temperature": 0, "max_tokens": 2000, "stream": streamed}).encode()
     with socket.create_connection(server.openai_url.removeprefix("http://").removesuffix("/v1").split(":")) as client:
-        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: kit\r\nContent-Type: application/json\r\nContent-Length: "
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
         client.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
         time.sleep(0.3)
     began = time.monotonic()
@@ -196,7 +196,7 @@ def test_model_says_how_it_is_sampled_unless_the_request_does(tiny):
     body = {"messages": [{"role": "user", "content": "Hi"}]}
 
     def settings(**sent):
-        request = ChatCompletionBody(**body, **sent).build_request(engine, None)
+        request = ChatCompletionBody(**body, **sent).build_requests(engine, None)[0]
         return request.temperature, request.top_p
 
     assert settings() == (0.2, 0.9) and settings(temperature=1.5) == (1.5, 1.0) and settings(top_p=0.5) == (0.2, 0.5)
@@ -256,8 +256,10 @@ def test_guarded_server_asks_for_its_key_and_a_signal_ends_it_in_the_middle_of_a
         body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2000, "temperature": 0}
         request = {"url": guarded.openai_url + "/chat/completions", "headers": {"Authorization": "Bearer secret"}, "timeout": 60}
         with ThreadPoolExecutor(ROWS + 2) as pool:  # enough of both kinds that the grace period ends before they do
-            replies = [pool.submit(requests.post, json={**body, "stream": bool(i % 2)}, **request) for i in range(ROWS + 2)]
+            replies = [pool.submit(requests.post, json={**body, "stream": bool(i % 2)}, **request) for i in range(ROWS)]
             time.sleep(1)
+            replies += [pool.submit(requests.post, json=body, **request) for _ in range(2)]
+            time.sleep(0.5)
             guarded.process.terminate()
             assert guarded.process.wait(9) == 0
             assert {reply.result().status_code for reply in replies} == {200, 503}  # cut short, and never begun

@@ -113,6 +113,7 @@ def main(arguments: list[str]) -> None:
     openai = open_port(host, options.openai_port, "--openai-port") if "openai" in options.extensions else None
     service = Service(options.model_dir, options.lora_dir)
     service.load(Choice(options.model, tuple(options.lora), options.loader, options.dtype))
+    from helpers.server.guards import HostGate
     from helpers.server.openai_api import make_openai_app
     from helpers.server.raw_api import make_raw_app
 
@@ -123,6 +124,9 @@ def main(arguments: list[str]) -> None:
     if openai:
         apps.append((make_openai_app(service, options.api_key, options.strict_model), openai))
         print(f"OpenAI API: http://{host}:{openai.getsockname()[1]}/v1", flush=True)
+    if not options.listen:
+        for app, _ in apps:
+            app.add_middleware(HostGate)
     try:
         asyncio.run(serve(apps, service))
     finally:

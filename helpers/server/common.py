@@ -1,9 +1,10 @@
-"""What both dialects share: error bodies in OpenAI's shape, the key, and requests whose client may leave."""
+"""What both dialects share: applications whose every error has OpenAI's shape, and answers whose client may leave."""
 
 import asyncio
 import contextlib
-import hmac
 from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from functools import partial
 from typing import Annotated
 
 from fastapi import FastAPI, Request
@@ -11,11 +12,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import AfterValidator
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.routing import Match
 
 from helpers import KitError
-from helpers.engines import Engine, EngineBusy, EngineStopping
+from helpers.engines import Engine
 from helpers.generation import Generation, GenerationRequest, Piece, join_pieces
+from helpers.server.errors import ApiError, ErrorReply, error_response
+from helpers.server.guards import BODY_LIMIT, guard_app
 
 
 def refuse_half_characters(text: str) -> str:
@@ -31,108 +34,124 @@ Text = Annotated[str, AfterValidator(refuse_half_characters)]
 SEED_LIMIT = 2**63  # torch's seeds have 64 bits, signed
 
 
-class ApiError(Exception):
-    """A refusal with its HTTP status; `param` is the field at fault, `code` OpenAI's word for it."""
-
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None):
-        super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code
-
-
-def describe_error(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, str | None]:
-    """OpenAI's error object."""
-    return {"message": message, "type": "server_error" if status >= 500 else "invalid_request_error", "param": param, "code": code}
-
-
-def error_response(status: int, message: str, param: str | None = None, code: str | None = None) -> JSONResponse:
-    """A whole reply with that object."""
-    return JSONResponse({"error": describe_error(status, message, param, code)}, status_code=status)
-
-
-class KeyGate:
-    """Lets requests pass that carry the key. Plain ASGI: behind FastAPI's own middlewares a request does not see its client leave."""
-
-    def __init__(self, app: ASGIApp, api_key: str):
-        self.app, self.wanted = app, f"Bearer {api_key}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers 401 before the body is read, or hands the request on."""
-        if scope["type"] == "http" and not hmac.compare_digest(dict(scope["headers"]).get(b"authorization", b""), self.wanted):
-            await error_response(401, "Wrong or missing API key.", None, "invalid_api_key")(scope, receive, send)
-        else:
-            await self.app(scope, receive, send)
-
-
 def make_app(title: str, api_key: str | None) -> FastAPI:
-    """An application whose every error has that body, and which asks for the key when there is one."""
-
-    app = FastAPI(title=title)
-    if api_key:
-        app.add_middleware(KeyGate, api_key=api_key)
-
-    @app.exception_handler(ApiError)
-    async def refuse(request: Request, error: ApiError) -> JSONResponse:
-        return error_response(error.status, error.message, error.param, error.code)
-
-    @app.exception_handler(KitError)
-    async def explain(request: Request, error: KitError) -> JSONResponse:
-        return error_response({EngineStopping: 503, EngineBusy: 429}.get(type(error), 400), str(error))
-
-    @app.exception_handler(RequestValidationError)
-    async def name_field(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            return error_response(400, "The body is no JSON.", None, "json_invalid")
-        field = ".".join(str(part) for part in first["loc"][1:]) or "body"
-        if field == "body" and "json" not in request.headers.get("content-type", ""):
-            return error_response(400, "Send JSON, with the header Content-Type: application/json.", field, "not_json")
-        return error_response(400, f"{field}: {first['msg'].removeprefix('Value error, ')}.", field, first["type"])
-
-    @app.exception_handler(HTTPException)
-    async def not_found(request: Request, error: HTTPException) -> JSONResponse:
-        code = {404: "unknown_url", 405: "method_not_allowed"}.get(error.status_code)
-        return error_response(error.status_code, f"{request.method} {request.url.path}: {error.detail}.", None, code)
+    """An application whose every error has that shape, and which asks for the key when there is one."""
+    replies = {"4XX": {"model": ErrorReply, "description": "Refused"}, "5XX": {"model": ErrorReply, "description": "Failed"}}
+    app = FastAPI(title=title, responses=replies)
+    guard_app(app, api_key)
 
     @app.exception_handler(Exception)
-    async def own_up(request: Request, error: Exception) -> JSONResponse:
-        return error_response(500, f"The server failed ({type(error).__name__}); its output says where.")
+    @app.exception_handler(KitError)
+    @app.exception_handler(ApiError)
+    async def refuse(request: Request, error: Exception) -> JSONResponse:
+        return error_response(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse_body(request: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(explain_validation(error, request.headers.get("content-type", "")))
+
+    @app.exception_handler(HTTPException)
+    async def refuse_request(request: Request, error: HTTPException) -> JSONResponse:
+        message = f"{request.method} {request.url.path}: {error.detail}."
+        if error.status_code == 413:
+            message = f"The body is too large; the limit is {BODY_LIMIT} bytes."
+        response = error_response(ApiError(error.status_code, message))
+        if error.status_code == 405:  # starlette names the methods of the first route only
+            matching = [route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE]
+            response.headers["Allow"] = ", ".join(sorted({method for route in matching for method in route.methods}))
+        return response
 
     return app
 
 
+def explain_validation(error: RequestValidationError, content_type: str) -> ApiError:
+    """The refusal of a body that does not have the right form, naming its first wrong field."""
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return ApiError(400, "The body is no JSON.", None, "json_invalid")
+    field = ".".join(str(part) for part in first["loc"][1:]) or "body"
+    if field == "body" and "json" not in content_type:
+        return ApiError(400, "Send JSON, with the header Content-Type: application/json.", field, "not_json")
+    return ApiError(400, f"{field}: {first['msg'].removeprefix('Value error, ')}.", field, first["type"])
+
+
+class Answers:
+    """Answers that the engine computes at the same time; `close` ends them. Made, started and read in one event loop."""
+
+    def __init__(self, engine: Engine, requests: list[GenerationRequest]):
+        self.engine, self.requests = engine, requests
+        self._loop, self._news = asyncio.get_running_loop(), asyncio.Queue()
+
+    async def start(self) -> None:
+        """Hands all of them to the engine, or none: KitError for what it refuses, EngineBusy among it."""
+        try:
+            await asyncio.to_thread(self._start_all)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_all(self) -> None:
+        for index, request in enumerate(self.requests):
+            job = self.engine.start(request, partial(self._tell, index))
+            job.add_done_callback(partial(self._tell, index))
+
+    def _tell(self, index: int, news: Piece | Future) -> None:  # in a thread of the engine's; the loop is gone when the server has ended
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._news.put_nowait, (index, news))
+
+    async def __aiter__(self) -> AsyncIterator[tuple[int, Piece | Generation]]:
+        """(number of the request, its next piece), at the end of each with the Generation that has the whole."""
+        parts: list[list[Piece]] = [[] for _ in self.requests]
+        running = len(self.requests)
+        while running:
+            index, news = await self._news.get()
+            if isinstance(news, Piece):
+                parts[index].append(news)
+                yield index, news
+            elif news is None:
+                raise ApiError(499, "The client has left.")  # nobody reads it; the number is nginx's
+            else:
+                running -= 1
+                yield index, join_pieces(news.result(), parts[index])
+
+    def close(self) -> None:
+        """Cancels those that run or wait; who still reads gets an ApiError at once."""
+        for request in self.requests:
+            request.cancelled.set()
+        self._news.put_nowait((0, None))
+
+
 async def stream(engine: Engine, request: GenerationRequest) -> AsyncIterator[Piece | Generation]:
     """The answer's pieces, then the Generation with the whole. Closing the iterator cancels, also an answer that still waits for its turn."""
-    loop, pieces = asyncio.get_running_loop(), asyncio.Queue()
-
-    def hand_over(piece: Piece | None) -> None:  # in the engine's thread; the loop is gone when the server has ended
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(pieces.put_nowait, piece)
-
-    parts = []
+    answers = Answers(engine, [request])
     try:
-        job = await asyncio.to_thread(engine.start, request, hand_over)
-        job.add_done_callback(lambda _: hand_over(None))
-        while (piece := await pieces.get()) is not None:
-            parts.append(piece)
+        await answers.start()
+        async for _, piece in answers:
             yield piece
-        yield join_pieces(job.result(), parts)
     finally:
-        request.cancelled.set()
+        answers.close()
+
+
+async def generate_all(engine: Engine, requests: list[GenerationRequest], http: Request) -> list[Generation]:
+    """The whole answers, in the order of the requests; a client that leaves ends them at once."""
+    answers, whole = Answers(engine, requests), {}
+
+    async def wait_for_leaving() -> None:
+        while (await http.receive())["type"] != "http.disconnect":
+            continue
+        answers.close()
+
+    watching = asyncio.create_task(wait_for_leaving())
+    try:
+        await answers.start()
+        async for index, piece in answers:
+            whole[index] = piece
+    finally:
+        watching.cancel()
+        answers.close()
+    return [whole[index] for index in range(len(requests))]
 
 
 async def generate(engine: Engine, request: GenerationRequest, http: Request) -> Generation:
-    """The whole answer; a client that leaves, and a server that ends, cancels it within a quarter of a second."""
-
-    async def collect() -> Generation:
-        async for piece in stream(engine, request):
-            whole = piece
-        return whole
-
-    running = asyncio.create_task(collect())
-    try:
-        while not (await asyncio.wait([running], timeout=0.25))[0]:
-            if await http.is_disconnected():
-                request.cancelled.set()
-        return running.result()
-    finally:
-        request.cancelled.set()
+    """The whole answer; a client that leaves ends it at once."""
+    return (await generate_all(engine, [request], http))[0]
