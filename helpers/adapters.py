@@ -1,57 +1,16 @@
-"""LoRA adapters: find, list, attach them to a loaded model, and tell whether they change anything.
+"""LoRA adapters: list, attach them to a loaded model, and tell whether they change anything."""
 
-An adapter is a folder below loras/ as PEFT writes it: adapter_config.json and adapter_model.safetensors.
-"""
-
-import json
 from pathlib import Path
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError, safe_open
 
-from helpers import CommandParser, KitError, find_home, resolve_inside, run_command
+from helpers import CommandParser, run_command
 from helpers.loading import LoadedModel, tokenize_chat
+from helpers.lora_folders import check_base, find_adapter, list_adapters, loras_folder, read_config
 from helpers.quantizing import import_gptqmodel
 
 import_gptqmodel()  # here, once and quietly: PEFT imports it anyway when it builds a LoRA layer
-
-
-def loras_folder() -> Path:
-    """Where adapter folders lie: loras/ below the kit's home."""
-    return find_home() / "loras"
-
-
-def list_adapters(base: Path | None = None) -> list[str]:
-    """Names of the folders below loras/ that hold an adapter_config.json, sorted."""
-    base = base or loras_folder()
-    return sorted(path.parent.name for path in base.glob("*/adapter_config.json") if not path.parent.name.startswith("."))
-
-
-def find_adapter(name: str, base: Path | None = None) -> Path:
-    """The folder of a complete adapter; KitError for one that is not there, leads elsewhere, or is incomplete."""
-    base = base or loras_folder()
-    folder = resolve_inside(base, name, "LoRA")
-    if "." in name:
-        raise KitError(f"PEFT cannot attach a LoRA with a dot in its name ('{name}').", "Rename the folder below loras/.")
-    if not folder.is_dir():
-        there = ", ".join(list_adapters(base)) or "none yet"
-        raise KitError(f"No LoRA '{name}' in {base} (there: {there}).", "Train one: notebook 04, or python -m helpers.training.")
-    weights = folder / "adapter_model.safetensors"
-    for path in (folder / "adapter_config.json", weights):
-        if not path.is_file():
-            raise KitError(f"The LoRA folder {folder} has no {path.name}.", "Delete the folder and train it again.")
-    try:
-        with safe_open(weights, framework="pt") as file:
-            file.keys()
-    except SafetensorError as error:
-        raise KitError(f"{weights} cannot be read ({error}).", "Delete the folder and train it again.") from None
-    return folder
-
-
-def read_config(folder: Path) -> dict:
-    """adapter_config.json of an adapter folder."""
-    return json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
 
 
 def attach_adapter(loaded: LoadedModel, name: str, base: Path | None = None) -> LoadedModel:
@@ -60,9 +19,7 @@ def attach_adapter(loaded: LoadedModel, name: str, base: Path | None = None) -> 
     More than one can be attached; PEFT switches between them. KitError when its recorded base model is another one.
     """
     folder = find_adapter(name, base)
-    wanted = Path(read_config(folder).get("base_model_name_or_path") or loaded.name).name
-    if wanted != loaded.name:
-        raise KitError(f"The LoRA {name} was trained on {wanted}, not on {loaded.name}.", f"Load {wanted} first.")
+    check_base(folder, loaded.name)
     if isinstance(loaded.model, PeftModel):
         loaded.model.load_adapter(folder, adapter_name=name)
         loaded.model.set_adapter(name)

@@ -1,4 +1,4 @@
-"""Tokens in, text out as it becomes whole: no half characters, nothing that may still turn out to be a stop string."""
+"""Tokens in, text out as it becomes whole: no half characters."""
 
 import re
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from transformers import PreTrainedTokenizerBase
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from helpers.generation import Piece, Token
+from helpers.stopping import StopGate
 
 BYTE_OF = {character: byte for byte, character in bytes_to_unicode().items()}  # byte-level vocabularies write every byte as a printable character
 
@@ -23,31 +24,6 @@ def read_bytes(tokenizer: PreTrainedTokenizerBase, number: int) -> bytes:
     return text.replace("\u2581", " ").encode()
 
 
-class StopFilter:
-    """Passes text on up to the first stop string, holding back what may become one."""
-
-    def __init__(self, stop: list[str]):
-        self.stop, self.held, self.stopped = [text for text in stop if text], "", False
-
-    def push(self, piece: str) -> str:
-        """The text that is safe to pass on after this piece."""
-        if self.stopped:
-            return ""
-        self.held += piece
-        found = [place for text in self.stop if (place := self.held.find(text)) >= 0]
-        if found:
-            self.stopped, safe = True, min(found)
-        else:
-            begun = (n for text in self.stop for n in range(1, min(len(text), len(self.held) + 1)) if self.held.endswith(text[:n]))
-            safe = len(self.held) - max(begun, default=0)
-        passed, self.held = self.held[:safe], self.held[safe:]
-        return passed
-
-    def finish(self) -> str:
-        """What was held back and became no stop string."""
-        return "" if self.stopped else self.held
-
-
 class TextStream:
     """Turns the tokens of one answer into pieces and hands them to `emit`.
 
@@ -55,17 +31,15 @@ class TextStream:
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, stop: list[str], emit: Callable[[Piece], None], skip_special_tokens: bool = True):
-        self.tokenizer, self.emit, self.skip_special_tokens = tokenizer, emit, skip_special_tokens
-        self.filter = StopFilter(stop)
+        self.tokenizer, self.skip_special_tokens = tokenizer, skip_special_tokens
+        self.gate = StopGate(stop, emit)
         self.ids: list[int] = []
         self.context = self.shown = 0  # ids[context:shown] are decoded again, since a token's text may depend on the one before it
-        self.decoded = self.passed = 0  # characters decoded, and handed on
-        self.waiting: list[tuple[int, Token]] = []  # (characters decoded with it, token) of text that was not handed on yet
 
     @property
     def stopped(self) -> bool:
         """Whether a stop string came."""
-        return self.filter.stopped
+        return self.gate.stopped
 
     def push(self, number: int, token: Token | None = None) -> None:
         """Takes the next token's id, and its log-probabilities when they were asked for."""
@@ -75,26 +49,15 @@ class TextStream:
             text = ""
         else:
             self.context, self.shown = self.shown, len(self.ids)
-        self.decoded += len(text)
-        if token:
-            self.waiting.append((self.decoded, token))
-        self._pass_on(self.filter.push(text))
+        self.gate.push(text, (token,) if token else ())
 
     def finish(self) -> None:
         """Passes on what was held back, without the half character that a length limit may leave."""
-        rest = self._decode_new().rstrip("\ufffd")
-        self.decoded += len(rest)
-        self._pass_on(self.filter.push(rest) + self.filter.finish())
+        self.gate.push(self._decode_new().rstrip("\ufffd"))
+        self.gate.finish()
 
     def _decode_new(self) -> str:
         return self._decode(self.ids[self.context :])[len(self._decode(self.ids[self.context : self.shown])) :]
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=self.skip_special_tokens, clean_up_tokenization_spaces=False)
-
-    def _pass_on(self, text: str) -> None:
-        self.passed += len(text)
-        ready = tuple(token for end, token in self.waiting if end <= self.passed)
-        self.waiting = self.waiting[len(ready) :]
-        if text or ready:
-            self.emit(Piece(text, ready))

@@ -1,72 +1,40 @@
-"""The engine on llama.cpp: a GGUF file as it is, with llama.cpp's own server inside this process (xllamacpp), which batches what comes together.
+"""The engine on llama.cpp: a GGUF file as it is, and LoRAs converted to GGUF while loading; what comes together is batched by llama.cpp."""
 
-It listens on this computer only, on a port of the system's choice, and answers to a key that is drawn at the start.
-"""
-
-import importlib
-import importlib.util
-import json
-import os
-import secrets
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from types import ModuleType
-
-import requests
 
 from helpers import KitError
 from helpers.engines import GREEDY_BELOW, Engine
-from helpers.generation import Generation, GenerationRequest, Piece
+from helpers.generation import Generation, GenerationRequest, Piece, Token
+from helpers.llama_server import PARALLEL, LlamaServer
+from helpers.lora_gguf import export_gguf, read_base
+from helpers.stopping import StopGate
 
-CONTEXT = 8192  # tokens, all conversations of a moment together; 23 kB each for the embedded model
-PARALLEL = 4  # answers that are computed together; more wait
 SEEDS = 2**32  # llama.cpp's have 32 bits
 
 
-def import_xllamacpp() -> ModuleType:
-    """The module; KitError where it is not installed.
-
-    Its threads meet so often that waiting ones must spin for a moment: with the kit's setting for torch (OMP_WAIT_POLICY=PASSIVE) it has less
-    than half of its speed. The setting is read at import. ACTIVE would spin on between two answers.
-    """
-    if not importlib.util.find_spec("xllamacpp"):
-        raise KitError("GGUF files need xllamacpp.", "Install it: pip install -c constraints.txt -e '.[llamacpp]'")
-    policy = os.environ.pop("OMP_WAIT_POLICY", None)
-    try:
-        return importlib.import_module("xllamacpp")
-    finally:
-        if policy:
-            os.environ["OMP_WAIT_POLICY"] = policy
-
-
 class LlamaEngine(Engine):
-    """A GGUF file in llama.cpp."""
+    """A GGUF file in llama.cpp, with the LoRAs in the folders `loras`."""
 
-    def __init__(self, folder: Path):
+    # Its penalties look at the prompt too, the two of OpenAI's as well.
+    honoured = frozenset("presence_penalty frequency_penalty logit_bias repetition_penalty_range grammar ban_eos".split()) | frozenset(
+        "mirostat_mode mirostat_tau mirostat_eta".split()
+    )
+
+    def __init__(self, folder: Path, loras: list[Path] | tuple[Path, ...] = ()):
         super().__init__()
-        self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="inference")
-        xllamacpp = import_xllamacpp()
-        settings = xllamacpp.CommonParams()
-        settings.model.path = str(next(folder.glob("*.gguf")))
-        settings.n_ctx, settings.n_parallel, settings.kv_unified = CONTEXT, PARALLEL, True
-        settings.cpuparams.n_threads = os.cpu_count()
-        settings.api_keys, settings.verbosity = [secrets.token_hex()], 0  # 3, its default, is a page of log
-        try:
-            self._server = xllamacpp.Server(settings)
-        except RuntimeError:  # it says no more than that
-            raise KitError(f"llama.cpp cannot load {settings.model.path}: damaged, or too large.", "Fetch it again, or free memory.") from None
-        self._headers = {"Authorization": f"Bearer {settings.api_keys[0]}"}
-        defaults = self._ask("GET", "/props").json()["default_generation_settings"]
+        gguf = next(folder.glob("*.gguf"))
+        with tempfile.TemporaryDirectory() as scratch:  # llama.cpp has read the files when it is up
+            base = read_base(gguf) if loras else None
+            self.server = LlamaServer(gguf, [export_gguf(lora, base, Path(scratch) / f"{lora.name}.gguf") for lora in loras])
+        defaults = self.server.ask("/props")["default_generation_settings"]
         self._advice, self.context = defaults["params"], defaults["n_ctx"]
-        self.name, self.adapters = folder.name, []
-
-    def _ask(self, method: str, path: str, body: dict | None = None, stream: bool = False) -> requests.Response:
-        """llama.cpp's reply; its refusals as KitError."""
-        reply = requests.request(method, self._server.listening_address + path, json=body, stream=stream, headers=self._headers)
-        if reply.status_code >= 400:
-            raise KitError(f"llama.cpp refuses this: {reply.json()['error']['message']}.", "Change the request.")
-        return reply
+        self.vocabulary = self.server.ask("/v1/models")["data"][0]["meta"]["n_vocab"]
+        self.name, self.adapters = folder.name, [lora.name for lora in loras]
+        self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="inference")
 
     def read_advice(self, name: str, neutral: float) -> float:
         """llama.cpp's default for the setting, since a GGUF file seldom has one."""
@@ -78,20 +46,17 @@ class LlamaEngine(Engine):
 
     def tokenize(self, text: str, add_special: bool = True) -> list[int]:
         """The text's token ids, with the special ones that the tokenizer adds unless `add_special` is False."""
-        return self._ask("POST", "/tokenize", {"content": text, "add_special": add_special, "parse_special": True}).json()["tokens"]
+        return self.server.ask("/tokenize", {"content": text, "add_special": add_special, "parse_special": True})["tokens"]
 
     def measure_log_probability(self, before: list[int], token: int) -> float:
-        """Log-probability, in nats, of `token` after the tokens `before`. llama.cpp lists the likeliest only, so the list grows until it is in it."""
-        for count in (64, 2048, 1 << 20):
-            body = {"prompt": before, "n_predict": 1, "temperature": 0, "n_probs": count, "cache_prompt": True}
-            listed = self._ask("POST", "/completion", body).json()["completion_probabilities"][0]["top_logprobs"]
-            if found := [entry["logprob"] for entry in listed if entry["id"] == token]:
-                return found[0]
+        """Log-probability, in nats, of `token` after the tokens `before`."""
+        if found := self.server.find_likeliest(before, lambda entry: entry["id"] == token, self.describe_cache(None)):
+            return found[0]["logprob"]
         raise KitError(f"The model has no token {token}.", "Take token ids from its own tokenizer.")
 
     def render(self, messages: list[dict[str, str]], continue_last: bool = False) -> str:
         """The prompt of the model's own chat template; llama.cpp lengthens a last message of the assistant by itself."""
-        return self._ask("POST", "/apply-template", {"messages": messages}).json()["prompt"]
+        return self.server.ask("/apply-template", {"messages": messages})["prompt"]
 
     def check(self, request: GenerationRequest) -> list[int]:
         """The prompt's token ids. KitError for an adapter, a template that refuses the messages, a prompt that leaves no room."""
@@ -103,41 +68,102 @@ class LlamaEngine(Engine):
         return self.fit_prompt(ids, request.keep_last)
 
     def submit(self, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]) -> Future:
-        """One of PARALLEL threads reads llama.cpp's stream."""
+        """One of PARALLEL threads, as many answers as llama.cpp computes together."""
         return self._threads.submit(self._run, request, prompt, emit)
+
+    def close(self) -> None:
+        """Ends what runs at its next token; what waits is refused."""
+        super().close()
+        self._threads.shutdown(wait=False)
 
     def _run(self, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]) -> Generation:
         """llama.cpp stops when its client leaves."""
         self.refuse_when_closed()
-        count, reason = 0, "length"
         if request.cancelled.is_set():
-            return Generation("", len(prompt), count, reason)
-        with self._ask("POST", "/completion", self._build_body(request, prompt), stream=True) as reply:
-            for event in read_events(reply):
-                if event["content"]:
-                    emit(Piece(event["content"]))
-                count = event["tokens_predicted"]
-                if event["stop"]:
-                    reason = "length" if event["stop_type"] == "limit" else "stop"
-                elif self.must_end(request):
-                    break
-        return Generation("", len(prompt), count, reason)
+            return Generation("", len(prompt), 0, "length")
+        answer = Answer(self, request, prompt, emit)
+        self.server.complete(self._build_body(request, prompt), answer.take)
+        answer.gate.finish()
+        return Generation("", len(prompt), answer.count, "stop" if answer.gate.stopped else answer.reason)
 
     def _build_body(self, request: GenerationRequest, ids: list[int]) -> dict:
         """llama.cpp's request: every sampler that the kit has no setting for is off."""
-        body = {"prompt": ids, "stream": True, "cache_prompt": True, "stop": [text for text in request.stop if text], "min_p": 0}
-        body["n_predict"] = max(1, min(request.max_new_tokens, self.context - len(ids)))
-        body |= {"repeat_penalty": request.repetition_penalty, "repeat_last_n": self.context}
+        greedy = request.temperature < GREEDY_BELOW
+        body = {"prompt": ids, "n_predict": max(1, min(request.max_new_tokens, self.context - len(ids))), "timings_per_token": True}
+        body |= {"temperature": 0 if greedy else request.temperature, "top_p": request.top_p, "top_k": request.top_k, "min_p": 0}
+        body |= {"typical_p": request.typical_p, "repeat_penalty": request.repetition_penalty}
+        body |= {"repeat_last_n": request.repetition_penalty_range or self.context}
+        body |= {"presence_penalty": request.presence_penalty, "frequency_penalty": request.frequency_penalty}
+        body |= {"mirostat": request.mirostat_mode, "mirostat_tau": request.mirostat_tau, "mirostat_eta": request.mirostat_eta}
+        body |= {"logit_bias": [[token, bias] for token, bias in request.logit_bias.items()], "ignore_eos": request.ban_eos}
+        body |= {"grammar": request.grammar} if request.grammar else {}
         body |= {} if request.seed is None else {"seed": request.seed % SEEDS}
-        temperature = request.temperature if request.temperature >= GREEDY_BELOW else 0
-        return body | {"temperature": temperature, "top_p": request.top_p, "top_k": request.top_k, "typical_p": request.typical_p}
+        body |= {} if request.top_logprobs is None else {"n_probs": max(1, request.top_logprobs)}
+        return body | self.describe_cache(request.adapter)
+
+    def describe_cache(self, adapter: str | None) -> dict:
+        """The part of llama.cpp's request that says which LoRA computes, and whether what an earlier prompt left may be used.
+
+        With LoRAs it may not: llama.cpp would take it from another LoRA's answers too.
+        """
+        turned_on = [{"id": self.adapters.index(adapter), "scale": 1.0}] if adapter else []
+        return {"lora": turned_on, "cache_prompt": not self.adapters}
 
 
-def read_events(reply: requests.Response) -> Iterator[dict]:
-    """The JSON of server-sent events; a KitError for an error that comes in mid-stream."""
-    for line in reply.iter_lines(chunk_size=None):
-        if line.startswith(b"data: {"):
-            event = json.loads(line[6:])
-            if "content" not in event:
-                raise KitError(f"llama.cpp failed: {event.get('error', event)}.", "Ask again.")
-            yield event
+class Answer:
+    """Takes the events of one answer and hands it on in pieces."""
+
+    def __init__(self, engine: LlamaEngine, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]):
+        self.engine, self.request, self.ids = engine, request, list(prompt)
+        self.gate = StopGate(request.stop, emit)
+        self.count, self.reason = 0, "length"
+
+    def take(self, event: dict) -> bool:
+        """Whether the answer is to go on."""
+        choice, before = event["choices"][0], self.count
+        self.count = event["timings"]["predicted_n"]
+        if choice["finish_reason"]:
+            self.reason = choice["finish_reason"]
+            return False
+        tokens = self._read_tokens(choice["logprobs"]["content"][0], self.count - before) if choice["logprobs"] else ()
+        self.gate.push("", tokens[:-1])  # parts of a character
+        self.gate.push(choice["text"], tokens[-1:])
+        return not (self.gate.stopped or self.engine.must_end(self.request))
+
+    def _read_tokens(self, last: dict, count: int) -> tuple[Token, ...]:
+        """The `count` tokens that make up a piece.
+
+        llama.cpp tells of the last one only, with the whole piece's bytes, when those before it were parts of the same character.
+        """
+        data, begun = bytes(last["bytes"]), []
+        if count > 1:
+            whole, same = data, [entry for entry in last["top_logprobs"] if entry["id"] == last["id"]]
+            data = bytes((same or self._find_likeliest(lambda entry: entry["id"] == last["id"]))[0]["bytes"])
+            begun = self._find_lost(whole[: len(whole) - len(data)], count - 1)
+        self.ids.append(last["id"])
+        return tuple(self._describe(entry) for entry in (*begun, {**last, "bytes": data}))
+
+    def _find_lost(self, data: bytes, count: int) -> list[dict]:
+        """`count` tokens whose bytes together are `data`: of those that may come next, the likeliest each time."""
+        lost = []
+        for after in range(count - 1, -1, -1):
+            fits = partial(begins, data, after)
+            if not (found := self._find_likeliest(fits)):
+                break
+            lost.append(found[0])
+            self.ids.append(found[0]["id"])
+            data = data[len(found[0]["bytes"]) :]
+        return lost
+
+    def _find_likeliest(self, matches: Callable[[dict], bool]) -> list[dict]:
+        return self.engine.server.find_likeliest(self.ids, matches, self.engine.describe_cache(self.request.adapter))
+
+    def _describe(self, entry: dict) -> Token:
+        top = entry.get("top_logprobs", [])[: self.request.top_logprobs]
+        return Token(bytes(entry["bytes"]), entry["logprob"], tuple((bytes(rival["bytes"]), rival["logprob"]) for rival in top))
+
+
+def begins(data: bytes, after: int, entry: dict) -> bool:
+    """Whether a token can be the first of those that make up `data`, with `after` more behind it, of a byte or more each."""
+    size = len(entry["bytes"])
+    return data.startswith(bytes(entry["bytes"])) and (0 < size <= len(data) - after if after else size == len(data))

@@ -8,9 +8,10 @@ from fixtures_tiny import make_byte_tokenizer, make_tiny_adapter
 
 from helpers import KitError
 from helpers.adapters import attach_adapter
-from helpers.decoding import StopFilter, TextStream
+from helpers.decoding import TextStream
 from helpers.engines import LIMIT, EngineBusy, EngineStopping
 from helpers.generation import GenerationRequest
+from helpers.stopping import StopFilter
 from helpers.transformers_engine import ROWS, TransformersEngine
 
 

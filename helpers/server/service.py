@@ -9,6 +9,7 @@ from pathlib import Path
 
 from helpers import KitError
 from helpers.engines import Engine
+from helpers.lora_folders import check_base, find_adapter, read_config
 from helpers.weights import find_model
 
 
@@ -74,17 +75,14 @@ def check_choice(choice: Choice, model_dir: Path | None, lora_dir: Path | None) 
     if is_llama(choice, folder):
         if choice.dtype or choice.bits:
             raise KitError("A GGUF file has a number format of its own.", "Leave --dtype away.")
-        if choice.loras:
-            raise KitError(
-                f"{choice.loras[0]} is a LoRA of PEFT's, which llama.cpp does not read.", "Serve the safetensors folder of the model with it."
-            )
         if not any(folder.glob("*.gguf")):
             raise KitError(f"{folder.name} has no GGUF file for llama.cpp.", "Leave --loader away, or name a folder with one.")
-    elif choice.loras:
-        from helpers.adapters import find_adapter
+    for name in choice.loras:
+        check_base(lora := find_adapter(name, lora_dir), folder.name)
+        if is_llama(choice, folder):
+            from helpers.lora_gguf import refuse_what_llama_lacks
 
-        for name in choice.loras:
-            find_adapter(name, lora_dir)
+            refuse_what_llama_lacks(name, read_config(lora))
 
 
 def load_engine(choice: Choice, model_dir: Path | None, lora_dir: Path | None) -> Engine:
@@ -92,7 +90,7 @@ def load_engine(choice: Choice, model_dir: Path | None, lora_dir: Path | None) -
     if is_llama(choice, folder := find_model(choice.model, model_dir)):
         from helpers.llama_engine import LlamaEngine
 
-        return LlamaEngine(folder)
+        return LlamaEngine(folder, [find_adapter(name, lora_dir) for name in choice.loras])
     from helpers.adapters import attach_adapter
     from helpers.loading import load_model
     from helpers.transformers_engine import TransformersEngine

@@ -1,0 +1,139 @@
+"""LoRA adapters as GGUF files, which llama.cpp takes beside the GGUF file of their base. Nothing here needs torch.
+
+A GGUF adapter holds, for each tensor of the base that it changes, the two factors NAME.lora_a (rank, in) and NAME.lora_b (out, rank), and one
+alpha for all: llama.cpp adds alpha / rank * B A. Names and layout: llama.cpp, convert_lora_to_gguf.py and llama-adapter.cpp, 2026.
+"""
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFReader, GGUFType, GGUFWriter, Keys, get_tensor_name_map
+from gguf.quants import dequantize
+from safetensors import deserialize
+
+from helpers import KitError, replace_when_complete
+from helpers.lora_folders import read_config
+
+ARCHITECTURE = "llama"  # Llama 1 to 3, Mistral, SmolLM2: the one whose rows this module knows how to order
+ANOTHER_ROAD = "Merge the LoRA into its base, and convert that."
+# Settings of PEFT's that change what is computed, beyond B A, or where, with their meaning.
+UNKNOWN_TO_LLAMA = {
+    "use_dora": "DoRA", "modules_to_save": "whole modules", "trainable_token_indices": "trained tokens", "lora_bias": "biases",
+    "layer_replication": "replicated layers", "target_parameters": "single parameters", "use_qalora": "QALoRA", "use_bdlora": "BD-LoRA",
+    "fan_in_fan_out": "transposed layers", "alora_invocation_tokens": "an activated LoRA",
+}  # fmt: skip
+
+logging.getLogger("gguf").setLevel(logging.WARNING)  # it tells of every file that it writes
+
+
+@dataclass(frozen=True)
+class Base:
+    """What an adapter must know of its base: a GGUF file without its weights."""
+
+    path: Path
+    heads: int
+    heads_kv: int  # those of keys and values
+    layers: int
+    shapes: dict[str, tuple[int, int]]  # name of a matrix: (out, in)
+
+
+def read_base(gguf: Path) -> Base:
+    """The base in a GGUF file, or in a model folder with one. KitError for another architecture than Llama's."""
+    path = next(gguf.glob("*.gguf"), gguf) if gguf.is_dir() else gguf
+    try:
+        reader = GGUFReader(path)
+    except (ValueError, OSError, IndexError) as error:
+        raise KitError(f"{path} is no GGUF file ({error}).", "Fetch it again.") from None
+    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
+    if (found := fields.get("general.architecture")) != ARCHITECTURE:
+        raise KitError(f"{path.name} has the architecture {found}; LoRAs convert for {ARCHITECTURE} only.", ANOTHER_ROAD)
+    shapes = {tensor.name: tuple(int(size) for size in reversed(tensor.shape)) for tensor in reader.tensors if len(tensor.shape) == 2}
+    heads = int(fields["llama.attention.head_count"])
+    return Base(path, heads, int(fields.get("llama.attention.head_count_kv", heads)), int(fields["llama.block_count"]), shapes)
+
+
+def export_gguf(adapter: Path, base: Base | Path, target: Path | None = None) -> Path:
+    """Writes the LoRA in the folder `adapter` as GGUF, float32, for the base; returns its path, `target` or adapter.gguf in the same folder.
+
+    `base` is the GGUF file, a folder with one, or what read_base made of it. KitError for what does not convert or does not fit the base.
+    """
+    base = base if isinstance(base, Base) else read_base(base)
+    target = target or adapter / "adapter.gguf"
+    config = read_config(adapter)
+    refuse_what_llama_lacks(adapter.name, config)
+    alpha = config["lora_alpha"] or 1  # 0 would mean to llama.cpp that nothing is to be scaled
+    pairs = dict(convert_pairs(adapter, config, alpha, base))
+    with replace_when_complete(target) as fresh:
+        writer = GGUFWriter(fresh, ARCHITECTURE)
+        writer.add_type(GGUFType.ADAPTER)
+        writer.add_string(Keys.Adapter.TYPE, "lora")
+        writer.add_float32(Keys.Adapter.LORA_ALPHA, float(alpha))
+        for name, (a, b) in pairs.items():
+            writer.add_tensor(f"{name}.lora_a", a)
+            writer.add_tensor(f"{name}.lora_b", b)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    return target
+
+
+def refuse_what_llama_lacks(name: str, config: dict) -> None:
+    """KitError for a kind of adapter that is more than two factors a matrix."""
+    if (kind := config.get("peft_type", "LORA")) != "LORA":
+        raise KitError(f"{name} is an adapter of the kind {kind}; llama.cpp takes LoRAs.", "Train a LoRA.")
+    more = [words for key, words in UNKNOWN_TO_LLAMA.items() if config.get(key)] + ["biases"] * (config.get("bias", "none") != "none")
+    if more:
+        raise KitError(f"The LoRA {name} has {more[0]}, which llama.cpp does not take.", ANOTHER_ROAD)
+
+
+def convert_pairs(adapter: Path, config: dict, alpha: float, base: Base) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """(name of the base's tensor, (A, B)) for every matrix that the adapter changes, in llama.cpp's order of rows and at its scale."""
+    halves: dict[str, dict[str, np.ndarray]] = {}
+    for key, tensor in read_tensors(adapter / "adapter_model.safetensors").items():
+        if not (found := re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", key)):
+            raise KitError(f"The LoRA {adapter.name} holds {key}, which llama.cpp does not take.", ANOTHER_ROAD)
+        halves.setdefault(found[1], {})[found[2]] = tensor
+    names = get_tensor_name_map(MODEL_ARCH.LLAMA, base.layers)
+    for module, pair in halves.items():
+        name, (a, b) = names.get_name(f"{module}.weight", try_suffixes=(".weight",)), (pair.get("A"), pair.get("B"))
+        shape = base.shapes.get(name)
+        if shape is None or a is None or b is None or (b.shape[0], a.shape[1]) != shape or b.shape[1] != a.shape[0]:
+            shapes = " and ".join(str(part.shape) if part is not None else "nothing" for part in (a, b))
+            raise KitError(f"The LoRA {adapter.name} does not fit {base.path.name}: {module} has {shapes} for {shape}.", "Take the base it is of.")
+        if heads := {"q_proj": base.heads, "k_proj": base.heads_kv}.get(module.rpartition(".")[2]):
+            b = order_rows(b, heads)
+        strength = find_scale(config, module) * a.shape[0] / alpha  # 1, unless PEFT's scale is not alpha / rank
+        yield name, (np.ascontiguousarray(a), np.ascontiguousarray(b * np.float32(strength)))
+
+
+def order_rows(matrix: np.ndarray, heads: int) -> np.ndarray:
+    """The rows of (heads * size, rank) as llama.cpp has them: it turns neighbours by RoPE where transformers turns the two halves of a head."""
+    return matrix.reshape(heads, 2, -1, matrix.shape[1]).swapaxes(1, 2).reshape(matrix.shape)
+
+
+def find_scale(config: dict, module: str) -> float:
+    """What PEFT multiplies B A with: alpha / r, or alpha / sqrt(r), each as the patterns say for this module."""
+
+    def pick(patterns: dict, default: float) -> float:
+        return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), default)
+
+    rank, alpha = pick(config.get("rank_pattern") or {}, config["r"]), pick(config.get("alpha_pattern") or {}, config["lora_alpha"])
+    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
+
+
+def read_tensors(path: Path) -> dict[str, np.ndarray]:
+    """A safetensors file's tensors as float32; numpy itself has no bfloat16."""
+    tensors = {}
+    for name, entry in deserialize(path.read_bytes()):
+        raw = np.frombuffer(entry["data"], np.uint8)
+        kind = {"F32": np.float32, "F16": np.float16}.get(entry["dtype"])
+        if kind is None and entry["dtype"] != "BF16":
+            raise KitError(f"{path} holds numbers of the kind {entry['dtype']}.", "Save the LoRA in float32.")
+        values = raw.view(kind) if kind else dequantize(raw, GGMLQuantizationType.BF16)
+        tensors[name] = values.astype(np.float32).reshape(entry["shape"])
+    return tensors

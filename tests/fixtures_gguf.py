@@ -1,0 +1,53 @@
+"""A GGUF file of the tiny random Llama, float32, so that llama.cpp and transformers compute the same."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from fixtures_tiny import CHAT_TEMPLATE
+from gguf import MODEL_ARCH, GGUFWriter, TokenType, get_tensor_name_map
+from safetensors.numpy import load_file
+
+from helpers.lora_gguf import order_rows
+
+
+def make_tiny_gguf(folder: Path, model_folder: Path, architecture: str = "llama") -> Path:
+    """Writes `folder`/tiny.gguf from a folder of make_tiny_model; returns the folder."""
+    config = json.loads((model_folder / "config.json").read_text())
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = GGUFWriter(folder / "tiny.gguf", architecture)
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(config["num_key_value_heads"])
+    writer.add_rope_dimension_count(config["head_dim"])
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    add_vocabulary(writer, model_folder, config["vocab_size"])
+    names = get_tensor_name_map(MODEL_ARCH.LLAMA, config["num_hidden_layers"])
+    for name, tensor in load_file(model_folder / "model.safetensors").items():
+        for module, heads in (("q_proj", config["num_attention_heads"]), ("k_proj", config["num_key_value_heads"])):
+            tensor = order_rows(tensor, heads) if module in name else tensor
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), np.ascontiguousarray(tensor))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder
+
+
+def add_vocabulary(writer: GGUFWriter, model_folder: Path, size: int) -> None:
+    """The byte tokenizer; ids that it lacks get a name, and llama.cpp the merge that it insists on: of two zero bytes, which no text has."""
+    spec = json.loads((model_folder / "tokenizer.json").read_text())
+    special = {entry["content"]: entry["id"] for entry in spec["added_tokens"]}
+    names = {number: name for name, number in {**spec["model"]["vocab"], **special}.items()}
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list([names.get(number, f"unused {number}") for number in range(size)])
+    writer.add_token_types([TokenType.CONTROL if number in special.values() else TokenType.NORMAL for number in range(size)])
+    writer.add_token_merges(["\u0100 \u0100"])
+    writer.add_bos_token_id(256)
+    writer.add_eos_token_id(257)
+    writer.add_add_bos_token(False)
+    writer.add_chat_template(CHAT_TEMPLATE)

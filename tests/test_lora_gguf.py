@@ -1,0 +1,187 @@
+"""LoRAs as GGUF: llama.cpp with one says what PEFT says with it on the same weights."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+from fixtures_gguf import make_tiny_gguf
+from fixtures_tiny import make_tiny_adapter, make_tiny_model
+from gguf import GGUFReader
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from helpers import KitError, find_home, lora_folders, weights
+from helpers.generation import GenerationRequest
+from helpers.lora_gguf import export_gguf, read_base
+
+needs_llama = pytest.mark.skipif(not importlib.util.find_spec("xllamacpp"), reason="xllamacpp is not installed: pip install -e '.[llamacpp]'")
+PROMPTS = ["Hello", "A river", "Why not?", "12 + 30", "Once upon a time"]
+EVERY_LAYER = {"target_modules": "all-linear", "init_lora_weights": False, "task_type": "CAUSAL_LM"}
+KINDS = {
+    "usual": {"r": 4, "lora_alpha": 16},
+    "scaled by the root of the rank": {"r": 4, "lora_alpha": 8, "use_rslora": True},
+    "ranks and alphas of their own": {"r": 4, "lora_alpha": 16, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"layers.1.mlp.up_proj": 40}},
+    "alpha of 0": {"r": 4, "lora_alpha": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def base(model_folder):
+    return make_tiny_gguf(model_folder.with_name("tiny-GGUF"), model_folder)
+
+
+@pytest.fixture
+def adapter(tmp_path, model_folder):
+    return make_tiny_adapter(tmp_path / "shift", model_folder)
+
+
+def save_adapter(folder, model_folder, **settings):
+    torch.manual_seed(1)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(model_folder), LoraConfig(**EVERY_LAYER, **settings)).save_pretrained(folder)
+    return folder
+
+
+def answer_with_peft(model_folder, adapter):
+    """24 greedy tokens after each prompt."""
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_folder), adapter)
+    prompts = [torch.tensor([list(prompt.encode())]) for prompt in PROMPTS]
+    answers = [model.generate(input_ids=ids, max_new_tokens=24, do_sample=False)[0, ids.shape[1] :].tolist() for ids in prompts]
+    return [bytes(token for token in answer if token < 256) for answer in answers]
+
+
+def answer_with_llama(base, adapter):
+    from helpers.llama_engine import LlamaEngine
+
+    engine = LlamaEngine(base, [adapter])
+    requests = [GenerationRequest(prompt=prompt, max_new_tokens=24, adapter=adapter.name, top_logprobs=0) for prompt in PROMPTS]
+    answers = [b"".join(token.data for token in engine.generate(request).tokens) for request in requests]
+    engine.close()
+    return answers
+
+
+@needs_llama
+@pytest.mark.parametrize("kind", KINDS)
+def test_llama_cpp_says_with_the_lora_what_peft_says(tmp_path, model_folder, base, kind):
+    adapter = save_adapter(tmp_path / "mine", model_folder, **KINDS[kind])
+    expected, got = answer_with_peft(model_folder, adapter), answer_with_llama(base, adapter)
+    # Half a character at the very end stays untold.
+    assert all(bytes_ and whole.startswith(bytes_) and len(bytes_) > len(whole) - 4 for whole, bytes_ in zip(expected, got, strict=True))
+
+
+@needs_llama
+def test_strong_lora_changes_the_answers(base, adapter, tmp_path, model_folder):
+    nothing = save_adapter(tmp_path / "nothing", model_folder, r=4, lora_alpha=0)
+    assert all(one != other for one, other in zip(answer_with_llama(base, adapter), answer_with_llama(base, nothing), strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_halves_of_any_precision_become_float32(base, adapter, dtype):
+    path = adapter / "adapter_model.safetensors"
+    halves = {name: tensor.to(dtype) for name, tensor in load_file(path).items()}
+    save_file(halves, path)
+    written = {tensor.name: tensor.data for tensor in GGUFReader(export_gguf(adapter, base)).tensors}
+    kept = halves["base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"].float().numpy()
+    assert {data.dtype for data in written.values()} == {np.dtype(np.float32)}
+    assert np.array_equal(written["blk.1.ffn_up.weight.lora_a"], kept)
+
+
+def test_file_lies_in_the_adapters_folder_and_tells_what_it_is(base, adapter):
+    path = export_gguf(adapter, base)
+    fields = {name: field.contents() for name, field in GGUFReader(path).fields.items()}
+    told = [fields[name] for name in ("general.type", "general.architecture", "adapter.type", "adapter.lora.alpha")]
+    assert path == adapter / "adapter.gguf" and told == ["adapter", "llama", "lora", 16.0]
+    assert sorted(file.name for file in adapter.iterdir() if not file.name.endswith(".md")) == [
+        "adapter.gguf", "adapter_config.json", "adapter_model.safetensors",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"use_dora": True}, "has DoRA"),
+        ({"modules_to_save": ["lm_head"]}, "has whole modules"),
+        ({"bias": "all"}, "has biases"),
+        ({"peft_type": "IA3"}, "of the kind IA3"),
+    ],
+)
+def test_what_is_more_than_two_factors_is_refused(base, adapter, change, message):
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(KitError, match=message):
+        export_gguf(adapter, base)
+    assert not (adapter / "adapter.gguf").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [("model.embed_tokens.lora_embedding_A", "which llama.cpp does not take"), ("lm_head.lora_A.weight", "does not fit tiny.gguf: lm_head")],
+)
+def test_embeddings_are_refused(base, adapter, key, message):
+    path = adapter / "adapter_model.safetensors"
+    save_file({**load_file(path), f"base_model.model.{key}": torch.ones(4, 32)}, path)
+    with pytest.raises(KitError, match=message):
+        export_gguf(adapter, base)
+
+
+def test_base_of_another_size_is_refused(tmp_path, adapter):
+    wide = make_tiny_gguf(tmp_path / "wide-GGUF", make_tiny_model(tmp_path / "wide", hidden=64))
+    with pytest.raises(KitError, match=r"does not fit tiny.gguf: .* has \(4, 32\) and .* for \(.*64"):
+        export_gguf(adapter, wide)
+
+
+def test_another_architecture_and_no_gguf_at_all_are_refused(tmp_path, model_folder, adapter):
+    with pytest.raises(KitError, match="has the architecture qwen2"):
+        export_gguf(adapter, make_tiny_gguf(tmp_path / "other", model_folder, architecture="qwen2"))
+    (tmp_path / "bad.gguf").write_bytes(b"GGUF, and then nothing")
+    with pytest.raises(KitError, match="is no GGUF file"):
+        read_base(tmp_path / "bad.gguf")
+
+
+@needs_llama
+@pytest.mark.real
+@pytest.mark.parametrize("source", ["trained", "random"])
+def test_real_model_answers_with_a_lora_as_peft_does_on_the_same_weights(real_model_name, tmp_path, source):
+    from helpers.adapters import attach_adapter
+    from helpers.llama_engine import LlamaEngine
+    from helpers.loading import load_model
+
+    folder = weights.find_model(f"{real_model_name}-GGUF")
+    loaded = load_model(folder.name, loader="transformers", dtype="float32")
+    if source == "trained":
+        adapter = pick_trained(real_model_name)
+    else:
+        adapter = tmp_path / "random"
+        torch.manual_seed(1)
+        fresh = get_peft_model(loaded.model, LoraConfig(r=8, lora_alpha=2, **EVERY_LAYER))
+        fresh.save_pretrained(adapter)
+        loaded.model = fresh.unload()
+        config = json.loads((adapter / "adapter_config.json").read_text())
+        (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": folder.name}))
+    attach_adapter(loaded, adapter.name, adapter.parent)
+    engine, same, changed = LlamaEngine(folder, [adapter]), 0, 0
+    subjects = "the sea, bread, a train, winter, a map, chess, iron, a bell, music, an old tree".split(", ")
+    for subject in subjects:
+        messages = [{"role": "user", "content": f"Write one sentence about {subject}."}]
+        ids = engine.tokenize(engine.render(messages), add_special=False)
+        output = loaded.model.generate(input_ids=torch.tensor([ids]), max_new_tokens=24, do_sample=False, temperature=None, top_p=None)
+        expected = loaded.tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
+        answers = [engine.generate(GenerationRequest(messages, max_new_tokens=24, adapter=name)).text for name in (adapter.name, None)]
+        same, changed = same + (answers[0] == expected), changed + (answers[1] != expected)
+    assert same >= 9 and changed >= 5
+
+
+def pick_trained(base):
+    """A LoRA that was trained on the model `base`."""
+    for name in lora_folders.list_adapters():
+        folder = find_home() / "loras" / name
+        if (lora_folders.read_config(folder).get("base_model_name_or_path") or "").endswith(base):
+            return folder
+    pytest.skip("loras/ has no LoRA of the embedded model: run notebook 04")
