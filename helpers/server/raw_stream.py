@@ -69,3 +69,78 @@ async def nothing() -> AsyncIterator[Piece]:
     """No pieces."""
     return
     yield
+
+
+class Connection:
+    """One client's websocket: its requests are answered in the order in which they came, and its leaving ends the one that runs."""
+
+    def __init__(self, socket: WebSocket, service: Service, running: Running):
+        self.socket, self.service, self.running = socket, service, running
+        self.inbox: asyncio.Queue[str | bytes] = asyncio.Queue(WAITING)
+
+    async def serve(self, kind: type[RawBody], ask: Callable, write: Callable) -> None:
+        """Until the client leaves or asks for something that cannot be answered."""
+        await self.socket.accept()
+        answering = asyncio.create_task(self.answer_all(kind, ask, write))
+        try:
+            await asyncio.wait([answering, reading := asyncio.create_task(self.read())], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (answering, reading):
+                task.cancel()
+            await asyncio.gather(answering, reading, return_exceptions=True)
+
+    async def read(self) -> None:
+        """Takes requests in until the client leaves."""
+        while (message := await self.socket.receive())["type"] == "websocket.receive":
+            await self.inbox.put(message.get("text") or message.get("bytes") or "")
+
+    async def answer_all(self, kind: type[RawBody], ask: Callable, write: Callable) -> None:
+        """Answers what was taken in; the first error is the last event."""
+        number = 0
+        try:
+            while True:
+                body, number = read_body(await self.inbox.get(), kind), 0
+                engine = self.service.need()
+                asked = await asyncio.to_thread(ask, body, engine)
+                with self.running.track(asked.request) if asked.request else contextlib.nullcontext():
+                    async with contextlib.aclosing(write(asked, engine)) as results:
+                        async for result in results:
+                            await self.socket.send_json({"event": "text_stream", "message_num": number, **result})
+                            number += 1
+                await self.socket.send_json({"event": "stream_end", "message_num": number, **asked.extra})
+        except WebSocketDisconnect:  # found out while sending
+            return
+        except Exception as error:
+            await self.refuse(error, number)
+
+    async def refuse(self, error: Exception, number: int) -> None:
+        """Tells the error and closes."""
+        if not isinstance(error, ApiError | KitError | RequestValidationError):
+            logging.getLogger("uvicorn.error").exception("A streamed answer failed")
+        handlers = self.socket.app.exception_handlers
+        handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
+        told = json.loads((await handler(self.socket, error)).body)
+        with contextlib.suppress(WebSocketDisconnect):
+            await self.socket.send_json({"event": "error", "message_num": number, **told})
+            await self.socket.close(1011, told["error"]["message"].encode()[:REASON].decode(errors="ignore"))
+
+
+def make_streaming_app(service: Service, api_key: str | None = None, running: Running | None = None) -> FastAPI:
+    """The application; `running` is what /stop-stream on the blocking port ends."""
+    app = make_app("Open LLM Kit: raw API, streaming", api_key)
+    running = running or Running()
+
+    @app.websocket("/api/v1/stream")
+    async def stream_text(socket: WebSocket) -> None:
+        await Connection(socket, service, running).serve(GenerateBody, ask_generate, write_texts)
+
+    @app.websocket("/api/v1/chat-stream")
+    async def stream_chat(socket: WebSocket) -> None:
+        await Connection(socket, service, running).serve(ChatBody, ask_chat, write_histories)
+
+    @app.websocket("/{path:path}")
+    async def refuse_path(socket: WebSocket, path: str) -> None:
+        await socket.accept()
+        await socket.close(1000, "No such path: /api/v1/stream and /api/v1/chat-stream are here.")  # 1000 as then
+
+    return app
