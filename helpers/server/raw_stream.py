@@ -81,13 +81,13 @@ class Connection:
     async def serve(self, kind: type[RawBody], ask: Callable, write: Callable) -> None:
         """Until the client leaves or asks for something that cannot be answered."""
         await self.socket.accept()
-        answering = asyncio.create_task(self.answer_all(kind, ask, write))
+        tasks = [asyncio.create_task(self.read()), asyncio.create_task(self.answer_all(kind, ask, write))]
         try:
-            await asyncio.wait([answering, reading := asyncio.create_task(self.read())], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (answering, reading):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(answering, reading, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def read(self) -> None:
         """Takes requests in until the client leaves."""
