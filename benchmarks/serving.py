@@ -30,7 +30,9 @@ from helpers.machine import name_device, pick_dtype
 from helpers.weights import fetch, find_model
 
 NAME = "SmolLM2-135M-Instruct"
-SUBJECTS = "the sea, a river, an old tree, a lost dog, winter, a train, the moon, a garden, a bridge, two friends, rain, a map, a bell, fire, a song, bread"
+SUBJECTS = (
+    "the sea, a river, an old tree, a lost dog, winter, a train, the moon, a garden, a bridge, two friends, rain, a map, a bell, fire, a song, bread"
+)
 PER_CLIENT = {1: 4, 4: 3, 16: 2}  # answers a client asks for, one after another
 KIT = "python -m helpers.server"
 STOCK = "transformers serve --continuous-batching"

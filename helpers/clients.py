@@ -130,19 +130,18 @@ async def ask_openai_async(client: openai.AsyncOpenAI, messages: list[dict[str, 
 
 
 def start_server(model: str, loras: list[str] | tuple[str, ...] = (), extra: list[str] | tuple[str, ...] = ()) -> RunningServer:
-    """Starts the tutorial server with both APIs, on 5000 and 5001 when they are free, and returns when it answers.
+    """Starts the tutorial server with both APIs, on 5000, 5005 and 5001 when they are free, and returns when it answers.
 
     `extra` goes to its command line. Raises KitError with the server's last line when it does not start.
     """
-    raw_port, openai_port = find_port(RAW_PORT), find_port(OPENAI_PORT)
+    usual = {"--api-blocking-port": RAW_PORT, "--api-streaming-port": STREAMING_PORT, "--openai-port": OPENAI_PORT}
+    ports = {flag: find_port(port) for flag, port in usual.items()}
+    raw, streaming, other = ports.values()
     arguments = ["--model", model, *(["--lora", *loras] if loras else []), "--api", "--extensions", "openai"]
-    if raw_port != RAW_PORT:
-        arguments += ["--api-blocking-port", str(raw_port)]
-    if openai_port != OPENAI_PORT:
-        arguments += ["--openai-port", str(openai_port)]
-    taken = [str(wanted) for wanted, got in ((RAW_PORT, raw_port), (OPENAI_PORT, openai_port)) if wanted != got]
-    note = f"In use: port {' and '.join(taken)}. This server listens on {raw_port} (raw) and {openai_port} (OpenAI)." if taken else ""
-    server = RunningServer([*arguments, *extra], raw_port, openai_port, note)
+    arguments += [word for flag, port in ports.items() if port != usual[flag] for word in (flag, str(port))]
+    taken = " and ".join(str(port) for flag, port in usual.items() if port != ports[flag])
+    note = f"In use: port {taken}. This server listens on {raw} (raw), {streaming} (raw, streaming) and {other} (OpenAI)." if taken else ""
+    server = RunningServer([*arguments, *extra], raw, streaming, other, note)
     try:
         wait_until_ready(f"{server.raw_url}/api/v1/model", server.process, log=server.log)
         wait_until_ready(f"{server.openai_url}/models", server.process, log=server.log)

@@ -56,9 +56,10 @@ class RunningServer:
     `note` says in words which usual ports were taken; it is empty otherwise. `command` is the line to type in a terminal.
     """
 
-    def __init__(self, arguments: list[str], raw_port: int, openai_port: int, note: str):
+    def __init__(self, arguments: list[str], raw_port: int, streaming_port: int, openai_port: int, note: str):
         self.note = note
         self.raw_url, self.openai_url = f"http://127.0.0.1:{raw_port}", f"http://127.0.0.1:{openai_port}/v1"
+        self.streaming_url = f"ws://127.0.0.1:{streaming_port}"
         self.command = "python -m helpers.server " + shlex.join(arguments)
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8")
         command = [sys.executable, "-m", "helpers.server", *arguments, "--stop-with-parent"]

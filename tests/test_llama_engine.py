@@ -143,14 +143,14 @@ def test_both_apis_answer_from_a_gguf_within_seconds(folder):
 
 @pytest.mark.parametrize(("extra", "message"), [(["--lora", "x"], "which llama.cpp does not read"), (["--dtype", "float32"], "Leave --dtype away")])
 def test_what_a_gguf_cannot_take_is_refused_with_the_way_out(folder, capsys, extra, message):
-    assert run_command(main, ["--model", folder.name, *extra, "--api", "--api-blocking-port", "0"]) == 2
+    assert run_command(main, ["--model", folder.name, *extra, "--api", "--api-blocking-port", "0", "--api-streaming-port", "0"]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_damaged_file_is_one_line(home, capfd):
     (home / "models" / "bad").mkdir(parents=True)
     (home / "models" / "bad" / "a.gguf").write_bytes(b"GGUF, and then nothing")
-    assert run_command(main, ["--model", "bad", "--api", "--api-blocking-port", "0"]) == 2
+    assert run_command(main, ["--model", "bad", "--api", "--api-blocking-port", "0", "--api-streaming-port", "0"]) == 2
     error = capfd.readouterr().err
     assert "cannot load" in error and len(error.splitlines()) == 1
 

@@ -32,6 +32,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--loader", choices=LOADERS, help="default: detected from the folder")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: what the hardware computes fastest")
     parser.add_argument("--api-blocking-port", type=int, default=5000, metavar="PORT", help="of the raw API (default: 5000)")
+    parser.add_argument("--api-streaming-port", type=int, default=5005, metavar="PORT", help="of its websockets (default: 5005)")
     parser.add_argument("--openai-port", type=int, default=5001, metavar="PORT", help="of the OpenAI-style API (default: 5001)")
     parser.add_argument("--model-dir", type=Path, metavar="D", help="default: models/")
     parser.add_argument("--lora-dir", type=Path, metavar="D", help="default: loras/")
@@ -77,8 +78,9 @@ async def serve(apps: list[tuple[FastAPI, socket.socket]], service: Service) -> 
 
     Running answers get GRACE_S to end, then they are sent as far as they have come; a second signal sends them at once.
     """
-    # uvicorn's own limit lies higher: it would cut connections off
-    servers = [QuietServer(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=GRACE_S + 4)) for app, _ in apps]
+    # uvicorn's own limit lies higher: it would cut connections off. No pings, as then: a client that waits in a notebook answers none.
+    settings = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": GRACE_S + 4, "ws_ping_interval": None}
+    servers = [QuietServer(uvicorn.Config(app, **settings)) for app, _ in apps]
     loop = asyncio.get_running_loop()
 
     def stop(*_: object) -> None:
@@ -110,17 +112,22 @@ def main(arguments: list[str]) -> None:
         stop_with_parent()
     host = "0.0.0.0" if options.listen else "127.0.0.1"
     raw = open_port(host, options.api_blocking_port, "--api-blocking-port") if options.api else None
+    streaming = open_port(host, options.api_streaming_port, "--api-streaming-port") if options.api else None
     openai = open_port(host, options.openai_port, "--openai-port") if "openai" in options.extensions else None
     service = Service(options.model_dir, options.lora_dir)
     service.load(Choice(options.model, tuple(options.lora), options.loader, options.dtype))
     from helpers.server.guards import HostGate
     from helpers.server.openai_api import make_openai_app
+    from helpers.server.raw_answers import Running
     from helpers.server.raw_api import make_raw_app
+    from helpers.server.raw_stream import make_streaming_app
 
     apps = []
     if raw:
-        apps.append((make_raw_app(service, options.api_key), raw))
+        running = Running()
+        apps += [(make_raw_app(service, options.api_key, running), raw), (make_streaming_app(service, options.api_key, running), streaming)]
         print(f"raw API:    http://{host}:{raw.getsockname()[1]}/api/v1/chat", flush=True)
+        print(f"websockets: ws://{host}:{streaming.getsockname()[1]}/api/v1/chat-stream", flush=True)
     if openai:
         apps.append((make_openai_app(service, options.api_key, options.strict_model), openai))
         print(f"OpenAI API: http://{host}:{openai.getsockname()[1]}/v1", flush=True)
