@@ -265,12 +265,10 @@ weights.fetch("smollm2-135m-instruct")
 other = clients.start_server(other_name)
 
 # %%
-import time
-
 for base_url in (server.openai_url, other.openai_url):
-    client, begun = OpenAI(base_url=base_url, api_key="none"), time.monotonic()
+    client = OpenAI(base_url=base_url, api_key="none")
     reply = client.chat.completions.create(model="x", messages=messages, temperature=0, max_tokens=40)
-    print(f"{reply.model}: {reply.choices[0].message.content!r} in {time.monotonic() - begun:.2f} s")
+    print(f"{reply.model}: {reply.choices[0].message.content!r}")
 
 # %%
 other.stop()
