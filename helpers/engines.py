@@ -28,6 +28,10 @@ class PromptTooLong(KitError):
     """A prompt that leaves no room for an answer in the model's context."""
 
 
+class UnknownToken(KitError):
+    """A bias for a token that the model does not have."""
+
+
 class Engine(ABC):
     """What generates text. Subclasses set `name`, `context` (tokens of prompt and answer together), `adapters` (names; the first is the default)
     and `honoured` (names of the request's optional fields).
@@ -130,9 +134,9 @@ class Engine(ABC):
             raise KitError(f"No LoRA '{request.adapter}' is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}.")
 
     def check_bias(self, request: GenerationRequest, vocabulary: int) -> None:
-        """KitError when the request biases a token that the model does not have."""
+        """UnknownToken when the request biases a token that the model does not have."""
         if unknown := [number for number in request.logit_bias if not 0 <= number < vocabulary]:
-            raise KitError(f"logit_bias names token {unknown[0]}; the model has 0 to {vocabulary - 1}.", "Take ids of its own tokenizer.")
+            raise UnknownToken(f"logit_bias names token {unknown[0]}; the model has 0 to {vocabulary - 1}.", "Take ids of its own tokenizer.")
 
     def fit_prompt(self, ids: list[int], keep_last: int | None) -> list[int]:
         """The prompt's ids, the last `keep_last` of them. KitError for an empty prompt, PromptTooLong for one that leaves no room for an answer."""

@@ -8,7 +8,7 @@ from fixtures_tiny import make_byte_tokenizer, make_tiny_adapter
 
 from helpers import KitError
 from helpers.adapters import attach_adapter
-from helpers.decoding import TextStream
+from helpers.decoding import TextStream, read_bytes
 from helpers.engines import LIMIT, EngineBusy, EngineStopping
 from helpers.generation import GenerationRequest
 from helpers.stopping import StopFilter
@@ -192,7 +192,12 @@ def test_messages_that_the_chat_template_refuses_are_explained(engine):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"adapter": "none"}, "No LoRA 'none'"), ({"prompt": "x" * 3000}, "3000 tokens"), ({"prompt": ""}, "0 tokens")],
+    [
+        ({"adapter": "none"}, "No LoRA 'none'"),
+        ({"prompt": "x" * 3000}, "3000 tokens"),
+        ({"logit_bias": {260: 1.0}}, "token 260"),
+        ({"prompt": ""}, "0 tokens"),
+    ],
 )
 def test_impossible_request_is_refused(engine, settings, message):
     with pytest.raises(KitError, match=message):
@@ -210,3 +215,17 @@ def test_stop_string_is_found_wherever_the_pieces_are_cut(cut):
 def test_beginning_of_a_stop_string_is_passed_on_when_it_comes_to_nothing():
     stop = StopFilter(["###END"])
     assert stop.push("a ##") + stop.push("# b") + stop.push(" #") + stop.finish() == "a ### b #"
+
+
+def test_an_id_that_is_no_token_has_no_bytes():
+    assert read_bytes(make_byte_tokenizer(), 259) == b""  # vocabularies are rounded up
+
+
+def test_an_answer_that_fails_leaves_those_beside_it_alone(engine):
+    begun = threading.Event()
+    beside = engine.start(GenerationRequest(prompt="Hello", max_new_tokens=200, ban_eos=True), lambda piece: begun.set())
+    assert begun.wait(10)
+    failing = engine.start(GenerationRequest(prompt="Hello", max_new_tokens=200), lambda piece: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        failing.result(10)
+    assert beside.result(20).completion_tokens == 200

@@ -4,7 +4,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from helpers import KitError
-from helpers.engines import EngineBusy, EngineStopping, PromptTooLong
+from helpers.engines import EngineBusy, EngineStopping, PromptTooLong, UnknownToken
 from helpers.server.service import NoModel
 
 RETRY_S = 2  # what Retry-After says: an answer or two are done by then
@@ -15,7 +15,14 @@ HEADERS = {
     500: {"Connection": "close"},  # uvicorn closes it after an exception: a client that is not told sends its next request into it
     503: {"Retry-After": str(RETRY_S)},
 }
-KNOWN = {EngineStopping: (503, None), NoModel: (503, None), EngineBusy: (429, None), PromptTooLong: (400, "context_length_exceeded")}
+# (status, OpenAI's word, field at fault) of the KitErrors that are not simply a 400
+KNOWN = {
+    EngineStopping: (503, None, None),
+    NoModel: (503, None, None),
+    EngineBusy: (429, None, None),
+    PromptTooLong: (400, "context_length_exceeded", None),
+    UnknownToken: (400, "invalid_value", "logit_bias"),
+}
 
 
 class ErrorDetail(BaseModel):
@@ -46,8 +53,8 @@ def as_api_error(error: Exception, param: str | None = None) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, KitError):
-        status, code = KNOWN.get(type(error), (400, None))
-        return ApiError(status, str(error), param if status == 400 else None, code)
+        status, code, field = KNOWN.get(type(error), (400, None, None))
+        return ApiError(status, str(error), field or (param if status == 400 else None), code)
     return ApiError(500, f"The server failed ({type(error).__name__}); its output says where.")
 
 

@@ -71,7 +71,7 @@ class Message(BaseModel):
 class StreamOptions(BaseModel):
     """Options of a streamed reply."""
 
-    model_config = ConfigDict(strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None  # padding against eavesdroppers, which this server never sends
@@ -148,8 +148,9 @@ class ChatCompletionBody(SamplingBody):
             raise ApiError(400, "top_logprobs is for requests with logprobs true only.", "top_logprobs", "invalid_value")
         newer = self.max_completion_tokens is not None
         tokens = ("max_completion_tokens", self.max_completion_tokens) if newer else ("max_tokens", self.max_tokens)
+        top = (self.top_logprobs or 0) if self.logprobs else None
         messages = [{"role": message.role, "content": message.content} for message in self.messages]
-        return self.make_requests(engine, adapter, tokens, messages=messages, top_logprobs=self.top_logprobs or 0 if self.logprobs else None)
+        return self.make_requests(engine, adapter, tokens, messages=messages, top_logprobs=top)
 
 
 class CompletionBody(SamplingBody):
