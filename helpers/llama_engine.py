@@ -148,8 +148,8 @@ class Answer:
         lost = []
         for after in range(count - 1, -1, -1):
             fits = partial(begins, data, after)
-            if not (found := self._find_likeliest(fits)):
-                break
+            if not data or not (found := self._find_likeliest(fits)):
+                break  # one of them was a special token, which has no bytes
             lost.append(found[0])
             self.ids.append(found[0]["id"])
             data = data[len(found[0]["bytes"]) :]
@@ -166,4 +166,4 @@ class Answer:
 def begins(data: bytes, after: int, entry: dict) -> bool:
     """Whether a token can be the first of those that make up `data`, with `after` more behind it, of a byte or more each."""
     size = len(entry["bytes"])
-    return data.startswith(bytes(entry["bytes"])) and (0 < size <= len(data) - after if after else size == len(data))
+    return data.startswith(bytes(entry["bytes"])) and (0 < size <= max(1, len(data) - after) if after else size == len(data))

@@ -44,8 +44,8 @@ def add_vocabulary(writer: GGUFWriter, model_folder: Path, size: int) -> None:
     names = {number: name for name, number in {**spec["model"]["vocab"], **special}.items()}
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list([names.get(number, f"unused {number}") for number in range(size)])
-    writer.add_token_types([TokenType.CONTROL if number in special.values() else TokenType.NORMAL for number in range(size)])
+    writer.add_token_list([names.get(number, f"<{number}>") for number in range(size)])
+    writer.add_token_types([TokenType.NORMAL if number < 256 else TokenType.CONTROL for number in range(size)])
     writer.add_token_merges(["\u0100 \u0100"])
     writer.add_bos_token_id(256)
     writer.add_eos_token_id(257)

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import torch
 from fixtures_gguf import make_tiny_gguf
-from fixtures_tiny import make_tiny_adapter, make_tiny_model
+from fixtures_tiny import make_byte_tokenizer, make_tiny_adapter, make_tiny_model
 from gguf import GGUFReader
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from helpers import KitError, find_home, lora_folders, weights
+from helpers.decoding import read_bytes
 from helpers.generation import GenerationRequest
 from helpers.lora_gguf import export_gguf, read_base
 
@@ -50,11 +51,11 @@ def save_adapter(folder, model_folder, **settings):
 
 
 def answer_with_peft(model_folder, adapter):
-    """24 greedy tokens after each prompt."""
-    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_folder), adapter)
-    prompts = [torch.tensor([list(prompt.encode())]) for prompt in PROMPTS]
+    """The bytes of 24 greedy tokens after each prompt."""
+    model, tokenizer = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(model_folder), adapter), make_byte_tokenizer()
+    prompts = [tokenizer(prompt, return_tensors="pt", add_special_tokens=False)["input_ids"] for prompt in PROMPTS]
     answers = [model.generate(input_ids=ids, max_new_tokens=24, do_sample=False)[0, ids.shape[1] :].tolist() for ids in prompts]
-    return [bytes(token for token in answer if token < 256) for answer in answers]
+    return [b"".join(read_bytes(tokenizer, token) for token in answer if token < 256) for answer in answers]
 
 
 def answer_with_llama(base, adapter):
