@@ -36,10 +36,17 @@ def ask_raw(url, path, question):
     return reply.json()["results"]
 
 
+def stream_raw(url, path, question):
+    ask = clients.stream_chat_raw if path == "chat" else clients.stream_raw
+    pieces = list(ask(question, url=url, do_sample=False, max_new_tokens=20))
+    return pieces[-1:] if path == "chat" else "".join(pieces)
+
+
 def list_calls(server, names):
     """Every kind of request, once with each question."""
     client = openai.OpenAI(base_url=server.openai_url, api_key="none", max_retries=0, timeout=300)
-    calls = [partial(ask_raw, server.raw_url, path, question) for path in ("chat", "generate") for question in QUESTIONS]
+    raw = [(ask_raw, server.raw_url), (stream_raw, server.streaming_url)]
+    calls = [partial(ask, url, path, question) for ask, url in raw for path in ("chat", "generate") for question in QUESTIONS]
     kinds = [(ask, model, streamed) for ask in (chat, complete) for model in names for streamed in (False, True)]
     return calls + [partial(ask, client, model, question, streamed) for ask, model, streamed in kinds for question in QUESTIONS]
 

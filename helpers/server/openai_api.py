@@ -21,7 +21,9 @@ from helpers.server.openai_dialects import ChatDialect, Dialect, TextDialect
 from helpers.server.openai_replies import ChatCompletion, Completion, ModelCard, ModelList, count_usage
 from helpers.server.service import Service
 
-STREAMED = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}  # beside the whole reply, for /openapi.json
+# For /openapi.json, beside the whole reply: events whose data is a chunk of the reply as JSON, or [DONE].
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+STREAMED = {200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}}
 
 
 class EventStream(StreamingResponse):
