@@ -3,6 +3,7 @@
 A model that cannot be loaded is refused, and the one before stays.
 """
 
+import contextlib
 from typing import Any
 
 from pydantic import BaseModel
@@ -73,17 +74,16 @@ class ModelControl:
             if before and not self.service.engine:
                 self.service.load(before)
             problem = str(error) if isinstance(error, KitError) else f"{choice.model} cannot be loaded ({type(error).__name__}: {error})."
-            raise ApiError(400, problem, self.find_fault(choice.model), "model_not_loaded") from error
+            raise ApiError(400, problem, self.find_fault(body, error), "model_not_loaded") from error
         self.last = choice
         return ignored
 
-    def find_fault(self, model: str) -> str:
-        """The field at fault: the model's name, or what else was asked for."""
-        try:
-            find_model(model, self.service.model_dir)
-        except KitError:
-            return "model_name"
-        return "args"
+    def find_fault(self, body: ModelBody, error: Exception) -> str:
+        """The field at fault: the model's name, unless its folder is well and flags were sent."""
+        with contextlib.suppress(KitError):
+            find_model(body.model_name, self.service.model_dir)
+            return "args" if body.args and isinstance(error, KitError) else "model_name"
+        return "model_name"
 
 
 def read_choice(body: ModelBody, last: Choice | None) -> tuple[Choice, list[str]]:

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 
+import anyio
 from fastapi import FastAPI, WebSocket
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
@@ -81,13 +82,15 @@ class Connection:
     async def serve(self, kind: type[RawBody], ask: Callable, write: Callable) -> None:
         """Until the client leaves or asks for something that cannot be answered."""
         await self.socket.accept()
-        tasks = [asyncio.create_task(self.read()), asyncio.create_task(self.answer_all(kind, ask, write))]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        async with anyio.create_task_group() as group:
+
+            async def answer() -> None:
+                await self.answer_all(kind, ask, write)
+                group.cancel_scope.cancel()
+
+            group.start_soon(answer)
+            await self.read()
+            group.cancel_scope.cancel()
 
     async def read(self) -> None:
         """Takes requests in until the client leaves."""
