@@ -141,7 +141,8 @@ class Answer:
             data = bytes((same or self._find_likeliest(lambda entry: entry["id"] == last["id"]))[0]["bytes"])
             begun = self._find_lost(whole[: len(whole) - len(data)], count - 1)
         self.ids.append(last["id"])
-        return tuple(self._describe(entry) for entry in (*begun, {**last, "bytes": data}))
+        told = [self._describe(entry) for entry in (*begun, {**last, "bytes": data})]
+        return tuple(token for token in told if token.data)  # not the special one that ends an answer
 
     def _find_lost(self, data: bytes, count: int) -> list[dict]:
         """`count` tokens whose bytes together are `data`: of those that may come next, the likeliest each time."""

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 from fixtures_tiny import CHAT_TEMPLATE
-from gguf import MODEL_ARCH, GGUFWriter, TokenType, get_tensor_name_map
+from gguf import MODEL_ARCH, GGUFReader, GGUFValueType, GGUFWriter, TokenType, get_tensor_name_map
+from gguf.quants import dequantize
 from safetensors.numpy import load_file
 
 from helpers.lora_gguf import order_rows
@@ -51,3 +52,24 @@ def add_vocabulary(writer: GGUFWriter, model_folder: Path, size: int) -> None:
     writer.add_eos_token_id(257)
     writer.add_add_bos_token(False)
     writer.add_chat_template(CHAT_TEMPLATE)
+
+
+def write_float_gguf(source: Path, folder: Path) -> Path:
+    """Writes `folder`/float.gguf: the same model with its weights de-quantised to float32; returns the folder.
+
+    llama.cpp multiplies quantised weights with rounded activations; with these it computes as transformers does.
+    """
+    reader = GGUFReader(source)
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = GGUFWriter(folder / "float.gguf", str(reader.fields["general.architecture"].contents()))
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name not in ("general.architecture", "general.file_type"):
+            kind = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
+            writer.add_key_value(name, field.contents(), field.types[0], sub_type=kind)
+    for tensor in reader.tensors:
+        writer.add_tensor(tensor.name, dequantize(tensor.data, tensor.tensor_type).astype(np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from fixtures_gguf import make_tiny_gguf
+from fixtures_gguf import make_tiny_gguf, write_float_gguf
 from fixtures_tiny import make_byte_tokenizer, make_tiny_adapter, make_tiny_model
 from gguf import GGUFReader
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -19,6 +19,7 @@ from helpers.generation import GenerationRequest
 from helpers.lora_gguf import export_gguf, read_base
 
 needs_llama = pytest.mark.skipif(not importlib.util.find_spec("xllamacpp"), reason="xllamacpp is not installed: pip install -e '.[llamacpp]'")
+SUBJECTS = "the sea, bread, a train, winter, a map, chess, iron, a bell, music, an old tree".split(", ")
 PROMPTS = ["Hello", "A river", "Why not?", "12 + 30", "Once upon a time"]
 EVERY_LAYER = {"target_modules": "all-linear", "init_lora_weights": False, "task_type": "CAUSAL_LM"}
 KINDS = {
@@ -167,15 +168,16 @@ def test_real_model_answers_with_a_lora_as_peft_does_on_the_same_weights(real_mo
         config = json.loads((adapter / "adapter_config.json").read_text())
         (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": folder.name}))
     attach_adapter(loaded, adapter.name, adapter.parent)
-    engine, same, changed = LlamaEngine(folder, [adapter]), 0, 0
-    subjects = "the sea, bread, a train, winter, a map, chess, iron, a bell, music, an old tree".split(", ")
-    for subject in subjects:
+    exact = write_float_gguf(next(folder.glob("*.gguf")), tmp_path / "float")
+    engine, same, changed = LlamaEngine(exact, [adapter]), 0, 0
+    for subject in SUBJECTS:
         messages = [{"role": "user", "content": f"Write one sentence about {subject}."}]
         ids = engine.tokenize(engine.render(messages), add_special=False)
         output = loaded.model.generate(input_ids=torch.tensor([ids]), max_new_tokens=24, do_sample=False, temperature=None, top_p=None)
         expected = loaded.tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
         answers = [engine.generate(GenerationRequest(messages, max_new_tokens=24, adapter=name)).text for name in (adapter.name, None)]
         same, changed = same + (answers[0] == expected), changed + (answers[1] != expected)
+    engine.close()
     assert same >= 9 and changed >= 5
 
 
