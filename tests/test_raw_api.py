@@ -205,6 +205,11 @@ def test_wrong_request_is_a_400_that_names_the_field(path, body, param):
     assert set(reply["error"]) == {"message", "type", "param", "code"} and not engine.requests
 
 
+def test_token_that_the_model_lacks_is_put_down_to_the_field_that_bans_it(api):
+    error = api("generate", prompt="x", custom_token_bans="5,9999").json()["error"]
+    assert error["param"] == "custom_token_bans" and "9999" in error["message"]
+
+
 def test_tokens_are_counted(api):
     assert api("token-count", prompt="four").json() == api("token-count", prompt=1234).json() == {"results": [{"tokens": 4}]}
 

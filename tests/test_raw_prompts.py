@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.server.common import ApiError
+from helpers.server.errors import ApiError
 from helpers.server.histories import take_turn
 from helpers.server.prompts import fit_prompt, list_stops, write_prompt
 from helpers.server.raw_answers import build_chat, list_unused

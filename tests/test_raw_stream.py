@@ -1,19 +1,17 @@
 import contextlib
 import html
 import json
-import threading
 import time
 from itertools import pairwise
 
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
+from fixtures_server import serve_app
 from scripted_engine import ScriptedEngine
 from starlette.websockets import WebSocketDisconnect
 from websockets.sync.client import connect
 
 from helpers import clients
-from helpers.server.__main__ import QuietServer, open_port
 from helpers.server.raw_answers import Running
 from helpers.server.raw_api import make_raw_app
 from helpers.server.raw_stream import UPDATES_S, make_streaming_app
@@ -46,14 +44,8 @@ def read(socket):
 @contextlib.contextmanager
 def run_streaming(engine):
     """The streaming port for real; gives its address."""
-    with open_port("127.0.0.1", 0, "--api-streaming-port") as listener:
-        server = QuietServer(uvicorn.Config(make_streaming_app(Service(engine=engine)), log_level="warning", ws_ping_interval=None))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        yield f"ws://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join(5)
-        assert not thread.is_alive()
+    with serve_app(make_streaming_app(Service(engine=engine))) as address:
+        yield address.replace("http", "ws")
 
 
 def test_text_comes_in_pieces_after_an_empty_first_one():

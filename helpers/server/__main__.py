@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from helpers import CommandParser, KitError, run_command
+from helpers.server.common import BODY_LIMIT
 from helpers.server.service import Choice, Service
 from helpers.weights import LOADERS
 
@@ -79,7 +80,13 @@ async def serve(apps: list[tuple[FastAPI, socket.socket]], service: Service) -> 
     Running answers get GRACE_S to end, then they are sent as far as they have come; a second signal sends them at once.
     """
     # uvicorn's own limit lies higher: it would cut connections off. No pings, as then: a client that waits in a notebook answers none.
-    settings = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": GRACE_S + 4, "ws_ping_interval": None}
+    settings = {
+        "log_level": "warning",
+        "access_log": False,
+        "timeout_graceful_shutdown": GRACE_S + 4,
+        "ws_ping_interval": None,
+        "ws_max_size": BODY_LIMIT,
+    }
     servers = [QuietServer(uvicorn.Config(app, **settings)) for app, _ in apps]
     loop = asyncio.get_running_loop()
 

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
-from helpers.engines import Engine
+from helpers.engines import Engine, UnknownToken
 from helpers.generation import GenerationRequest
+from helpers.server.errors import ApiError
 from helpers.server.histories import Turn, take_turn
 from helpers.server.prompts import Chat, TurnFormat, fit_prompt, format_lines, list_stops
 from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody
@@ -37,10 +38,12 @@ class Running:
 
     @contextmanager
     def track(self, request: GenerationRequest) -> Iterator[None]:
-        """Inside the block, `stop` ends this request."""
+        """Inside the block, `stop` ends this request, and a token that the model lacks is put down to the field that named it."""
         self._events.add(request.cancelled)
         try:
             yield
+        except UnknownToken as error:
+            raise ApiError(400, str(error).replace("logit_bias", "custom_token_bans"), "custom_token_bans", "invalid_value") from None
         finally:
             self._events.discard(request.cancelled)
 

@@ -8,12 +8,19 @@ import asyncio
 from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, Request
+from pydantic import BaseModel
 
 from helpers.server.common import generate, make_app
 from helpers.server.raw_answers import Asked, Running, ask_chat, ask_generate
-from helpers.server.raw_bodies import ChatBody, GenerateBody, TokenCountBody
+from helpers.server.raw_bodies import ChatBody, GenerateBody, Words
 from helpers.server.raw_model import ModelBody, ModelControl
 from helpers.server.service import Service
+
+
+class TokenCountBody(BaseModel):
+    """POST /api/v1/token-count."""
+
+    prompt: Words
 
 
 def make_raw_app(service: Service, api_key: str | None = None, running: Running | None = None) -> FastAPI:

@@ -11,7 +11,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from helpers.engines import Engine
 from helpers.generation import GenerationRequest
-from helpers.server.common import SEED_LIMIT, ApiError, Text
+from helpers.server.common import SEED_LIMIT, Text
+from helpers.server.errors import ApiError
 from helpers.server.histories import History
 
 ALIASES = {  # other name: the name here
@@ -196,9 +197,3 @@ class ChatBody(RawBody):
     context_instruct: Words | None = None
     turn_template: Words | None = None
     chat_instruct_command: Words = 'Write the next message of "<|character|>" in this chat, and nothing else.\n\n<|prompt|>'
-
-
-class TokenCountBody(BaseModel):
-    """POST /api/v1/token-count."""
-
-    prompt: Words

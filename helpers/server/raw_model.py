@@ -4,13 +4,15 @@ A model that cannot be loaded is refused, and the one before stays.
 """
 
 import contextlib
+import threading
 from typing import Any
 
 from pydantic import BaseModel
 
 from helpers import KitError
 from helpers.folders import find_model, list_models
-from helpers.server.common import ApiError, Text
+from helpers.server.common import Text
+from helpers.server.errors import ApiError
 from helpers.server.raw_bodies import RawBody
 from helpers.server.service import Choice, Service
 from helpers.weights import LOADERS
@@ -31,6 +33,7 @@ class ModelControl:
 
     def __init__(self, service: Service):
         self.service = service
+        self._lock = threading.Lock()  # one change at a time
         self.last = service.choice  # also after an unload: its LoRAs and number format are taken again
 
     def act(self, body: ModelBody) -> dict:
@@ -39,9 +42,11 @@ class ModelControl:
             return {"result": ["None", *list_models(self.service.model_dir)]}
         ignored = []
         if body.action == "load":
-            ignored = self.load(body)
+            with self._lock:
+                ignored = self.load(body)
         elif body.action == "unload":
-            self.service.unload()
+            with self._lock:
+                self.service.unload()
         elif body.action != "info":
             return {"result": self.name(), **({"ignored": ["action"]} if body.action else {})}
         return {"result": self.describe(), **({"ignored": ignored} if ignored else {})}

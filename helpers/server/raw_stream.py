@@ -21,7 +21,8 @@ from starlette.websockets import WebSocketDisconnect
 from helpers import KitError
 from helpers.engines import Engine
 from helpers.generation import Piece
-from helpers.server.common import ApiError, make_app, stream
+from helpers.server.common import explain_validation, make_app, stream
+from helpers.server.errors import ApiError, describe_error
 from helpers.server.raw_answers import Asked, Running, ask_chat, ask_generate
 from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody
 from helpers.server.service import Service
@@ -38,7 +39,7 @@ def read_body(text: str | bytes, kind: type[RawBody]) -> RawBody:
     except ValueError:
         raise ApiError(400, "The request is no JSON.", None, "json_invalid") from None
     if not isinstance(content, dict):
-        raise ApiError(400, "Send a JSON object.", "body")
+        raise ApiError(400, "body: send a JSON object.", "body")
     try:
         return kind.model_validate(content)
     except ValidationError as error:
@@ -120,12 +121,11 @@ class Connection:
         """Tells the error and closes."""
         if not isinstance(error, ApiError | KitError | RequestValidationError):
             logging.getLogger("uvicorn.error").exception("A streamed answer failed")
-        handlers = self.socket.app.exception_handlers
-        handler = next(handlers[kind] for kind in type(error).__mro__ if kind in handlers)
-        told = json.loads((await handler(self.socket, error)).body)
+        refusal = explain_validation(error, "json") if isinstance(error, RequestValidationError) else error
+        told = describe_error(refusal)
         with contextlib.suppress(WebSocketDisconnect):
-            await self.socket.send_json({"event": "error", "message_num": number, **told})
-            await self.socket.close(1011, told["error"]["message"].encode()[:REASON].decode(errors="ignore"))
+            await self.socket.send_json({"event": "error", "message_num": number, "error": told})
+            await self.socket.close(1011, told["message"].encode()[:REASON].decode(errors="ignore"))
 
 
 def make_streaming_app(service: Service, api_key: str | None = None, running: Running | None = None) -> FastAPI:

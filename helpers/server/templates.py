@@ -5,7 +5,7 @@ from pathlib import Path
 import yaml
 
 from helpers import PROJECT
-from helpers.server.common import ApiError
+from helpers.server.errors import ApiError
 from helpers.server.prompts import BOT, REPLIED, SAID, TurnFormat
 
 FOLDER = PROJECT / "templates"
