@@ -61,6 +61,7 @@ class LlamaEngine(Engine):
     def check(self, request: GenerationRequest) -> list[int]:
         """The prompt's token ids. KitError for an adapter, a template that refuses the messages, a prompt that leaves no room."""
         self.check_adapter(request)
+        self.check_bias(request, self.vocabulary)
         if request.prompt is None:
             ids = self.tokenize(self.render(request.messages, request.continue_last), add_special=False)
         else:

@@ -193,6 +193,7 @@ def test_request_that_waits_for_its_turn_is_never_computed_once_it_is_cancelled(
         ({"prompt": "word " * 900}, "The prompt has 4500 tokens; the model takes 1 to 2047"),
         ({"prompt": ""}, "The prompt has 0 tokens"),
         ({"adapter": "x"}, "No LoRA 'x' is loaded"),
+        ({"logit_bias": {260: 1.0}}, "names token 260; the model has 0 to 259"),
         ({"grammar": "no grammar"}, "failed to parse grammar"),
     ],
 )
@@ -300,7 +301,7 @@ def test_tokens_come_with_the_text_that_they_complete_and_none_of_the_stop_strin
     grammar, stop = 'root ::= "ab##c é##END and more"', ["##END"]
     *pieces, whole = engine.stream(GenerationRequest(prompt="Hello", grammar=grammar, stop=stop, top_logprobs=0, max_new_tokens=50))
     assert whole.text == "ab##c é" == b"".join(token.data for token in whole.tokens).decode()
-    assert ["ab", "##c"] == [text for text in ("ab", "##c") if text in "|".join(piece.text for piece in pieces).replace("a|b", "ab")]
+    assert "##c" in [piece.text for piece in pieces]  # what was held back until it could no more be the stop string
     for end in range(1, len(pieces) + 1):  # no piece of text is ahead of its tokens, nor behind them
         told = b"".join(token.data for piece in pieces[:end] for token in piece.tokens)
         assert told.decode(errors="ignore") == "".join(piece.text for piece in pieces[:end])
@@ -368,9 +369,6 @@ def test_server_answers_from_a_gguf_with_a_lora_over_both_apis(folders, monkeypa
         assert said["x"] == said["shift"] and len(set(said.values())) == 3
         assert [model.id for model in client.models.list()] == ["tiny-GGUF", "shift", "twist"]
         assert clients.last_reply(clients.chat_raw("Hi", url=server.raw_url, max_new_tokens=8, do_sample=False))
-        leaving = client.chat.completions.create(model="x", messages=SKY, max_tokens=1500, temperature=1.5, stream=True)
-        next(iter(leaving))
-        leaving.close()
         with pytest.raises(openai.BadRequestError, match="tokens"):
             client.chat.completions.create(model="x", messages=[{"role": "user", "content": "word " * 900}])
 
