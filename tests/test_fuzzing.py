@@ -21,7 +21,7 @@ def fuzz(make_app, left_out: str, home: Path, seconds: int) -> str:
     service.engine.context = 160  # an answer without a limit ends soon
     with serve_app(make_app(service)) as url:
         command = [str(Path(sys.executable).with_name("schemathesis")), "run", f"{url}/openapi.json", "--max-time", str(seconds)]
-        settings = ["--exclude-checks", left_out, "--generation-database", "none", "--continue-on-failure", "--no-color"]
+        settings = ["--exclude-checks", left_out, "--generation-database", "none", "--continue-on-failure", "--no-color", "--request-timeout", "120"]
         run = subprocess.run([*command, *settings], capture_output=True, text=True, timeout=3 * seconds + 120, cwd=home)
     assert run.returncode == 0, run.stdout + run.stderr
     return run.stdout
