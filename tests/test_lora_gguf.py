@@ -147,44 +147,49 @@ def test_another_architecture_and_no_gguf_at_all_are_refused(tmp_path, model_fol
         read_base(tmp_path / "bad.gguf")
 
 
-@needs_llama
-@pytest.mark.real
-@pytest.mark.parametrize("source", ["trained", "random"])
-def test_real_model_answers_with_a_lora_as_peft_does_on_the_same_weights(real_model_name, tmp_path, source):
+@pytest.fixture(scope="module")
+def real(real_model_name, tmp_path_factory):
+    """(the de-quantised real model with a random LoRA, and with a trained one where there is one; llama.cpp with the same weights and LoRAs)."""
     from helpers.adapters import attach_adapter
     from helpers.llama_engine import LlamaEngine
     from helpers.loading import load_model
 
-    folder = weights.find_model(f"{real_model_name}-GGUF")
+    folder, scratch = weights.find_model(f"{real_model_name}-GGUF"), tmp_path_factory.mktemp("real")
     loaded = load_model(folder.name, loader="transformers", dtype="float32")
-    if source == "trained":
-        adapter = pick_trained(real_model_name)
-    else:
-        adapter = tmp_path / "random"
-        torch.manual_seed(1)
-        fresh = get_peft_model(loaded.model, LoraConfig(r=8, lora_alpha=2, **EVERY_LAYER))
-        fresh.save_pretrained(adapter)
-        loaded.model = fresh.unload()
-        config = json.loads((adapter / "adapter_config.json").read_text())
-        (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": folder.name}))
-    attach_adapter(loaded, adapter.name, adapter.parent)
-    exact = write_float_gguf(next(folder.glob("*.gguf")), tmp_path / "float")
-    engine, same, changed = LlamaEngine(exact, [adapter]), 0, 0
-    for subject in SUBJECTS:
+    torch.manual_seed(1)
+    fresh = get_peft_model(loaded.model, LoraConfig(r=8, lora_alpha=2, **EVERY_LAYER))
+    fresh.save_pretrained(scratch / "random")
+    loaded.model = fresh.unload()
+    config = lora_folders.read_config(scratch / "random")
+    (scratch / "random" / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": folder.name}))
+    loras = [scratch / "random", *find_trained(real_model_name)]
+    for lora in loras:
+        attach_adapter(loaded, lora.name, lora.parent)
+    engine = LlamaEngine(write_float_gguf(next(folder.glob("*.gguf")), scratch / "float"), loras)
+    yield loaded, engine
+    engine.close()
+
+
+def find_trained(base):
+    """A LoRA in loras/ that was trained on the model `base`; none where there is none."""
+    folders = [find_home() / "loras" / name for name in lora_folders.list_adapters()]
+    return [one for one in folders if (lora_folders.read_config(one).get("base_model_name_or_path") or "").endswith(base)][:1]
+
+
+@needs_llama
+@pytest.mark.real
+@pytest.mark.parametrize("place", [0, 1], ids=["random", "trained"])
+def test_real_model_answers_with_a_lora_as_peft_does_on_the_same_weights(real, place):
+    loaded, engine = real
+    if place >= len(engine.adapters):
+        pytest.skip("loras/ has no LoRA of the embedded model: run notebook 04")
+    name, same, changed = engine.adapters[place], 0, 0
+    loaded.model.set_adapter(name)
+    for number, subject in enumerate(SUBJECTS):
         messages = [{"role": "user", "content": f"Write one sentence about {subject}."}]
         ids = engine.tokenize(engine.render(messages), add_special=False)
         output = loaded.model.generate(input_ids=torch.tensor([ids]), max_new_tokens=24, do_sample=False, temperature=None, top_p=None)
         expected = loaded.tokenizer.decode(output[0, len(ids) :], skip_special_tokens=True)
-        answers = [engine.generate(GenerationRequest(messages, max_new_tokens=24, adapter=name)).text for name in (adapter.name, None)]
-        same, changed = same + (answers[0] == expected), changed + (answers[1] != expected)
-    engine.close()
-    assert same >= 9 and changed >= 5
-
-
-def pick_trained(base):
-    """A LoRA that was trained on the model `base`."""
-    for name in lora_folders.list_adapters():
-        folder = find_home() / "loras" / name
-        if (lora_folders.read_config(folder).get("base_model_name_or_path") or "").endswith(base):
-            return folder
-    pytest.skip("loras/ has no LoRA of the embedded model: run notebook 04")
+        same += engine.generate(GenerationRequest(messages, max_new_tokens=24, adapter=name)).text == expected
+        changed += number < 3 and engine.generate(GenerationRequest(messages, max_new_tokens=24)).text != expected
+    assert same >= 9 and changed == 3
