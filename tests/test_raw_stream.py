@@ -8,6 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 from fixtures_server import serve_app
 from scripted_engine import ScriptedEngine
+from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 from websockets.sync.client import connect
 
@@ -139,6 +140,12 @@ def test_engine_that_fails_in_mid_answer_is_told():
 def test_no_model_is_told():
     with open_socket(None) as socket:
         assert "No model is loaded" in ask(socket, prompt="x")[0]["error"]["message"]
+
+
+def test_socket_asks_for_the_key_when_there_is_one():
+    with pytest.raises(WebSocketDenialResponse) as refused, open_socket(ScriptedEngine(), api_key="secret"):
+        pass
+    assert refused.value.status_code == 401
 
 
 def test_unknown_path_closes_normally():

@@ -92,6 +92,12 @@ def test_raw_generate_model_and_token_count(server):
     assert requests.get(server.raw_url + "/api/v1/model", timeout=9).json() == {"result": "tiny"}
 
 
+def test_raw_chat_streams_on_a_port_of_its_own(server):
+    ask = {"max_new_tokens": 8, "do_sample": False}
+    *_, last = clients.stream_chat_raw("Hi", url=server.streaming_url, **ask)
+    assert last == clients.chat_raw("Hi", url=server.raw_url, **ask)
+
+
 @pytest.mark.parametrize(
     ("body", "status", "param"),
     [
