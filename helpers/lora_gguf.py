@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFReader, GGUFType, GGUFWriter, Keys, get_tensor_name_map
+from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFType, GGUFWriter, Keys, get_tensor_name_map
 from gguf.quants import dequantize
 from safetensors import deserialize
 
 from helpers import KitError, replace_when_complete
+from helpers.gguf_header import read_header
 from helpers.lora_folders import read_config
 
 ARCHITECTURE = "llama"  # Llama 1 to 3, Mistral, SmolLM2: the one whose rows this module knows how to order
@@ -38,22 +39,18 @@ class Base:
     heads: int
     heads_kv: int  # those of keys and values
     layers: int
-    shapes: dict[str, tuple[int, int]]  # name of a matrix: (out, in)
+    shapes: dict[str, tuple[int, ...]]  # name of a matrix: (out, in)
 
 
 def read_base(gguf: Path) -> Base:
     """The base in a GGUF file, or in a model folder with one. KitError for another architecture than Llama's."""
     path = next(gguf.glob("*.gguf"), gguf) if gguf.is_dir() else gguf
-    try:
-        reader = GGUFReader(path)
-    except (ValueError, OSError, IndexError) as error:
-        raise KitError(f"{path} is no GGUF file ({error}).", "Fetch it again.") from None
-    fields = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("tokenizer.")}
+    fields, shapes = read_header(path)
     if (found := fields.get("general.architecture")) != ARCHITECTURE:
         raise KitError(f"{path.name} has the architecture {found}; LoRAs convert for {ARCHITECTURE} only.", ANOTHER_ROAD)
-    shapes = {tensor.name: tuple(int(size) for size in reversed(tensor.shape)) for tensor in reader.tensors if len(tensor.shape) == 2}
+    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
     heads = int(fields["llama.attention.head_count"])
-    return Base(path, heads, int(fields.get("llama.attention.head_count_kv", heads)), int(fields["llama.block_count"]), shapes)
+    return Base(path, heads, int(fields.get("llama.attention.head_count_kv", heads)), int(fields["llama.block_count"]), matrices)
 
 
 def export_gguf(adapter: Path, base: Base | Path, target: Path | None = None) -> Path:

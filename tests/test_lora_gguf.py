@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from helpers import KitError, find_home, lora_folders, weights
 from helpers.decoding import read_bytes
 from helpers.generation import GenerationRequest
+from helpers.gguf_header import read_header
 from helpers.lora_gguf import export_gguf, read_base
 
 needs_llama = pytest.mark.skipif(not importlib.util.find_spec("xllamacpp"), reason="xllamacpp is not installed: pip install -e '.[llamacpp]'")
@@ -139,11 +140,26 @@ def test_base_of_another_size_is_refused(tmp_path, adapter):
         export_gguf(adapter, wide)
 
 
+def test_header_is_what_the_gguf_package_reads(base):
+    path = base / "tiny.gguf"
+    reader, (fields, shapes) = GGUFReader(path), read_header(path)
+    single = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    assert fields == {name: value for name, value in single.items() if not isinstance(value, list)} and len(fields) > 10
+    assert shapes == {tensor.name: tuple(reversed(tensor.shape.tolist())) for tensor in reader.tensors}
+
+
+@pytest.mark.parametrize("size", [0, 10, 40, 3000])
+def test_file_that_is_cut_short_is_told(base, tmp_path, size):
+    (tmp_path / "cut.gguf").write_bytes((base / "tiny.gguf").read_bytes()[:size])
+    with pytest.raises(KitError, match="is no whole GGUF file"):
+        read_header(tmp_path / "cut.gguf")
+
+
 def test_another_architecture_and_no_gguf_at_all_are_refused(tmp_path, model_folder, adapter):
     with pytest.raises(KitError, match="has the architecture qwen2"):
         export_gguf(adapter, make_tiny_gguf(tmp_path / "other", model_folder, architecture="qwen2"))
     (tmp_path / "bad.gguf").write_bytes(b"GGUF, and then nothing")
-    with pytest.raises(KitError, match="is no GGUF file"):
+    with pytest.raises(KitError, match="is no whole GGUF file"):
         read_base(tmp_path / "bad.gguf")
 
 
