@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers import KitError
 from helpers.engines import GREEDY_BELOW, Engine
 from helpers.generation import Generation, GenerationRequest, Piece, Token
-from helpers.llama_server import PARALLEL, LlamaServer
+from helpers.llama_server import LlamaServer
 from helpers.lora_gguf import export_gguf, read_base
 from helpers.stopping import StopGate
 
@@ -34,7 +34,7 @@ class LlamaEngine(Engine):
         self._advice, self.context = defaults["params"], defaults["n_ctx"]
         self.vocabulary = self.server.ask("/v1/models")["data"][0]["meta"]["n_vocab"]
         self.name, self.adapters = folder.name, [lora.name for lora in loras]
-        self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="inference")
+        self._threads = ThreadPoolExecutor(self.server.parallel, thread_name_prefix="inference")
 
     def read_advice(self, name: str, neutral: float) -> float:
         """llama.cpp's default for the setting, since a GGUF file seldom has one."""
@@ -69,7 +69,7 @@ class LlamaEngine(Engine):
         return self.fit_prompt(ids, request.keep_last)
 
     def submit(self, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]) -> Future:
-        """One of PARALLEL threads, as many answers as llama.cpp computes together."""
+        """One of as many threads as llama.cpp computes answers together."""
         return self._threads.submit(self._run, request, prompt, emit)
 
     def close(self) -> None:

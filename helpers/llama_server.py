@@ -12,12 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+import psutil
 import requests
 
 from helpers import KitError
+from helpers.gguf_header import read_header
 
-CONTEXT = 8192  # tokens, all conversations of a moment together; 23 kB each for the embedded model
-PARALLEL = 4  # answers that are computed together; more wait. 16 have the same speed in sum, and a sixteenth of the context
+CONTEXT = 8192  # tokens of a conversation at most
+PARALLEL = 4  # answers that are computed together at most; more wait. 16 have the same speed in sum
+MEMORY_PART = 4  # what conversations hold is at most this part of the memory that is free: a fourth
+SPIN = "1000"  # times that a thread looks for the others before it sleeps. With libgomp's own 300000, one other busy process costs two thirds
 PROMPT_STEP = 256  # tokens of a prompt between two looks at whether it is still wanted: half a second on two cores
 
 
@@ -25,16 +29,31 @@ def import_xllamacpp() -> ModuleType:
     """The module; KitError where it is not installed.
 
     Its threads meet so often that waiting ones must spin for a moment: with the kit's setting for torch (OMP_WAIT_POLICY=PASSIVE) it has less
-    than half of its speed. The setting is read at import. ACTIVE would spin on between two answers.
+    than half of its speed. ACTIVE would spin on between two answers. The settings are read at import.
     """
     if not importlib.util.find_spec("xllamacpp"):
         raise KitError("GGUF files need xllamacpp.", "Install it: pip install -c constraints.txt -e '.[llamacpp]'")
-    policy = os.environ.pop("OMP_WAIT_POLICY", None)
+    before = {name: os.environ.pop(name, None) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    os.environ["GOMP_SPINCOUNT"] = before["GOMP_SPINCOUNT"] or SPIN
     try:
         return importlib.import_module("xllamacpp")
     finally:
-        if policy:
-            os.environ["OMP_WAIT_POLICY"] = policy
+        del os.environ["GOMP_SPINCOUNT"]
+        os.environ.update({name: value for name, value in before.items() if value})
+
+
+def plan_conversations(header: dict[str, object], free: float) -> tuple[int, int]:
+    """(how many at once, tokens of each) for a GGUF file's settings and bytes of free memory.
+
+    Each gets its whole room at the start: in a room that all share, they end in an error when it is full.
+    """
+    family = header.get("general.architecture")
+    number = {key: header.get(f"{family}.{key}") for key in ("context_length", "block_count", "embedding_length", "attention.head_count")}
+    context, heads = min(number["context_length"] or CONTEXT, CONTEXT), number["attention.head_count"] or 1
+    size = header.get(f"{family}.attention.key_length") or (number["embedding_length"] or 0) / heads
+    heads = header.get(f"{family}.attention.head_count_kv") or heads
+    needed = context * (number["block_count"] or 0) * heads * size * 2 * 2  # keys and values, two bytes each
+    return max(1, min(PARALLEL, int(free / MEMORY_PART / needed) if needed else PARALLEL)), context
 
 
 class LlamaServer:
@@ -44,8 +63,9 @@ class LlamaServer:
         xllamacpp = import_xllamacpp()
         settings = xllamacpp.CommonParams()
         settings.model.path = str(gguf)
-        settings.n_ctx, settings.kv_unified, settings.n_batch = CONTEXT, True, PROMPT_STEP
-        settings.n_parallel = PARALLEL + 1  # one for `find_likeliest`, which is asked in the middle of answers
+        self.parallel, context = plan_conversations(read_header(gguf)[0], psutil.virtual_memory().available)
+        settings.n_parallel, settings.n_ctx, settings.kv_unified = self.parallel, self.parallel * context, False
+        settings.n_batch = PROMPT_STEP
         settings.cache_ram_mib = 0  # else it keeps old conversations aside, and takes one of another LoRA's for its own
         settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 0.0) for path in adapters]
         settings.cpuparams.n_threads = os.cpu_count()

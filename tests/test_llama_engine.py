@@ -20,7 +20,7 @@ from helpers.decoding import read_bytes
 from helpers.engines import EngineStopping
 from helpers.generation import OPTIONAL, GenerationRequest
 from helpers.llama_engine import LlamaEngine
-from helpers.llama_server import PARALLEL, PROMPT_STEP
+from helpers.llama_server import PARALLEL, PROMPT_STEP, plan_conversations
 from helpers.server.__main__ import main
 from helpers.server.service import Choice, Service
 
@@ -156,6 +156,32 @@ def test_what_comes_together_is_computed_together(base_engine):
     assert all(0 < job.result(60).completion_tokens < LONG["max_new_tokens"] for job in jobs)
 
 
+@pytest.mark.parametrize(
+    ("layers", "width", "heads", "heads_kv", "trained", "free_gb", "expected"),
+    [
+        (30, 576, 9, 3, 8192, 8, (4, 8192)),  # the embedded model, 189 MB a conversation
+        (30, 576, 9, 3, 8192, 2, (2, 8192)),
+        (32, 4096, 32, 32, 4096, 24, (2, 4096)),  # Llama 2 with 7 billion parameters, 2.1 GB
+        (80, 8192, 64, 8, 131072, 4, (1, 8192)),
+    ],
+)
+def test_as_many_conversations_run_as_have_their_whole_room_in_a_fourth_of_the_free_memory(
+    layers, width, heads, heads_kv, trained, free_gb, expected
+):
+    sizes = {"block_count": layers, "embedding_length": width, "context_length": trained}
+    sizes |= {"attention.head_count": heads, "attention.head_count_kv": heads_kv}
+    header = {"general.architecture": "llama"} | {f"llama.{name}": value for name, value in sizes.items()}
+    assert plan_conversations(header, free_gb * 1e9) == expected
+
+
+def test_every_conversation_has_its_whole_room(base_engine):
+    assert base_engine.context == 2048 and {slot["n_ctx"] for slot in base_engine.server.ask("/slots")} == {2048}
+    prompt, rest = "a" * 1500, 500
+    requests = [GenerationRequest(prompt=prompt, max_new_tokens=rest, ban_eos=True) for _ in range(2 * PARALLEL)]
+    with ThreadPoolExecutor(len(requests)) as pool:
+        assert [answer.completion_tokens for answer in pool.map(base_engine.generate, requests)] == [rest] * len(requests)
+
+
 def test_closed_iterator_stops_the_work(base_engine):
     pieces = base_engine.stream(GenerationRequest(prompt="Count:", **LONG))
     next(pieces)
@@ -171,9 +197,10 @@ def test_long_prompt_is_read_in_steps_and_no_further_once_nobody_waits(base_engi
         events.append(event["prompt_progress"]["processed"])
         return len(events) < 3
 
-    base_engine.server.complete({"prompt": ids, "n_predict": 1}, take)
+    base_engine.server.complete({"prompt": ids, "n_predict": 1, "cache_prompt": False}, take)
     assert events == [0, PROMPT_STEP, 2 * PROMPT_STEP]
-    assert max(slot.get("n_prompt_tokens_processed", 0) for slot in base_engine.server.ask("/slots")) < len(ids)
+    last = max(base_engine.server.ask("/slots"), key=lambda slot: slot.get("id_task", -1))
+    assert count_last_tokens(base_engine, last["id"]) < len(ids)
 
 
 def test_request_that_waits_for_its_turn_is_never_computed_once_it_is_cancelled(base_engine):
@@ -374,12 +401,14 @@ def test_server_answers_from_a_gguf_with_a_lora_over_both_apis(folders, monkeypa
             client.chat.completions.create(model="x", messages=[{"role": "user", "content": "word " * 900}])
 
 
-def test_damaged_file_is_one_line(home, capfd):
+@pytest.mark.parametrize(("part", "message"), [(0.01, "is no whole GGUF file"), (0.6, "cannot load")])
+def test_damaged_file_is_one_line(home, folders, capfd, part, message):
+    whole = (folders.gguf / "tiny.gguf").read_bytes()
     (home / "models" / "bad").mkdir(parents=True)
-    (home / "models" / "bad" / "a.gguf").write_bytes(b"GGUF, and then nothing")
+    (home / "models" / "bad" / "a.gguf").write_bytes(whole[: int(part * len(whole))])
     assert run_command(main, ["--model", "bad", "--api", "--api-blocking-port", "0", "--api-streaming-port", "0"]) == 2
     error = capfd.readouterr().err
-    assert "cannot load" in error and len(error.splitlines()) == 1
+    assert message in error and len(error.splitlines()) == 1
 
 
 def test_setting_for_torch_does_not_reach_llama_cpp_and_stays_for_others():
@@ -390,14 +419,14 @@ from helpers.llama_server import import_xllamacpp
 class Watcher:
     def find_spec(self, name, path, target=None):
         if name == "xllamacpp":
-            seen.append(os.environ.get("OMP_WAIT_POLICY"))
+            seen.append((os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT")))
 seen = []
 sys.meta_path.insert(0, Watcher())
 import_xllamacpp()
-print(seen[-1], os.environ["OMP_WAIT_POLICY"])
+print(*seen[-1], os.environ["OMP_WAIT_POLICY"], os.environ.get("GOMP_SPINCOUNT"))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["None", "PASSIVE"]
+    assert done.stdout.split() == ["None", "1000", "PASSIVE", "None"]
 
 
 # The real file
