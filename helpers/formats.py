@@ -49,7 +49,7 @@ def measure_transformers(folder: str, dtype: str) -> dict[str, float]:
 def measure_llama_cpp(folder: str, dtype: str) -> dict[str, float]:
     """The same with llama.cpp on the folder's GGUF file, which has a number format of its own."""
     start = time.monotonic()
-    engine = LlamaEngine(find_model(folder))
+    engine = LlamaEngine(find_model(folder), parallel=1)  # one conversation, as with transformers
     seconds, ids = time.monotonic() - start, engine.tokenize(PASSAGE)
     speed = time_answer(lambda: engine.generate(GenerationRequest(prompt=PROMPT, max_new_tokens=NEW_TOKENS)).completion_tokens)
     memory = psutil.Process().memory_info().rss / 1e6

@@ -9,7 +9,7 @@ from pathlib import Path
 from helpers import KitError
 from helpers.engines import GREEDY_BELOW, Engine
 from helpers.generation import Generation, GenerationRequest, Piece, Token
-from helpers.llama_server import LlamaServer
+from helpers.llama_server import PARALLEL, LlamaServer
 from helpers.lora_gguf import export_gguf, read_base
 from helpers.stopping import StopGate
 
@@ -17,19 +17,20 @@ SEEDS = 2**32  # llama.cpp's have 32 bits
 
 
 class LlamaEngine(Engine):
-    """A GGUF file in llama.cpp, with the LoRAs in the folders `loras`."""
+    """A GGUF file in llama.cpp, with the LoRAs in the folders `loras`; `parallel` answers at most are computed together."""
 
     # Its penalties look at the prompt too, the two of OpenAI's as well.
     honoured = frozenset("presence_penalty frequency_penalty logit_bias repetition_penalty_range grammar ban_eos".split()) | frozenset(
         "mirostat_mode mirostat_tau mirostat_eta".split()
     )
 
-    def __init__(self, folder: Path, loras: list[Path] | tuple[Path, ...] = ()):
+    def __init__(self, folder: Path, loras: list[Path] | tuple[Path, ...] = (), parallel: int = PARALLEL):
         super().__init__()
         gguf = next(folder.glob("*.gguf"))
         with tempfile.TemporaryDirectory() as scratch:  # llama.cpp has read the files when it is up
             base = read_base(gguf) if loras else None
-            self.server = LlamaServer(gguf, [export_gguf(lora, base, Path(scratch) / f"{lora.name}.gguf") for lora in loras])
+            converted = [export_gguf(lora, base, Path(scratch) / f"{lora.name}.gguf") for lora in loras]
+            self.server = LlamaServer(gguf, converted, parallel)
         defaults = self.server.ask("/props")["default_generation_settings"]
         self._advice, self.context = defaults["params"], defaults["n_ctx"]
         self.vocabulary = self.server.ask("/v1/models")["data"][0]["meta"]["n_vocab"]

@@ -42,8 +42,8 @@ def import_xllamacpp() -> ModuleType:
         os.environ.update({name: value for name, value in before.items() if value})
 
 
-def plan_conversations(header: dict[str, object], free: float) -> tuple[int, int]:
-    """(how many at once, tokens of each) for a GGUF file's settings and bytes of free memory.
+def plan_conversations(header: dict[str, object], free: float, most: int = PARALLEL) -> tuple[int, int]:
+    """(how many at once, tokens of each) for a GGUF file's settings and bytes of free memory; `most` is the limit of the first.
 
     Each gets its whole room at the start: in a room that all share, they end in an error when it is full.
     """
@@ -53,17 +53,17 @@ def plan_conversations(header: dict[str, object], free: float) -> tuple[int, int
     size = header.get(f"{family}.attention.key_length") or (number["embedding_length"] or 0) / heads
     heads = header.get(f"{family}.attention.head_count_kv") or heads
     needed = context * (number["block_count"] or 0) * heads * size * 2 * 2  # keys and values, two bytes each
-    return max(1, min(PARALLEL, int(free / MEMORY_PART / needed) if needed else PARALLEL)), context
+    return max(1, min(most, int(free / MEMORY_PART / needed) if needed else most)), context
 
 
 class LlamaServer:
     """llama.cpp with one GGUF file and the LoRAs in `adapters`, GGUF files too, each of which a request turns on by its place in the list."""
 
-    def __init__(self, gguf: Path, adapters: list[Path]):
+    def __init__(self, gguf: Path, adapters: list[Path], parallel: int = PARALLEL):
         xllamacpp = import_xllamacpp()
         settings = xllamacpp.CommonParams()
         settings.model.path = str(gguf)
-        self.parallel, context = plan_conversations(read_header(gguf)[0], psutil.virtual_memory().available)
+        self.parallel, context = plan_conversations(read_header(gguf)[0], psutil.virtual_memory().available, parallel)
         settings.n_parallel, settings.n_ctx, settings.kv_unified = self.parallel, self.parallel * context, False
         settings.n_batch = PROMPT_STEP
         settings.cache_ram_mib = 0  # else it keeps old conversations aside, and takes one of another LoRA's for its own
