@@ -1,7 +1,8 @@
 """Several answers computed together: each forward pass makes the next token of every row, and rows join and leave between two passes.
 
-A row's keys and values are computed from its own prompt alone and never shared, so no answer depends on what is asked beside it, nor on
-another row's adapter. (transformers' continuous batching has no adapter, seed or log-probabilities of a row's own.)
+A row's keys and values are computed from its own prompt alone and never shared, so no answer depends on what is asked beside it. (transformers'
+continuous batching has no seed or log-probabilities of a row's own.) The rows of a batch have one adapter: PEFT can mix them in a pass, but not
+on GPTQ weights.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,8 +17,6 @@ from transformers import DynamicCache, PreTrainedModel
 from helpers.decoding import TextStream
 from helpers.generation import Generation, GenerationRequest
 from helpers.sampling import Sampler
-
-BASE = "__base__"  # PEFT's name for a row without an adapter
 
 
 @dataclass
@@ -60,8 +59,19 @@ class Batch:
         self.rows: list[Row] = []
         self.cache = DynamicCache()
 
-    def join(self, rows: list[Row]) -> None:
-        """Reads the new rows' prompts in one pass, which makes their first tokens, and lets them take part."""
+    def advance(self, new: list[Row]) -> None:
+        """One token more for every row, and for the new ones, which take part from now on, their first."""
+        try:
+            self._step()
+            self._join(new)
+        except Exception as error:  # out of memory, for one: these answers fail, those of other batches go on
+            for row in self.rows + new:
+                if not row.job.done():
+                    row.job.set_exception(error)
+            self.rows = []
+
+    def _join(self, rows: list[Row]) -> None:
+        """Reads the prompts in one pass, which makes the first tokens."""
         if not rows:
             return
         longest = max(len(row.prompt) for row in rows)
@@ -72,8 +82,7 @@ class Batch:
         self.rows = self.rows + rows
         self._drop_finished()
 
-    def step(self) -> None:
-        """One token more for every row."""
+    def _step(self) -> None:
         if self.rows:
             ids = torch.tensor([row.answer[-1:] for row in self.rows], device=self.model.device)
             self._pass(self.rows, ids, self.cache)
@@ -86,7 +95,6 @@ class Batch:
         lengths = torch.tensor([len(row.prompt) + len(row.answer) for row in rows], device=ids.device)
         padding = total - lengths[:, None]  # (rows, 1)
         places = torch.arange(total, device=ids.device)[None]
-        settings = {"adapter_names": [row.request.adapter or BASE for row in rows]} if isinstance(self.model, PeftModel) else {}
         logits = self.model(
             input_ids=ids,
             attention_mask=(places >= padding).long() if padding.any() else None,  # without one, attention is faster
@@ -94,7 +102,6 @@ class Batch:
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
-            **settings,
         ).logits[:, -1]
         for row, scores in zip(rows, logits, strict=True):
             try:

@@ -7,8 +7,11 @@ import shutil
 import pytest
 import torch
 from fixtures_tiny import make_tiny_model
+from peft import LoraConfig, get_peft_model
 
-from helpers import PROJECT, KitError, loading, quantizing, run_command, weights
+from helpers import PROJECT, KitError, adapters, loading, quantizing, run_command, weights
+from helpers.generation import GenerationRequest, join_pieces
+from helpers.transformers_engine import TransformersEngine
 
 needs_gptqmodel = pytest.mark.skipif(not importlib.util.find_spec("gptqmodel"), reason="gptqmodel is for Linux: pip install -e '.[gptq]'")
 
@@ -38,10 +41,29 @@ def test_folder_in_the_manner_of_thebloke_loads_without_special_care(home):
 
 
 @needs_gptqmodel
+@pytest.mark.long
+def test_loras_on_a_gptq_base_answer_beside_the_base_and_each_other(home):
+    make_tiny_model(home / "models" / "tiny", hidden=128)
+    folder = quantizing.quantize("tiny")
+    for seed, name in enumerate(("shift", "twist"), start=1):
+        torch.manual_seed(seed)
+        settings = LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj", "down_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+        get_peft_model(loading.load_model(folder.name, purpose="training").model, settings).save_pretrained(home / "loras" / name)
+    loaded = loading.load_model(folder.name)
+    for name in ("shift", "twist"):
+        adapters.attach_adapter(loaded, name)
+    engine = TransformersEngine(loaded)
+    requests = [GenerationRequest(prompt="Hello", max_new_tokens=12, adapter=name) for name in (None, "shift", "twist") * 2]
+    alone = [engine.generate(request).text for request in requests]
+    jobs = [(engine.start(request, parts.append), parts) for request, parts in zip(requests, [[] for _ in requests], strict=True)]
+    together = [join_pieces(job.result(60), parts).text for job, parts in jobs]
+    engine.close()
+    assert together == alone and len(set(alone)) == 3
+
+
+@needs_gptqmodel
 @pytest.mark.real
 def test_quantised_real_model_chats_and_lets_gradients_through(real_model_name, home):
-    from peft import LoraConfig, get_peft_model
-
     shutil.copytree(PROJECT / "models" / real_model_name, home / "models" / real_model_name)
     assert run_command(weights.main, ["gptq", real_model_name, "--json"]) == 0
     loaded = loading.load_model(f"{real_model_name}-GPTQ")
