@@ -123,6 +123,9 @@ class Engine(ABC):
         with self._lock:
             self.closed.set()
 
+    def free(self) -> None:  # noqa: B027, an engine need not do anything
+        """Gives memory back that does not come back by itself when nobody refers to the engine any more; after `close`."""
+
     def refuse_when_closed(self) -> None:
         """EngineStopping once `close` was called."""
         if self.closed.is_set():
@@ -136,7 +139,7 @@ class Engine(ABC):
     def check_bias(self, request: GenerationRequest, vocabulary: int) -> None:
         """UnknownToken when the request biases a token that the model does not have."""
         if unknown := [number for number in request.logit_bias if not 0 <= number < vocabulary]:
-            raise UnknownToken(f"logit_bias names token {unknown[0]}; the model has 0 to {vocabulary - 1}.", "Take ids of its own tokenizer.")
+            raise UnknownToken(f"There is no token {unknown[0]}; the model has 0 to {vocabulary - 1}.", "Take ids of its own tokenizer.")
 
     def fit_prompt(self, ids: list[int], keep_last: int | None) -> list[int]:
         """The prompt's ids, the last `keep_last` of them. KitError for an empty prompt, PromptTooLong for one that leaves no room for an answer."""

@@ -16,7 +16,7 @@ from helpers.batching import Batch, Row
 from helpers.decoding import TextStream
 from helpers.engines import Engine, EngineStopping
 from helpers.generation import GenerationRequest, Piece
-from helpers.loading import LoadedModel, render_chat
+from helpers.loading import LoadedModel, free, render_chat
 from helpers.sampling import HONOURED, Sampler
 
 ROWS = 16  # answers that are computed together; more wait
@@ -30,6 +30,8 @@ class TransformersEngine(Engine):
     def __init__(self, loaded: LoadedModel):
         super().__init__()
         self.loaded = loaded
+        # Read now: a request may still be checked when the model is gone.
+        self._advice, self._vocabulary = loaded.model.generation_config, loaded.model.get_input_embeddings().num_embeddings
         self.name = loaded.name
         self.context = loaded.model.config.max_position_embeddings  # tokens of prompt and answer together
         self.adapters = list(loaded.model.peft_config) if isinstance(loaded.model, PeftModel) else []
@@ -40,7 +42,7 @@ class TransformersEngine(Engine):
 
     def read_advice(self, name: str, neutral: float) -> float:
         """The model's own advice for a sampling setting ("temperature", "top_p"), out of its generation_config; `neutral` when it gives none."""
-        return getattr(self.loaded.model.generation_config, name, None) or neutral
+        return getattr(self._advice, name, None) or neutral
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has, special ones that the tokenizer adds included."""
@@ -56,7 +58,7 @@ class TransformersEngine(Engine):
     def check(self, request: GenerationRequest) -> list[int]:
         """The prompt's ids. KitError for an unknown adapter or token, or a prompt that leaves no room for an answer."""
         self.check_adapter(request)
-        self.check_bias(request, self.loaded.model.get_input_embeddings().num_embeddings)
+        self.check_bias(request, self._vocabulary)
         if request.prompt is None:
             text, special = self.render(request.messages, request.continue_last), False
         else:
@@ -66,7 +68,7 @@ class TransformersEngine(Engine):
     def submit(self, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]) -> Future:
         """A row that waits for the engine's thread."""
         model, tokenizer = self.loaded.model, self.loaded.tokenizer
-        eos = as_list(model.generation_config.eos_token_id)
+        eos = as_list(self._advice.eos_token_id)
         row = Row(
             request,
             prompt,
@@ -83,6 +85,10 @@ class TransformersEngine(Engine):
         super().close()
         self._waiting.put(None)
         self._thread.join(timeout=30)  # a pass over a long prompt may take seconds
+
+    def free(self) -> None:
+        """Gives the model's memory back to the system."""
+        free(self.loaded)
 
     def _work(self) -> None:
         batches: dict[str | None, Batch] = {}  # by adapter

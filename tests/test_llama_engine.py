@@ -220,7 +220,7 @@ def test_request_that_waits_for_its_turn_is_never_computed_once_it_is_cancelled(
         ({"prompt": "word " * 900}, "The prompt has 4500 tokens; the model takes 1 to 2047"),
         ({"prompt": ""}, "The prompt has 0 tokens"),
         ({"adapter": "x"}, "No LoRA 'x' is loaded"),
-        ({"logit_bias": {260: 1.0}}, "names token 260; the model has 0 to 259"),
+        ({"logit_bias": {260: 1.0}}, "no token 260; the model has 0 to 259"),
         ({"grammar": "no grammar"}, "failed to parse grammar"),
     ],
 )

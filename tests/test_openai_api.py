@@ -209,7 +209,7 @@ def test_echo_returns_the_prompt_too(client):
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "less_than_equal"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
         ({"stream": True, "stream_options": {"nonsense": 1}}, "stream_options.nonsense", "extra_forbidden"),
-        ({"stop": ["x"] * 17}, "stop", "too_long"),
+        ({"stop": ["x"] * 33}, "stop", "too_long"),
         ({"logit_bias": {"999": 1}}, "logit_bias", "invalid_value"),
         ({"messages": []}, "messages", "too_short"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "literal_error"),

@@ -193,6 +193,7 @@ def test_prompt_is_told_when_asked_for():
         ("generate", {"prompt": "x", "top_p": 2}, "top_p"),
         ("generate", {"prompt": "x", "custom_token_bans": "a"}, "custom_token_bans"),
         ("generate", {"prompt": "x", "stopping_strings": [5]}, "stopping_strings.0"),
+        ("generate", {"prompt": "x", "stopping_strings": ["x"] * 33}, "stopping_strings"),
         ("generate", {"prompt": "x", "max_new_tokens": 2048}, "max_new_tokens"),
         ("token-count", {}, "prompt"),
         ("model", {"action": "load"}, "model_name"),

@@ -12,11 +12,14 @@ import pytest
 import requests
 from fastapi.testclient import TestClient
 from fixtures_tiny import make_tiny_adapter, make_tiny_model
+from peft import LoraConfig, get_peft_model
 
 from helpers import KitError, clients, run_command
+from helpers.generation import GenerationRequest
+from helpers.loading import load_model
 from helpers.server.__main__ import main, open_port
 from helpers.server.openai_api import ChatCompletionBody, make_openai_app
-from helpers.server.service import Service
+from helpers.server.service import Choice, Service
 from helpers.transformers_engine import ROWS, TransformersEngine
 
 ANY_PORTS = ["--api-blocking-port", "0", "--api-streaming-port", "0"]
@@ -316,3 +319,16 @@ def test_the_two_examples_of_2023_run_on_the_real_model(real_model_name):
             max_tokens=24,
         )
         assert reply.choices[0].message.content.strip() and reply.model == real_model_name
+
+
+@pytest.mark.real
+def test_unloaded_model_gives_its_memory_back(real_model_name, tmp_path):
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    get_peft_model(load_model(real_model_name, dtype="float32").model, config).save_pretrained(tmp_path / "small")
+    service, choice, loaded, unloaded = Service(lora_dir=tmp_path), Choice(real_model_name, ("small",), dtype="float32"), [], []
+    for _ in range(3):
+        service.load(choice).generate(GenerationRequest(prompt="Hello", max_new_tokens=2))
+        loaded.append(psutil.Process().memory_info().rss / 1e6)
+        service.unload()
+        unloaded.append(psutil.Process().memory_info().rss / 1e6)
+    assert loaded[-1] - unloaded[-1] > 400 and unloaded[-1] - unloaded[0] < 100  # the weights are 540 MB

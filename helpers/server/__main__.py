@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from helpers import CommandParser, KitError, run_command
-from helpers.server.common import BODY_LIMIT
+from helpers.server.guards import BODY_LIMIT, HostGate
 from helpers.server.service import Choice, Service
 from helpers.weights import LOADERS
 
@@ -123,7 +123,6 @@ def main(arguments: list[str]) -> None:
     openai = open_port(host, options.openai_port, "--openai-port") if "openai" in options.extensions else None
     service = Service(options.model_dir, options.lora_dir)
     service.load(Choice(options.model, tuple(options.lora), options.loader, options.dtype))
-    from helpers.server.guards import HostGate
     from helpers.server.openai_api import make_openai_app
     from helpers.server.raw_answers import Running
     from helpers.server.raw_api import make_raw_app

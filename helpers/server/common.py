@@ -10,7 +10,7 @@ from typing import Annotated
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -18,7 +18,7 @@ from helpers import KitError
 from helpers.engines import Engine
 from helpers.generation import Generation, GenerationRequest, Piece, join_pieces
 from helpers.server.errors import ApiError, ErrorReply, error_response
-from helpers.server.guards import BODY_LIMIT, guard_app
+from helpers.server.guards import TOO_LARGE, guard_app
 
 
 def refuse_half_characters(text: str) -> str:
@@ -31,6 +31,7 @@ def refuse_half_characters(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(refuse_half_characters)]
+StopTexts = Annotated[list[Annotated[Text, Field(max_length=256)]], Field(max_length=32)]  # each is compared with the text after every token
 SEED_LIMIT = 2**63  # torch's seeds have 64 bits, signed
 
 
@@ -52,9 +53,7 @@ def make_app(title: str, api_key: str | None) -> FastAPI:
 
     @app.exception_handler(HTTPException)
     async def refuse_request(request: Request, error: HTTPException) -> JSONResponse:
-        message = f"{request.method} {request.url.path}: {error.detail}."
-        if error.status_code == 413:
-            message = f"The body is too large; the limit is {BODY_LIMIT} bytes."
+        message = TOO_LARGE if error.status_code == 413 else f"{request.method} {request.url.path}: {error.detail}."
         response = error_response(ApiError(error.status_code, message))
         if error.status_code == 405:  # starlette names the methods of the first route only
             matching = [route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE]

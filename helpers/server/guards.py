@@ -7,6 +7,7 @@ All are plain ASGI middlewares: behind starlette's BaseHTTPMiddleware a request 
 
 import hmac
 import re
+from abc import ABC, abstractmethod
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
@@ -17,19 +18,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from helpers.server.errors import ApiError, error_response
 
 BODY_LIMIT = 4 * 2**20  # bytes; a hundred times what a context of 8192 tokens holds
+TOO_LARGE = f"The body is too large; the limit is {BODY_LIMIT} bytes."
 LOCAL_HOST = r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 LOCAL_ORIGIN = r"https?://" + LOCAL_HOST
 
 
-class Gate:
+class Gate(ABC):
     """Answers what `find_fault` refuses, a websocket before it is accepted, and hands everything else on."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
+    @abstractmethod
     def find_fault(self, kind: str, headers: Headers) -> ApiError | None:
         """The refusal of a request of kind "http" or "websocket", or None."""
-        raise NotImplementedError
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's call."""
@@ -81,9 +83,7 @@ class LengthGate(Gate):
     def find_fault(self, kind: str, headers: Headers) -> ApiError | None:
         """413 for a body over the limit."""
         declared = headers.get("content-length", "")
-        return (
-            ApiError(413, f"The body is too large; the limit is {BODY_LIMIT} bytes.") if declared.isdecimal() and int(declared) > BODY_LIMIT else None
-        )
+        return ApiError(413, TOO_LARGE) if declared.isdecimal() and int(declared) > BODY_LIMIT else None
 
 
 def guard_app(app: FastAPI, api_key: str | None) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from helpers.engines import LIMIT, Engine
 from helpers.generation import GenerationRequest
-from helpers.server.common import SEED_LIMIT, ApiError, Text
+from helpers.server.common import SEED_LIMIT, ApiError, StopTexts, Text
 
 # Known and not to be done here, with the values that change nothing; None changes nothing anywhere.
 UNSUPPORTED: dict[str, tuple] = {
@@ -20,7 +20,6 @@ UNSUPPORTED: dict[str, tuple] = {
 }  # fmt: skip
 # They say who asks and how the answer is billed or kept; no answer depends on them.
 WITHOUT_EFFECT = {"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention"}
-MOST_STOPS, LONGEST_STOP = 16, 256  # every stop string is compared with the text after each token
 SMALLEST_TOP_P = 1e-6  # what 0 amounts to: the likeliest token
 
 
@@ -50,11 +49,7 @@ Role = Annotated[
     Literal["system", "user", "assistant"],
     BeforeValidator(know_role, json_schema_input_type=Literal["system", "developer", "user", "assistant"]),
 ]
-StopTexts = Annotated[
-    list[Annotated[Text, Field(max_length=LONGEST_STOP)]],
-    Field(max_length=MOST_STOPS),
-    BeforeValidator(as_list, json_schema_input_type=str | list[str]),
-]
+Stops = Annotated[StopTexts, BeforeValidator(as_list, json_schema_input_type=str | list[str])]
 Prompts = Annotated[list[Text], Field(min_length=1, max_length=LIMIT), BeforeValidator(as_list, json_schema_input_type=str | list[str])]
 TokenId = Annotated[int, Field(ge=0, strict=False)]  # JSON's keys are texts
 
@@ -88,7 +83,7 @@ class SamplingBody(BaseModel):
     top_p: float | None = Field(None, ge=0, le=1)
     n: int | None = Field(None, ge=1, le=LIMIT)
     seed: int | None = Field(None, ge=-SEED_LIMIT, lt=SEED_LIMIT)
-    stop: StopTexts | None = None
+    stop: Stops | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: dict[TokenId, Annotated[float, Field(ge=-100, le=100)]] | None = Field(None, max_length=1024)

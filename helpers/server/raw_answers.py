@@ -43,7 +43,7 @@ class Running:
         try:
             yield
         except UnknownToken as error:
-            raise ApiError(400, str(error).replace("logit_bias", "custom_token_bans"), "custom_token_bans", "invalid_value") from None
+            raise ApiError(400, f"custom_token_bans: {error}", "custom_token_bans", "invalid_value") from None
         finally:
             self._events.discard(request.cancelled)
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr,
 
 from helpers.engines import Engine
 from helpers.generation import GenerationRequest
-from helpers.server.common import SEED_LIMIT, Text
+from helpers.server.common import SEED_LIMIT, StopTexts, Text
 from helpers.server.errors import ApiError
 from helpers.server.histories import History
 
@@ -79,7 +79,7 @@ class RawBody(BaseModel):
     add_bos_token: bool = True
     truncation_length: Annotated[Count, Field(ge=1)] = 2048
     seed: int = Field(-1, ge=-SEED_LIMIT, lt=SEED_LIMIT)
-    stopping_strings: list[Text] = []
+    stopping_strings: StopTexts = []
     preset: str = "None"
     debug_prompt: bool = False  # the kit's own: the reply then has prompt_as_built
 

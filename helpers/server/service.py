@@ -59,9 +59,10 @@ class Service:
             self._drop()
 
     def _drop(self) -> None:
-        if self.engine:
-            self.engine.close()
-        self.engine = self.choice = None
+        engine, self.engine, self.choice = self.engine, None, None
+        if engine:
+            engine.close()
+            engine.free()
 
 
 def is_llama(choice: Choice, folder: Path) -> bool:
@@ -93,8 +94,11 @@ def load_engine(choice: Choice, model_dir: Path | None, lora_dir: Path | None) -
         return LlamaEngine(folder, [find_adapter(name, lora_dir) for name in choice.loras])
     from helpers.adapters import attach_adapter
     from helpers.loading import load_model
+    from helpers.quantizing import import_gptqmodel
     from helpers.transformers_engine import TransformersEngine
 
+    if choice.loras:  # PEFT imports it when it attaches one, and it keeps the frames that it was imported from: then with the model in them
+        import_gptqmodel()
     loaded = load_model(choice.model, choice.loader, choice.dtype, model_dir, bits=choice.bits)
     for name in choice.loras:
         attach_adapter(loaded, name, lora_dir)
