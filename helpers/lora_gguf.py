@@ -91,7 +91,7 @@ def refuse_what_llama_lacks(name: str, config: dict) -> None:
 def convert_pairs(adapter: Path, config: dict, alpha: float, base: Base) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
     """(name of the base's tensor, (A, B)) for every matrix that the adapter changes, in llama.cpp's order of rows and at its scale."""
     halves: dict[str, dict[str, np.ndarray]] = {}
-    for key, tensor in read_tensors(adapter / "adapter_model.safetensors").items():
+    for key, tensor in sorted(read_tensors(adapter / "adapter_model.safetensors").items()):  # the file's own order is none
         if not (found := re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", key)):
             raise KitError(f"The LoRA {adapter.name} holds {key}, which llama.cpp does not take.", ANOTHER_ROAD)
         halves.setdefault(found[1], {})[found[2]] = tensor

@@ -174,6 +174,7 @@ def test_as_many_conversations_run_as_have_their_whole_room_in_a_fourth_of_the_f
     assert plan_conversations(header, free_gb * 1e9) == expected
 
 
+@pytest.mark.long
 def test_every_conversation_has_its_whole_room(base_engine):
     assert base_engine.context == 2048 and {slot["n_ctx"] for slot in base_engine.server.ask("/slots")} == {2048}
     prompt, rest = "a" * 1500, 500

@@ -55,6 +55,7 @@ def read_report(home: Path) -> dict:
     return json.loads((home / "out" / "report.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.long
 def test_report_and_page_have_every_notebook_and_the_published_results(home, capsys):
     write_notebook(home, "01_first", "print('from the first')")
     write_notebook(home, "02_second", PUBLISH)
@@ -72,6 +73,7 @@ def test_report_and_page_have_every_notebook_and_the_published_results(home, cap
     assert "<blue>" not in page and "require.min.js" not in page  # the page needs no other file
 
 
+@pytest.mark.long
 def test_failing_cell_is_named_and_what_there_is_is_written(home, capsys):
     write_notebook(home, "01_first", "1 + 1", "number = 6\n7 / (number - 6)", "print('never')")
     write_notebook(home, "02_second", PUBLISH)
@@ -81,12 +83,14 @@ def test_failing_cell_is_named_and_what_there_is_is_written(home, capsys):
     assert "ZeroDivisionError" in (home / "out" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.long
 def test_dead_kernel_is_named(home, capsys):
     write_notebook(home, "01_first", "import os; os._exit(9)")
     assert run_tutorial() == 1
     assert "01_first, cell 1 (import os; os._exit(9)): the kernel died" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_missing_result_is_named(home, capsys):
     wrong_form = PUBLISH.replace('{"value": value, "interval": [value - 0.1, value + 0.1]}', "value")
     write_notebook(home, "03_api", wrong_form.replace("answer.openai", "answer.other"))
@@ -98,6 +102,7 @@ def test_missing_result_is_named(home, capsys):
     assert read_report(home)["answers"] == {"raw": "The sky is <blue>.", "openai": None}
 
 
+@pytest.mark.long
 def test_only_runs_the_chosen_notebooks_and_asks_for_their_results(home, capsys):
     write_notebook(home, "01_first", "1 + 1")
     write_notebook(home, "03_api", "1 + 1")
@@ -123,6 +128,7 @@ def test_wrong_option_ends_with_one_line(home, capsys, arguments, named):
     assert error.startswith("error: ") and named in error and error.count("\n") == 1
 
 
+@pytest.mark.long
 def test_memory_of_child_processes_counts(home):
     child = "import time; block = bytearray(300_000_000); time.sleep(1.5)"
     write_notebook(home, "01_alone", "import time; time.sleep(1)")
@@ -145,6 +151,7 @@ def test_hub_is_off_once_the_model_of_the_lane_is_there(home, monkeypatch):
     assert tutorial.build_environment()["HF_HUB_OFFLINE"] == "1"
 
 
+@pytest.mark.long
 def test_in_place_changes_outputs_only_and_is_repeatable(home):
     path = write_notebook(home, "01_first", "import ipywidgets\nipywidgets.IntSlider()", "print(1)\nprint(2)")
     sources = [cell.source for cell in nbformat.read(path, as_version=4).cells]
@@ -159,6 +166,7 @@ def test_in_place_changes_outputs_only_and_is_repeatable(home):
     assert path.read_bytes() == first
 
 
+@pytest.mark.long
 def test_failure_leaves_the_notebooks_as_they_were(home):
     path = write_notebook(home, "01_first", "print(1)", "1 / 0")
     before = path.read_bytes()
