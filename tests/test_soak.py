@@ -14,7 +14,9 @@ from fixtures_tiny import make_tiny_adapter
 from helpers import clients
 
 CLIENTS = 16
-QUESTIONS = ["Hi", "What color is the sky?", "Tell me about the college.", "1 < 2 & 'so'", "Once upon a time, in a house by the sea", "naïve 東京 🙂"]
+# In no answer of the real model's to them have two tokens logits within 0.001 of each other: rounding, which depends on what is computed beside a
+# row, decides between such two.
+QUESTIONS = ["Hi", "What color is the sky?", "Where is the library?", "1 < 2 & 'so'", "Once upon a time, in a house by the sea", "naïve 東京 🙂"]
 
 
 def chat(client, model, question, streamed):
