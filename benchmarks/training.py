@@ -28,7 +28,7 @@ from helpers.machine import Choice, measure_peak_mb, name_device, pick_device, p
 from helpers.prefix_trainer import SharedPrefixTrainer
 from helpers.settings import pick_settings
 from helpers.templating import load_template
-from helpers.training import build_dataset, make_lora_config, make_sft_config
+from helpers.trainers import build_dataset, make_lora_config, make_sft_config
 from helpers.weights import fetch
 
 CONTESTANTS = {  # name: (trainer, dtype or None for the machine's best, loss on the completion only, batch sizes that are tried)

@@ -22,7 +22,7 @@ from helpers import CommandParser, KitError, run_command, write_json
 from helpers.adapters import attach_adapter
 from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model, tokenize_chat
-from helpers.packing import find_obstacle, pack_segments, score_targets
+from helpers.packing import find_obstacle, pack_sequences, score_targets
 from helpers.templating import Template, load_template
 
 Example = tuple[list[int], dict[int, list[int]]]  # token ids of a prompt, and of each label's answer
@@ -85,7 +85,7 @@ def score_answers(loaded: LoadedModel, rows: list[Row], template: Template, batc
     """log P(answer | prompt), in nats, of each possible answer of each row: a list of {label: score} in the order of the rows."""
     examples = [tokenize_row(loaded, row, template) for row in rows]
     shared = min(len(os.path.commonprefix([prompt for prompt, _ in examples])), min(len(prompt) for prompt, _ in examples) - 1)
-    order = sorted(range(len(rows)), key=lambda i: len(examples[i][0]))
+    order = sorted(range(len(rows)), key=lambda i: examples[i][0])  # rows that begin alike come into one batch
     scores: list[dict[int, float]] = [{} for _ in rows]
     loaded.model.eval()
     with torch.inference_mode():
@@ -117,22 +117,13 @@ def score_batch(loaded: LoadedModel, examples: list[Example], shared: int, cache
     """{label: score} of each example. With a cache, which is left as it came, all of them go through the model as one packed sequence."""
     if cache is None:
         return [score_plainly(loaded, prompt, answers) for prompt, answers in examples]
-    segments: list[tuple[list[int], int | None]] = []
-    for prompt, answers in examples:
-        segments += [(prompt[shared:], None), *((answer[:-1], len(segments)) for answer in answers.values())]
-    packed = pack_segments(segments, before=shared)
-    places, targets, counts, index = [], [], [], 0
-    for _, answers in examples:
-        last = packed.ends[index]
-        for answer in answers.values():
-            index += 1
-            places += [last, *range(packed.ends[index] - len(answer) + 2, packed.ends[index] + 1)]
-            targets += answer
-            counts.append(len(answer))
-        index += 1
+    pairs = [(prompt[shared:], answer) for prompt, answers in examples for answer in answers.values()]
+    packed = pack_sequences([[*prompt, *answer[:-1]] for prompt, answer in pairs], before=shared)
+    places = [place for path, (prompt, _) in zip(packed.paths, pairs, strict=True) for place in path[len(prompt) - 1 :]]
+    targets = [token for _, answer in pairs for token in answer]
     scores, _ = score_targets(loaded.model, packed, places, targets, cache)
     cache.crop(-len(packed.input_ids))
-    totals = iter([part.sum().item() for part in scores.split(counts)])
+    totals = iter([part.sum().item() for part in scores.split([len(answer) for _, answer in pairs])])
     return [{label: next(totals) for label in answers} for _, answers in examples]
 
 

@@ -1,24 +1,26 @@
 """The same training with the shared prefix computed once: a drop-in SFTTrainer.
 
-Every prompt of a template begins with the same tokens. Within one step the weights do not change, so these tokens need to go through
-the model once a batch: a batch is packed as one sequence (helpers.packing), the shared tokens and then the rest of each row, without
-padding; back-propagation adds up the rows' gradients. The language-model head is computed only where there is a label. Loss and
-gradients are SFTTrainer's up to rounding (test_prefix_trainer holds them against each other); dropout on the shared tokens is drawn
-once a batch.
+Every prompt of a template begins with the same tokens, and rows about the same text go on alike. Within one step the weights do not
+change, so what rows share needs to go through the model once a batch: a batch is packed as one sequence (helpers.packing), in which
+each shared part stands once and nothing is padding; back-propagation adds up the rows' gradients. Rows that share much come into the
+same batch. The language-model head is computed only where there is a label. Loss and gradients of a batch are SFTTrainer's up to
+rounding (test_prefix_trainer holds them against each other); dropout on shared tokens is drawn once a batch.
 """
 
 import copy
+import itertools
 import os
+import random
 import warnings
+from collections.abc import Iterator, Sequence
 
 import torch
 from peft.tuners import lora
 from torch.nn.functional import linear
 from transformers import PrinterCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl import SFTTrainer
 
-from helpers.packing import PackedSequence, find_obstacle, pack_segments, score_targets
+from helpers.packing import PackedSequence, find_obstacle, pack_sequences, score_targets
 
 
 class LeanLoraLinear(lora.Linear):
@@ -34,20 +36,40 @@ class LeanLoraLinear(lora.Linear):
         return self.base_layer(x) + linear(linear(x, first) * self.scaling[name], second)
 
 
-class EpochSampler(LengthGroupedSampler):
-    """transformers' sampler by length with an order that follows from seed and epoch alone, so that a resumed epoch goes on in its order."""
+class KinshipSampler(torch.utils.data.Sampler):
+    """The rows in random order, kin together: rows whose token sequences share more than half of what is not common to all.
 
-    def __init__(self, batch_size: int, dataset, seed: int):
-        super().__init__(batch_size, dataset=dataset)
-        self.seed, self.epoch = seed, 0
+    The order follows from seed and epoch alone, so that a resumed epoch goes on in its order.
+    """
+
+    def __init__(self, sequences: Sequence[Sequence[int]], seed: int):
+        self.families, self.rows, self.seed, self.epoch = group_kin(sequences), len(sequences), seed, 0
 
     def set_epoch(self, epoch: int) -> None:
         """Called by the trainer before each epoch."""
         self.epoch = epoch
 
-    def __iter__(self):
-        self.generator = torch.Generator().manual_seed(self.seed + self.epoch)
-        return super().__iter__()
+    def __len__(self) -> int:
+        return self.rows
+
+    def __iter__(self) -> Iterator[int]:
+        draw = random.Random(f"{self.seed} {self.epoch}")
+        for family in draw.sample(self.families, len(self.families)):
+            yield from draw.sample(family, len(family))
+
+
+def group_kin(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
+    """Indices of the sequences in groups: one shares with the next more than half of its tokens after those that all have in common."""
+    order = sorted(range(len(sequences)), key=lambda i: list(sequences[i]))
+    common = len(os.path.commonprefix([sequences[order[0]], sequences[order[-1]]]))
+    families = [order[:1]]
+    for one, other in itertools.pairwise(order):
+        shared = len(os.path.commonprefix([sequences[one], sequences[other]])) - common
+        if shared > (len(sequences[other]) - common) / 2:
+            families[-1].append(other)
+        else:
+            families.append([other])
+    return families
 
 
 class SharedPrefixTrainer(SFTTrainer):
@@ -64,11 +86,11 @@ class SharedPrefixTrainer(SFTTrainer):
             warnings.warn(f"The shared prefix is not used: {self.obstacle}. Training goes on as with SFTTrainer.", stacklevel=2)
 
     def _get_train_sampler(self, train_dataset=None):
-        """The sampler of the training rows; for `group_by_length` one that a resumed training repeats."""
-        if self.args.train_sampling_strategy != "group_by_length":
+        """The sampler of the training rows; for `group_by_length`, where nothing is padded, one by kinship."""
+        if self.obstacle or self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        rows_a_step = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return EpochSampler(rows_a_step, self.train_dataset if train_dataset is None else train_dataset, self.args.seed)
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        return KinshipSampler(rows["input_ids"], self.args.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Mean negative log-likelihood, in nats, over the labelled tokens of the batch (of all accumulated batches when given their number)."""
@@ -83,16 +105,12 @@ class SharedPrefixTrainer(SFTTrainer):
 
 
 def pack_batch(input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor) -> tuple[PackedSequence, list[int], list[int]]:
-    """(sequence, places, targets) of a batch, three tensors of (rows, tokens): what all rows share, then the rest of each row.
+    """(sequence, places, targets) of a batch, three tensors of (rows, tokens): what rows share once, then what is their own.
 
-    `places` are those of the tokens that predict a label, `targets` these labels.
+    `places` are those of the tokens that predict a label, `targets` these labels; a place that several rows share stands once for each.
     """
     kept = attention_mask.bool()
-    rows = [ids[mask].tolist() for ids, mask in zip(input_ids, kept, strict=True)]
+    packed = pack_sequences([ids[mask].tolist() for ids, mask in zip(input_ids, kept, strict=True)])
     wanted = [row[mask].tolist() for row, mask in zip(labels, kept, strict=True)]
-    first_label = min(next((i for i, label in enumerate(row) if label != -100), len(row)) for row in wanted)
-    shared = min(len(os.path.commonprefix(rows)), max(first_label - 1, 0))  # the token that predicts a label belongs to its row
-    packed = pack_segments([(rows[0][:shared], None), *((row[shared:], 0) for row in rows)])
-    following = [-100] * shared + [label for row in wanted for label in [*row[shared + 1 :], -100]]
-    places = [place for place, label in enumerate(following) if label != -100]
-    return packed, places, [following[place] for place in places]
+    pairs = [pair for path, row in zip(packed.paths, wanted, strict=True) for pair in zip(path, row[1:], strict=False) if pair[1] != -100]
+    return packed, [place for place, _ in pairs], [label for _, label in pairs]

@@ -32,6 +32,18 @@ class Template:
         texts = (self.instruction, self.task, *self.label.values())
         return list(dict.fromkeys(name for text in texts for name in PLACEHOLDER.findall(text)))
 
+    def exchange_options(self, row: Mapping[str, object]) -> dict[str, object] | None:
+        """The row with its two options in each other's place and the label that is then right; None where the template has no two options.
+
+        Options are columns that are the whole answer of a label, as in `1: "{alternative_a}"`.
+        """
+        options = [(label, match[1]) for label, text in self.label.items() if (match := PLACEHOLDER.fullmatch(text.strip()))]
+        if len(options) != 2:
+            return None
+        (first, a), (second, b) = options
+        label = {first: second, second: first}.get(row["label"], row["label"])
+        return {**row, a: row[b], b: row[a], "label": label}
+
     def build_messages(self, row: Mapping[str, object]) -> list[dict[str, str]]:
         """The prompt of one row: [system, user], each {"role", "content"}."""
         return [

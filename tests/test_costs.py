@@ -64,12 +64,12 @@ print(machine.measure_peak_mb())
 TRAIN = """
 import sys
 from pathlib import Path
-from helpers import dataset, loading, settings, templating, training
+from helpers import dataset, loading, settings, templating, trainers, training
 template = templating.load_template("templates/college_preferences.yaml")
 rows = dataset.load_rows("data/college_preferences/dataset.csv", template)
 chosen = settings.pick_settings("tiny").replace({"batch_size": int(sys.argv[3]), "max_rows": 16})
 loaded = loading.load_model(sys.argv[1], dtype=sys.argv[2])
-examples = training.build_dataset(rows, template, chosen)
+examples = trainers.build_dataset(rows, template, chosen)
 lengths = [len(loading.tokenize_chat(loaded.tokenizer, e["prompt"] + e["completion"])["input_ids"][0]) for e in examples]
 record = training.train_lora(loaded, rows, template, chosen, Path(sys.argv[4]) / "loras" / "x", progress=False)
 print(record["peak_mb"], max(lengths))

@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel
 from trl import SFTConfig, SFTTrainer
 
 from helpers import PROJECT
-from helpers.training import describe_hardware
+from helpers.trainers import describe_hardware
 
 CALLABLES = {cls.__name__: cls for cls in (LoraConfig, SFTConfig, SFTTrainer)} | {
     "SharedPrefixTrainer": SFTTrainer,

@@ -1,38 +1,49 @@
 import pytest
 import torch
 
-from helpers.packing import find_obstacle, pack_segments, score_targets
+from helpers.packing import find_obstacle, pack_sequences, score_targets
 
 
-def test_segments_see_themselves_and_what_they_continue():
-    packed = pack_segments([([1, 2], None), ([3], 0), ([4, 5], 0), ([6], 2)])
-    assert packed.input_ids.tolist() == [1, 2, 3, 4, 5, 6]
-    assert packed.positions.tolist() == [0, 1, 2, 2, 3, 4]
-    assert packed.ends == [1, 2, 4, 5]
+def test_what_sequences_share_stands_once_and_is_seen_by_those_that_continue_it():
+    packed = pack_sequences([[1, 2, 3], [1, 2, 4, 5, 6], [1, 2, 4, 5], [7]])
+    assert packed.input_ids.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert packed.positions.tolist() == [0, 1, 2, 2, 3, 4, 0]
+    assert packed.paths == [[0, 1, 2], [0, 1, 3, 4, 5], [0, 1, 3, 4], [6]]
     assert packed.visible.int().tolist() == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
-        [1, 1, 1, 0, 0, 0],
-        [1, 1, 0, 1, 0, 0],
-        [1, 1, 0, 1, 1, 0],
-        [1, 1, 0, 1, 1, 1],
+        [1, 0, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0, 0],
+        [1, 1, 0, 1, 0, 0, 0],
+        [1, 1, 0, 1, 1, 0, 0],
+        [1, 1, 0, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0, 1],
     ]  # fmt: skip
 
 
 def test_tokens_in_a_cache_come_before_and_are_seen_by_all():
-    packed = pack_segments([([3], None), ([], 0), ([4], 0)], before=2)
-    assert packed.positions.tolist() == [2, 3] and packed.ends == [0, 0, 1]
+    packed = pack_sequences([[3], [3, 4], [3]], before=2)
+    assert packed.positions.tolist() == [2, 3] and packed.paths == [[0], [0, 1], [0]]
     assert packed.visible.int().tolist() == [[1, 1, 1, 0], [1, 1, 1, 1]]
 
 
 def test_scores_are_those_of_each_whole_sequence(tiny):
-    packed = pack_segments([([7, 8, 9], None), ([10, 11], 0), ([12], 0)])
+    sequences = [[7, 8, 9, 10, 11], [7, 8, 9, 12], [7, 8, 9, 12, 13], [30, 31]]
+    packed, targets = pack_sequences(sequences), [20, 21, 22, 23]
     with torch.inference_mode():
-        scores, hits = score_targets(tiny.model, packed, packed.ends[1:], [20, 21])
-        for score, hit, ids, target in zip(scores, hits, ([7, 8, 9, 10, 11], [7, 8, 9, 12]), (20, 21), strict=True):
+        scores, hits = score_targets(tiny.model, packed, [path[-1] for path in packed.paths], targets)
+        for score, hit, ids, target in zip(scores, hits, sequences, targets, strict=True):
             alone = tiny.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)
             assert score.item() == pytest.approx(alone[target].item(), abs=1e-5)
             assert hit.item() == (alone.argmax() == target)
+
+
+def test_a_place_may_have_several_targets_or_none(tiny):
+    packed = pack_sequences([[7, 8]])
+    with torch.inference_mode():
+        alone = tiny.model(torch.tensor([[7, 8]])).logits[0].log_softmax(-1)
+        scores, _ = score_targets(tiny.model, packed, [1, 0, 1], [5, 6, 7])
+        assert scores.tolist() == pytest.approx([alone[1, 5].item(), alone[0, 6].item(), alone[1, 7].item()], abs=1e-5)
+        assert score_targets(tiny.model, packed, [], [])[0].shape == (0,)
 
 
 def test_sliding_windows_attention_without_masks_and_unknown_architectures_are_obstacles(tiny):

@@ -6,11 +6,13 @@ import shutil
 
 import pytest
 import torch
+from fixtures_gradients import assert_same
 from fixtures_tiny import make_tiny_model
 from peft import LoraConfig, get_peft_model
 
-from helpers import PROJECT, KitError, adapters, loading, quantizing, run_command, weights
+from helpers import PROJECT, KitError, adapters, loading, quantizing, run_command, training, weights
 from helpers.generation import GenerationRequest, join_pieces
+from helpers.settings import pick_settings
 from helpers.transformers_engine import TransformersEngine
 
 needs_gptqmodel = pytest.mark.skipif(not importlib.util.find_spec("gptqmodel"), reason="gptqmodel is for Linux: pip install -e '.[gptq]'")
@@ -61,11 +63,21 @@ def test_loras_on_a_gptq_base_answer_beside_the_base_and_each_other(home):
     assert together == alone and len(set(alone)) == 3
 
 
+@pytest.fixture(scope="module")
+def quantised(real_model_name, tmp_path_factory):
+    """A home with the embedded model and its 4-bit form, made here."""
+    home = tmp_path_factory.mktemp("quantised")
+    shutil.copytree(PROJECT / "models" / real_model_name, home / "models" / real_model_name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPEN_LLM_KIT_HOME", str(home))
+        assert run_command(weights.main, ["gptq", real_model_name, "--json"]) == 0
+    return home
+
+
 @needs_gptqmodel
 @pytest.mark.real
-def test_quantised_real_model_chats_and_lets_gradients_through(real_model_name, home):
-    shutil.copytree(PROJECT / "models" / real_model_name, home / "models" / real_model_name)
-    assert run_command(weights.main, ["gptq", real_model_name, "--json"]) == 0
+def test_quantised_real_model_chats_and_lets_gradients_through(real_model_name, quantised, monkeypatch):
+    monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(quantised))
     loaded = loading.load_model(f"{real_model_name}-GPTQ")
     assert "sky" in loading.chat(loaded, [{"role": "user", "content": "What color is the sky?"}], 30).lower()
     full = loading.load_model(real_model_name)
@@ -75,6 +87,19 @@ def test_quantised_real_model_chats_and_lets_gradients_through(real_model_name, 
     ids = loaded.tokenizer(text, return_tensors="pt")["input_ids"]
     model(input_ids=ids, labels=ids).loss.backward()
     assert all(parameter.grad.abs().sum() > 0 for name, parameter in model.named_parameters() if "lora_B" in name)
+
+
+@needs_gptqmodel
+@pytest.mark.real
+def test_a_lora_learns_on_the_quantised_real_model_with_the_stock_trainers_gradients(
+    real_model_name, quantised, monkeypatch, rows, template, tmp_path
+):
+    monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(quantised))
+    assert_same(f"{real_model_name}-GPTQ", rows, template, tmp_path)
+    chosen = pick_settings("tiny").replace({"max_rows": 0, "epochs": 2})
+    loaded = loading.load_model(f"{real_model_name}-GPTQ", purpose="training")
+    run = training.train_lora(loaded, rows, template, chosen, quantised / "loras" / "learner", progress=False)
+    assert sum(run["loss"][-3:]) < sum(run["loss"][:3]) / 2
 
 
 def test_tensors_that_are_missing_are_never_made_up(home):

@@ -7,9 +7,12 @@ import time
 import pytest
 import torch
 from fixtures_tiny import make_tiny_model
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerState
+from trl import SFTTrainer
 
-from helpers import KitError, adapters, dataset, loading, records, run_command, training
+from helpers import KitError, adapters, dataset, loading, records, run_command, trainers, training
+from helpers.prefix_trainer import SharedPrefixTrainer
 from helpers.settings import LANE_CHANGES, TrainingSettings, explain_changes, pick_settings
 
 
@@ -19,7 +22,7 @@ def settings():
 
 
 def test_prompt_of_training_starts_with_prompt_of_inference(tiny, rows, template, settings, tmp_path):
-    trainer = training.make_trainer(tiny, rows, template, settings, tmp_path, progress=False)
+    trainer = trainers.make_trainer(tiny, rows, template, settings, tmp_path, progress=False)
     prompts = {loading.render_chat(tiny.tokenizer, template.build_messages(row)) for row in rows}
     for example in trainer.train_dataset:
         text = tiny.tokenizer.decode(example["input_ids"])
@@ -27,7 +30,7 @@ def test_prompt_of_training_starts_with_prompt_of_inference(tiny, rows, template
 
 
 def test_loss_sees_the_answer_and_its_end_and_nothing_else(tiny, rows, template, settings, tmp_path):
-    trainer = training.make_trainer(tiny, rows, template, settings, tmp_path, progress=False)
+    trainer = trainers.make_trainer(tiny, rows, template, settings, tmp_path, progress=False)
     for batch in trainer.get_train_dataloader():
         for ids, labels in zip(batch["input_ids"], batch["labels"], strict=True):
             taught = tiny.tokenizer.decode(ids[labels != -100])
@@ -74,7 +77,7 @@ def test_failed_training_leaves_nothing(tiny, rows, template, settings, home):
 def test_first_step_starts_from_the_base(tiny, rows, template, settings, tmp_path):
     messages = template.build_messages(rows[0])
     base = adapters.compute_logits(tiny, messages)
-    trainer = training.make_trainer(tiny, rows, template, settings, tmp_path, progress=False)
+    trainer = trainers.make_trainer(tiny, rows, template, settings, tmp_path, progress=False)
     tiny.model = trainer.model.eval()
     assert torch.equal(adapters.compute_logits(tiny, messages), base)
 
@@ -87,7 +90,7 @@ def test_max_rows_draws_as_many_of_each_label_below_one_limit_of_length(template
     assert dataset.count_labels(kept) == {0: 5, 1: 5, 3: 5} and max(len(row["text"]) for row in kept) == 14
     assert dataset.keep_short(rows, 15, seed=0) == kept != dataset.keep_short(rows, 15, seed=1)
     assert len(dataset.keep_short(rows, 1000, seed=0)) == len(rows) and len(dataset.keep_short(rows, 8, seed=0)) == 6
-    assert len(training.build_dataset(rows, template, settings.replace({"max_rows": 6}))) == 6
+    assert len(trainers.build_dataset(rows, template, settings.replace({"max_rows": 6}))) == 6
 
 
 def test_adapter_of_another_base_is_refused_with_both_names(tiny, rows, template, settings, home):
@@ -240,7 +243,7 @@ def test_half_written_checkpoint_is_passed_over(tmp_path):
 
 
 def test_loss_that_runs_away_ends_the_training_with_the_setting_to_change():
-    guard = training.LossGuard()
+    guard = trainers.LossGuard()
     noisy, rising = [2.0, 1.0] * 15, [1.0] * 15 + [1.0 + step for step in range(15)]
     guard.on_log(None, TrainerState(log_history=[{"loss": loss} for loss in noisy]), None)
     with pytest.raises(KitError, match="ran away.*Lower learning_rate"):
@@ -264,3 +267,29 @@ def test_two_processes_train_as_one_does_with_the_same_rows_a_step(tiny, templat
     subprocess.run(launch, cwd=home, env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}, check=True, timeout=500)
     shared = json.loads((home / "loras" / "mine" / "run.json").read_text())
     assert shared["loss"] == pytest.approx(whole["loss"], rel=1e-4, abs=2e-4)
+
+
+@pytest.mark.parametrize(("sharing", "kind"), [("off", SFTTrainer), ("on", SharedPrefixTrainer), ("auto", SharedPrefixTrainer)])
+def test_sharing_can_be_switched_off_and_insisted_on(tiny, rows, template, settings, tmp_path, sharing, kind):
+    assert type(trainers.make_trainer(tiny, rows, template, settings, tmp_path, progress=False, prefix_sharing=sharing)) is kind
+
+
+def test_sharing_that_cannot_be_is_refused_where_it_is_insisted_on(tiny, rows, template, settings, tmp_path):
+    tiny.model.config.model_type = "olmo"
+    with pytest.raises(KitError, match="cannot be used.*'olmo'.*Leave out --prefix-sharing on"):
+        trainers.make_trainer(tiny, rows, template, settings, tmp_path, progress=False, prefix_sharing="on")
+
+
+def test_out_of_memory_is_answered_with_the_settings_to_change(settings):
+    with pytest.raises(KitError, match="2 rows of up to 2048 tokens.*Set batch_size to 1 and accumulation to 2"), trainers.explain_memory(settings):
+        torch.empty(2**60)
+    with pytest.raises(KitError, match="1 rows.*Lower max_length"), trainers.explain_memory(settings.replace({"batch_size": 1})):
+        torch.empty(2**60)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), trainers.explain_memory(settings):
+        torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+def test_losses_are_written_as_tensorboard_s_events(tiny, rows, template, settings, home):
+    run = training.train_lora(tiny, rows, template, settings, home / "loras" / "mine", progress=False)
+    events = EventAccumulator(str(home / "runs" / "tensorboard" / "mine")).Reload()
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(run["loss"], abs=1e-4)

@@ -184,14 +184,14 @@ checks.publish("accuracy.base", checks.describe_accuracy(base.accuracy, base.row
 # %%
 from peft import LoraConfig
 
-from helpers import settings, training
+from helpers import settings, trainers
 
 chosen = settings.pick_settings(lane.name)
 lora = LoraConfig(
     r=chosen.lora_r,
     lora_alpha=chosen.lora_alpha,
     lora_dropout=chosen.lora_dropout,
-    target_modules=training.list_targets(loaded.model),
+    target_modules=trainers.list_targets(loaded.model),
     task_type="CAUSAL_LM",
 )
 layer = loaded.model.model.layers[0].mlp.up_proj
@@ -214,14 +214,14 @@ pd.DataFrame(settings.explain_changes(lane.name), columns=["setting", "2023", "h
 # %%
 from trl import SFTConfig, SFTTrainer
 
-examples = training.build_dataset(train, template, chosen)
+examples = trainers.build_dataset(train, template, chosen)
 config = SFTConfig(
     output_dir=find_home() / "runs" / "stock",
     max_steps=2,
     per_device_train_batch_size=chosen.batch_size,
     learning_rate=chosen.learning_rate,
     disable_tqdm=False,
-    **training.describe_hardware(loaded.model),
+    **trainers.describe_hardware(loaded.model),
 )
 trainer = SFTTrainer(model=loaded.model, args=config, train_dataset=examples, processing_class=loaded.tokenizer, peft_config=lora)
 
@@ -264,11 +264,11 @@ loaded = loading.load_model(lane.folder)  # a fresh base: the two steps above ar
 torch.manual_seed(chosen.seed)  # A is drawn at random; so it is the same in every run
 trainer = SharedPrefixTrainer(
     model=loaded.model,
-    args=training.make_sft_config(loaded.model, chosen, find_home() / "runs" / "shared", progress=False),
+    args=trainers.make_sft_config(loaded.model, chosen, find_home() / "runs" / "shared", progress=False),
     train_dataset=examples,
     processing_class=loaded.tokenizer,
-    peft_config=training.make_lora_config(loaded.model, chosen),
-    callbacks=[plots.LiveLoss(), training.LossGuard()],  # draws the curve; stops when the loss is no number or runs away
+    peft_config=trainers.make_lora_config(loaded.model, chosen),
+    callbacks=[plots.LiveLoss(), trainers.LossGuard()],  # draws the curve; stops when the loss is no number or runs away
 )
 result = trainer.train()
 print(f"ours: {result.metrics['train_samples_per_second']:.1f} rows a second, stock: {stock_rate:.1f}")

@@ -7,7 +7,7 @@ import pytest
 import torch
 from fixtures_tiny import make_tiny_model
 
-from helpers import costs, loading, machine, quantizing, sizes, training
+from helpers import costs, loading, machine, quantizing, sizes, trainers
 from helpers.settings import pick_settings
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")]
@@ -77,7 +77,7 @@ def test_estimate_of_training_is_within_a_fifth_of_what_torch_counts(home, rows,
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     loaded = loading.load_model("wide", purpose="training")
-    trainer = training.make_trainer(loaded, rows, template, pick_settings("tiny").replace({"batch_size": 6}), home / "runs", progress=False)
+    trainer = trainers.make_trainer(loaded, rows, template, pick_settings("tiny").replace({"batch_size": 6}), home / "runs", progress=False)
     trainer.train()
     counted = torch.cuda.max_memory_allocated() - before
     ids = [list(row) for row in trainer.train_dataset["input_ids"]]

@@ -1,0 +1,149 @@
+"""Rows and settings become a trainer: the one place where rows become batches and a loss.
+
+TRL's SFTTrainer does the work, in a form that computes what rows share once (helpers.prefix_trainer).
+"""
+
+import contextlib
+import math
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel
+from transformers import TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from helpers import KitError
+from helpers.dataset import Row, keep_short
+from helpers.loading import LoadedModel
+from helpers.packing import find_obstacle
+from helpers.prefix_trainer import SharedPrefixTrainer
+from helpers.records import describe_checkpoints
+from helpers.settings import TrainingSettings
+from helpers.templating import Template
+
+
+def build_dataset(rows: list[Row], template: Template, settings: TrainingSettings) -> Dataset:
+    """The rows as TRL takes them: columns `prompt` and `completion`, each a list of messages; shuffled. settings.max_rows limits them."""
+    kept = keep_short(rows, settings.max_rows, settings.seed) if settings.max_rows else rows
+    examples = [template.build_example(row) for row in kept]
+    return Dataset.from_list([{"prompt": e["prompt"], "completion": e["completion"]} for e in examples]).shuffle(seed=settings.seed)
+
+
+def list_targets(model: torch.nn.Module) -> list[str]:
+    """Names of the linear layers inside the decoder blocks (q_proj, up_proj ...), sorted: what a LoRA is put on."""
+    return sorted({name.rsplit(".", 1)[-1] for name, module in model.named_modules() if ".layers." in name and is_linear(module)})
+
+
+def is_linear(module: torch.nn.Module) -> bool:
+    """True for a linear layer, also a quantised one (gptqmodel's layers say in_features too)."""
+    return hasattr(module, "in_features") and hasattr(module, "out_features") and not list(module.children())
+
+
+def make_lora_config(model: torch.nn.Module, settings: TrainingSettings) -> LoraConfig:
+    """PEFT's LoraConfig, on the layers that `settings.targets` names."""
+    return LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list_targets(model) if settings.targets == "all-linear" else settings.targets.split(","),
+        task_type="CAUSAL_LM",
+    )
+
+
+def describe_hardware(model: torch.nn.Module) -> dict[str, object]:
+    """The arguments of SFTConfig that follow from the machine and the model's dtype, and the quiet ones."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "bf16": model.dtype == torch.bfloat16,
+        "fp16": model.dtype == torch.float16,
+        "use_cpu": not on_gpu,
+        "gradient_checkpointing": on_gpu,  # saves memory for time; a CPU has the memory and not the time
+        "dataloader_pin_memory": on_gpu,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # else a loss that is no number is logged as the mean of the others
+        "save_strategy": "no",
+        "report_to": "none",
+    }
+
+
+def make_sft_config(model: torch.nn.Module, settings: TrainingSettings, output: Path, progress: bool = True) -> SFTConfig:
+    """TRL's SFTConfig. The loss is on the completion only (prompt and completion are apart), its end-of-turn token included."""
+    return SFTConfig(
+        output_dir=str(output),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        max_length=settings.max_length,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim=settings.optimizer,
+        train_sampling_strategy="group_by_length",  # rows of one batch are about as long as each other: less padding
+        seed=settings.seed,
+        disable_tqdm=not progress,
+        **describe_hardware(model) | describe_checkpoints(settings.checkpoint_steps),
+    )
+
+
+def make_trainer(
+    loaded: LoadedModel,
+    rows: list[Row],
+    template: Template,
+    settings: TrainingSettings,
+    output: Path,
+    progress: bool = True,
+    prefix_sharing: str = "auto",
+) -> SFTTrainer:
+    """The trainer for these rows. A LoRA that is on `loaded.model` is taken off first.
+
+    `prefix_sharing`: "auto" computes what rows share once where the model lets it, "on" raises a KitError where it does not, "off" takes
+    TRL's own SFTTrainer.
+    """
+    obstacle = find_obstacle(loaded.model)
+    if prefix_sharing == "on" and obstacle:
+        raise KitError(f"The shared prefix cannot be used: {obstacle}.", "Leave out --prefix-sharing on.")
+    torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
+    loaded.model.state_dict()  # on a CPU a 4-bit model that has answered lets no gradient through until bitsandbytes unpacks it, as it does here
+    kind = SFTTrainer if prefix_sharing == "off" else SharedPrefixTrainer
+    return kind(
+        model=loaded.model.unload() if isinstance(loaded.model, PeftModel) else loaded.model,
+        args=make_sft_config(loaded.model, settings, output, progress),
+        train_dataset=build_dataset(rows, template, settings),
+        processing_class=loaded.tokenizer,
+        peft_config=make_lora_config(loaded.model, settings),
+        callbacks=[LossGuard()],
+    )
+
+
+class LossGuard(TrainerCallback):
+    """Ends a training whose loss is no number or runs away, with a KitError that says what to change."""
+
+    def on_log(self, args, state, control, **kwargs):
+        """Looks at the losses so far: the mean of the last ten steps must not be twice that of the first ten."""
+        first, last = ([float(entry["loss"]) for entry in some if "loss" in entry] for some in (state.log_history[:10], state.log_history[-10:]))
+        if last and not math.isfinite(last[-1]):
+            problem = f"The loss is no number any more at step {state.global_step}."
+            raise KitError(problem, "Lower learning_rate, or load the model with dtype float32.")
+        if len(state.log_history) >= 20 and first and last and statistics.mean(last) > 2 * statistics.mean(first):
+            words = f"{statistics.mean(first):.2f} on average in the first ten steps, {statistics.mean(last):.2f} in the last ten"
+            raise KitError(f"The loss ran away: {words}.", "Lower learning_rate, or raise warmup_ratio.")
+
+
+@contextlib.contextmanager
+def explain_memory(settings: TrainingSettings) -> Iterator[None]:
+    """Where memory runs out in the block, a KitError that names the settings to change."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError of a GPU is one; a CPU's has no class of its own
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        tried = f"{settings.batch_size} rows of up to {settings.max_length} tokens at a time"
+        half = max(settings.batch_size // 2, 1)
+        smaller = f"Set batch_size to {half} and accumulation to {settings.accumulation * settings.batch_size // half} (the same rows a step)"
+        remedy = f"{smaller}, " if settings.batch_size > 1 else ""
+        raise KitError(f"Memory ran out with {tried}.", f"{remedy}lower max_length, or train on a 4-bit base.".capitalize()) from error
