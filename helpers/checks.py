@@ -27,7 +27,7 @@ def publish(name: str, value: object) -> None:
 
 def describe_accuracy(accuracy: float, rows: int) -> dict:
     """An accuracy as `publish` takes it: {"value", "interval": [low, high]}, the interval 95 % Wilson."""
-    from helpers.evaluation import estimate_interval  # brings torch, peft and more: seconds that a lesson's first cell need not wait
+    from helpers.verdicts import estimate_interval  # brings pandas and scikit-learn: seconds that a lesson's first cell need not wait
 
     return {"value": accuracy, "interval": list(estimate_interval(round(accuracy * rows), rows))}
 

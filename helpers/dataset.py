@@ -17,7 +17,7 @@ import pandas as pd
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 
 from helpers import KitError, find_file, write_json
 from helpers.templating import Template
@@ -161,15 +161,23 @@ def measure_repetition(texts: Iterable[str], size: int = 5) -> float:
     return sum(count > 1 for count in counts.values()) / max(len(counts), 1)
 
 
-def judge_bag_of_words(rows: list[Row], folds: int = 5, seed: int = 0) -> tuple[float, float | None]:
-    """(accuracy, share of the rows labelled 1 or 2 told apart) of tf-idf (one and two words) with logistic regression.
+def list_texts(rows: list[Row]) -> list[str]:
+    """What a bag of words sees of each row: the names of both options and the text."""
+    return [f"{row.get('alternative_a', '')} {row.get('alternative_b', '')} {row['text']}" for row in rows]
 
-    It sees the text after both options' names and is judged on comments it was not fitted on (grouped, stratified folds). None where
-    no row is labelled 1 or none 2. Such a model knows nothing of the order of words: what it gets right needs no reading.
+
+def make_bag_of_words() -> Pipeline:
+    """scikit-learn's tf-idf of words and pairs of words with logistic regression; it knows nothing of the order of words."""
+    return make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
+
+
+def judge_bag_of_words(rows: list[Row], folds: int = 5, seed: int = 0) -> tuple[float, float | None]:
+    """(accuracy, share of the rows labelled 1 or 2 told apart) of a bag of words, judged on comments it was not fitted on.
+
+    Folds are grouped and stratified. None where no row is labelled 1 or none 2. What such a model gets right needs no reading.
     """
-    texts = [f"{row.get('alternative_a', '')} {row.get('alternative_b', '')} {row['text']}" for row in rows]
-    labels = np.array([row["label"] for row in rows])
-    model = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
+    texts, labels = list_texts(rows), np.array([row["label"] for row in rows])
+    model = make_bag_of_words()
     folding = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     chances = cross_val_predict(model, texts, labels, groups=[row["text"] for row in rows], cv=folding, method="predict_proba")
     known = np.unique(labels)

@@ -6,16 +6,12 @@ set, and each prompt once for all of its answers.
 """
 
 import argparse
-import collections
 import json
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, f1_score
 from tqdm.auto import tqdm
 
 from helpers import CommandParser, KitError, run_command, write_json
@@ -24,52 +20,15 @@ from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model, tokenize_chat
 from helpers.packing import find_obstacle, pack_sequences, score_targets
 from helpers.templating import Template, load_template
+from helpers.verdicts import Evaluation, Scores, pick_verdicts, summarise_verdicts
 
 Example = tuple[list[int], dict[int, list[int]]]  # token ids of a prompt, and of each label's answer
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `python -m helpers.evaluation --json` writes."""
-
-    rows: int  # how many were judged
-    accuracy: float  # share of right verdicts
-    interval: tuple[float, float]  # 95 % Wilson interval of the accuracy
-    macro_f1: float  # F1 averaged over the labels
-    weighted_f1: float  # F1 averaged over the labels, weighted by their rows
-    confusion: list[list[int]]  # rows: the true label, columns: the verdict, in the template's order (last column: no known answer)
-    majority_accuracy: float  # what always answering the most frequent label gets
-
-
-def estimate_interval(right: int, rows: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share (E. B. Wilson, 1927), computed by SciPy."""
-    interval = binomtest(right, rows).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
-
-
-def summarise_verdicts(truth: Sequence[int], verdicts: Sequence[int | None], labels: Sequence[int]) -> Evaluation:
-    """The figures of an evaluation. `verdicts` holds None where the model gave no known answer, which counts as wrong."""
-    guesses = [max(labels) + 1 if verdict is None else verdict for verdict in verdicts]
-    right, columns = sum(t == g for t, g in zip(truth, guesses, strict=True)), [*labels, max(labels) + 1]
-    matrix = confusion_matrix(truth, guesses, labels=columns)[: len(labels)]
-    if not matrix[:, -1].any():
-        matrix = matrix[:, :-1]
-    return Evaluation(
-        rows=len(truth),
-        accuracy=right / len(truth),
-        interval=estimate_interval(right, len(truth)),
-        macro_f1=float(f1_score(truth, guesses, labels=list(labels), average="macro", zero_division=0)),
-        weighted_f1=float(f1_score(truth, guesses, labels=list(labels), average="weighted", zero_division=0)),
-        confusion=matrix.tolist(),
-        majority_accuracy=max(collections.Counter(truth).values()) / len(truth),
-    )
 
 
 def evaluate(loaded: LoadedModel, rows: list[Row], template: Template, batch_size: int = 16, progress: bool = True) -> Evaluation:
     """Judges every row with the model (and the adapter that is active on it)."""
     scores = score_answers(loaded, rows, template, batch_size, progress)
-    verdicts = [max(row_scores, key=row_scores.get) for row_scores in scores]
-    return summarise_verdicts([row["label"] for row in rows], verdicts, list(template.label))
+    return summarise_verdicts([row["label"] for row in rows], pick_verdicts(scores), list(template.label))
 
 
 def evaluate_over_url(ask: Callable[[list[dict[str, str]]], str], rows: list[Row], template: Template, progress: bool = True) -> Evaluation:
@@ -81,12 +40,12 @@ def evaluate_over_url(ask: Callable[[list[dict[str, str]]], str], rows: list[Row
     return summarise_verdicts([row["label"] for row in rows], verdicts, list(template.label))
 
 
-def score_answers(loaded: LoadedModel, rows: list[Row], template: Template, batch_size: int = 16, progress: bool = True) -> list[dict[int, float]]:
+def score_answers(loaded: LoadedModel, rows: list[Row], template: Template, batch_size: int = 16, progress: bool = True) -> list[Scores]:
     """log P(answer | prompt), in nats, of each possible answer of each row: a list of {label: score} in the order of the rows."""
     examples = [tokenize_row(loaded, row, template) for row in rows]
     shared = min(len(os.path.commonprefix([prompt for prompt, _ in examples])), min(len(prompt) for prompt, _ in examples) - 1)
     order = sorted(range(len(rows)), key=lambda i: examples[i][0])  # rows that begin alike come into one batch
-    scores: list[dict[int, float]] = [{} for _ in rows]
+    scores: list[Scores] = [{} for _ in rows]
     loaded.model.eval()
     with torch.inference_mode():
         cache = fill_cache(loaded, examples[0][0][:shared]) if shared and not find_obstacle(loaded.model) else None
@@ -113,7 +72,7 @@ def fill_cache(loaded: LoadedModel, prefix: list[int]):
     return loaded.model(torch.tensor([prefix], device=loaded.model.device), use_cache=True, logits_to_keep=1).past_key_values
 
 
-def score_batch(loaded: LoadedModel, examples: list[Example], shared: int, cache) -> list[dict[int, float]]:
+def score_batch(loaded: LoadedModel, examples: list[Example], shared: int, cache) -> list[Scores]:
     """{label: score} of each example. With a cache, which is left as it came, all of them go through the model as one packed sequence."""
     if cache is None:
         return [score_plainly(loaded, prompt, answers) for prompt, answers in examples]
@@ -127,7 +86,7 @@ def score_batch(loaded: LoadedModel, examples: list[Example], shared: int, cache
     return [{label: next(totals) for label in answers} for _, answers in examples]
 
 
-def score_plainly(loaded: LoadedModel, prompt: list[int], answers: dict[int, list[int]]) -> dict[int, float]:
+def score_plainly(loaded: LoadedModel, prompt: list[int], answers: dict[int, list[int]]) -> Scores:
     """{label: score} with one pass of the model a label and nothing shared: for architectures that cannot be packed."""
     scores = {}
     for label, answer in answers.items():

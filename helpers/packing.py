@@ -2,7 +2,8 @@
 
 The sequences form a tree (a trie): they share a segment of tokens up to where they part. A token sees the tokens before it in its own
 sequence and no others. Such a tree goes through a model as one row with an attention mask and positions of its own; what comes out
-at each token is what the token's whole sequence would have given, up to rounding.
+at each token is what the token's whole sequence would have given, up to rounding. Branches do not see each other, so that attention is
+computed a branch at a time: the whole square of all tokens by all tokens would cost a third of a training step.
 """
 
 import itertools
@@ -11,6 +12,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+from transformers.models.llama.modeling_llama import eager_attention_forward
 
 ARCHITECTURES = {"llama", "mistral", "qwen2", "qwen3"}  # transformers' model_type; each is held against plain computation by a test
 
@@ -24,6 +29,7 @@ class PackedSequence(NamedTuple):
     positions: torch.Tensor  # (tokens,): each token's place in its own sequence
     visible: torch.Tensor  # (tokens, before + tokens), bool: which tokens (columns) each token (line) sees
     paths: list[list[int]]  # of each sequence that was given, the places of its tokens here
+    branches: list[tuple[int, int]]  # (first place, place after the last) of the trunk that all sequences share, then of each of its branches
 
 
 def find_obstacle(model: torch.nn.Module) -> str | None:
@@ -31,7 +37,7 @@ def find_obstacle(model: torch.nn.Module) -> str | None:
     config = model.config
     if config.model_type not in ARCHITECTURES:
         return f"it was not tested on the architecture '{config.model_type}'"
-    if config._attn_implementation not in ("sdpa", "eager"):
+    if config._attn_implementation not in ("sdpa", "eager", "branches"):
         return f"attention '{config._attn_implementation}' takes no mask of its own"
     if "sliding_attention" in (getattr(config, "layer_types", None) or []):
         return "the model has sliding-window attention"
@@ -52,7 +58,16 @@ def pack_sequences(sequences: Sequence[Sequence[int]], before: int = 0) -> Packe
     visible = lineage[owners][:, owners] & (positions[:, None] >= positions)
     visible = torch.cat([visible.new_ones(len(visible), before), visible], dim=1)
     input_ids = torch.tensor([token for tokens, _ in segments for token in tokens])
-    return PackedSequence(input_ids, positions, visible, [[p for n in numbers for p in range(places[n], places[n + 1])] for numbers in owned])
+    paths = [[place for number in numbers for place in range(places[number], places[number + 1])] for numbers in owned]
+    return PackedSequence(input_ids, positions, visible, paths, find_branches(segments, places))
+
+
+def find_branches(segments: list[Segment], places: list[int]) -> list[tuple[int, int]]:
+    """The stretches that a PackedSequence calls `branches`; the first, the trunk, is empty where the sequences share nothing."""
+    roots = [number for number, (_, parent) in enumerate(segments) if parent is None]
+    trunk = places[1] if len(roots) == 1 else 0
+    starts = [places[number] for number, (_, parent) in enumerate(segments) if parent == (0 if trunk else None)]
+    return [(0, trunk), *itertools.pairwise([*starts, places[-1]])]
 
 
 def split_into_segments(sequences: Sequence[Sequence[int]]) -> tuple[list[Segment], list[list[int]]]:
@@ -82,10 +97,12 @@ def score_targets(model, packed: PackedSequence, places: Sequence[int], targets:
     The language-model head is computed at these places only.
     """
     device = model.device
+    model.config._attn_implementation = "branches"  # and stays: a recomputation in the backward pass needs it too
     kept, index = torch.tensor(places, device=device, dtype=torch.long).unique(return_inverse=True)
     logits = model(
         input_ids=packed.input_ids[None].to(device),
         attention_mask=packed.visible[None, None].to(device),
+        branches=packed.branches,
         position_ids=packed.positions[None].to(device),
         past_key_values=cache,
         use_cache=cache is not None,
@@ -95,3 +112,30 @@ def score_targets(model, packed: PackedSequence, places: Sequence[int], targets:
     logits = logits.float()
     # not log_softmax: on a CPU its float32 form is off by up to 1e-5 over a large vocabulary
     return logits[index, wanted] - logits.logsumexp(-1)[index], logits.argmax(-1)[index] == wanted
+
+
+def attend_by_branches(module, query, key, value, attention_mask, branches=None, **kwargs) -> tuple[torch.Tensor, None]:
+    """transformers' attention function for packed sequences: each branch attends to itself and to what all see.
+
+    `query`: (1, heads, tokens, size); `key`, `value`: (1, key heads, before + tokens, size); the result: (1, tokens, heads, size).
+    Without `branches` it is plain `sdpa`. On a CPU transformers' `eager` form takes its place: sdpa's backward pass in bfloat16 takes two
+    to three times as long there (benchmarks/results.md).
+    """
+    if branches is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+    before = key.shape[2] - query.shape[2]
+    attend = eager_attention_forward if query.device.type == "cpu" else sdpa_attention_forward
+    trunk, results = before + branches[0][1], []
+    for start, end in branches:
+        if start < end:
+            seen = [slice(0, trunk)] if start < trunk - before else [slice(0, trunk), slice(before + start, before + end)]
+            keys, values = (torch.cat([part[:, :, some] for some in seen], 2) for part in (key, value))
+            mask = torch.cat([attention_mask[:, :, start:end, some] for some in seen], 3)
+            if query.device.type == "cpu":
+                mask = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
+            results.append(attend(module, query[:, :, start:end], keys, values, mask, **kwargs)[0])
+    return torch.cat(results, 1), None
+
+
+AttentionInterface.register("branches", attend_by_branches)
+AttentionMaskInterface.register("branches", sdpa_mask)  # for calls that pack nothing, such as generate

@@ -11,7 +11,7 @@ from IPython.display import HTML, display
 from matplotlib.figure import Figure
 from transformers import TrainerCallback
 
-from helpers.evaluation import estimate_interval
+from helpers.verdicts import estimate_interval
 
 DARK, MIDDLE = "#1b4f72", "#b9770e"  # blue and ochre: apart in grey and with every common colour blindness
 

@@ -34,6 +34,7 @@ class TrainingSettings:
     targets: str = "all-linear"  # layers that get a LoRA: all-linear, or names with commas between, such as q_proj,v_proj
     epochs: float = 5  # passes over the rows
     max_rows: int = 0  # train on this many rows at most, short ones, as many of each label; 0 = all
+    swap_options: bool = False  # train on each row a second time with its two options in each other's place
     batch_size: int = 4  # rows a step
     accumulation: int = 1  # batches whose gradients are added up for one optimizer step
     max_length: int = 2048  # tokens of prompt and completion; a longer row is cut
@@ -93,7 +94,7 @@ class TrainingSettings:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 raise KitError(f"{source} has the unknown setting '{key}'.", f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}.")
-            if isinstance(value, bool) or not isinstance(value, (int, float) if known[key] is float else known[key]):
+            if isinstance(value, bool) != (known[key] is bool) or not isinstance(value, (int, float) if known[key] is float else known[key]):
                 raise KitError(f"{key} in {source} is {value!r}.", f"Give a value of type {known[key].__name__}.")
         return dataclasses.replace(self, **values)
 
@@ -116,8 +117,9 @@ def read_webui_parameters(parameters: dict) -> dict:
     return values
 
 
-# What each lane changes, and why. The budget of the tiny lane is 2.5 minutes of training on two CPU cores.
-LANE_CHANGES: dict[str, dict[str, tuple[object, str]]] = {
+# What each preset changes, and why; a lane's preset has its name. The budget of the tiny lane is 2.5 minutes of training on two CPU cores.
+PRESETS: dict[str, dict[str, tuple[object, str]]] = {
+    "tutorial-2023": {},
     "tiny": {
         "lora_r": (16, "135M weights move with less; fewer numbers to compute on a CPU"),
         "lora_alpha": (32, "alpha / r = 2: a stronger push for the few steps there are"),
@@ -139,11 +141,15 @@ LANE_CHANGES: dict[str, dict[str, tuple[object, str]]] = {
 }
 
 
-def pick_settings(lane: str) -> TrainingSettings:
-    """The tutorial's settings with the lane's changes."""
-    return TrainingSettings().replace({name: value for name, (value, _) in LANE_CHANGES[lane].items()})
+def pick_settings(name: str) -> TrainingSettings:
+    """The settings of a preset (a lane's name is one), or of a YAML file. KitError names the presets when it is neither."""
+    if name not in PRESETS and not name.endswith((".yaml", ".yml")):
+        raise KitError(f"There are no settings '{name}'.", f"Give a YAML file, or one of: {', '.join(PRESETS)}.")
+    if name not in PRESETS:
+        return TrainingSettings.from_yaml(name)
+    return TrainingSettings().replace({key: value for key, (value, _) in PRESETS[name].items()})
 
 
-def explain_changes(lane: str) -> list[tuple[str, object, object, str]]:
-    """(setting, value of 2023, value here, reason) of each setting that the lane changes."""
-    return [(name, getattr(TrainingSettings(), name), value, reason) for name, (value, reason) in LANE_CHANGES[lane].items()]
+def explain_changes(preset: str) -> list[tuple[str, object, object, str]]:
+    """(setting, value of 2023, value here, reason) of each setting that the preset changes."""
+    return [(key, getattr(TrainingSettings(), key), value, reason) for key, (value, reason) in PRESETS[preset].items()]

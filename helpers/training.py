@@ -16,7 +16,7 @@ from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model
 from helpers.machine import Lane, pick_lane
 from helpers.records import open_adapter_folder, open_checkpoints, record_run, refuse_unwritable
-from helpers.settings import TrainingSettings, pick_settings
+from helpers.settings import PRESETS, TrainingSettings, pick_settings
 from helpers.templating import Template, load_template
 from helpers.trainers import explain_memory, make_trainer
 
@@ -82,7 +82,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--data", required=True, metavar="CSV")
     parser.add_argument("--template", required=True, metavar="YAML")
     parser.add_argument("--output", required=True, metavar="loras/NAME", help="the adapter's folder below loras/")
-    parser.add_argument("--settings", metavar="YAML", help="training settings; without it those of the lane")
+    parser.add_argument("--settings", metavar="YAML", help=f"a file, or one of {', '.join(PRESETS)}; without it the lane's")
     parser.add_argument("--epochs", type=float, metavar="N")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the split and the training (default: 0)")
     parser.add_argument("--test-size", type=float, default=0.2, help="share of the comments held out (default: 0.2)")
@@ -100,7 +100,7 @@ def main(arguments: list[str]) -> None:
     options = parse_arguments(arguments)
     template = load_template(options.template)
     train, test = split_rows(load_rows(options.data, template), options.test_size, options.seed)
-    settings = TrainingSettings.from_yaml(options.settings) if options.settings else pick_settings(pick_lane().value.name)
+    settings = pick_settings(options.settings or pick_lane().value.name)
     settings = settings.replace({"seed": options.seed} | ({"epochs": options.epochs} if options.epochs else {}))
     settings = settings.replace({"checkpoint_steps": settings.checkpoint_steps or CHECKPOINT_STEPS})
     facts = {"data": str(options.data), "template": str(options.template), "split": {"seed": options.seed, "test_size": options.test_size}}

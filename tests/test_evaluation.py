@@ -29,18 +29,6 @@ def test_score_of_an_answer_is_the_sum_of_its_tokens_log_probabilities(tiny, row
             assert score == pytest.approx(total, rel=1e-4)
 
 
-def test_summary_counts_what_is_right():
-    result = evaluation.summarise_verdicts([0, 0, 1, 1, 2], [0, 1, 1, 1, None], [0, 1, 2])
-    assert result.rows == 5 and result.accuracy == 0.6 and result.majority_accuracy == 0.4
-    assert result.confusion == [[1, 1, 0, 0], [0, 2, 0, 0], [0, 0, 0, 1]]
-    assert result.interval[0] < 0.6 < result.interval[1]
-
-
-def test_interval_is_wilsons():
-    low, high = evaluation.estimate_interval(50, 100)
-    assert (low, high) == pytest.approx((0.4038, 0.5962), abs=1e-4)  # textbook values for 50 of 100
-
-
 def test_command_writes_what_the_contract_names(tiny, home, rows, capsys):
     make_tiny_adapter(home / "loras" / "shift", home / "models" / "tiny")
     pd.DataFrame(rows).to_csv(home / "d.csv", index=False)

@@ -13,7 +13,7 @@ from trl import SFTTrainer
 
 from helpers import KitError, adapters, dataset, loading, records, run_command, trainers, training
 from helpers.prefix_trainer import SharedPrefixTrainer
-from helpers.settings import LANE_CHANGES, TrainingSettings, explain_changes, pick_settings
+from helpers.settings import PRESETS, TrainingSettings, explain_changes, pick_settings
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_broken_adapter_folders_are_named(tiny, home):
 
 
 def test_every_change_of_a_lane_has_a_reason():
-    for lane in LANE_CHANGES:
+    for lane in PRESETS:
         assert all(reason and old != new for _, old, new, reason in explain_changes(lane))
         assert pick_settings(lane) == TrainingSettings().replace({name: new for name, _, new, _ in explain_changes(lane)})
 
