@@ -5,9 +5,11 @@ What is saved appears in loras/NAME/ only when training ended well: PEFT's files
 """
 
 import argparse
+import os
 import shutil
 from pathlib import Path
 
+import torch
 from transformers.integrations import TensorBoardCallback
 
 from helpers import CommandParser, KitError, find_home, resolve_inside, run_command
@@ -63,6 +65,13 @@ def log_to_tensorboard(name: str) -> TensorBoardCallback:
     return callback
 
 
+def pick_own_device() -> str | None:
+    """Where this process loads the model, when `accelerate launch` started several: its own GPU, or the CPU, from where FSDP spreads it."""
+    if not torch.cuda.is_available() or "LOCAL_RANK" not in os.environ:
+        return None
+    return "cpu" if os.environ.get("ACCELERATE_USE_FSDP") == "true" else f"cuda:{os.environ['LOCAL_RANK']}"
+
+
 def ensure_adapter(name: str, lane: Lane) -> Path:
     """The folder of the LoRA loras/NAME; when it is missing, a small one is trained on the lessons' data first (about a minute)."""
     folder = loras_folder() / name
@@ -104,7 +113,7 @@ def main(arguments: list[str]) -> None:
     settings = settings.replace({"seed": options.seed} | ({"epochs": options.epochs} if options.epochs else {}))
     settings = settings.replace({"checkpoint_steps": settings.checkpoint_steps or CHECKPOINT_STEPS})
     facts = {"data": str(options.data), "template": str(options.template), "split": {"seed": options.seed, "test_size": options.test_size}}
-    loaded = load_model(options.model, purpose="training")
+    loaded = load_model(options.model, purpose="training", device_map=pick_own_device())
     how = {"resume": options.resume, "prefix_sharing": options.prefix_sharing}
     run = train_lora(loaded, train, template, settings, options.output, facts, **how)
     if run:

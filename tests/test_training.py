@@ -6,12 +6,14 @@ import time
 
 import pytest
 import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 from fixtures_tiny import make_tiny_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerState
 from trl import SFTTrainer
 
-from helpers import KitError, adapters, dataset, loading, records, run_command, trainers, training
+from helpers import PROJECT, KitError, adapters, dataset, loading, records, run_command, trainers, training
 from helpers.prefix_trainer import SharedPrefixTrainer
 from helpers.settings import PRESETS, TrainingSettings, explain_changes, pick_settings
 
@@ -111,6 +113,24 @@ def test_broken_adapter_folders_are_named(tiny, home):
     (folder / "adapter_model.safetensors").write_bytes(b"12345")
     with pytest.raises(KitError, match="cannot be read"):
         adapters.find_adapter("mine")
+
+
+def test_swapped_options_stand_beside_the_row_they_come_from(template, settings, rows):
+    examples = trainers.build_dataset(rows, template, settings.replace({"swap_options": True}))
+    assert len(examples) == 24
+    answers = [example["completion"][0]["content"] for example in examples]
+    plain = [example["completion"][0]["content"] for example in trainers.build_dataset(rows, template, settings)]
+    assert sorted(answers) == sorted(plain * 2)
+
+
+def test_presets_and_files_are_told_apart(tmp_path):
+    assert pick_settings("tutorial-2023") == TrainingSettings()
+    (tmp_path / "mine.yaml").write_text("epochs: 3\nswap_options: true\n")
+    assert pick_settings(str(tmp_path / "mine.yaml")) == TrainingSettings(epochs=3, swap_options=True)
+    with pytest.raises(KitError, match="no settings 'tinny'.*one of: tutorial-2023, tiny"):
+        pick_settings("tinny")
+    with pytest.raises(KitError, match="swap_options in the settings is 1"):
+        TrainingSettings().replace({"swap_options": 1})
 
 
 def test_every_change_of_a_lane_has_a_reason():
@@ -263,8 +283,8 @@ def test_two_processes_train_as_one_does_with_the_same_rows_a_step(tiny, templat
     whole = training.train_lora(tiny, rows, template, settings, home / "loras" / "whole", progress=False)
     _, _, script = write_training_script(home, rows, settings.replace({"batch_size": settings.batch_size // 2}))
     (home / "train.py").write_text(script)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "train.py"]
-    subprocess.run(launch, cwd=home, env={**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}, check=True, timeout=500)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", PROJECT / "launch" / "two_cpu_processes.yaml", "train.py"]
+    subprocess.run(launch, cwd=home, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=True, timeout=500)
     shared = json.loads((home / "loras" / "mine" / "run.json").read_text())
     assert shared["loss"] == pytest.approx(whole["loss"], rel=1e-4, abs=2e-4)
 
@@ -293,3 +313,11 @@ def test_losses_are_written_as_tensorboard_s_events(tiny, rows, template, settin
     run = training.train_lora(tiny, rows, template, settings, home / "loras" / "mine", progress=False)
     events = EventAccumulator(str(home / "runs" / "tensorboard" / "mine")).Reload()
     assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(run["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "launch").glob("*.yaml")), ids=lambda path: path.stem)
+def test_files_for_accelerate_are_read_by_accelerate(path):
+    config = load_config_from_file(str(path))
+    assert config.num_processes > 1 and config.num_processes % config.num_machines == 0
+    assert set(config.fsdp_config) <= {action.dest for action in launch_command_parser()._actions}
+    assert path.name in (PROJECT / "launch" / "README.md").read_text(encoding="utf-8")
