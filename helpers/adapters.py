@@ -16,15 +16,16 @@ import_gptqmodel()  # here, once and quietly: PEFT imports it anyway when it bui
 def attach_adapter(loaded: LoadedModel, name: str, base: Path | None = None) -> LoadedModel:
     """Puts the LoRA loras/NAME onto the loaded model under its own name and makes it the active one; returns `loaded`.
 
-    More than one can be attached; PEFT switches between them. KitError when its recorded base model is another one.
+    More than one can be attached; PEFT switches between them. A and B take the base's dtype: casts around every layer would cost more than
+    the LoRA itself. KitError when its recorded base model is another one.
     """
     folder = find_adapter(name, base)
     check_base(folder, loaded.name)
     if isinstance(loaded.model, PeftModel):
-        loaded.model.load_adapter(folder, adapter_name=name)
+        loaded.model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
         loaded.model.set_adapter(name)
     else:
-        loaded.model = PeftModel.from_pretrained(loaded.model, folder, adapter_name=name)
+        loaded.model = PeftModel.from_pretrained(loaded.model, folder, adapter_name=name, autocast_adapter_dtype=False)
     loaded.model.eval()
     return loaded
 

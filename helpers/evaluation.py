@@ -27,7 +27,11 @@ Example = tuple[list[int], dict[int, list[int]]]  # token ids of a prompt, and o
 
 def evaluate(loaded: LoadedModel, rows: list[Row], template: Template, batch_size: int = 16, progress: bool = True) -> Evaluation:
     """Judges every row with the model (and the adapter that is active on it)."""
-    scores = score_answers(loaded, rows, template, batch_size, progress)
+    return summarise_scores(score_answers(loaded, rows, template, batch_size, progress), rows, template)
+
+
+def summarise_scores(scores: list[Scores], rows: list[Row], template: Template) -> Evaluation:
+    """The figures of an evaluation from the scores of its rows, whose likeliest labels are the verdicts."""
     return summarise_verdicts([row["label"] for row in rows], pick_verdicts(scores), list(template.label))
 
 

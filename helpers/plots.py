@@ -30,6 +30,18 @@ def show(figure: Figure, alt: str) -> None:
     display(HTML(render(figure, alt)))
 
 
+def show_tokens(tokens: Sequence[str], learned: Sequence[bool]) -> None:
+    """Displays the tokens of one row: those that the loss sees framed, bold and coloured, the others as they are; then both counted."""
+    frame = f"border:1px solid {DARK};background:#d6eaf8;color:#000;font-weight:bold"
+    spans = []
+    for token, seen in zip(tokens, learned, strict=False):
+        text = html.escape(token).replace("\n", "⏎<br>")
+        spans.append(f'<mark style="{frame}">{text}</mark>' if seen else text)
+    count = sum(map(bool, learned))
+    words = f"{count} of {len(tokens)} tokens are learned (framed): {''.join(token for token, seen in zip(tokens, learned, strict=False) if seen)}"
+    display(HTML(f"<p>{''.join(spans)}</p><p>{html.escape(words)}</p>"))
+
+
 class LiveLoss(TrainerCallback):
     """Draws the loss below the cell while a trainer runs, with the time left; the last drawing stays in the notebook."""
 

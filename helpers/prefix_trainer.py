@@ -24,12 +24,12 @@ from helpers.packing import PackedSequence, find_obstacle, pack_sequences, score
 
 
 class LeanLoraLinear(lora.Linear):
-    """PEFT's LoRA on a linear layer, computed in the dtype of its input while training: PEFT casts all inputs and outputs to float32 and back."""
+    """PEFT's LoRA on a linear layer, computed in the dtype of its input: PEFT casts all inputs and outputs to float32 and back."""
 
     def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-        """(..., in_features) to (..., out_features). What is not plain training with one adapter goes PEFT's way."""
+        """(..., in_features) to (..., out_features). What is not plain use of one adapter goes PEFT's way."""
         name, *others = self.active_adapters or [None]
-        plain = self.training and not (others or args or kwargs or self.disable_adapters or self.merged) and name in self.lora_A
+        plain = not (others or args or kwargs or self.disable_adapters or self.merged) and name in self.lora_A
         if not plain or name in self.lora_variant or self.lora_bias[name] or not isinstance(self.lora_dropout[name], torch.nn.Identity):
             return super().forward(x, *args, **kwargs)
         first, second = self.lora_A[name].weight.to(x.dtype), self.lora_B[name].weight.to(x.dtype)

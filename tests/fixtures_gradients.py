@@ -24,7 +24,7 @@ def make_trainer(kind, loaded, rows, template, folder):
     generator = torch.Generator().manual_seed(1)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
-            parameter.data = (torch.randn(parameter.shape, generator=generator) * 0.02).to(parameter.dtype)
+            parameter.data = (torch.randn(parameter.shape, generator=generator) * 0.02).to(parameter)
     trainer.model.train()
     return trainer
 
@@ -38,7 +38,7 @@ def compute_gradients(kind, loaded, rows, template, folder, accumulation=1):
     tokens = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
     losses = []
     for batch in batches:
-        loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=tokens)
+        loss = trainer.compute_loss(trainer.model, trainer._prepare_inputs(dict(batch)), num_items_in_batch=tokens)
         loss.backward()
         losses.append(loss.item())
     return losses, {name: p.grad for name, p in trainer.model.named_parameters() if p.requires_grad}
