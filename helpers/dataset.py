@@ -58,6 +58,8 @@ def split_rows(rows: list[Row], test_size: float = 0.2, seed: int = 0) -> tuple[
     if not 0 < test_size <= 0.5:
         raise KitError(f"A test size of {test_size} is out of range.", "Give a share above 0 and up to 0.5, such as 0.2.")
     folds, texts, labels = round(1 / test_size), [row["text"] for row in rows], [row["label"] for row in rows]
+    if len(set(labels)) < 2:
+        raise KitError(f"All rows have the label {labels[0]}: there is nothing to tell apart.", "Add rows with another label.")
     fewest = min(collections.Counter(labels).values())
     if len(set(texts)) < folds or fewest < folds:
         raise KitError(

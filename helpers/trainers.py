@@ -6,6 +6,7 @@ TRL's SFTTrainer does the work, in a form that computes what rows share once (he
 import contextlib
 import math
 import statistics
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -114,15 +115,27 @@ def make_trainer(
         raise KitError(f"The shared prefix cannot be used: {obstacle}.", "Leave out --prefix-sharing on.")
     torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
     loaded.model.state_dict()  # on a CPU a 4-bit model that has answered lets no gradient through until bitsandbytes unpacks it, as it does here
+    examples = build_dataset(rows, template, settings)
     kind = SFTTrainer if prefix_sharing == "off" else SharedPrefixTrainer
-    return kind(
+    trainer = kind(
         model=loaded.model.unload() if isinstance(loaded.model, PeftModel) else loaded.model,
         args=make_sft_config(loaded.model, settings, output, progress),
-        train_dataset=build_dataset(rows, template, settings),
+        train_dataset=examples,
         processing_class=loaded.tokenizer,
         peft_config=make_lora_config(loaded.model, settings),
         callbacks=[LossGuard()],
     )
+    report_long_rows(len(examples) - len(trainer.train_dataset), len(examples), settings)
+    return trainer
+
+
+def report_long_rows(dropped: int, total: int, settings: TrainingSettings) -> None:
+    """Says how many rows TRL left out since max_length cuts off their whole answer; KitError when none is left."""
+    words = f"{dropped} of {total} rows are so long that max_length ({settings.max_length} tokens) leaves nothing of their answers"
+    if dropped == total:
+        raise KitError(f"{words}.", "Raise max_length, or shorten the texts.")
+    if dropped:
+        warnings.warn(f"{words}: they are not trained on.", stacklevel=2)
 
 
 class LossGuard(TrainerCallback):

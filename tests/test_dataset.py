@@ -81,6 +81,11 @@ def test_too_few_rows_to_split_are_refused(rows):
         dataset.split_rows(rows[:4], 0.2)
 
 
+def test_one_class_only_is_refused(rows):
+    with pytest.raises(KitError, match="All rows have the label 3.*another label"):
+        dataset.split_rows([{**row, "label": 3} for row in rows])
+
+
 def test_split_is_written_with_prompt_and_label_apart(tmp_path, template, rows):
     train, test = dataset.write_split(tmp_path, template, rows[:8], rows[8:])
     written = json.loads(test.read_text(encoding="utf-8"))

@@ -321,3 +321,16 @@ def test_files_for_accelerate_are_read_by_accelerate(path):
     assert config.num_processes > 1 and config.num_processes % config.num_machines == 0
     assert set(config.fsdp_config) <= {action.dest for action in launch_command_parser()._actions}
     assert path.name in (PROJECT / "launch" / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("sharing", ["on", "off"])
+def test_rows_whose_answer_is_cut_off_are_counted(tiny, rows, template, settings, tmp_path, sharing):
+    lengths = [len(ids) for ids in trainers.make_trainer(tiny, rows, template, settings, tmp_path, progress=False).train_dataset["input_ids"]]
+    base = loading.load_model("tiny", dtype="float32")
+    limit = settings.replace({"max_length": sorted(lengths)[5]})
+    with pytest.warns(UserWarning, match=r"of 12 rows are so long that max_length \(\d+ tokens\) leaves nothing"):
+        kept = trainers.make_trainer(base, rows, template, limit, tmp_path, progress=False, prefix_sharing=sharing).train_dataset
+    assert 6 <= len(kept) < 12
+    with pytest.raises(KitError, match="12 of 12 rows are so long.*Raise max_length"):
+        base = loading.load_model("tiny", dtype="float32")
+        trainers.make_trainer(base, rows, template, settings.replace({"max_length": 20}), tmp_path, progress=False, prefix_sharing=sharing)

@@ -87,8 +87,8 @@ from helpers import dataset, templating
 template = templating.load_template("templates/college_preferences.yaml")
 rows = dataset.load_rows("data/college_preferences/dataset.csv", template)
 example = template.build_example(rows[0])
-for message in [*example["prompt"], *example["completion"]]:
-    print(f"[{message['role']}] {message['content']}\n")
+for part, message in zip(("instruction", "task", "label"), [*example["prompt"], *example["completion"]]):
+    print(f"{part} -> {message['role']}:\n{message['content']}\n")
 
 # %% [markdown]
 # The model was trained on chats in a fixed notation, its **chat template**. The tokenizer knows it. Training must use the very text
@@ -170,9 +170,18 @@ print(f"bag of words: {audit.bag_of_words:.1%} right; A told from B in {audit.ba
 # %%
 from helpers import evaluation
 
-base = evaluation.evaluate(loaded, test, template, progress=False)
+base_scores = evaluation.score_answers(loaded, test, template, progress=False)
+base = evaluation.summarise_scores(base_scores, test, template)
 checks.publish("accuracy.majority", checks.describe_accuracy(base.majority_accuracy, base.rows))
 checks.publish("accuracy.base", checks.describe_accuracy(base.accuracy, base.rows))
+
+# %% [markdown]
+# What does it *say*? The same model, asked as a user would, on three comments of the test:
+
+# %%
+asked = [next(row for row in test if row["label"] == label) for label in (1, 2, 3)]
+before = [loading.chat(loaded, template.build_messages(row), max_new_tokens=24) for row in asked]
+print(*before, sep="\n---\n")
 
 # %% [markdown]
 # ## LoRA: few numbers, many layers
@@ -230,11 +239,29 @@ trainer = SFTTrainer(model=loaded.model, args=config, train_dataset=examples, pr
 # and `<|im_end|>` are what the model is taught. Without that last token it would never learn to stop.
 
 # %%
+from helpers import plots
+
 batch = next(iter(trainer.get_train_dataloader()))
 ids, labels = batch["input_ids"][0], batch["labels"][0]
-first = int((labels != -100).nonzero()[0])
-for token, label in list(zip(ids, labels))[first - 4 : first + 5]:
-    print(f"{loaded.tokenizer.decode(token)!r:20} {'ignored' if label == -100 else 'learned'}")
+tokens = [loaded.tokenizer.decode(token) for token, kept in zip(ids, batch["attention_mask"][0]) if kept]
+plots.show_tokens(tokens, learned=[label != -100 for label in labels])
+
+# %% [markdown]
+# **Read it:** the framed tokens are learned, the others are only read. In 2023 the loss ran over all of them: most of what the model was taught
+# was to write comments and instructions.
+#
+# The last framed token is easily lost. A batch is filled up to its longest row with *padding*, which must not be learned. TRL remembers
+# where it put padding. In 2023 padding was known by its token, everyone took the end-of-turn token for it, and the real end of each answer
+# was ignored along with the padding:
+
+# %%
+end = loaded.tokenizer.eos_token_id
+by_token = batch["labels"].masked_fill(batch["input_ids"] == end, -100)
+for name, taught in {"padding known by its place": batch["labels"], "padding known by its token": by_token}.items():
+    print(f"{name}: {int((taught == end).any(1).sum())} of {len(taught)} rows teach the end of the answer")
+
+# %% [markdown]
+# A model taught the second way never sees that an answer ends. It says the right phrase and goes on talking until the limit of tokens stops it.
 
 # %%
 import time
@@ -247,17 +274,17 @@ print(f"stock: {stock_rate:.1f} rows a second, {trainer.model.num_parameters(onl
 # %% [markdown]
 # ## The same training, less work
 #
-# Every prompt begins with the same tokens, the instruction. Within one step the weights do not change, so these tokens need to go
-# through the model once a batch, not once a row. `SharedPrefixTrainer` is an SFTTrainer that lays a batch out as one long row: the
-# shared tokens, then the rest of each row. An attention mask lets a token see the shared ones and its own row, nothing else, so each
-# row's result is what it would have been alone. The model's last layer, which turns a position into a score for each token of the
-# vocabulary, is computed only where there is a label. Loss and gradients stay the same to within 1e-5 of their size: a test holds
-# them against the stock trainer's.
+# Every prompt begins with the same tokens, the instruction; rows about the same comment go on alike, since the template has the comment
+# before the options. Within one step the weights do not change, so what rows share needs to go through the model once a batch, not once a
+# row. `SharedPrefixTrainer` is an SFTTrainer that lays a batch out as one long row, a tree: what all share, then each comment, then each
+# row's own end. A token sees the tokens on its way back to the root and nothing else, so each row's result is what it would have been
+# alone. Rows of one comment come into the same batch. The model's last layer, which turns a position into a score for each token of the
+# vocabulary, is computed only where there is a label. Loss and gradients of a batch stay the same to within 1e-5 of their size: a test
+# holds them against the stock trainer's.
 
 # %%
 import torch
 
-from helpers import plots
 from helpers.prefix_trainer import SharedPrefixTrainer
 
 loaded = loading.load_model(lane.folder)  # a fresh base: the two steps above are forgotten
@@ -273,9 +300,33 @@ trainer = SharedPrefixTrainer(
 result = trainer.train()
 print(f"ours: {result.metrics['train_samples_per_second']:.1f} rows a second, stock: {stock_rate:.1f}")
 
+# %% [markdown]
+# Where does the time go that was saved? Into tokens that are not computed. One batch, laid out both ways:
+
+# %%
+from helpers.prefix_trainer import pack_batch
+
+batch = next(iter(trainer.get_train_dataloader()))
+packed, places, _ = pack_batch(batch["input_ids"], batch["attention_mask"], batch["labels"])
+print(f"as rows: {batch['input_ids'].numel()} tokens, scored at each of them; as a tree: {len(packed.input_ids)} tokens, scored at {len(places)}")
+
 # %%
 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 print(f"loss: {losses[0]:.2f} in the first step, {sum(losses[-10:]) / len(losses[-10:]):.2f} on average in the last ten")
+
+# %% [markdown]
+# What has become of one layer? W is still W; beside it stand A and B now. The layer computes both ways, and the sum is what
+# `W + (alpha / r) * B @ A` would give:
+
+# %%
+layer = trainer.model.base_model.model.model.layers[0].mlp.up_proj
+A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+update = (chosen.lora_alpha / chosen.lora_r) * (B @ A).detach().float()
+print(f"A {tuple(A.shape)}, B {tuple(B.shape)}; rank of their product: {torch.linalg.matrix_rank(update)} of at most {min(inputs, outputs)}")
+x = torch.randn(1, inputs).to(A.device, loaded.model.dtype)
+from_w, from_update = layer.base_layer(x).float(), x.float() @ update.T
+print(f"the update moves this layer's output by {from_update.norm() / from_w.norm():.1%}")
+print(f"layer and formula differ by {(layer(x).float() - from_w - from_update).norm() / from_w.norm():.2%} (rounding)")
 
 # %% [markdown]
 # **Read it:** the steep fall is the form of the answer (one of four phrases, then stop). The slow, noisy rest is the task itself. A
@@ -305,18 +356,25 @@ for path in sorted(folder.iterdir()):
 
 # %%
 loaded.model = trainer.model.eval()
-tuned = evaluation.evaluate(loaded, test, template, progress=False)
+tuned_scores = evaluation.score_answers(loaded, test, template, progress=False)
+tuned = evaluation.summarise_scores(tuned_scores, test, template)
 checks.publish("accuracy.lora", checks.describe_accuracy(tuned.accuracy, tuned.rows))
 records.add_to_run(folder, evaluation={"base": base, "lora": tuned})
 checks.confirm(tuned.accuracy > max(base.accuracy, base.majority_accuracy), "the LoRA beats base and majority", "train on more rows")
 
 # %%
+from helpers import verdicts
+
 compared = {"majority": (base.majority_accuracy, base.rows), "base": (base.accuracy, base.rows)}
 compared |= {"bag of words": (audit.bag_of_words, audit.rows), "LoRA": (tuned.accuracy, tuned.rows)}
 plots.show(plots.draw_accuracies(compared), "Bars with intervals: accuracy of majority class, base model, bag of words and LoRA; the numbers are printed below")
 for name, (accuracy, count) in compared.items():
     low, high = checks.describe_accuracy(accuracy, count)["interval"]
     print(f"{name:12} {accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%})")
+
+# %% [markdown]
+low, high = verdicts.bootstrap_gain(base_scores, tuned_scores, test)
+print(f"LoRA above base: {tuned.accuracy - base.accuracy:+.1%}  (95 % interval {low:+.1%} to {high:+.1%}, comments drawn anew)")
 
 # %% [markdown]
 # **Read it:** beating the base and the majority is the easy part. Compare the last two bars, and look whether their intervals overlap:
@@ -334,6 +392,22 @@ pd.DataFrame(tuned.confusion, index=[f"truly {name}" for name in names], columns
 # **Read it:** the diagonal is right. Telling A from B needs more than the mood of the comment: the model must know which college is
 # meant. Compare the four numbers in the middle.
 #
+# And the answers to the three comments from before the training, generated this time:
+
+# %%
+for row, old in zip(asked, before):
+    new = loading.chat(loaded, template.build_messages(row), max_new_tokens=24)
+    print(f"{row['text']}\n  right: {template.build_answers(row)[row['label']]!r}\n  before: {old!r}\n  after: {new!r}\n")
+
+# %% [markdown]
+# A score hides its mistakes. Look at those of which the model was surest: is the label wrong, the comment hard, or the model blind?
+
+# %%
+for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
+    answers = template.build_answers(row)
+    print(f"{row['text']}\n  right: {answers[row['label']]}, said: {answers[verdict]} (by {gap:.1f} nats)\n")
+
+# %% [markdown]
 # ## The same by clicking: the WebUI's Training tab
 #
 # In 2023 (text-generation-webui, the WebUI):
