@@ -436,6 +436,10 @@ for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
 # python -m helpers.evaluation --model SmolLM2-135M-Instruct --lora college-preferences --data data/college_preferences/dataset.csv --template templates/college_preferences.yaml --split test
 # ```
 #
+# Two and a half minutes are only the beginning: with `--settings tiny-15-minutes` the first command trains on all rows, twice, and each a second
+# time with its options in each other's place. What that reaches, with three seeds, stands in `benchmarks/results.md`. While it runs,
+# `tensorboard --logdir runs/tensorboard` shows the loss.
+#
 # With `KIT_LANE=large` the cells above train a LoRA on TheBloke's 4-bit 70B model on one 80 GB GPU; nothing else changes.
 #
 # ## What changed since 2023
