@@ -8,6 +8,7 @@ CUDA the base is the embedded model; with CUDA a random Llama of a billion param
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -60,11 +61,12 @@ def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> di
     examples = build_dataset(load_rows(options.data, template), template, settings).select(range(options.rows))
     if not completion_only:  # as one text: the loss is on every token
         examples = examples.map(lambda row: {"messages": row["prompt"] + row["completion"]}, remove_columns=["prompt", "completion"])
+    order = "random" if kind is SharedPrefixTrainer else "group_by_length"  # what pads is given rows of one length: its best
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = kind(
             model=loaded.model,
-            args=make_sft_config(loaded.model, settings, Path(folder), progress=False),
+            args=dataclasses.replace(make_sft_config(loaded.model, settings, Path(folder), progress=False), train_sampling_strategy=order),
             train_dataset=examples,
             processing_class=loaded.tokenizer,
             peft_config=make_lora_config(loaded.model, settings),

@@ -1,18 +1,14 @@
 """The same training with the shared prefix computed once: a drop-in SFTTrainer.
 
-Every prompt of a template begins with the same tokens, and rows about the same text go on alike. Within one step the weights do not
-change, so what rows share needs to go through the model once a batch: a batch is packed as one sequence (helpers.packing), in which
-each shared part stands once and nothing is padding; back-propagation adds up the rows' gradients. Rows that share much come into the
-same batch. The language-model head is computed only where there is a label. Loss and gradients of a batch are SFTTrainer's up to
-rounding (test_prefix_trainer holds them against each other); dropout on shared tokens is drawn once a batch.
+Every prompt of a template begins with the same tokens, and some rows go on alike. Within one step the weights do not change, so what
+rows share needs to go through the model once a batch: a batch is packed as one sequence (helpers.packing), in which each shared part
+stands once and nothing is padding, so that batches need not be sorted by length; back-propagation adds up the rows' gradients. The
+language-model head is computed only where there is a label. Loss and gradients are SFTTrainer's up to rounding (test_prefix_trainer
+holds them against each other); dropout on shared tokens is drawn once a batch.
 """
 
 import copy
-import itertools
-import os
-import random
 import warnings
-from collections.abc import Iterator, Sequence
 
 import torch
 from peft.tuners import lora
@@ -36,42 +32,6 @@ class LeanLoraLinear(lora.Linear):
         return self.base_layer(x) + linear(linear(x, first) * self.scaling[name], second)
 
 
-class KinshipSampler(torch.utils.data.Sampler):
-    """The rows in random order, kin together: rows whose token sequences share more than half of what is not common to all.
-
-    The order follows from seed and epoch alone, so that a resumed epoch goes on in its order.
-    """
-
-    def __init__(self, sequences: Sequence[Sequence[int]], seed: int):
-        self.families, self.rows, self.seed, self.epoch = group_kin(sequences), len(sequences), seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __iter__(self) -> Iterator[int]:
-        draw = random.Random(f"{self.seed} {self.epoch}")
-        for family in draw.sample(self.families, len(self.families)):
-            yield from draw.sample(family, len(family))
-
-
-def group_kin(sequences: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Indices of the sequences in groups: one shares with the next more than half of its tokens after those that all have in common."""
-    order = sorted(range(len(sequences)), key=lambda i: list(sequences[i]))
-    common = len(os.path.commonprefix([sequences[order[0]], sequences[order[-1]]]))
-    families = [order[:1]]
-    for one, other in itertools.pairwise(order):
-        shared = len(os.path.commonprefix([sequences[one], sequences[other]])) - common
-        if shared > (len(sequences[other]) - common) / 2:
-            families[-1].append(other)
-        else:
-            families.append([other])
-    return families
-
-
 class SharedPrefixTrainer(SFTTrainer):
     """SFTTrainer for rows of `prompt` and `completion`. Where its way of computing cannot apply it says so once and computes as SFTTrainer."""
 
@@ -84,13 +44,6 @@ class SharedPrefixTrainer(SFTTrainer):
         self.obstacle = find_obstacle(self.model)
         if self.obstacle:
             warnings.warn(f"The shared prefix is not used: {self.obstacle}. Training goes on as with SFTTrainer.", stacklevel=2)
-
-    def _get_train_sampler(self, train_dataset=None):
-        """The sampler of the training rows; for `group_by_length`, where nothing is padded, one by kinship."""
-        if self.obstacle or self.args.train_sampling_strategy != "group_by_length":
-            return super()._get_train_sampler(train_dataset)
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        return KinshipSampler(rows["input_ids"], self.args.seed)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Mean negative log-likelihood, in nats, over the labelled tokens of the batch (of all accumulated batches when given their number)."""

@@ -89,7 +89,6 @@ def make_sft_config(model: torch.nn.Module, settings: TrainingSettings, output: 
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         optim=settings.optimizer,
-        train_sampling_strategy="group_by_length",  # rows of one batch are about as long as each other: less padding
         seed=settings.seed,
         disable_tqdm=not progress,
         **describe_hardware(model) | describe_checkpoints(settings.checkpoint_steps),

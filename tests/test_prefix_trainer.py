@@ -8,7 +8,7 @@ from fixtures_tiny import make_tiny_model
 from transformers import AutoModelForCausalLM, MistralConfig, OlmoConfig, Qwen2Config, Qwen3Config
 
 from helpers import quantizing
-from helpers.prefix_trainer import KinshipSampler, LeanLoraLinear, SharedPrefixTrainer, group_kin, pack_batch
+from helpers.prefix_trainer import LeanLoraLinear, SharedPrefixTrainer, pack_batch
 
 SHAPE = {"vocab_size": 260, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 CONFIGS = {
@@ -82,23 +82,3 @@ def test_rows_may_share_a_place_that_predicts_and_padding_may_be_on_the_left():
     assert packed.input_ids.tolist() == [1, 2, 3, 4, 9] and (places, targets) == ([1, 2, 2], [3, 4, 9])
     packed, _, _ = pack_batch(ids, torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]), labels)
     assert packed.input_ids.tolist() == [2, 3, 4, 1, 2, 3, 9] and packed.positions.tolist() == [0, 1, 2, 0, 1, 2, 3]
-
-
-def test_rows_that_share_most_of_what_is_not_common_are_kin():
-    start = [1, 2, 3]
-    sequences = [[*start, 4, 5, 6], [*start, 7, 8, 9], [*start, 4, 5, 7], [*start, 7, 1, 1], [*start, 4, 5]]
-    assert sorted(sorted(family) for family in group_kin(sequences)) == [[0, 2, 4], [1], [3]]
-    assert group_kin([start]) == [[0]]
-
-
-def test_order_of_an_epoch_keeps_kin_together_and_follows_from_seed_and_epoch():
-    sequences = [[comment, comment, comment, row] for comment in range(10) for row in range(2)]
-
-    def draw(epoch, seed=0):
-        sampler = KinshipSampler(sequences, seed)
-        sampler.set_epoch(epoch)
-        assert len(sampler) == 20
-        return list(sampler)
-
-    assert draw(1) == draw(1) and draw(1) != draw(2) and draw(1) != draw(1, seed=5) and sorted(draw(1)) == list(range(20))
-    assert all(one // 2 == other // 2 for one, other in zip(draw(1)[::2], draw(1)[1::2], strict=True))

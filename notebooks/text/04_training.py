@@ -274,13 +274,15 @@ print(f"stock: {stock_rate:.1f} rows a second, {trainer.model.num_parameters(onl
 # %% [markdown]
 # ## The same training, less work
 #
-# Every prompt begins with the same tokens, the instruction; rows about the same comment go on alike, since the template has the comment
-# before the options. Within one step the weights do not change, so what rows share needs to go through the model once a batch, not once a
-# row. `SharedPrefixTrainer` is an SFTTrainer that lays a batch out as one long row, a tree: what all share, then each comment, then each
-# row's own end. A token sees the tokens on its way back to the root and nothing else, so each row's result is what it would have been
-# alone. Rows of one comment come into the same batch. The model's last layer, which turns a position into a score for each token of the
-# vocabulary, is computed only where there is a label. Loss and gradients of a batch stay the same to within 1e-5 of their size: a test
-# holds them against the stock trainer's.
+# Every prompt begins with the same tokens, the instruction, and some rows go on alike. Within one step the weights do not change, so what
+# rows share needs to go through the model once a batch, not once a row. `SharedPrefixTrainer` is an SFTTrainer that lays a batch out as
+# one long row, a tree: what all share, then the branches. A token sees the tokens on its way back to the root and nothing else, so each
+# row's result is what it would have been alone; attention is computed a branch at a time. The model's last layer, which turns a position
+# into a score for each token of the vocabulary, is computed only where there is a label. Loss and gradients stay the same to within 1e-5
+# of their size: a test holds them against the stock trainer's.
+#
+# (More could be shared if the comment stood before the options, since several rows have the same comment. Tried, and undone: a token sees
+# only what stands before it, so the model then has to read each comment without knowing whom it will be asked about, and learns far slower.)
 
 # %%
 import torch
@@ -436,8 +438,7 @@ for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
 # python -m helpers.evaluation --model SmolLM2-135M-Instruct --lora college-preferences --data data/college_preferences/dataset.csv --template templates/college_preferences.yaml --split test
 # ```
 #
-# Two and a half minutes are only the beginning: with `--settings tiny-15-minutes` the first command trains on all rows, twice, and each a second
-# time with its options in each other's place. What that reaches, with three seeds, stands in `benchmarks/results.md`. While it runs,
+# Two and a half minutes are only the beginning: with `--settings tiny-15-minutes` the first command trains on all rows, three times. What that reaches, with three seeds, stands in `benchmarks/results.md`. While it runs,
 # `tensorboard --logdir runs/tensorboard` shows the loss.
 #
 # With `KIT_LANE=large` the cells above train a LoRA on TheBloke's 4-bit 70B model on one 80 GB GPU; nothing else changes.
