@@ -21,25 +21,14 @@ from helpers.gguf_header import read_header
 CONTEXT = 8192  # tokens of a conversation at most
 PARALLEL = 4  # answers that are computed together at most; more wait. 16 have the same speed in sum
 MEMORY_PART = 4  # what conversations hold is at most this part of the memory that is free: a fourth
-SPIN = "1000"  # times that a thread looks for the others before it sleeps. With libgomp's own 300000, one other busy process costs two thirds
 PROMPT_STEP = 256  # tokens of a prompt between two looks at whether it is still wanted: half a second on two cores
 
 
 def import_xllamacpp() -> ModuleType:
-    """The module; KitError where it is not installed.
-
-    Its threads meet so often that waiting ones must spin for a moment: with the kit's setting for torch (OMP_WAIT_POLICY=PASSIVE) it has less
-    than half of its speed. ACTIVE would spin on between two answers. The settings are read at import.
-    """
+    """The module; KitError where it is not installed."""
     if not importlib.util.find_spec("xllamacpp"):
         raise KitError("GGUF files need xllamacpp.", "Install it: pip install -c constraints.txt -e '.[llamacpp]'")
-    before = {name: os.environ.pop(name, None) for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
-    os.environ["GOMP_SPINCOUNT"] = before["GOMP_SPINCOUNT"] or SPIN
-    try:
-        return importlib.import_module("xllamacpp")
-    finally:
-        del os.environ["GOMP_SPINCOUNT"]
-        os.environ.update({name: value for name, value in before.items() if value})
+    return importlib.import_module("xllamacpp")
 
 
 def plan_conversations(header: dict[str, object], free: float, most: int = PARALLEL) -> tuple[int, int]:

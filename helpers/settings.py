@@ -125,7 +125,7 @@ PRESETS: dict[str, dict[str, tuple[object, str]]] = {
         "lora_alpha": (32, "alpha / r = 2: a stronger push for the few steps there are"),
         "lora_dropout": (0.0, "one pass over the rows cannot overfit them much"),
         "epochs": (1, "the budget is 2.5 minutes on two CPU cores"),
-        "max_rows": (600, "the same budget; short comments take less computation"),
+        "max_rows": (800, "the same budget; short comments take less computation"),
         "batch_size": (8, "the more rows in a batch, the more of them share what is computed"),
         "learning_rate": (1.5e-3, "few steps and a small model want larger ones"),
         "schedule": ("cosine", "a high rate to learn fast, a low one at the end to settle"),

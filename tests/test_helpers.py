@@ -85,7 +85,7 @@ def test_json_is_written_in_full(tmp_path):
     assert json.loads(path.read_text(encoding="utf-8")) == {"é": [1, 2]}
 
 
-def test_import_asks_openmp_to_sleep_when_idle():
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_WAIT_POLICY"}
-    code = "import helpers, os; print(os.environ['OMP_WAIT_POLICY'])"
-    assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout.strip() == "PASSIVE"
+def test_import_asks_openmp_to_look_shortly_and_then_sleep():
+    environment = {key: value for key, value in os.environ.items() if key not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
+    code = "import helpers, os; print(os.environ['OMP_WAIT_POLICY'], os.environ['GOMP_SPINCOUNT'])"
+    assert subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True).stdout.split() == ["PASSIVE", "3000"]

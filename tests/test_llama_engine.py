@@ -412,24 +412,6 @@ def test_damaged_file_is_one_line(home, folders, capfd, part, message):
     assert message in error and len(error.splitlines()) == 1
 
 
-def test_setting_for_torch_does_not_reach_llama_cpp_and_stays_for_others():
-    code = """
-import os, sys
-os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-from helpers.llama_server import import_xllamacpp
-class Watcher:
-    def find_spec(self, name, path, target=None):
-        if name == "xllamacpp":
-            seen.append((os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT")))
-seen = []
-sys.meta_path.insert(0, Watcher())
-import_xllamacpp()
-print(*seen[-1], os.environ["OMP_WAIT_POLICY"], os.environ.get("GOMP_SPINCOUNT"))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["None", "1000", "PASSIVE", "None"]
-
-
 # The real file
 
 

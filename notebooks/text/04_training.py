@@ -169,7 +169,6 @@ print(f"bag of words: {audit.bag_of_words:.1%} right; A told from B in {audit.ba
 
 # %%
 from helpers import evaluation
-
 base_scores = evaluation.score_answers(loaded, test, template, progress=False)
 base = evaluation.summarise_scores(base_scores, test, template)
 checks.publish("accuracy.majority", checks.describe_accuracy(base.majority_accuracy, base.rows))
@@ -240,7 +239,6 @@ trainer = SFTTrainer(model=loaded.model, args=config, train_dataset=examples, pr
 
 # %%
 from helpers import plots
-
 batch = next(iter(trainer.get_train_dataloader()))
 ids, labels = batch["input_ids"][0], batch["labels"][0]
 tokens = [loaded.tokenizer.decode(token) for token, kept in zip(ids, batch["attention_mask"][0]) if kept]
@@ -265,7 +263,6 @@ for name, taught in {"padding known by its place": batch["labels"], "padding kno
 
 # %%
 import time
-
 start = time.monotonic()
 trainer.train()
 stock_rate = 2 * chosen.batch_size / (time.monotonic() - start)
@@ -373,10 +370,6 @@ plots.show(plots.draw_accuracies(compared), "Bars with intervals: accuracy of ma
 for name, (accuracy, count) in compared.items():
     low, high = checks.describe_accuracy(accuracy, count)["interval"]
     print(f"{name:12} {accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%})")
-
-# %% [markdown]
-low, high = verdicts.bootstrap_gain(base_scores, tuned_scores, test)
-print(f"LoRA above base: {tuned.accuracy - base.accuracy:+.1%}  (95 % interval {low:+.1%} to {high:+.1%}, comments drawn anew)")
 
 # %% [markdown]
 # **Read it:** beating the base and the majority is the easy part. Compare the last two bars, and look whether their intervals overlap:
