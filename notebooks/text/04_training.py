@@ -248,7 +248,7 @@ plots.show_tokens(tokens, learned=[label != -100 for label in labels])
 # **Read it:** the framed tokens are learned, the others are only read. In 2023 the loss ran over all of them: most of what the model was taught
 # was to write comments and instructions.
 #
-# The last framed token is easily lost. A batch is filled up to its longest row with *padding*, which must not be learned. TRL remembers
+# The end of the answer, `<|im_end|>`, is easily lost. A batch is filled up to its longest row with *padding*, which must not be learned. TRL remembers
 # where it put padding. In 2023 padding was known by its token, everyone took the end-of-turn token for it, and the real end of each answer
 # was ignored along with the padding:
 
@@ -300,7 +300,7 @@ result = trainer.train()
 print(f"ours: {result.metrics['train_samples_per_second']:.1f} rows a second, stock: {stock_rate:.1f}")
 
 # %% [markdown]
-# Where does the time go that was saved? Into tokens that are not computed. One batch, laid out both ways:
+# What saves the time? Tokens that are not computed twice. One batch, laid out both ways:
 
 # %%
 from helpers.prefix_trainer import pack_batch
