@@ -118,20 +118,21 @@ def attend_by_branches(module, query, key, value, attention_mask, branches=None,
     """transformers' attention function for packed sequences: each branch attends to itself and to what all see.
 
     `query`: (1, heads, tokens, size); `key`, `value`: (1, key heads, before + tokens, size); the result: (1, tokens, heads, size).
-    Without `branches` it is plain `sdpa`. On a CPU transformers' `eager` form takes its place: sdpa's backward pass in bfloat16 takes two
-    to three times as long there (benchmarks/results.md).
+    Without `branches` it is plain `sdpa`. In bfloat16 on a CPU transformers' `eager` form takes its place: sdpa's backward pass takes two to
+    three times as long there.
     """
     if branches is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
     before = key.shape[2] - query.shape[2]
-    attend = eager_attention_forward if query.device.type == "cpu" else sdpa_attention_forward
+    eager = query.device.type == "cpu" and query.dtype != torch.float32
+    attend = eager_attention_forward if eager else sdpa_attention_forward
     trunk, results = before + branches[0][1], []
     for start, end in branches:
         if start < end:
             seen = [slice(0, trunk)] if start < trunk - before else [slice(0, trunk), slice(before + start, before + end)]
             keys, values = (torch.cat([part[:, :, some] for some in seen], 2) for part in (key, value))
             mask = torch.cat([attention_mask[:, :, start:end, some] for some in seen], 3)
-            if query.device.type == "cpu":
+            if eager:
                 mask = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
             results.append(attend(module, query[:, :, start:end], keys, values, mask, **kwargs)[0])
     return torch.cat(results, 1), None
