@@ -62,10 +62,8 @@ def test_sliding_windows_attention_without_masks_and_unknown_architectures_are_o
 def test_attention_by_branches_is_that_of_the_whole_mask(dtype):
     packed = pack_sequences([[1, 2, 3], [1, 2, 4, 5], [1, 2, 4, 6, 7]], before=2)
     generator, count = torch.Generator().manual_seed(0), len(packed.input_ids)
-    query, key, value = (
-        torch.randn(1, heads, tokens, 8, generator=generator).to(getattr(torch, dtype))
-        for heads, tokens in ((4, count), (2, 2 + count), (2, 2 + count))
-    )
+    shapes = [(4, count), (2, 2 + count), (2, 2 + count)]  # (heads, tokens) of query, key and value
+    query, key, value = (torch.randn(1, *shape, 8, generator=generator).to(getattr(torch, dtype)) for shape in shapes)
     module, mask = SimpleNamespace(num_key_value_groups=2, is_causal=True, training=False), packed.visible[None, None]
     whole, parts = (attend_by_branches(module, query, key, value, mask, branches, scaling=0.3)[0] for branches in (None, packed.branches))
     assert parts.shape == (1, count, 4, 8) and torch.allclose(parts, whole, atol=1e-6 if dtype == "float32" else 2e-2)
