@@ -40,9 +40,10 @@ gptq: setup  ## make a 4-bit GPTQ folder of the embedded model (a minute)
 	@$(RUN) helpers.weights fetch smollm2-135m-instruct
 	@$(RUN) helpers.weights gptq smollm2-135m-instruct
 
-bench: setup  ## measure training, judging and serving on this machine
+bench: setup  ## measure training, judging, learning and serving on this machine (hours)
 	@$(RUN) benchmarks.training
 	@$(RUN) benchmarks.evaluation
+	@$(RUN) benchmarks.learning
 	@$(RUN) benchmarks.serving
 
 constraints: setup  ## write constraints.txt from what .venv holds (run the tests after)

@@ -1,6 +1,6 @@
 """What is learned: LoRAs of several seeds, judged on comments that were not trained on, beside what needs no LoRA.
 
-    python -m benchmarks.learning [--settings tiny-15-minutes] [--seeds 0 1 2] [--test-size 0.25] [--data CSV --template YAML] [--limit N]
+    python -m benchmarks.learning [--settings tiny-15-minutes] [--seeds 0 1 2] [--test-size 0.25] [--data CSV --template YAML]
 
 Every seed draws the LoRA's first matrices and the order of the rows anew; the split is that of seed 0 for all, so that the base and the
 bag of words, which is fitted on the rows that are trained on, are the same. Answers are also generated, as a server would, and counted
@@ -18,13 +18,13 @@ import torch
 
 from helpers import find_home, write_json
 from helpers.dataset import list_texts, load_rows, make_bag_of_words, split_rows
-from helpers.evaluation import score_answers
+from helpers.evaluation import score_answers, summarise_scores
 from helpers.loading import LoadedModel, load_model, tokenize_chat
 from helpers.machine import name_device
 from helpers.settings import TrainingSettings, pick_settings
 from helpers.templating import Template, load_template
 from helpers.trainers import make_trainer
-from helpers.verdicts import Scores, bootstrap_gain, measure_told_apart, pick_verdicts, summarise_verdicts
+from helpers.verdicts import Scores, bootstrap_gain, measure_told_apart
 from helpers.weights import fetch
 
 MODEL = "SmolLM2-135M-Instruct"
@@ -32,17 +32,9 @@ MODEL = "SmolLM2-135M-Instruct"
 
 def describe(name: str, scores: list[Scores], rows: list, template: Template, **more: object) -> dict:
     """One line of the table."""
-    result = summarise_verdicts([row["label"] for row in rows], pick_verdicts(scores), list(template.label))
-    apart = measure_told_apart(scores, rows)
-    return {
-        "what": name,
-        "accuracy": result.accuracy,
-        "low": result.interval[0],
-        "high": result.interval[1],
-        "macro_f1": result.macro_f1,
-        "told_apart": apart,
-        **more,
-    }
+    result, apart = summarise_scores(scores, rows, template), measure_told_apart(scores, rows)
+    low, high = result.interval
+    return {"what": name, "accuracy": result.accuracy, "low": low, "high": high, "macro_f1": result.macro_f1, "told_apart": apart, **more}
 
 
 def score_bag_of_words(train: list, test: list) -> list[Scores]:
@@ -95,7 +87,7 @@ def main() -> None:
         clean = count_clean_answers(loaded, test, template)
         lines.append(describe(f"LoRA, seed {seed}", scores, test, template, gain_low=low, gain_high=high, clean_answers=clean, **figures))
         print(lines[-1], flush=True)
-    majority = summarise_verdicts([row["label"] for row in test], pick_verdicts(base), list(template.label)).majority_accuracy
+    majority = summarise_scores(base, test, template).majority_accuracy
     table = pd.DataFrame(lines)
     print(f"{len(test)} test rows, majority class {majority:.3f}", table.to_string(index=False, float_format="{:.3f}".format), sep="\n")
     record = {"date": time.strftime("%Y-%m-%d"), "device": name_device(), **vars(options), "test_rows": len(test), "majority": majority}

@@ -45,7 +45,7 @@ def show_tokens(tokens: Sequence[str], learned: Sequence[bool]) -> None:
 class LiveLoss(TrainerCallback):
     """Draws the loss below the cell while a trainer runs, with the time left; the last drawing stays in the notebook."""
 
-    def __init__(self, every_s: float = 5):
+    def __init__(self, every_s: float = 10):
         self.every_s = every_s
 
     def on_train_begin(self, args, state, control, **kwargs):

@@ -34,7 +34,6 @@ class TrainingSettings:
     targets: str = "all-linear"  # layers that get a LoRA: all-linear, or names with commas between, such as q_proj,v_proj
     epochs: float = 5  # passes over the rows
     max_rows: int = 0  # train on this many rows at most, short ones, as many of each label; 0 = all
-    swap_options: bool = False  # train on each row a second time with its two options in each other's place
     batch_size: int = 4  # rows a step
     accumulation: int = 1  # batches whose gradients are added up for one optimizer step
     max_length: int = 2048  # tokens of prompt and completion; a longer row is cut
@@ -94,7 +93,7 @@ class TrainingSettings:
             if key not in known:
                 near = difflib.get_close_matches(key, known, n=1)
                 raise KitError(f"{source} has the unknown setting '{key}'.", f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}.")
-            if isinstance(value, bool) != (known[key] is bool) or not isinstance(value, (int, float) if known[key] is float else known[key]):
+            if isinstance(value, bool) or not isinstance(value, (int, float) if known[key] is float else known[key]):
                 raise KitError(f"{key} in {source} is {value!r}.", f"Give a value of type {known[key].__name__}.")
         return dataclasses.replace(self, **values)
 
@@ -117,29 +116,27 @@ def read_webui_parameters(parameters: dict) -> dict:
     return values
 
 
-# What each preset changes, and why; a lane's preset has its name. The budget of the tiny lane is 2.5 minutes of training on two CPU cores.
+# What each preset changes, and why; a lane's preset has its name.
+SMALL = {  # for the embedded model on a CPU
+    "lora_r": (16, "135M weights move with less; fewer numbers to compute on a CPU"),
+    "lora_alpha": (32, "alpha / r = 2: a stronger push for the few steps there are"),
+    "lora_dropout": (0.0, "a few passes over the rows cannot overfit them much"),
+    "batch_size": (8, "the more rows in a batch, the more of them share what is computed"),
+    "schedule": ("cosine", "a high rate to learn fast, a low one at the end to settle"),
+    "max_grad_norm": (1.0, "0.3 holds back the first steps, of which there are few"),
+}
 PRESETS: dict[str, dict[str, tuple[object, str]]] = {
     "tutorial-2023": {},
-    "tiny": {
-        "lora_r": (16, "135M weights move with less; fewer numbers to compute on a CPU"),
-        "lora_alpha": (32, "alpha / r = 2: a stronger push for the few steps there are"),
-        "lora_dropout": (0.0, "one pass over the rows cannot overfit them much"),
+    "tiny": SMALL
+    | {
         "epochs": (1, "the budget is 2.5 minutes on two CPU cores"),
-        "max_rows": (800, "the same budget; short comments take less computation"),
-        "batch_size": (8, "the more rows in a batch, the more of them share what is computed"),
+        "max_rows": (700, "the same budget; short comments take less computation"),
         "learning_rate": (1.5e-3, "few steps and a small model want larger ones"),
-        "schedule": ("cosine", "a high rate to learn fast, a low one at the end to settle"),
-        "max_grad_norm": (1.0, "0.3 holds back the first steps, of which there are few"),
     },
-    "tiny-15-minutes": {
-        "lora_r": (16, "135M weights move with less; fewer numbers to compute on a CPU"),
-        "lora_alpha": (32, "alpha / r = 2: a stronger push for the few steps there are"),
-        "lora_dropout": (0.0, "three passes over the rows cannot overfit them much"),
+    "tiny-15-minutes": SMALL
+    | {
         "epochs": (3, "the budget is 15 minutes on two CPU cores"),
-        "batch_size": (8, "the more rows in a batch, the more of them share what is computed"),
         "learning_rate": (1e-3, "few steps and a small model want larger ones"),
-        "schedule": ("cosine", "a high rate to learn fast, a low one at the end to settle"),
-        "max_grad_norm": (1.0, "0.3 holds back the first steps, of which there are few"),
     },
     "t4": {
         "batch_size": (2, "15 GB hold the 7B weights and the activations of two rows"),

@@ -32,19 +32,6 @@ class Template:
         texts = (self.instruction, self.task, *self.label.values())
         return list(dict.fromkeys(name for text in texts for name in PLACEHOLDER.findall(text)))
 
-    def exchange_options(self, row: Mapping[str, object]) -> dict[str, object]:
-        """The row with its two options in each other's place and the label that is then right.
-
-        Options are columns that are the whole answer of a label, as in `1: "{alternative_a}"`; KitError where a template has not two.
-        """
-        options = [(label, match[1]) for label, text in self.label.items() if (match := PLACEHOLDER.fullmatch(text.strip()))]
-        if len(options) != 2:
-            remedy = 'Set swap_options to false, or give two labels an answer such as "{alternative_a}".'
-            raise KitError(f"The template {self.name} has no two options that could be swapped.", remedy)
-        (first, a), (second, b) = options
-        label = {first: second, second: first}.get(row["label"], row["label"])
-        return {**row, a: row[b], b: row[a], "label": label}
-
     def build_messages(self, row: Mapping[str, object]) -> list[dict[str, str]]:
         """The prompt of one row: [system, user], each {"role", "content"}."""
         return [

@@ -27,13 +27,8 @@ from helpers.templating import Template
 
 
 def build_dataset(rows: list[Row], template: Template, settings: TrainingSettings) -> Dataset:
-    """The rows as TRL takes them: columns `prompt` and `completion`, each a list of messages; shuffled.
-
-    settings.max_rows limits them before settings.swap_options doubles them.
-    """
+    """The rows as TRL takes them: columns `prompt` and `completion`, each a list of messages; shuffled. settings.max_rows limits them."""
     kept = keep_short(rows, settings.max_rows, settings.seed) if settings.max_rows else rows
-    if settings.swap_options:
-        kept = [either for row in kept for either in (row, template.exchange_options(row))]
     examples = [template.build_example(row) for row in kept]
     return Dataset.from_list([{"prompt": e["prompt"], "completion": e["completion"]} for e in examples]).shuffle(seed=settings.seed)
 

@@ -60,17 +60,3 @@ def test_column_that_the_row_lacks_is_named(tmp_path):
     template = templating.load_template(write(tmp_path, GOOD))
     with pytest.raises(KitError, match="alternative_a"):
         template.build_messages({"text": "t"})
-
-
-def test_options_are_exchanged_with_the_labels_that_name_them(template):
-    row = {"text": "I like it.", "alternative_a": "Alder", "alternative_b": "Birch", "label": 1}
-    other = template.exchange_options(row)
-    assert other == {"text": "I like it.", "alternative_a": "Birch", "alternative_b": "Alder", "label": 2}
-    assert template.build_answers(other)[2] == template.build_answers(row)[1] and template.exchange_options(other) == row
-    assert template.exchange_options({**row, "label": 3})["label"] == 3
-
-
-def test_template_without_two_options_says_so(tmp_path):
-    (tmp_path / "mood.yaml").write_text("instruction: Say how it sounds.\ntask: '{text}'\nlabel:\n  0: glad\n  1: sad\n")
-    with pytest.raises(KitError, match="mood has no two options.*swap_options to false"):
-        templating.load_template(tmp_path / "mood.yaml").exchange_options({"text": "Hm.", "label": 0})

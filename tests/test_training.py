@@ -115,28 +115,18 @@ def test_broken_adapter_folders_are_named(tiny, home):
         adapters.find_adapter("mine")
 
 
-def test_swapped_options_stand_beside_the_row_they_come_from(template, settings, rows):
-    examples = trainers.build_dataset(rows, template, settings.replace({"swap_options": True}))
-    assert len(examples) == 24
-    answers = [example["completion"][0]["content"] for example in examples]
-    plain = [example["completion"][0]["content"] for example in trainers.build_dataset(rows, template, settings)]
-    assert sorted(answers) == sorted(plain * 2)
-
-
 def test_presets_and_files_are_told_apart(tmp_path):
     assert pick_settings("tutorial-2023") == TrainingSettings()
-    (tmp_path / "mine.yaml").write_text("epochs: 3\nswap_options: true\n")
-    assert pick_settings(str(tmp_path / "mine.yaml")) == TrainingSettings(epochs=3, swap_options=True)
+    (tmp_path / "mine.yaml").write_text("epochs: 3\n")
+    assert pick_settings(str(tmp_path / "mine.yaml")) == TrainingSettings(epochs=3)
     with pytest.raises(KitError, match="no settings 'tinny'.*one of: tutorial-2023, tiny"):
         pick_settings("tinny")
-    with pytest.raises(KitError, match="swap_options in the settings is 1"):
-        TrainingSettings().replace({"swap_options": 1})
 
 
-def test_every_change_of_a_lane_has_a_reason():
-    for lane in PRESETS:
-        assert all(reason and old != new for _, old, new, reason in explain_changes(lane))
-        assert pick_settings(lane) == TrainingSettings().replace({name: new for name, _, new, _ in explain_changes(lane)})
+def test_every_change_of_a_preset_has_a_reason():
+    for preset in PRESETS:
+        assert all(reason and old != new for _, old, new, reason in explain_changes(preset))
+        assert pick_settings(preset) == TrainingSettings().replace({name: new for name, _, new, _ in explain_changes(preset)})
 
 
 @pytest.mark.parametrize(

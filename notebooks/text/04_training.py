@@ -239,6 +239,7 @@ trainer = SFTTrainer(model=loaded.model, args=config, train_dataset=examples, pr
 
 # %%
 from helpers import plots
+
 batch = next(iter(trainer.get_train_dataloader()))
 ids, labels = batch["input_ids"][0], batch["labels"][0]
 tokens = [loaded.tokenizer.decode(token) for token, kept in zip(ids, batch["attention_mask"][0]) if kept]
@@ -371,6 +372,10 @@ for name, (accuracy, count) in compared.items():
     low, high = checks.describe_accuracy(accuracy, count)["interval"]
     print(f"{name:12} {accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%})")
 
+# %%
+low, high = verdicts.bootstrap_gain(base_scores, tuned_scores, test)
+print(f"LoRA above base: {tuned.accuracy - base.accuracy:+.1%}  (95 % interval {low:+.1%} to {high:+.1%}, comments drawn anew)")
+
 # %% [markdown]
 # **Read it:** beating the base and the majority is the easy part. Compare the last two bars, and look whether their intervals overlap:
 # as long as they do, this run has not shown that the LoRA reads better than a word count. The comparison is not quite even: the bag of
@@ -431,8 +436,8 @@ for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
 # python -m helpers.evaluation --model SmolLM2-135M-Instruct --lora college-preferences --data data/college_preferences/dataset.csv --template templates/college_preferences.yaml --split test
 # ```
 #
-# Two and a half minutes are only the beginning: with `--settings tiny-15-minutes` the first command trains on all rows, three times. What that reaches, with three seeds, stands in `benchmarks/results.md`. While it runs,
-# `tensorboard --logdir runs/tensorboard` shows the loss.
+# Two and a half minutes are only the beginning: with `--settings tiny-15-minutes` the first command trains on all rows, three times.
+# `python -m benchmarks.learning` judges that with three seeds. While a training runs, `tensorboard --logdir runs/tensorboard` shows its loss.
 #
 # With `KIT_LANE=large` the cells above train a LoRA on TheBloke's 4-bit 70B model on one 80 GB GPU; nothing else changes.
 #
