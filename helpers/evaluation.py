@@ -18,7 +18,7 @@ from helpers import CommandParser, KitError, run_command, write_json
 from helpers.adapters import attach_adapter
 from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model, tokenize_chat
-from helpers.packing import find_obstacle, pack_sequences, score_targets
+from helpers.packing import attend_branchwise, find_obstacle, pack_sequences, score_targets
 from helpers.templating import Template, load_template
 from helpers.verdicts import Evaluation, Scores, pick_verdicts, summarise_verdicts
 
@@ -52,7 +52,10 @@ def score_answers(loaded: LoadedModel, rows: list[Row], template: Template, batc
     scores: list[Scores] = [{} for _ in rows]
     loaded.model.eval()
     with torch.inference_mode():
-        cache = fill_cache(loaded, examples[0][0][:shared]) if shared and not find_obstacle(loaded.model) else None
+        cache = None
+        if shared and not find_obstacle(loaded.model):
+            attend_branchwise(loaded.model)
+            cache = fill_cache(loaded, examples[0][0][:shared])
         for start in tqdm(range(0, len(rows), batch_size), desc="scoring", unit="batch", disable=not progress):
             batch = order[start : start + batch_size]
             for i, row_scores in zip(batch, score_batch(loaded, [examples[i] for i in batch], shared, cache), strict=True):

@@ -44,6 +44,11 @@ def find_obstacle(model: torch.nn.Module) -> str | None:
     return None
 
 
+def attend_branchwise(model: torch.nn.Module) -> None:
+    """Lets the model compute the attention of packed sequences a branch at a time, from now on; all else it computes as before."""
+    model.config._attn_implementation = "branches"
+
+
 def pack_sequences(sequences: Sequence[Sequence[int]], before: int = 0) -> PackedSequence:
     """Lays out sequences of token ids as one. All of them come after `before` tokens that a cache holds already."""
     segments, owned = split_into_segments(sequences)
@@ -94,10 +99,9 @@ def split_into_segments(sequences: Sequence[Sequence[int]]) -> tuple[list[Segmen
 def score_targets(model, packed: PackedSequence, places: Sequence[int], targets: Sequence[int], cache=None) -> tuple[torch.Tensor, torch.Tensor]:
     """(log-probabilities in nats, hits), both (targets,): of each target token after the token at its place, and whether it is the likeliest.
 
-    The language-model head is computed at these places only.
+    The language-model head is computed at these places only. `model` may be wrapped, as accelerate does it for several processes.
     """
     device = model.device
-    model.config._attn_implementation = "branches"  # and stays: a recomputation in the backward pass needs it too
     kept, index = torch.tensor(places, device=device, dtype=torch.long).unique(return_inverse=True)
     logits = model(
         input_ids=packed.input_ids[None].to(device),

@@ -16,7 +16,7 @@ from torch.nn.functional import linear
 from transformers import PrinterCallback
 from trl import SFTTrainer
 
-from helpers.packing import PackedSequence, find_obstacle, pack_sequences, score_targets
+from helpers.packing import PackedSequence, attend_branchwise, find_obstacle, pack_sequences, score_targets
 
 
 class LeanLoraLinear(lora.Linear):
@@ -44,6 +44,8 @@ class SharedPrefixTrainer(SFTTrainer):
         self.obstacle = find_obstacle(self.model)
         if self.obstacle:
             warnings.warn(f"The shared prefix is not used: {self.obstacle}. Training goes on as with SFTTrainer.", stacklevel=2)
+        else:
+            attend_branchwise(self.model)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Mean negative log-likelihood, in nats, over the labelled tokens of the batch (of all accumulated batches when given their number)."""
