@@ -67,3 +67,18 @@ def test_attention_by_branches_is_that_of_the_whole_mask(dtype):
     module, mask = SimpleNamespace(num_key_value_groups=2, is_causal=True, training=False), packed.visible[None, None]
     whole, parts = (attend_by_branches(module, query, key, value, mask, branches, scaling=0.3)[0] for branches in (None, packed.branches))
     assert parts.shape == (1, count, 4, 8) and torch.allclose(parts, whole, atol=1e-6 if dtype == "float32" else 2e-2)
+
+
+def test_a_model_wrapped_for_several_processes_is_scored_too(tiny):
+    class Wrapper(torch.nn.Module):  # as DistributedDataParallel: a device and a forward, no config
+        def __init__(self, model):
+            super().__init__()
+            self.module, self.device = model, model.device
+
+        def forward(self, *args, **kwargs):
+            return self.module(*args, **kwargs)
+
+    packed = pack_sequences([[7, 8, 9], [7, 8, 10]])
+    with torch.inference_mode():
+        plain, wrapped = (score_targets(model, packed, [2, 3], [20, 21])[0] for model in (tiny.model, Wrapper(tiny.model)))
+    assert torch.equal(plain, wrapped)
