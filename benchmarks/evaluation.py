@@ -13,7 +13,7 @@ import time
 import torch
 
 from helpers import find_home, write_json
-from helpers.adapters import attach_adapter
+from helpers.attaching import attach_adapter
 from helpers.dataset import load_rows, split_rows
 from helpers.evaluation import score_answers, score_plainly, tokenize_row
 from helpers.loading import LoadedModel, chat, load_model

@@ -1,73 +1,98 @@
-"""LoRA adapters: list, attach them to a loaded model, and tell whether they change anything."""
+"""`python -m helpers.adapters`: LoRAs listed, proved, merged and exported. What is done stands in lora_folders, proving, merging, exporting."""
 
+import argparse
 from pathlib import Path
 
-import torch
-from peft import PeftModel
+from helpers import CommandParser, KitError, run_command
+from helpers.attaching import attach_adapter
+from helpers.exporting import build_vllm_command, export_adapter
+from helpers.loading import load_model
+from helpers.lora_folders import describe_adapter, find_adapter, list_folders, loras_folder, name_base
+from helpers.merging import merge_adapter
+from helpers.proving import Finding, answer_both_ways, list_prompts, measure_norms, prove
+from helpers.templating import load_template
 
-from helpers import CommandParser, run_command
-from helpers.loading import LoadedModel, tokenize_chat
-from helpers.lora_folders import check_base, find_adapter, list_adapters, loras_folder, read_config
-from helpers.quantizing import import_gptqmodel
-
-import_gptqmodel()  # here, once and quietly: PEFT imports it anyway when it builds a LoRA layer
-
-
-def attach_adapter(loaded: LoadedModel, name: str, base: Path | None = None) -> LoadedModel:
-    """Puts the LoRA loras/NAME onto the loaded model under its own name and makes it the active one; returns `loaded`.
-
-    More than one can be attached; PEFT switches between them. A and B take the base's dtype: casts around every layer would cost more than
-    the LoRA itself. KitError when its recorded base model is another one.
-    """
-    folder = find_adapter(name, base)
-    check_base(folder, loaded.name)
-    if isinstance(loaded.model, PeftModel):
-        loaded.model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
-        loaded.model.set_adapter(name)
-    else:
-        loaded.model = PeftModel.from_pretrained(loaded.model, folder, adapter_name=name, autocast_adapter_dtype=False)
-    loaded.model.eval()
-    return loaded
+PROGRAMS = ("webui-2023", "webui", "llama.cpp", "vllm")
 
 
-def compute_logits(loaded: LoadedModel, messages: list[dict[str, str]]) -> torch.Tensor:
-    """Logits of the reply's first token after the messages: float32, (vocabulary,)."""
-    inputs = tokenize_chat(loaded.tokenizer, messages).to(loaded.model.device)
-    with torch.inference_mode():
-        return loaded.model(**inputs, logits_to_keep=1).logits[0, -1].float()
+def print_list() -> None:
+    """A line for each folder in loras/, broken ones with the reason."""
+    names = list_folders()
+    for facts in map(describe_adapter, names):
+        accuracy = f"accuracy {facts.accuracy:.1%}" if facts.accuracy is not None else "accuracy not measured"
+        known = [f"base {facts.base or 'not recorded'}", f"rank {facts.rank}", f"{facts.bytes / 1e6:.1f} MB", facts.targets]
+        known += [f"data {facts.data or 'not recorded'}", accuracy]
+        print(f"{facts.name:30} {'  '.join(known) if facts.rank else ''}")
+        if facts.problem:
+            print(f"{'':30} cannot be attached: {facts.problem}")
+    if not names:
+        print(f"No LoRA in {loras_folder()} yet: train one with notebook 04 or python -m helpers.training.")
 
 
-def measure_change(loaded: LoadedModel, messages: list[dict[str, str]]) -> float:
-    """How far the active adapter moves the first token's distribution: KL(adapter || base) in nats; 0 for an adapter that does nothing."""
-    adapted = compute_logits(loaded, messages).log_softmax(-1)
-    with loaded.model.disable_adapter():
-        base = compute_logits(loaded, messages).log_softmax(-1)
-    return float((adapted.exp() * (adapted - base)).sum())
+def print_proof(name: str, model: str | None, template: str | None) -> bool:
+    """Loads base and LoRA, prints norms, answers and findings; True when nothing speaks against the LoRA."""
+    folder = find_adapter(name)
+    model = model or name_base(folder)
+    if model is None:
+        raise KitError(f"The LoRA {name} does not record its base.", "Name it with --model.")
+    loaded = attach_adapter(load_model(model), name)
+    norms = measure_norms(folder)
+    print("||B A|| of each module: mean over the layers, smallest, largest")
+    for module, column in norms.items():
+        print(f"  {module:12} {column.mean():8.3f} {column.min():8.3f} {column.max():8.3f}")
+    for messages in list_prompts(folder):
+        base, lora = answer_both_ways(loaded, messages)
+        print(f"{messages[-1]['content']}\n  base: {base!r}\n  LoRA: {lora!r}")
+    findings = prove(loaded, name, load_template(template) if template else None)
+    print_findings(findings)
+    return all(finding.passed is not False for finding in findings)
 
 
-def take_fingerprint(loaded: LoadedModel, messages: list[dict[str, str]], count: int = 5) -> dict:
-    """What a model answers a prompt with, to compare later: {"messages", "top": {token id: logit}} of the reply's likeliest first tokens."""
-    top = compute_logits(loaded, messages).topk(count)
-    return {"messages": messages, "top": {str(int(i)): round(float(v), 4) for i, v in zip(top.indices, top.values, strict=True)}}
+def print_findings(findings: list[Finding]) -> None:
+    """A line for each finding, with the remedy where it speaks against the LoRA."""
+    for finding in findings:
+        word = {True: "yes", False: "NO", None: "unknown"}[finding.passed]
+        print(f"{word:8} {finding.claim}: {finding.seen}" + (f". {finding.remedy}" if finding.passed is False else ""))
 
 
-def compare_fingerprint(loaded: LoadedModel, fingerprint: dict) -> float:
-    """Largest difference, in logits, between a saved fingerprint and what the loaded model says to the same prompt now."""
-    logits = compute_logits(loaded, fingerprint["messages"])
-    return max(abs(float(logits[int(token)]) - value) for token, value in fingerprint["top"].items())
-
-
-def main(arguments: list[str]) -> None:
-    """`python -m helpers.adapters list`."""
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """The command line of helpers.adapters."""
     parser = CommandParser(prog="python -m helpers.adapters", description="The LoRAs in loras/.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="name, base model, rank and size of each")
-    parser.parse_args(arguments)
-    for name in list_adapters():
-        config, size = read_config(loras_folder() / name), sum(p.stat().st_size for p in (loras_folder() / name).glob("*.safetensors"))
-        print(f"{name:30} base {Path(config['base_model_name_or_path'] or '?').name:30} rank {config['r']:4} {size / 1e6:7.1f} MB")
-    if not list_adapters():
-        print(f"No LoRA in {loras_folder()} yet: train one with notebook 04 or python -m helpers.training.")
+    commands.add_parser("list", help="base, rank, layers, size, data and accuracy of each; broken ones with the reason")
+    proof = commands.add_parser("prove", help="whether a LoRA loads and changes what it was trained to change")
+    proof.add_argument("name")
+    proof.add_argument("--model", help="base below models/, when the LoRA records none")
+    proof.add_argument("--template", metavar="YAML", help="the template it will be asked with, held against the one of its training")
+    merge = commands.add_parser("merge", help="base and LoRA as one model folder")
+    merge.add_argument("name")
+    merge.add_argument("--output", required=True, metavar="M", help="the new folder below models/")
+    merge.add_argument("--base", metavar="MODEL", help="merge into this model instead of the recorded one")
+    export = commands.add_parser("export", help="the LoRA as another program takes it")
+    export.add_argument("name", nargs="+", help="one LoRA; for vllm, several if you like")
+    export.add_argument("--for", dest="program", required=True, choices=PROGRAMS)
+    export.add_argument("--output", type=Path, help="where to (default: runs/exports/PROGRAM/NAME)")
+    export.add_argument("--gpus", type=int, default=1, help="for vllm: GPUs in each machine")
+    export.add_argument("--machines", type=int, default=1, help="for vllm: machines, joined by Ray")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m helpers.adapters`; 2 when `prove` finds something against the LoRA."""
+    options = parse_arguments(arguments)
+    if options.command == "list":
+        print_list()
+    elif options.command == "prove":
+        return 0 if print_proof(options.name, options.model, options.template) else 2
+    elif options.command == "merge":
+        print(merge_adapter(options.name, options.output, options.base))
+    elif options.program == "vllm":
+        print(*build_vllm_command(options.name, options.gpus, options.machines), sep="\n")
+    elif len(options.name) > 1:
+        raise KitError(f"{options.program} takes one LoRA at a time, not {len(options.name)}.", "Export them one after the other.")
+    else:
+        print(export_adapter(options.name[0], options.program, options.output))
+    return 0
 
 
 if __name__ == "__main__":

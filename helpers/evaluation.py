@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from helpers import CommandParser, KitError, run_command, write_json
-from helpers.adapters import attach_adapter
+from helpers.attaching import attach_adapter
 from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model, tokenize_chat
 from helpers.packing import attend_branchwise, find_obstacle, pack_sequences, score_targets

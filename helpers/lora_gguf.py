@@ -5,24 +5,22 @@ alpha for all: llama.cpp adds alpha / rank * B A. Names and layout: llama.cpp, c
 """
 
 import logging
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from gguf import MODEL_ARCH, GGMLQuantizationType, GGUFType, GGUFWriter, Keys, get_tensor_name_map
-from gguf.quants import dequantize
-from safetensors import deserialize
+from gguf import MODEL_ARCH, GGUFType, GGUFWriter, Keys, get_tensor_name_map
 
 from helpers import KitError, replace_when_complete
 from helpers.gguf_header import read_header
 from helpers.lora_folders import read_config
+from helpers.lora_tensors import PAIR, find_scale, pair_factors, read_tensors
 
 ARCHITECTURE = "llama"  # Llama 1 to 3, Mistral, SmolLM2: the one whose rows this module knows how to order
 ANOTHER_ROAD = "Merge the LoRA into its base, and convert that."
 # Settings of PEFT's that change what is computed, beyond B A, or where, with their meaning.
-UNKNOWN_TO_LLAMA = {
+BEYOND_FACTORS = {
     "use_dora": "DoRA", "modules_to_save": "whole modules", "trainable_token_indices": "trained tokens", "lora_bias": "biases",
     "layer_replication": "replicated layers", "target_parameters": "single parameters", "use_qalora": "QALoRA", "use_bdlora": "BD-LoRA",
     "fan_in_fan_out": "transposed layers", "alora_invocation_tokens": "an activated LoRA",
@@ -61,7 +59,7 @@ def export_gguf(adapter: Path, base: Base | Path, target: Path | None = None) ->
     base = base if isinstance(base, Base) else read_base(base)
     target = target or adapter / "adapter.gguf"
     config = read_config(adapter)
-    refuse_what_llama_lacks(adapter.name, config)
+    refuse_more_than_factors(adapter.name, config)
     alpha = config["lora_alpha"] or 1  # 0 would mean to llama.cpp that nothing is to be scaled
     pairs = dict(convert_pairs(adapter, config, alpha, base))
     with replace_when_complete(target) as fresh:
@@ -79,24 +77,24 @@ def export_gguf(adapter: Path, base: Base | Path, target: Path | None = None) ->
     return target
 
 
-def refuse_what_llama_lacks(name: str, config: dict) -> None:
-    """KitError for a kind of adapter that is more than two factors a matrix."""
+def refuse_more_than_factors(name: str, config: dict, program: str = "llama.cpp") -> None:
+    """KitError for a kind of adapter that is more than two factors a matrix, which neither llama.cpp nor vLLM takes."""
     if (kind := config.get("peft_type", "LORA")) != "LORA":
-        raise KitError(f"{name} is an adapter of the kind {kind}; llama.cpp takes LoRAs.", "Train a LoRA.")
-    more = [words for key, words in UNKNOWN_TO_LLAMA.items() if config.get(key)] + ["biases"] * (config.get("bias", "none") != "none")
+        raise KitError(f"{name} is an adapter of the kind {kind}; {program} takes LoRAs.", "Train a LoRA.")
+    more = [words for key, words in BEYOND_FACTORS.items() if config.get(key)] + ["biases"] * (config.get("bias", "none") != "none")
     if more:
-        raise KitError(f"The LoRA {name} has {more[0]}, which llama.cpp does not take.", ANOTHER_ROAD)
+        raise KitError(f"The LoRA {name} has {more[0]}, which {program} does not take.", ANOTHER_ROAD)
 
 
 def convert_pairs(adapter: Path, config: dict, alpha: float, base: Base) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
     """(name of the base's tensor, (A, B)) for every matrix that the adapter changes, in llama.cpp's order of rows and at its scale."""
-    halves: dict[str, dict[str, np.ndarray]] = {}
-    for key, tensor in sorted(read_tensors(adapter / "adapter_model.safetensors").items()):  # the file's own order is none
-        if not (found := re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", key)):
-            raise KitError(f"The LoRA {adapter.name} holds {key}, which llama.cpp does not take.", ANOTHER_ROAD)
-        halves.setdefault(found[1], {})[found[2]] = tensor
+    tensors = read_tensors(adapter)
+    pairs = pair_factors(tensors)
+    if len(tensors) > sum(map(len, pairs.values())):
+        odd = next(name for name in sorted(tensors) if not PAIR.fullmatch(name))
+        raise KitError(f"The LoRA {adapter.name} holds {odd}, which llama.cpp does not take.", ANOTHER_ROAD)
     names = get_tensor_name_map(MODEL_ARCH.LLAMA, base.layers)
-    for module, pair in halves.items():
+    for module, pair in pairs.items():
         name, (a, b) = names.get_name(f"{module}.weight", try_suffixes=(".weight",)), (pair.get("A"), pair.get("B"))
         shape = base.shapes.get(name)
         if shape is None or a is None or b is None or (b.shape[0], a.shape[1]) != shape or b.shape[1] != a.shape[0]:
@@ -111,26 +109,3 @@ def convert_pairs(adapter: Path, config: dict, alpha: float, base: Base) -> Iter
 def order_rows(matrix: np.ndarray, heads: int) -> np.ndarray:
     """The rows of (heads * size, rank) as llama.cpp has them: it turns neighbours by RoPE where transformers turns the two halves of a head."""
     return matrix.reshape(heads, 2, -1, matrix.shape[1]).swapaxes(1, 2).reshape(matrix.shape)
-
-
-def find_scale(config: dict, module: str) -> float:
-    """What PEFT multiplies B A with: alpha / r, or alpha / sqrt(r), each as the patterns say for this module."""
-
-    def pick(patterns: dict, default: float) -> float:
-        return next((value for key, value in patterns.items() if re.match(rf"(.*\.)?({key})$", module)), default)
-
-    rank, alpha = pick(config.get("rank_pattern") or {}, config["r"]), pick(config.get("alpha_pattern") or {}, config["lora_alpha"])
-    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
-
-
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
-    """A safetensors file's tensors as float32; numpy itself has no bfloat16."""
-    tensors = {}
-    for name, entry in deserialize(path.read_bytes()):
-        raw = np.frombuffer(entry["data"], np.uint8)
-        kind = {"F32": np.float32, "F16": np.float16}.get(entry["dtype"])
-        if kind is None and entry["dtype"] != "BF16":
-            raise KitError(f"{path} holds numbers of the kind {entry['dtype']}.", "Save the LoRA in float32.")
-        values = raw.view(kind) if kind else dequantize(raw, GGMLQuantizationType.BF16)
-        tensors[name] = values.astype(np.float32).reshape(entry["shape"])
-    return tensors

@@ -13,10 +13,12 @@ from pathlib import Path
 from transformers import Trainer
 
 from helpers import KitError, find_commit, find_home, replace_when_complete, write_json
-from helpers.adapters import take_fingerprint
+from helpers.cards import write_card
 from helpers.dataset import Row
 from helpers.loading import LoadedModel
+from helpers.lora_folders import read_run
 from helpers.machine import measure_peak_mb, name_device
+from helpers.proving import take_fingerprint
 from helpers.settings import TrainingSettings
 from helpers.templating import Template
 
@@ -57,6 +59,7 @@ def record_run(
         "base": loaded.name,
         "base_sha256": read_base_hash(loaded.folder),
         "template": template.name,
+        "template_sha256": template.sha256,
         "rows": len(trainer.train_dataset),
         "rows_sha256": hash_rows(rows),
         "settings": asdict(settings),
@@ -72,6 +75,7 @@ def record_run(
     }
     write_json(folder / "run.json", run)
     write_json(folder / "training_parameters.json", settings.to_webui(folder.name))
+    write_card(folder)
     return run
 
 
@@ -88,9 +92,9 @@ def read_base_hash(folder: Path) -> dict[str, str]:
 
 
 def add_to_run(folder: Path, **facts: object) -> None:
-    """Adds facts, such as evaluations, to the run.json of an adapter; dataclasses become objects."""
-    run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    write_json(folder / "run.json", {**run, **facts})
+    """Adds facts, such as evaluations, to the run.json of an adapter, and to its model card; dataclasses become objects."""
+    write_json(folder / "run.json", {**read_run(folder), **facts})
+    write_card(folder)
 
 
 def describe_checkpoints(steps: int) -> dict[str, object]:

@@ -5,6 +5,8 @@ CSV) and `label` (the assistant's answer for each value of the label column). Pl
 a comment stays what it is.
 """
 
+import hashlib
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,6 +33,11 @@ class Template:
         """The columns that a row must have, in order of appearance, `text` among them; the label column is apart."""
         texts = (self.instruction, self.task, *self.label.values())
         return list(dict.fromkeys(name for text in texts for name in PLACEHOLDER.findall(text)))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of what the template says, whatever its name: a LoRA is to be asked with the text that it was trained on."""
+        return hashlib.sha256(json.dumps([self.instruction, self.task, sorted(self.label.items())]).encode()).hexdigest()
 
     def build_messages(self, row: Mapping[str, object]) -> list[dict[str, str]]:
         """The prompt of one row: [system, user], each {"role", "content"}."""

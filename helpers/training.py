@@ -13,9 +13,9 @@ import torch
 from transformers.integrations import TensorBoardCallback
 
 from helpers import CommandParser, KitError, find_home, resolve_inside, run_command
-from helpers.adapters import find_adapter, loras_folder
 from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model
+from helpers.lora_folders import find_adapter, loras_folder
 from helpers.machine import Lane, pick_lane
 from helpers.records import open_adapter_folder, open_checkpoints, record_run, refuse_unwritable
 from helpers.settings import PRESETS, TrainingSettings, pick_settings

@@ -7,7 +7,7 @@ import torch
 from fixtures_tiny import make_byte_tokenizer, make_tiny_adapter
 
 from helpers import KitError
-from helpers.adapters import attach_adapter
+from helpers.attaching import attach_adapter
 from helpers.decoding import TextStream, read_bytes
 from helpers.engines import LIMIT, EngineBusy, EngineStopping
 from helpers.generation import GenerationRequest

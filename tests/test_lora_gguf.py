@@ -166,7 +166,7 @@ def test_another_architecture_and_no_gguf_at_all_are_refused(tmp_path, model_fol
 @pytest.fixture(scope="module")
 def real(real_model_name, tmp_path_factory):
     """(the de-quantised real model with a random LoRA, and with a trained one where there is one; llama.cpp with the same weights and LoRAs)."""
-    from helpers.adapters import attach_adapter
+    from helpers.attaching import attach_adapter
     from helpers.llama_engine import LlamaEngine
     from helpers.loading import load_model
 

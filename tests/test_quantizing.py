@@ -10,7 +10,7 @@ from fixtures_gradients import assert_same
 from fixtures_tiny import make_tiny_model
 from peft import LoraConfig, get_peft_model
 
-from helpers import PROJECT, KitError, adapters, loading, quantizing, run_command, training, weights
+from helpers import PROJECT, KitError, attaching, loading, quantizing, run_command, training, weights
 from helpers.generation import GenerationRequest, join_pieces
 from helpers.settings import pick_settings
 from helpers.transformers_engine import TransformersEngine
@@ -53,7 +53,7 @@ def test_loras_on_a_gptq_base_answer_beside_the_base_and_each_other(home):
         get_peft_model(loading.load_model(folder.name, purpose="training").model, settings).save_pretrained(home / "loras" / name)
     loaded = loading.load_model(folder.name)
     for name in ("shift", "twist"):
-        adapters.attach_adapter(loaded, name)
+        attaching.attach_adapter(loaded, name)
     engine = TransformersEngine(loaded)
     requests = [GenerationRequest(prompt="Hello", max_new_tokens=12, adapter=name) for name in (None, "shift", "twist") * 2]
     alone = [engine.generate(request).text for request in requests]

@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import TrainerState
 from trl import SFTTrainer
 
-from helpers import PROJECT, KitError, adapters, dataset, loading, records, run_command, trainers, training
+from helpers import PROJECT, KitError, attaching, dataset, loading, lora_folders, proving, records, run_command, trainers, training
 from helpers.prefix_trainer import SharedPrefixTrainer
 from helpers.settings import PRESETS, TrainingSettings, explain_changes, pick_settings
 
@@ -44,7 +44,7 @@ def test_loss_sees_the_answer_and_its_end_and_nothing_else(tiny, rows, template,
 def test_trained_adapter_is_saved_whole_and_says_what_was_measured(tiny, rows, template, settings, home):
     run = training.train_lora(tiny, rows, template, settings, home / "loras" / "mine", progress=False)
     folder = home / "loras" / "mine"
-    names = ["adapter_config.json", "adapter_model.safetensors", "run.json", "training_parameters.json"]
+    names = ["README.md", "adapter_config.json", "adapter_model.safetensors", "run.json", "training_parameters.json"]
     assert sorted(path.name for path in folder.iterdir()) == names
     assert json.loads((folder / "run.json").read_text()) == json.loads(json.dumps(run))
     assert run["rows"] == 12 and len(run["loss"]) == 12 and run["loss"][-1] < run["loss"][0] and run["seconds"] > 0
@@ -54,11 +54,11 @@ def test_trained_adapter_is_saved_whole_and_says_what_was_measured(tiny, rows, t
 
 def test_reloaded_adapter_gives_the_trained_models_logits_and_not_the_bases(tiny, rows, template, settings, home):
     run = training.train_lora(tiny, rows, template, settings, home / "loras" / "mine", progress=False)
-    again = adapters.attach_adapter(loading.load_model("tiny", dtype="float32"), "mine")
-    assert all(adapters.compare_fingerprint(again, entry) < 1e-3 for entry in run["fingerprint"])
+    again = attaching.attach_adapter(loading.load_model("tiny", dtype="float32"), "mine")
+    assert all(proving.compare_fingerprint(again, entry) < 1e-3 for entry in run["fingerprint"])
     with again.model.disable_adapter():
-        assert all(adapters.compare_fingerprint(again, entry) > 1e-2 for entry in run["fingerprint"])
-    assert adapters.measure_change(again, template.build_messages(rows[0])) > 0
+        assert all(proving.compare_fingerprint(again, entry) > 1e-2 for entry in run["fingerprint"])
+    assert proving.measure_change(again, template.build_messages(rows[0])) > 0
 
 
 def test_older_adapter_of_that_name_is_kept(tiny, rows, template, settings, home):
@@ -66,7 +66,7 @@ def test_older_adapter_of_that_name_is_kept(tiny, rows, template, settings, home
     first = training.train_lora(tiny, rows, template, settings, folder, progress=False)
     training.train_lora(tiny, rows, template, settings.replace({"seed": 5}), folder, progress=False)
     assert json.loads((home / "loras" / "mine-previous" / "run.json").read_text())["fingerprint"] == first["fingerprint"]
-    assert adapters.list_adapters() == ["mine", "mine-previous"]
+    assert lora_folders.list_adapters() == ["mine", "mine-previous"]
 
 
 def test_failed_training_leaves_nothing(tiny, rows, template, settings, home):
@@ -78,10 +78,10 @@ def test_failed_training_leaves_nothing(tiny, rows, template, settings, home):
 
 def test_first_step_starts_from_the_base(tiny, rows, template, settings, tmp_path):
     messages = template.build_messages(rows[0])
-    base = adapters.compute_logits(tiny, messages)
+    base = proving.compute_logits(tiny, messages)
     trainer = trainers.make_trainer(tiny, rows, template, settings, tmp_path, progress=False)
     tiny.model = trainer.model.eval()
-    assert torch.equal(adapters.compute_logits(tiny, messages), base)
+    assert torch.equal(proving.compute_logits(tiny, messages), base)
 
 
 def test_max_rows_draws_as_many_of_each_label_below_one_limit_of_length(template, settings):
@@ -99,20 +99,20 @@ def test_adapter_of_another_base_is_refused_with_both_names(tiny, rows, template
     training.train_lora(tiny, rows, template, settings, home / "loras" / "mine", progress=False)
     make_tiny_model(home / "models" / "other")
     with pytest.raises(KitError, match="trained on tiny, not on other"):
-        adapters.attach_adapter(loading.load_model("other", dtype="float32"), "mine")
+        attaching.attach_adapter(loading.load_model("other", dtype="float32"), "mine")
 
 
 def test_broken_adapter_folders_are_named(tiny, home):
     with pytest.raises(KitError, match="No LoRA 'mine'"):
-        adapters.find_adapter("mine")
+        lora_folders.find_adapter("mine")
     folder = home / "loras" / "mine"
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text("{}")
     with pytest.raises(KitError, match="no adapter_model.safetensors"):
-        adapters.find_adapter("mine")
+        lora_folders.find_adapter("mine")
     (folder / "adapter_model.safetensors").write_bytes(b"12345")
     with pytest.raises(KitError, match="cannot be read"):
-        adapters.find_adapter("mine")
+        lora_folders.find_adapter("mine")
 
 
 def test_presets_and_files_are_told_apart(tmp_path):
@@ -203,7 +203,7 @@ def write_training_script(home, rows, settings):
     (home / "rows.json").write_text(json.dumps(rows))
     settings.to_yaml(home / "settings.yaml")
     script = (
-        "import json; from helpers import loading, templating, training; from helpers.adapters import loras_folder\n"
+        "import json; from helpers import loading, templating, training; from helpers.lora_folders import loras_folder\n"
         "from helpers.settings import TrainingSettings\n"
         "template = templating.load_template('templates/college_preferences.yaml')\n"
         "tiny, rows = loading.load_model('tiny', dtype='float32'), json.load(open('rows.json'))\n"

@@ -92,7 +92,7 @@ def load_engine(choice: Choice, model_dir: Path | None, lora_dir: Path | None) -
         from helpers.llama_engine import LlamaEngine
 
         return LlamaEngine(folder, [find_adapter(name, lora_dir) for name in choice.loras])
-    from helpers.adapters import attach_adapter
+    from helpers.attaching import attach_adapter
     from helpers.loading import load_model
     from helpers.quantizing import import_gptqmodel
     from helpers.transformers_engine import TransformersEngine

@@ -51,17 +51,17 @@ for name, (value, reason) in machine.describe().items():
 # A LoRA is no model. It is the difference that training made, as thin matrices, and a note of the base they belong to.
 
 # %%
-from helpers import adapters, loading, training, weights
+from helpers import loading, lora_folders, training, weights
 
 lane = machine.pick_lane().value
 weights.fetch(lane.model, lane.revision)
 folder = training.ensure_adapter("college-preferences", lane)
-print("in loras/:", ", ".join(adapters.list_adapters()))
+print("in loras/:", ", ".join(lora_folders.list_adapters()))
 
 # %%
 import json
 
-config = adapters.read_config(folder)
+config = lora_folders.read_config(folder)
 run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
 for key in ("base_model_name_or_path", "peft_type", "r", "lora_alpha", "target_modules"):
     print(f"{key:24} {config[key]}")
@@ -104,9 +104,9 @@ print(type(plain).__name__, "->", type(loaded.model).__name__)
 
 # %%
 prints = run["fingerprint"]
-same = max(adapters.compare_fingerprint(loaded, entry) for entry in prints)
+same = max(proving.compare_fingerprint(loaded, entry) for entry in prints)
 with loaded.model.disable_adapter():
-    other = max(adapters.compare_fingerprint(loaded, entry) for entry in prints)
+    other = max(proving.compare_fingerprint(loaded, entry) for entry in prints)
 print(f"largest difference to the trained model's logits: {same:.4f} with the LoRA, {other:.4f} without")
 
 # %%
@@ -119,7 +119,7 @@ checks.confirm(other > tolerance, "without the LoRA the model is another", "an a
 # How far does it move the model? The *KL divergence* compares two distributions over the next token; 0 means that they are equal.
 
 # %%
-print(f"KL(LoRA || base) on the first prompt: {adapters.measure_change(loaded, prints[0]['messages']):.2f} nats")
+print(f"KL(LoRA || base) on the first prompt: {proving.measure_change(loaded, prints[0]['messages']):.2f} nats")
 
 # %% [markdown]
 # ## Side by side

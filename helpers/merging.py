@@ -1,0 +1,65 @@
+"""A LoRA's B A added to the weights of its base: a model folder that needs no adapter."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig
+
+from helpers import KitError, replace_when_complete, resolve_inside
+from helpers.attaching import attach_adapter
+from helpers.costs import read_quantization
+from helpers.embedded import record_source
+from helpers.folders import find_model, models_folder
+from helpers.loading import LoadedModel, load_model
+from helpers.lora_folders import find_adapter, name_base
+from helpers.proving import TOLERANCE, compute_logits, list_prompts
+
+
+def merge_adapter(name: str, output: str, base: str | None = None) -> Path:
+    """Merges loras/NAME into its base and saves the result as models/OUTPUT, with tokenizer and templates; returns that folder.
+
+    `base` names another model than the recorded one, such as the full-precision form of a GPTQ base. Computed in float32, saved in the
+    base's own dtype. KitError for a quantised base, an OUTPUT that is there, and when the merged model's logits are not those of base
+    and LoRA (2 % of the largest, 0.1 % where the weights are float32).
+    """
+    folder, target = find_adapter(name), resolve_inside(models_folder(), output, "model")
+    if target.exists():
+        raise KitError(f"{target} is there already.", "Choose another --output, or delete it.")
+    model_name = base or name_base(folder)
+    if model_name is None:
+        raise KitError(f"The LoRA {name} does not record its base.", "Name it with --base.")
+    refuse_quantized(name, find_model(model_name))
+    loaded = attach_adapter(load_model(model_name, dtype="float32"), name, any_model=bool(base))
+    before = [compute_logits(loaded, messages) for messages in list_prompts(folder)]
+    dtype = AutoConfig.from_pretrained(loaded.folder).dtype or torch.float32
+    try:
+        loaded.model = loaded.model.merge_and_unload(safe_merge=True).to(dtype)
+    except ValueError as error:
+        raise KitError(f"{name} cannot be merged: {error}.", f"See `python -m helpers.adapters prove {name}`; train it again.") from None
+    refuse_other_logits(loaded, name, before)
+    with replace_when_complete(target) as fresh:
+        loaded.model.save_pretrained(fresh)
+        loaded.tokenizer.save_pretrained(fresh)
+        record_source(fresh, source=f"{loaded.name} with the LoRA {name} merged into it", revision="main")
+    return target
+
+
+def refuse_quantized(name: str, folder: Path) -> None:
+    """KitError that explains the two roads, for a base whose weights are quantised."""
+    if any(folder.glob("*.gguf")) or read_quantization(AutoConfig.from_pretrained(folder).to_dict()):
+        raise KitError(
+            f"{folder.name} is quantised: its few bits a number have no room for the small difference that {name} makes.",
+            "Either serve base and LoRA together (helpers.server --model ... --lora ...), or merge into the full-precision model "
+            "(--base MODEL) and quantise the result (python -m helpers.weights gptq).",
+        )
+
+
+def refuse_other_logits(loaded: LoadedModel, name: str, before: list[torch.Tensor]) -> None:
+    """KitError when the merged model does not give the logits that base and LoRA gave for the LoRA's recorded prompts."""
+    dtype, loaded.model = loaded.model.dtype, loaded.model.float()  # the rounded weights, computed with exactly
+    share = 0.001 if dtype == torch.float32 else TOLERANCE
+    for messages, wanted in zip(list_prompts(find_adapter(name)), before, strict=True):
+        off = (compute_logits(loaded, messages) - wanted).abs().max()
+        if not off <= share * wanted.abs().max():
+            raise KitError(f"Merging {name} moves the logits by {off:.3f}.", "Keep base and LoRA apart, and serve them together.")
+    loaded.model = loaded.model.to(dtype)
