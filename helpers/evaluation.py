@@ -18,6 +18,7 @@ from helpers import CommandParser, KitError, run_command, write_json
 from helpers.attaching import attach_adapter
 from helpers.dataset import Row, load_rows, split_rows
 from helpers.loading import LoadedModel, load_model, tokenize_chat
+from helpers.lora_folders import find_adapter, read_run
 from helpers.packing import attend_branchwise, find_obstacle, pack_sequences, score_targets
 from helpers.templating import Template, load_template
 from helpers.verdicts import Evaluation, Scores, pick_verdicts, summarise_verdicts
@@ -37,11 +38,16 @@ def summarise_scores(scores: list[Scores], rows: list[Row], template: Template) 
 
 def evaluate_over_url(ask: Callable[[list[dict[str, str]]], str], rows: list[Row], template: Template, progress: bool = True) -> Evaluation:
     """Judges every row by what a server answers: `ask` takes messages and returns the reply's text (see helpers.clients)."""
+    return summarise_verdicts([row["label"] for row in rows], ask_verdicts(ask, rows, template, progress), list(template.label))
+
+
+def ask_verdicts(ask: Callable[[list[dict[str, str]]], str], rows: list[Row], template: Template, progress: bool = True) -> list[int | None]:
+    """The label whose answer a server's reply is, word for word, of each row; None for any other reply."""
     verdicts = []
     for row in tqdm(rows, desc="asking", disable=not progress):
         reply = ask(template.build_messages(row)).strip()
         verdicts.append(next((label for label, answer in template.build_answers(row).items() if reply == answer), None))
-    return summarise_verdicts([row["label"] for row in rows], verdicts, list(template.label))
+    return verdicts
 
 
 def score_answers(loaded: LoadedModel, rows: list[Row], template: Template, batch_size: int = 16, progress: bool = True) -> list[Scores]:
@@ -110,6 +116,7 @@ def main(arguments: list[str]) -> None:
     rows = load_rows(options.data, template)
     if options.split == "test":
         rows = split_rows(rows, options.test_size, options.seed)[1]
+    rows = rows[: options.limit]
     if options.url:
         from helpers.clients import ask_openai, make_openai_client
 
@@ -120,12 +127,24 @@ def main(arguments: list[str]) -> None:
         if options.lora:
             attach_adapter(loaded, options.lora)
         result = evaluate(loaded, rows, template)
+        if options.lora and options.split == "test" and not options.limit:
+            record_accuracy(options, result)
     if options.json:
         write_json(Path(options.json), result)
     low, high = result.interval
     print(f"rows {result.rows}  accuracy {result.accuracy:.3f} [{low:.3f}, {high:.3f}]  majority {result.majority_accuracy:.3f}", end="  ")
     print(f"macro-F1 {result.macro_f1:.3f}")
     print(json.dumps({"confusion": result.confusion}))
+
+
+def record_accuracy(options: argparse.Namespace, result: Evaluation) -> None:
+    """Adds the accuracy to the LoRA's run.json and model card, when these rows are what its training held out of the same file."""
+    from helpers.records import add_to_run
+
+    folder, split = find_adapter(options.lora), {"seed": options.seed, "test_size": options.test_size}
+    run = read_run(folder)
+    if run.get("split") == split and run.get("data") == options.data:
+        add_to_run(folder, evaluation={**run.get("evaluation", {}), "lora": result})
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -139,8 +158,11 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--split", choices=("all", "test"), default="all", help="all rows, or those that training with this seed held out")
     parser.add_argument("--test-size", type=float, default=0.2, help="share of the comments held out (default: 0.2)")
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    parser.add_argument("--limit", type=int, metavar="N", help="judge the first N of these rows only")
     parser.add_argument("--json", metavar="FILE", help="also write the result there")
     options = parser.parse_args(arguments)
+    if options.limit is not None and options.limit < 1:
+        raise KitError(f"--limit {options.limit} leaves no row.", "Give a number above 0.")
     if options.url and options.lora:
         raise KitError("--lora goes with a local model.", "With --url, name the adapter as --model.")
     return options

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from IPython.display import HTML, display
 from matplotlib.figure import Figure
 from transformers import TrainerCallback
@@ -108,6 +109,17 @@ def draw_formats(rows: Sequence[dict]) -> Figure:
         panel.xaxis.set_visible(False)
         panel.spines[["top", "right", "bottom"]].set_visible(False)
     panels[0].invert_yaxis()
+    return figure
+
+
+def draw_norms(norms: pd.DataFrame) -> Figure:
+    """proving.measure_norms as a heat map: a line for each layer, a column for each module; its colours differ in lightness, too."""
+    figure, axes = plt.subplots(figsize=(6.4, 1 + 0.16 * len(norms)))
+    image = axes.imshow(norms, cmap="cividis", aspect="auto")
+    axes.set(xticks=range(len(norms.columns)), xticklabels=norms.columns, ylabel="layer")
+    axes.set(yticks=range(0, len(norms), 5), yticklabels=norms.index[::5])
+    axes.tick_params(axis="x", rotation=30)
+    figure.colorbar(image, label="||scale B A||")
     return figure
 
 

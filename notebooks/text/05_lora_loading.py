@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -19,10 +21,10 @@
 # ## What you will do
 #
 # 1. Find out what is inside an adapter's folder.
-# 2. Load it on top of its base, and prove that it changes something.
-# 3. Compare the answers of base and LoRA side by side.
-# 4. Serve the LoRA and ask it over both APIs.
-# 5. Know how the WebUI, in 2023 and today, loads the same folder.
+# 2. Load it on top of its base, and prove that it does what it was trained to do.
+# 3. Turn it up and down, switch it off, merge it into its base, and measure what each costs.
+# 4. Serve the LoRA, ask it over both APIs, and judge it over one.
+# 5. Take it to where people serve: the WebUI of 2023 and of today, llama.cpp, vLLM.
 #
 # Prerequisites: lesson 4 made `loras/college-preferences`. Without it, this lesson trains a small adapter first (about a minute).
 
@@ -51,12 +53,14 @@ for name, (value, reason) in machine.describe().items():
 # A LoRA is no model. It is the difference that training made, as thin matrices, and a note of the base they belong to.
 
 # %%
+import math, time
 from helpers import loading, lora_folders, training, weights
 
 lane = machine.pick_lane().value
 weights.fetch(lane.model, lane.revision)
 folder = training.ensure_adapter("college-preferences", lane)
-print("in loras/:", ", ".join(lora_folders.list_adapters()))
+for facts in map(lora_folders.describe_adapter, lora_folders.list_folders()):
+    print(f"{facts.name:30} base {facts.base}, rank {facts.rank}, {facts.bytes / 1e6:.0f} MB", facts.problem or "")
 
 # %%
 import json
@@ -96,30 +100,42 @@ print(type(plain).__name__, "->", type(loaded.model).__name__)
 # ## Does it do anything?
 #
 # The most common disappointment is a LoRA that loads without an error and changes nothing: PEFT only warns when the names in the file
-# and the layers of the model do not match. So ask for proof, twice.
+# and the layers of the model do not match, and an adapter of zeros loads without a word. So ask for proof, from all sides.
 #
-# 1. When the adapter was saved, its scores for a few prompts were saved too (the *fingerprint*). This is another process, started
-#    later. The scores must be the same.
-# 2. With the LoRA switched off, they must be different.
+# - The weights: are they numbers, and not zero? Do their names match the model's layers?
+# - The template: is it the text that the LoRA was trained on?
+# - The *fingerprint*: when the adapter was saved, its logits for a few prompts were saved too. This is another process, started later.
+#   They must be the same.
+# - The *KL divergence* compares what the model says next with the LoRA and without it; 0 nats would mean that they are equal.
 
 # %%
-prints = run["fingerprint"]
-same = max(proving.compare_fingerprint(loaded, entry) for entry in prints)
-with loaded.model.disable_adapter():
-    other = max(proving.compare_fingerprint(loaded, entry) for entry in prints)
-print(f"largest difference to the trained model's logits: {same:.4f} with the LoRA, {other:.4f} without")
+from helpers import checks, proving, templating
+
+template = templating.load_template("templates/college_preferences.yaml")
+findings = proving.prove(loaded, "college-preferences", template)
+for finding in findings:
+    print(f"{finding.claim}: {finding.seen}")
 
 # %%
-largest = max(abs(value) for entry in prints for value in entry["top"].values())
-tolerance = 0.02 * largest  # bfloat16 keeps about three digits
-checks.confirm(same <= tolerance, "the loaded LoRA is the trained one", "look for another base, dtype or template")
-checks.confirm(other > tolerance, "without the LoRA the model is another", "an adapter of zeros: train it again")
+for finding in findings:
+    checks.confirm(finding.passed is not False, finding.claim, finding.remedy)
 
 # %% [markdown]
-# How far does it move the model? The *KL divergence* compares two distributions over the next token; 0 means that they are equal.
+# In a terminal the same is `python -m helpers.adapters prove college-preferences`. It ends with an error when one of them fails.
+#
+# ## Where it works
+#
+# How much does the LoRA add to each weight matrix? The figure shows the *Frobenius norm* of `scale * B A`: the root of the sum of all
+# its squared numbers.
 
 # %%
-print(f"KL(LoRA || base) on the first prompt: {proving.measure_change(loaded, prints[0]['messages']):.2f} nats")
+from helpers import plots
+
+norms = proving.measure_norms(folder)
+means = norms.mean().sort_values(ascending=False)
+words = f"Mean over the layers, largest first: {', '.join(f'{name} {value:.2f}' for name, value in means.items())}."
+plots.show(plots.draw_norms(norms), f"Heat map of the norm of scale B A by layer and module. {words}")
+print(words)
 
 # %% [markdown]
 # ## Side by side
@@ -127,32 +143,100 @@ print(f"KL(LoRA || base) on the first prompt: {proving.measure_change(loaded, pr
 # Four comments that the LoRA never saw, answered freely, without and with it.
 
 # %%
-from helpers import dataset, templating
+from helpers import dataset
 
-template = templating.load_template("templates/college_preferences.yaml")
 rows = dataset.load_rows("data/college_preferences/dataset.csv", template)
 train, test = dataset.split_rows(rows, **run["split"])
 shown = sorted(test, key=lambda row: len(row["text"]))[:40:10]
 
 # %%
 for row in shown:
-    messages = template.build_messages(row)
-    with loaded.model.disable_adapter():
-        before = loading.chat(loaded, messages, max_new_tokens=12)
-    after = loading.chat(loaded, messages, max_new_tokens=12)
-    print(f"{row['text']}\n  base: {before!r}\n  LoRA: {after!r}\n  true: {template.build_answers(row)[row['label']]!r}\n")
+    base, lora = proving.answer_both_ways(loaded, template.build_messages(row), max_new_tokens=12)
+    print(f"{row['text']}\n  base: {base!r}\n  LoRA: {lora!r}\n  true: {template.build_answers(row)[row['label']]!r}\n")
 
 # %% [markdown]
 # **Read it:** the LoRA answers with one of the four phrases and stops. Whether it is the right one is a matter of accuracy, which
-# lesson 4 measured; a few examples prove nothing.
+# is measured below; a few examples prove nothing.
 #
-# ## Over an API
+# ## Turning it up and down
 #
-# The server from lesson 3 takes adapters with `--lora`. The model in this notebook goes first: two copies are one too many.
+# W + *strength* · scale · B A: at 0 the LoRA is off, at 1 it is as trained, at 2 it pushes twice as hard. The table shows how likely
+# each of the four answers is for one comment.
+
+# %%
+from helpers import attaching, evaluation
+
+row = shown[0]
+print(row["text"], *template.build_answers(row).values(), sep="\n  ")
+for strength in (0, 0.5, 1, 1.5, 2):
+    with attaching.set_strength(loaded, strength):
+        scores = evaluation.score_answers(loaded, [row], template, progress=False)[0]
+        answer = loading.chat(loaded, template.build_messages(row), max_new_tokens=12)
+    print(strength, " ".join(f"{math.exp(score):6.1%}" for score in scores.values()), repr(answer))
+
+# %% [markdown]
+# ## On and off, several at once
+#
+# The base is loaded once. LoRAs are put on, switched and taken off in a moment, since each is a few megabytes beside it.
+
+# %%
+start = time.monotonic()
+attaching.switch_adapter(loaded, None)  # the base alone
+attaching.switch_adapter(loaded, "college-preferences")
+print(f"off and on again: {time.monotonic() - start:.3f} s; on the model: {attaching.list_attached(loaded)}")
+
+# %% [markdown]
+# ## Merging
+#
+# B A has the shape of W, so it can be added to it once and for all. The result is a model folder like any other: it needs no PEFT,
+# and everything that takes models takes it. It is also as large as a model, and cannot be switched off.
+#
+# Into 4-bit weights nothing can be merged: their few bits have no room for the small difference. There are two roads. Serve base and LoRA
+# together, or merge into the full-precision model and quantise the result; where `make gptq` was run, the next cell does that too.
+
+# %%
+import shutil
+from helpers import KitError, folders, merging, quantizing
+
+for old in folders.models_folder().glob("college-preferences-merged*"):  # of an earlier run
+    shutil.rmtree(old)
+merged = []
+try:
+    merged.append(merging.merge_adapter("college-preferences", "college-preferences-merged"))
+except KitError as refusal:
+    print(refusal)
+if merged and (folders.models_folder() / f"{lane.folder}-GPTQ").is_dir():
+    merged.append(quantizing.quantize(merged[0].name))
+for path in merged:
+    print(f"{path.name:36} {sum(file.stat().st_size for file in path.iterdir()) / 1e6:.0f} MB")
+
+# %% [markdown]
+# Is anything lost on the way? The same rows, judged with each.
+
+# %%
+judged = test[:64]
+results = {"LoRA on its base": evaluation.evaluate(loaded, judged, template, progress=False)}
+attaching.switch_adapter(loaded, None)
+results = {"base": evaluation.evaluate(loaded, judged, template, progress=False)} | results
 
 # %%
 del loaded, plain, tensors
-machine.free_memory()
+for path in merged:
+    results[path.name] = evaluation.evaluate(loading.load_model(path.name), judged, template, progress=False)
+    machine.free_memory()
+for name, result in results.items():
+    low, high = result.interval
+    print(f"{name:36} {result.accuracy:.1%} of {result.rows} rows, 95 % interval {low:.0%} to {high:.0%}")
+
+# %%
+for path in merged[:1]:
+    off = abs(results["LoRA on its base"].accuracy - results[path.name].accuracy)
+    checks.confirm(off <= 2 / len(judged), "merged, it judges as base and LoRA do, but for two rows at most", "merge again, into its own base")
+
+# %% [markdown]
+# ## Over an API
+#
+# The server from lesson 3 takes adapters with `--lora`, one or several. No model is left in this notebook: two copies would be one too many.
 
 # %%
 from helpers import clients
@@ -183,13 +267,13 @@ history = clients.chat_raw(user["content"], url=server.raw_url, **chosen)
 print(repr(clients.last_reply(history)))
 
 # %% [markdown]
-# Accuracy can be measured over an API too: the judge only needs a function that asks. A dozen rows show that the road is open.
+# **Judging over the API.** The judge only needs a function that asks, so the same measurement reaches any server that speaks this
+# dialect. In a terminal it is `python -m helpers.evaluation --url URL --model college-preferences ...`; the same line will
+# judge a vLLM server.
 
 # %%
-from helpers import evaluation
-
 ask = lambda messages: clients.ask_openai(client, messages, model="college-preferences", temperature=0, max_tokens=12)
-remote = evaluation.evaluate_over_url(ask, test[:12], template, progress=False)
+remote = evaluation.evaluate_over_url(ask, test[:16], template, progress=False)
 print(f"{remote.accuracy:.0%} of {remote.rows} rows right over the API")
 
 # %%
@@ -223,9 +307,34 @@ checks.confirm(server.process.poll() is not None, "the server is gone, and its m
 # | several at once | merged with weight 1 each, equal ranks only | the same |
 # | on GPTQ weights | AutoGPTQ, with a patch | gptqmodel with optimum |
 #
-# A LoRA on a GPTQ base cannot be merged into it: 4-bit numbers have no room for the small difference. Serve base and adapter
-# together, as above, or merge into the unquantised base.
+# ## Taking it elsewhere
 #
+# Each program wants the folder a little differently. PEFT of 2023 fails at every setting that came later; llama.cpp wants one GGUF file;
+# vLLM reads the folder as it is, but wants to know the rank and the number of LoRAs beforehand.
+
+# %%
+from helpers import exporting
+
+for program in ("webui-2023", "webui"):
+    path = exporting.export_adapter("college-preferences", program)
+    print(f"{program}: {path.relative_to(weights.find_home())}\n   {', '.join(sorted(file.name for file in path.iterdir()))}")
+
+# %% [markdown]
+# The line for vLLM, here for two machines with four GPUs each: the layers are split across the GPUs of a machine
+# (`--tensor-parallel-size`), and the model across the machines (`--pipeline-parallel-size`), which Ray joins.
+
+# %%
+print(*exporting.build_vllm_command(["college-preferences"], gpus=4, machines=2), sep="\n")
+
+# %% [markdown]
+# In a terminal: `python -m helpers.adapters export college-preferences --for webui-2023` (or `webui`, `llama.cpp`, `vllm`).
+#
+# A folder that travels should say what it is. This one has a *model card*, written from what was measured:
+
+# %%
+print((folder / "README.md").read_text(encoding="utf-8"))
+
+# %% [markdown]
 # ## Links of the tutorial, and what became of them
 #
 # | 2023 | today |
@@ -239,6 +348,7 @@ checks.confirm(server.process.poll() is not None, "the server is gone, and its m
 #
 # - An adapter folder is small and useless without its base; it records which one that is.
 # - Loading without an error proves nothing. A fingerprint does.
+# - Merged weights are simple to serve and cannot be switched; LoRAs on one base can, in a moment.
 # - In the OpenAI dialect an adapter is picked by its name; the raw API serves what was loaded.
 #
 # ## Check yourself

@@ -1,0 +1,162 @@
+"""LoRAs on the real model, full precision and GPTQ: proved, switched, merged, exported, judged over an API."""
+
+import functools
+import importlib.util
+import json
+import os
+import shutil
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from helpers import (
+    KitError,
+    adapters,
+    attaching,
+    clients,
+    dataset,
+    evaluation,
+    exporting,
+    folders,
+    loading,
+    lora_folders,
+    merging,
+    proving,
+    quantizing,
+    run_command,
+    templating,
+    training,
+)
+from helpers.settings import pick_settings
+
+needs_gptq = pytest.mark.skipif(
+    not (importlib.util.find_spec("gptqmodel") and importlib.util.find_spec("optimum")), reason="gptqmodel and optimum are not installed"
+)
+pytestmark = [pytest.mark.real, pytest.mark.long]
+KINDS = ["full", pytest.param("gptq", marks=needs_gptq)]
+ROWS = {"full": 120, "gptq": 24}  # trained on: enough to answer with the four phrases; enough to have changed
+
+
+@pytest.fixture(scope="module")
+def home(real_model_name, tmp_path_factory):
+    """A home of its own with copies of the real model and its GGUF file, which merging and quantising may fill."""
+    found, folder = folders.models_folder(), tmp_path_factory.mktemp("home")
+    for name in (real_model_name, f"{real_model_name}-GGUF"):
+        shutil.copytree(found / name, folder / "models" / name)
+    if (gptq := found / f"{real_model_name}-GPTQ").is_dir():
+        shutil.copytree(gptq, folder / "models" / gptq.name)
+    before = os.environ.get("OPEN_LLM_KIT_HOME")
+    os.environ["OPEN_LLM_KIT_HOME"] = str(folder)
+    yield folder
+    os.environ.pop("OPEN_LLM_KIT_HOME")
+    if before:
+        os.environ["OPEN_LLM_KIT_HOME"] = before
+
+
+@pytest.fixture(scope="module")
+def lessons():
+    """(template, rows to train on, rows to judge) of the lessons."""
+    template = templating.load_template("templates/college_preferences.yaml")
+    return template, *dataset.split_rows(dataset.load_rows("data/college_preferences/dataset.csv", template))
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def lora(request, home, lessons, real_model_name):
+    """(name of a LoRA that was just trained, name of its base)."""
+    template, train, _ = lessons
+    base = real_model_name if request.param == "full" else quantizing.quantize(real_model_name).name
+    settings = pick_settings("tiny").replace({"max_rows": ROWS[request.param]})
+    training.train_lora(loading.load_model(base, purpose="training"), train, template, settings, home / "loras" / request.param, progress=False)
+    return request.param, base
+
+
+def zero(folder):
+    """A copy of an adapter with zeros for weights; its name."""
+    shutil.copytree(folder, folder.with_name("zeros"), dirs_exist_ok=True)
+    path = folder.with_name("zeros") / "adapter_model.safetensors"
+    save_file({key: torch.zeros_like(tensor) for key, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    return "zeros"
+
+
+def test_lora_is_proved_and_one_of_zeros_is_not(lora, home, lessons):
+    name, base = lora
+    assert lora_folders.describe_adapter(name).problem is None
+    loaded = attaching.attach_adapter(loading.load_model(base), name)
+    assert [finding.passed for finding in proving.prove(loaded, name, lessons[0])] == [True] * 6
+    attaching.attach_adapter(loaded, zero(home / "loras" / name))
+    failed = [finding.claim for finding in proving.prove(loaded, "zeros", lessons[0]) if finding.passed is False]
+    assert failed == ["its weights are not zero", "its logits are those of the trained model", "it changes the model"]
+
+
+def test_loras_go_on_and_off_in_less_than_a_second(lora, home):
+    name, base = lora
+    loaded, messages = loading.load_model(base), [{"role": "user", "content": "Where to?"}]
+    plain, other = proving.compute_logits(loaded, messages), zero(home / "loras" / name)
+    for action in (
+        lambda: attaching.attach_adapter(loaded, name),
+        lambda: attaching.attach_adapter(loaded, other),
+        lambda: attaching.switch_adapter(loaded, name),
+        lambda: attaching.detach_adapter(loaded, other),
+    ):
+        start = time.monotonic()
+        action()
+        assert time.monotonic() - start < 1
+    assert not torch.equal(proving.compute_logits(loaded, messages), plain)
+    attaching.detach_adapter(loaded)
+    assert torch.equal(proving.compute_logits(loaded, messages), plain)
+
+
+def test_merged_folder_judges_as_base_and_lora_do(lora, home, lessons, real_model_name):
+    name, base = lora
+    template, _, test = lessons
+    if name == "gptq":
+        with pytest.raises(KitError, match="--base MODEL"):
+            merging.merge_adapter(name, f"{name}-merged")
+    merged = merging.merge_adapter(name, f"{name}-merged", base=real_model_name if name == "gptq" else None)
+    apart = attaching.attach_adapter(loading.load_model(real_model_name, dtype="float32"), name, any_model=True)
+    scores = [evaluation.score_answers(one, test[:12], template, progress=False) for one in (apart, loading.load_model(merged.name, dtype="float32"))]
+    for one, other in zip(*scores, strict=True):
+        assert all(abs(one[label] - other[label]) < 0.2 for label in one)  # nats; what is saved is rounded to the base's bfloat16
+    assert run_command(adapters.main, ["prove", name, "--model", merged.name]) == 2  # the LoRA on top of itself
+
+
+@needs_gptq
+def test_merged_folder_can_be_quantised(lora, home):
+    if lora[0] == "gptq":
+        pytest.skip("as the other one")
+    if not (home / "models" / "full-merged").is_dir():
+        merging.merge_adapter("full", "full-merged")
+    assert loading.load_model(quantizing.quantize("full-merged").name).loader.value == "gptq"
+
+
+def test_lora_is_exported_for_each_program(lora, home):
+    name, base = lora
+    for program, file in (("webui-2023", "adapter_model.bin"), ("webui", "adapter_model.safetensors")):
+        assert (exporting.export_adapter(name, program) / file).is_file()
+    assert exporting.export_adapter(name, "llama.cpp").stat().st_size > 1e7
+    assert f"models/{base}" in exporting.build_vllm_command([name])[-1]
+    shutil.copytree(home / "runs" / "exports" / "webui-2023" / name, home / "loras" / "old", dirs_exist_ok=True)
+    loaded, run = loading.load_model(base), lora_folders.read_run(home / "loras" / name)
+    attaching.attach_adapter(loaded, "old")
+    assert proving.prove_fingerprint(loaded, run["fingerprint"]).passed
+
+
+def test_judged_over_the_api_as_it_is_offline(lora, home, lessons, tmp_path):
+    name, base = lora
+    if name == "gptq":
+        pytest.skip("the API is the same; its model is tested in test_openai_api")
+    template, _, test = lessons
+    loaded = attaching.attach_adapter(loading.load_model(base, dtype="float32"), name)
+    offline = evaluation.pick_verdicts(evaluation.score_answers(loaded, test[:50], template, progress=False))
+    server = clients.start_server(base, loras=[name], extra=["--dtype", "float32"])
+    try:
+        ask = functools.partial(clients.ask_openai, clients.make_openai_client(server.openai_url), model=name, temperature=0, max_tokens=32)
+        assert evaluation.ask_verdicts(ask, test[:50], template, progress=False) == offline
+        words = ["--url", server.openai_url, "--model", name, "--data", "data/college_preferences/dataset.csv"]
+        words += ["--template", "templates/college_preferences.yaml", "--split", "test", "--limit", "4", "--json", str(tmp_path / "result.json")]
+        assert run_command(evaluation.main, words) == 0
+    finally:
+        server.stop()
+    assert json.loads((tmp_path / "result.json").read_text())["rows"] == 4
