@@ -7,11 +7,13 @@ import os
 import shutil
 import time
 
+import nbformat
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import (
+    PROJECT,
     KitError,
     adapters,
     attaching,
@@ -28,6 +30,7 @@ from helpers import (
     run_command,
     templating,
     training,
+    tutorial,
 )
 from helpers.settings import pick_settings
 
@@ -160,3 +163,21 @@ def test_judged_over_the_api_as_it_is_offline(lora, home, lessons, tmp_path):
     finally:
         server.stop()
     assert json.loads((tmp_path / "result.json").read_text())["rows"] == 4
+
+
+def test_lesson_5_turns_red_when_the_loras_weights_are_zeros(lora, home):
+    if lora[0] == "gptq":
+        pytest.skip("the lesson loads the lane's own model")
+    lesson = nbformat.read(PROJECT / "notebooks" / "05_lora_loading.ipynb", as_version=4)
+    last = next(place for place, cell in enumerate(lesson.cells) if "checks.confirm(finding.passed" in cell.source)
+    lesson.cells = lesson.cells[: last + 1]
+    (home / "notebooks").mkdir(exist_ok=True)
+    nbformat.write(lesson, home / "notebooks" / "05_lora_loading.ipynb")
+    verdicts = {}
+    for name in ("full", zero(home / "loras" / "full")):
+        shutil.copytree(home / "loras" / name, home / "loras" / "college-preferences", dirs_exist_ok=True)
+        done = tutorial.execute_notebook(home / "notebooks" / "05_lora_loading.ipynb")
+        assert done.problem == ""
+        verdicts[name] = "".join(output.get("text", "") for output in done.notebook.cells[-1].outputs)
+    assert verdicts["full"].count("✅") == 6 and "❌" not in verdicts["full"]
+    assert verdicts["zeros"].count("❌") == 3 and "not yet: its weights are not zero" in verdicts["zeros"]
