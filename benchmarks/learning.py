@@ -51,7 +51,7 @@ def train(rows: list, template: Template, settings: TrainingSettings) -> tuple[L
         trainer = make_trainer(loaded, rows, template, settings, Path(folder), progress=False)
         seconds = trainer.train().metrics["train_runtime"]
     loaded.model = trainer.model.eval()
-    return loaded, {"rows": len(trainer.train_dataset), "minutes": seconds / 60}
+    return loaded, {"trained_rows": len(trainer.train_dataset), "minutes": seconds / 60}
 
 
 def count_clean_answers(loaded: LoadedModel, rows: list, template: Template) -> float:
