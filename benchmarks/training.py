@@ -34,7 +34,7 @@ from helpers.weights import fetch
 
 CONTESTANTS = {  # name: (trainer, dtype or None for the machine's best, loss on the completion only, batch sizes that are tried)
     "2023 recipe": (SFTTrainer, "float32", False, (4,)),
-    "SFTTrainer": (SFTTrainer, None, True, (4, 8, 16)),
+    "SFTTrainer": (SFTTrainer, None, True, (1, 2, 4, 8)),
     "kit": (SharedPrefixTrainer, None, True, (4, 8, 16)),
 }
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "T4": 65e12}  # dense, 16 bits, from NVIDIA's data sheets
