@@ -61,7 +61,7 @@ def write_card(folder: Path) -> Path:
         alpha=config["lora_alpha"],
         targets=targets if isinstance(targets, str) else ", ".join(sorted(targets)),
         base=base,
-        facts="\n".join(f"| {key} | {value} |" for key, value in list_facts(run).items()),
+        facts="\n".join(f"| {key} | {value} |" for key, value in list_facts(run).items()) or "| not recorded | |",
         measured=describe_measurements(run),
         template=run.get("template", "unknown"),
     )
@@ -71,8 +71,9 @@ def write_card(folder: Path) -> Path:
 
 
 def list_facts(run: dict) -> dict[str, str]:
-    """What is recorded of the training, in words."""
-    settings = run["settings"]
+    """What is recorded of the training, in words; nothing for an adapter that the kit has not trained."""
+    if not (settings := run.get("settings")):
+        return {}
     hashes = ", ".join(f"{name} {value[:12]}" for name, value in run["base_sha256"].items()) or "not recorded"
     return {
         "base (sha256)": hashes,

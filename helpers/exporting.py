@@ -4,6 +4,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import torch
 from peft import LoraConfig
 
 from helpers import KitError, find_home, replace_when_complete, write_json
@@ -38,8 +39,6 @@ def export_adapter(name: str, program: str, output: Path | None = None) -> Path:
 
 def write_for_webui_2023(folder: Path, target: Path) -> Path:
     """PEFT 0.5's config and pickle, and the fields of the training tab of 2023, which knows layers by name only."""
-    import torch
-
     config = read_config(folder)
     refuse_what_peft_2023_lacks(folder.name, config)
     layers = sorted({module.rpartition(".")[2] for module in pair_factors(read_shapes(folder))})

@@ -58,9 +58,9 @@ def find_adapter(name: str, base: Path | None = None) -> Path:
     if not folder.is_dir():
         there = ", ".join(list_adapters(base)) or "none yet"
         raise KitError(f"No LoRA '{name}' in {base} (there: {there}).", "Train one: notebook 04, or python -m helpers.training.")
-    for name in ("adapter_config.json", find_weights(folder).name):
-        if not (folder / name).is_file():
-            raise KitError(f"The LoRA folder {folder} has no {name}.", AGAIN)
+    for file in ("adapter_config.json", find_weights(folder).name):
+        if not (folder / file).is_file():
+            raise KitError(f"The LoRA folder {folder} has no {file}.", AGAIN)
     read_config(folder)
     weights = find_weights(folder)
     try:

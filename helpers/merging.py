@@ -10,7 +10,7 @@ from helpers.attaching import attach_adapter
 from helpers.costs import read_quantization
 from helpers.embedded import record_source
 from helpers.folders import find_model, models_folder
-from helpers.loading import LoadedModel, load_model
+from helpers.loading import LoadedModel, load_model, refuse_too_large
 from helpers.lora_folders import find_adapter, name_base
 from helpers.proving import TOLERANCE, compute_logits, list_prompts
 
@@ -18,9 +18,9 @@ from helpers.proving import TOLERANCE, compute_logits, list_prompts
 def merge_adapter(name: str, output: str, base: str | None = None) -> Path:
     """Merges loras/NAME into its base and saves the result as models/OUTPUT, with tokenizer and templates; returns that folder.
 
-    `base` names another model than the recorded one, such as the full-precision form of a GPTQ base. Computed in float32, saved in the
-    base's own dtype. KitError for a quantised base, an OUTPUT that is there, and when the merged model's logits are not those of base
-    and LoRA (2 % of the largest, 0.1 % where the weights are float32).
+    `base` names another model than the recorded one, such as the full-precision form of a GPTQ base. Computed in float32 in the CPU's
+    memory, saved in the base's own dtype. KitError for a quantised base, too little memory, an OUTPUT that is there, and when the
+    merged model's logits are not those of base and LoRA (2 % of the largest, 0.1 % where the weights are float32).
     """
     folder, target = find_adapter(name), resolve_inside(models_folder(), output, "model")
     if target.exists():
@@ -28,10 +28,12 @@ def merge_adapter(name: str, output: str, base: str | None = None) -> Path:
     model_name = base or name_base(folder)
     if model_name is None:
         raise KitError(f"The LoRA {name} does not record its base.", "Name it with --base.")
-    refuse_quantized(name, find_model(model_name))
-    loaded = attach_adapter(load_model(model_name, dtype="float32"), name, any_model=bool(base))
+    model_folder = find_model(model_name)
+    refuse_quantized(name, model_folder)
+    dtype = AutoConfig.from_pretrained(model_folder).dtype or torch.float32
+    refuse_too_large(model_folder, "cpu", 4 / dtype.itemsize)
+    loaded = attach_adapter(load_model(model_name, dtype="float32", device_map="cpu"), name, any_model=bool(base))
     before = [compute_logits(loaded, messages) for messages in list_prompts(folder)]
-    dtype = AutoConfig.from_pretrained(loaded.folder).dtype or torch.float32
     try:
         loaded.model = loaded.model.merge_and_unload(safe_merge=True).to(dtype)
     except ValueError as error:
