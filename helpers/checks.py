@@ -15,6 +15,26 @@ def confirm(passed: bool, claim: str, remedy: str) -> None:
     print(f"✅ {claim}" if passed else f"❌ not yet: {claim}. What to do: {remedy}")
 
 
+def compare_guess(guess: float | str | None, found: float | str, unit: str = "") -> None:
+    """Sets a learner's prediction beside what was found; numbers are compared by their ratio. `unit` follows both numbers."""
+    if guess is None:
+        print(f"No guess yet; found: {describe_value(found, unit)}. Guess first next time: what surprises is remembered.")
+    elif isinstance(guess, str) or isinstance(found, str):
+        print(f"Guessed {guess!r}, found {found!r}: {'right' if guess == found else 'not so'}.")
+    else:
+        ratio = max(guess, found) / min(guess, found) if min(guess, found) > 0 else float("inf")
+        far = f"{ratio:.1f} times" if ratio < 100 else "far"
+        words = "close" if ratio <= 1.15 or guess == found else f"{far} too {'high' if guess > found else 'low'}"
+        print(f"Guessed {describe_value(guess, unit)}, found {describe_value(found, unit)}: {words}.")
+
+
+def describe_value(value: float | str, unit: str) -> str:
+    """A number with its unit, as a person writes it; shares as per cent when the unit is %."""
+    if isinstance(value, str):
+        return repr(value)
+    return f"{value:.1%}" if unit == "%" else f"{value:,.4g} {unit}".strip()
+
+
 def publish(name: str, value: object) -> None:
     """Shows `name: value` below the cell, and keeps the pair in the notebook, where helpers.tutorial collects it.
 

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -106,10 +108,22 @@ for name in sorted(name for name in tensors if "embed" in name or ".layers.0." i
 # **Read it:** first the embedding, one row for each token of the vocabulary. Then the first of the layers: four matrices of the
 # attention (`q`, `k`, `v`, `o`), three of the MLP (`gate`, `up`, `down`), two scales (`layernorm`). All other layers repeat this.
 # Multiply the shapes, add them up, and you have the number of **parameters**.
+#
+# **Predict:** what share of them is the embedding, the table with a row for each token? Write your guess, 0 to 1, then run both cells.
+
+# %%
+guess = 0.05  # yours
 
 # %%
 import math
 
+embedding = math.prod(tensors["model.embed_tokens.weight"]["shape"])
+checks.compare_guess(guess, embedding / sum(math.prod(entry["shape"]) for entry in tensors.values()), "%")
+
+# %% [markdown]
+# A small model spends much on its vocabulary. In LLaMA 2 7B, with 32,000 tokens, it is two hundredths.
+
+# %%
 parameters = sum(math.prod(entry["shape"]) for entry in tensors.values())
 size = (folder / "model.safetensors").stat().st_size
 print(f"{parameters:,} parameters in {size:,} bytes: {size / parameters:.2f} bytes for each")
@@ -222,6 +236,14 @@ print("after: ", [f"{value:+.3f}" for value in rounded[0, :6].tolist()])
 
 # %% [markdown]
 # Smaller groups fit their scale more closely, and they need more scales. GPTQ stores 16 bits for the step and 4 for the zero point.
+#
+# **Predict:** with groups of 128, how large is the error, as a share of the matrix's own size?
+
+# %%
+guess = 0.01  # yours
+
+# %%
+checks.compare_guess(guess, float((rounded - matrix).norm() / matrix.norm()), "%")
 
 # %%
 print("group size   error   bits for each weight")

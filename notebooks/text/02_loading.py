@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -139,10 +141,16 @@ print(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_pro
 # - The text ends with an open `assistant` turn. `add_generation_prompt=True` put it there. What comes next is the answer.
 #
 # The model sees numbers. Each **token** (a word, a part of a word, or a special token) has an id, its place in the vocabulary.
+#
+# **Predict:** how many tokens is the conversation above?
+
+# %%
+guess = 20  # yours
 
 # %%
 inputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt").to(model.device)
-print(f"{inputs['input_ids'].shape[1]} tokens. The last ones:")
+checks.compare_guess(guess, inputs["input_ids"].shape[1], "tokens")
+print("The last ones:")
 for token in inputs["input_ids"][0, -13:].tolist():
     print(f"{token:6} {tokenizer.decode([token])!r}")
 
@@ -256,8 +264,11 @@ except KitError as error:
 # Without it, or without the packages, that line is left out below. The last column is the **perplexity** of a passage of 100 words that no model has seen: the number of
 # tokens among which the model hesitates, on average, before each next one. Lower is better.
 #
-# **Guess first:** which one is the fastest on this machine, and what do 4 bits cost in perplexity? The cell takes less than a minute; each format runs in
+# **Predict:** how many times as fast as float32 is the fastest of them on this machine? The measuring takes less than a minute; each format runs in
 # a process of its own.
+
+# %%
+guess = 2.0  # yours
 
 # %%
 from helpers import formats, plots
@@ -277,6 +288,9 @@ plots.show(plots.draw_formats(compared), "Bars for each number format: MB on dis
 
 # %%
 table = {row["format"]: row for row in compared}
+fastest = max(compared, key=lambda row: row["tokens_per_s"])
+print("fastest:", fastest["format"])
+checks.compare_guess(guess, fastest["tokens_per_s"] / table["float32"]["tokens_per_s"], "times")
 checks.confirm(table["bfloat16"]["perplexity"] < 1.02 * table["float32"]["perplexity"], "bfloat16 predicts as float32 does", "look at the table again")
 
 # %% [markdown]

@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -181,11 +183,20 @@ checks.confirm(
 #
 # A long answer takes a while. With `stream=True` the server sends each piece as soon as it is there (as *server-sent events*, lines
 # that begin with `data:`). The bars mark where one piece ends.
+#
+# **Predict:** an answer of at most 24 tokens: in how many pieces will it come?
+
+# %%
+guess = 3  # yours
 
 # %%
 stream = client.chat.completions.create(model="x", messages=messages, temperature=0, max_tokens=24, stream=True)
+pieces = 0
 for chunk in stream:
-    print(chunk.choices[0].delta.content or "", end="|", flush=True)
+    print(piece := chunk.choices[0].delta.content or "", end="|", flush=True)
+    pieces += bool(piece)
+print()
+checks.compare_guess(guess, pieces, "pieces")
 
 # %% [markdown]
 # The raw API streamed over a **websocket**, a connection that stays open in both directions, at a port of its own (5005). Each message
@@ -221,12 +232,18 @@ print(words)
 # **Read it:** greedy decoding takes the longest bar. Sampling draws: a **temperature** below 1 makes the long bars longer, above 1 it
 # evens them out. A **seed** makes a draw repeatable.
 #
-# Predict before you run: which of these lines will be the same?
+# **Predict:** the next cell asks seven times. How many *different* lines will come?
 
 # %%
+guess = 7  # yours
+
+# %%
+lines = set()
 for temperature, seed in [(0, 1), (0, 2), (0.7, 1), (0.7, 1), (0.7, 2), (1.8, 1), (1.8, 2)]:
     drawn = clients.ask_openai(client, question, temperature=temperature, seed=seed, max_tokens=12)
     print(f"temperature {temperature:3}  seed {seed}  {drawn!r}")
+    lines.add(drawn)
+checks.compare_guess(guess, len(lines), "different lines")
 
 # %% [markdown]
 # **Read it:** at temperature 0 the seed has nothing to decide. Above it, the same seed gives the same line, another seed may give another.

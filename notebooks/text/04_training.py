@@ -5,6 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -110,7 +112,12 @@ print(prompt)
 # ## Rows to learn from, rows to be judged on
 #
 # One comment stands in several rows, once for each pair of colleges that it speaks of. A split that draws rows at random puts the
-# same comment on both sides: the model has then seen the test. Count it.
+# same comment on both sides: the model has then seen the test.
+#
+# **Predict:** for what share of the test rows is that so? (0 to 1)
+
+# %%
+guess = 0.1  # yours
 
 # %%
 import random
@@ -120,6 +127,7 @@ cut = len(rows) // 5
 seen = {row["text"] for row in shuffled[cut:]}
 leaked = sum(row["text"] in seen for row in shuffled[:cut])
 print(f"random split of rows: {leaked} of {cut} test rows have a comment that is also trained on")
+checks.compare_guess(guess, leaked / cut, "%")
 
 # %%
 train, test = dataset.split_rows(rows, test_size=0.2, seed=0)
@@ -144,11 +152,17 @@ checks.confirm(leaked == 0, "no comment is on both sides of the split", "split b
 # A model takes the easiest way to a low loss. If one label's comments are longer, or always say *love*, it learns that and not to
 # read. So look first: are there copies, phrases that come again and again, labels that stand out? And how far does one get
 # **without reading**? A *bag of words* knows which words and pairs of words occur in a comment, and nothing of who is compared with whom.
+#
+# **Predict:** there are four labels. What share of the rows does the bag of words get right?
+
+# %%
+guess = 0.25  # yours
 
 # %%
 audit = dataset.audit_rows(rows)
 print(f"copies: {audit.duplicates}, near copies: {len(audit.near_duplicates)}, five-word phrases in more than one comment: {audit.repeated_5grams:.1%}")
 print(f"rows of each label: {audit.labels}, median length in words: {audit.words}")
+checks.compare_guess(guess, audit.bag_of_words, "%")
 print(f"bag of words: {audit.bag_of_words:.1%} right; A told from B in {audit.bag_told_apart:.1%} of the rows that prefer one")
 
 # %% [markdown]
@@ -352,13 +366,17 @@ for path in sorted(folder.iterdir()):
 # %% [markdown]
 # ## After training: the judgement
 #
-# The same test rows, the same scoring.
+# The same test rows, the same scoring. **Predict:** the base, the majority and the bag of words you have seen. What share will the LoRA get right?
+
+# %%
+guess = 0.6  # yours
 
 # %%
 loaded.model = trainer.model.eval()
 tuned_scores = evaluation.score_answers(loaded, test, template, progress=False)
 tuned = evaluation.summarise_scores(tuned_scores, test, template)
 checks.publish("accuracy.lora", checks.describe_accuracy(tuned.accuracy, tuned.rows))
+checks.compare_guess(guess, tuned.accuracy, "%")
 records.add_to_run(folder, evaluation={"base": base, "lora": tuned})
 checks.confirm(tuned.accuracy > max(base.accuracy, base.majority_accuracy), "the LoRA beats base and majority", "train on more rows")
 

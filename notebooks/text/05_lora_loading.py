@@ -73,6 +73,11 @@ print(f"{'trained on':24} {run['rows']} rows in {run['seconds']:.0f} s, {run['da
 
 # %% [markdown]
 # The weights: for each adapted layer a matrix A (r rows) and a matrix B (r columns). Their product has the shape of the layer's W.
+#
+# **Predict:** how many numbers are they together, compared to the base's 135 million?
+
+# %%
+guess = 0.2  # yours, 0 to 1
 
 # %%
 from safetensors.torch import load_file
@@ -93,6 +98,7 @@ from peft import PeftModel
 
 loaded = loading.load_model(lane.folder)
 plain = loaded.model
+checks.compare_guess(guess, numbers / plain.num_parameters(), "%")
 loaded.model = PeftModel.from_pretrained(plain, folder, adapter_name="college-preferences").eval()
 print(type(plain).__name__, "->", type(loaded.model).__name__)
 
@@ -127,6 +133,11 @@ for finding in findings:
 #
 # How much does the LoRA add to each weight matrix? The figure shows the *Frobenius norm* of `scale * B A`: the root of the sum of all
 # its squared numbers.
+#
+# **Predict:** where does it add most, in the attention (`q_proj`, `k_proj`, `v_proj`, `o_proj`) or in the MLP (`gate_proj`, `up_proj`, `down_proj`)?
+
+# %%
+guess = "q_proj"  # yours
 
 # %%
 from helpers import plots
@@ -136,6 +147,7 @@ means = norms.mean().sort_values(ascending=False)
 words = f"Mean over the layers, largest first: {', '.join(f'{name} {value:.2f}' for name, value in means.items())}."
 plots.show(plots.draw_norms(norms), f"Heat map of the norm of scale B A by layer and module. {words}")
 print(words)
+checks.compare_guess(guess, means.index[0])
 
 # %% [markdown]
 # ## Side by side
