@@ -82,6 +82,39 @@ def test_taught_lines_are_visible_and_executed(name, lines):
         assert line in source
 
 
+def tagged(notebook, tag):
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def read_output(cell):
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_exercises_do_not_pass_as_they_stand_and_their_hidden_solutions_do(path):
+    notebook = read(path)
+    exercises, solutions = tagged(notebook, "exercise"), tagged(notebook, "solution")
+    assert len(exercises) == len(solutions) >= 3
+    for exercise, solution in zip(exercises, solutions, strict=True):
+        assert notebook.cells.index(solution) == notebook.cells.index(exercise) + 1
+        assert solution.metadata.jupyter.source_hidden and solution.metadata.cellView == "form" and solution.source.startswith("# @title Solution")
+        assert read_output(exercise).startswith("❌") and read_output(solution).startswith("✅")
+        for cell in (exercise, solution):  # nbval, in make test, holds what it sees against these outputs
+            assert "nbval-check-output" in cell.metadata.tags and read_output(cell).count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["02_loading", "04_training", "05_lora_loading"])
+def test_there_is_a_bug_to_find(name):
+    assert any("Find the bug" in cell.source for cell in read(PROJECT / "notebooks" / f"{name}.ipynb").cells)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_there_are_two_to_four_guesses_each_set_beside_what_was_found(path):
+    source = [cell.source for cell in code_cells(read(path))]
+    guesses, answers = (sum(text.count(word) for text in source) for word in ("guess = ", "checks.compare_guess("))
+    assert 2 <= guesses == answers <= 4
+
+
 def test_set_up_cell_is_the_same_everywhere():
     assert len({code_cells(read(path))[0].source for path in PATHS}) == 1
 

@@ -405,7 +405,64 @@ checks.confirm(same, "the large lane looks for the folder that these commands ma
 # | weight files | often pickles (`.bin`) | safetensors |
 # | logging in | `huggingface-cli login` | `hf auth login` |
 # | LLaMA 2 | Meta's form and a linked account | a form on the model's page; newer open models, such as Qwen3 and SmolLM, need none |
+
+# %% [markdown]
+# ## Exercises
 #
+# Each cell runs as it stands and does not pass yet. Change it until the line below it turns green. A solution is folded away behind each.
+
+# %% [markdown]
+# ### 1. Change a value
+#
+# Which group size keeps a weight within 4.2 bits, scale and zero point counted, and errs least?
+
+# %% tags=["exercise", "nbval-check-output"]
+group_size = 32
+checks.confirm(4 + 20 / group_size <= 4.2 and group_size <= 128, "at most 4.2 bits, with the smallest error", "work out 20 / group_size")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+group_size = 128
+checks.confirm(4 + 20 / group_size <= 4.2 and group_size <= 128, "at most 4.2 bits, with the smallest error", "work out 20 / group_size")
+
+# %% [markdown]
+# ### 2. Change a line
+#
+# This line counts the 4 bits of each of LLaMA 2 13B's weights and forgets the scales. Add them, for groups of 64.
+
+# %% tags=["exercise", "nbval-check-output"]
+needed = 13.0e9 * 4 / 8 / 1e9
+checks.confirm(round(needed, 2) == 7.01, "7.01 GB", "each group of 64 stores 16 + 4 bits more")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+needed = 13.0e9 * (4 + (16 + 4) / 64) / 8 / 1e9
+checks.confirm(round(needed, 2) == 7.01, "7.01 GB", "each group of 64 stores 16 + 4 bits more")
+
+# %% [markdown]
+# ### 3. Write a function
+#
+# The folder's name for a repository and a branch, without the kit's help.
+
+# %% tags=["exercise", "nbval-check-output"]
+def name_folder(repository, branch):
+    return repository
+
+
+names = [name_folder("TheBloke/Llama-2-7B-Chat-GPTQ", branch) for branch in ("main", "gptq-4bit-32g-actorder_True")]
+wanted = [weights.name_folder("TheBloke/Llama-2-7B-Chat-GPTQ", branch) for branch in ("main", "gptq-4bit-32g-actorder_True")]
+checks.confirm(names == wanted, "both names are right", "the rule stands under *Downloading, in four ways*")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+def name_folder(repository, branch):
+    return repository.replace("/", "_") + ("" if branch == "main" else f"_{branch}")
+
+
+names = [name_folder("TheBloke/Llama-2-7B-Chat-GPTQ", branch) for branch in ("main", "gptq-4bit-32g-actorder_True")]
+checks.confirm(names == wanted, "both names are right", "the rule stands under *Downloading, in four ways*")
+
+# %% [markdown]
 # ## Recap
 #
 # - A model is a folder: weights, the network's shape, a tokenizer.

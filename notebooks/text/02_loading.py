@@ -392,7 +392,80 @@ lanes[["machines", "model", "revision", "loader", "gpu_gb"]]
 # 3. Use a smaller number format: 16 bits instead of 32, a 4-bit version instead of 16.
 # 4. Shorten: fewer `max_new_tokens`, a shorter history, a smaller batch.
 # 5. Take a smaller model. The table of lesson 1 says which one fits.
+
+# %% [markdown]
+# ## Exercises
 #
+# Each cell runs as it stands and does not pass yet. Change it until the line below it turns green. A solution is folded away behind each.
+
+# %% [markdown]
+# ### 1. Change a value
+#
+# Find a temperature at which the favourite first token has more than 99 of 100 chances.
+
+# %% tags=["exercise", "nbval-check-output"]
+temperature = 1.0
+chance = torch.softmax(scores / temperature, dim=0).max().item()
+checks.confirm(chance > 0.99, "the favourite is nearly certain", "a lower temperature favours it more")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+temperature = 0.05
+chance = torch.softmax(scores / temperature, dim=0).max().item()
+checks.confirm(chance > 0.99, "the favourite is nearly certain", "a lower temperature favours it more")
+
+# %% [markdown]
+# ### 2. Change a line
+#
+# Give this conversation a system message of your own, in which the word *pirate* occurs.
+
+# %% tags=["exercise", "nbval-check-output"]
+talk = [{"role": "user", "content": "Who are you?"}]
+text = loading.render_chat(tokenizer, talk)
+checks.confirm("pirate" in text, "the prompt has your system message", "put a message with the role system first")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+talk = [{"role": "system", "content": "You are a pirate."}, {"role": "user", "content": "Who are you?"}]
+text = loading.render_chat(tokenizer, talk)
+checks.confirm("pirate" in text, "the prompt has your system message", "put a message with the role system first")
+
+# %% [markdown]
+# ### 3. Write a function
+#
+# How many tokens does a conversation take, with everything that the template adds?
+
+# %% tags=["exercise", "nbval-check-output"]
+def count_tokens(messages):
+    return len(str(messages).split())
+
+
+wanted = [loading.tokenize_chat(tokenizer, talk)["input_ids"].shape[1] for talk in (talk, messages)]
+checks.confirm([count_tokens(talk), count_tokens(messages)] == wanted, "both are counted", "render first, then let the tokenizer cut")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+def count_tokens(messages):
+    return len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
+
+
+checks.confirm([count_tokens(talk), count_tokens(messages)] == wanted, "both are counted", "render first, then let the tokenizer cut")
+
+# %% [markdown]
+# ### 4. Find the bug
+#
+# With this prompt a model tends to write the *user's* next turn instead of an answer. One argument is missing.
+
+# %% tags=["exercise", "nbval-check-output"]
+prompt = tokenizer.apply_chat_template(messages, tokenize=False)
+checks.confirm(prompt == loading.render_chat(tokenizer, messages), "the prompt asks for an answer", "compare how the two texts end")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+checks.confirm(prompt == loading.render_chat(tokenizer, messages), "the prompt asks for an answer", "compare how the two texts end")
+
+# %% [markdown]
 # ## Recap
 #
 # - The files of a folder tell the loader; device and dtype are yours to choose, with a reason.

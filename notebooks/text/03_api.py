@@ -289,6 +289,69 @@ for base_url in (server.openai_url, other.openai_url):
 
 # %%
 other.stop()
+
+# %% [markdown]
+# ## Exercises
+#
+# Each cell runs as it stands and does not pass yet. Change it until the line below it turns green. A solution is folded away behind each.
+
+# %% [markdown]
+# ### 1. Change a value
+#
+# This answer is cut off. Let it come to its own end.
+
+# %% tags=["exercise", "nbval-check-output"]
+client = OpenAI(base_url=server.openai_url, api_key="none")
+reply = client.chat.completions.create(model="x", messages=messages, temperature=0, max_tokens=3)
+checks.confirm(reply.choices[0].finish_reason == "stop", "the answer ended by itself", "give it more tokens")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+client = OpenAI(base_url=server.openai_url, api_key="none")
+reply = client.chat.completions.create(model="x", messages=messages, temperature=0, max_tokens=80)
+checks.confirm(reply.choices[0].finish_reason == "stop", "the answer ended by itself", "give it more tokens")
+
+# %% [markdown]
+# ### 2. Change a line
+#
+# A program wants the user's words as they were typed, out of the visible history.
+
+# %% tags=["exercise", "nbval-check-output"]
+text = tricky["visible"][-1][0]
+checks.confirm(text == "Is 1 < 2 & <b>2 > 1</b>?", "these are the words that were typed", "visible is escaped for web pages")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+text = unescape(tricky["visible"][-1][0])
+checks.confirm(text == "Is 1 < 2 & <b>2 > 1</b>?", "these are the words that were typed", "visible is escaped for web pages")
+
+# %% [markdown]
+# ### 3. Write a function
+#
+# From the raw API's history to the messages of the OpenAI-style API: each pair becomes two messages, and the question comes last.
+
+# %% tags=["exercise", "nbval-check-output"]
+def to_messages(pairs, question):
+    return [{"role": "user", "content": question}]
+
+
+built = to_messages(request["history"]["internal"], request["user_input"])
+checks.confirm(built == messages[1:], "both dialects say the same", "a pair is [what the user said, what the assistant replied]")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+def to_messages(pairs, question):
+    turns = [{"role": role, "content": text} for pair in pairs for role, text in zip(("user", "assistant"), pair)]
+    return [*turns, {"role": "user", "content": question}]
+
+
+built = to_messages(request["history"]["internal"], request["user_input"])
+checks.confirm(built == messages[1:], "both dialects say the same", "a pair is [what the user said, what the assistant replied]")
+
+# %% [markdown]
+# The servers go, and their memory with them.
+
+# %%
 server.stop()
 checks.confirm(server.process.poll() is not None, "the server is gone, and its memory with it", "server.stop()")
 

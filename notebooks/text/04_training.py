@@ -120,7 +120,7 @@ print(prompt)
 guess = 0.1  # yours
 
 # %%
-import random
+import math, random
 
 shuffled = random.Random(0).sample(rows, len(rows))
 cut = len(rows) // 5
@@ -469,7 +469,85 @@ for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
 # | no end-of-turn token trained, pad = end | the chat template ends every answer |
 # | rows split at random, no evaluation | split by comment, accuracy with an interval |
 # | AutoGPTQ below a LoRA | gptqmodel with optimum |
+
+# %% [markdown]
+# ## Exercises
 #
+# Each cell runs as it stands and does not pass yet. Change it until the line below it turns green. A solution is folded away behind each.
+
+# %% [markdown]
+# ### 1. Change a value
+#
+# Hold out more comments, so that at least 400 rows are judged on.
+
+# %% tags=["exercise", "nbval-check-output"]
+_, held_out = dataset.split_rows(rows, test_size=0.2, seed=0)
+checks.confirm(len(held_out) >= 400, "400 rows or more to judge on", "test_size is the share of the comments")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+_, held_out = dataset.split_rows(rows, test_size=0.3, seed=0)
+checks.confirm(len(held_out) >= 400, "400 rows or more to judge on", "test_size is the share of the comments")
+
+# %% [markdown]
+# ### 2. Change a line
+#
+# How many numbers would a LoRA of rank 4 train in the layer looked at above? The line counts those of W.
+
+# %% tags=["exercise", "nbval-check-output"]
+numbers = inputs * outputs
+checks.confirm(numbers == A.shape[1] * 4 + 4 * B.shape[0], "A and B of rank 4 are counted", "A is (r, inputs), B is (outputs, r)")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+numbers = 4 * (inputs + outputs)
+checks.confirm(numbers == A.shape[1] * 4 + 4 * B.shape[0], "A and B of rank 4 are counted", "A is (r, inputs), B is (outputs, r)")
+
+# %% [markdown]
+# ### 3. Write a function
+#
+# The accuracy, out of the confusion matrix.
+
+# %% tags=["exercise", "nbval-check-output"]
+def compute_accuracy(confusion):
+    return confusion[0][0] / len(confusion)
+
+
+right = math.isclose(compute_accuracy(tuned.confusion), tuned.accuracy)
+checks.confirm(right, "it is the accuracy", "right verdicts stand on the diagonal; divide by all rows")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+def compute_accuracy(confusion):
+    return sum(confusion[i][i] for i in range(len(confusion))) / sum(map(sum, confusion))
+
+
+right = math.isclose(compute_accuracy(tuned.confusion), tuned.accuracy)
+checks.confirm(right, "it is the accuracy", "right verdicts stand on the diagonal; divide by all rows")
+
+# %% [markdown]
+# ### 4. Find the bug
+#
+# With these labels a model would never learn to stop. The padding must be hidden, the end of the answer must not.
+
+# %% tags=["exercise", "nbval-check-output"]
+def hide_padding(batch):
+    return batch["labels"].masked_fill(batch["input_ids"] == loaded.tokenizer.pad_token_id, -100)
+
+
+taught = (hide_padding(batch) == loaded.tokenizer.eos_token_id).any(1)
+checks.confirm(bool(taught.all()), "every row teaches the end of its answer", "padding is known by its place: the attention mask is 0 there")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+def hide_padding(batch):
+    return batch["labels"].masked_fill(batch["attention_mask"] == 0, -100)
+
+
+taught = (hide_padding(batch) == loaded.tokenizer.eos_token_id).any(1)
+checks.confirm(bool(taught.all()), "every row teaches the end of its answer", "padding is known by its place: the attention mask is 0 there")
+
+# %% [markdown]
 # ## Recap
 #
 # - A template turns rows into prompts; training and use share one renderer.

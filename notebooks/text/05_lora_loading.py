@@ -355,7 +355,92 @@ print((folder / "README.md").read_text(encoding="utf-8"))
 # | [OpenAI's API reference](https://platform.openai.com/docs/api-reference) | `openai.ChatCompletion` became `client.chat.completions` with version 1.0 |
 # | [PEFT](https://huggingface.co/docs/peft), [TRL](https://huggingface.co/docs/trl) | the same names, moved arguments: the table in lesson 4 |
 # | the talk's video and slides | the notebooks carry their content; ask your organiser for the recording |
+
+# %% [markdown]
+# ## Exercises
 #
+# Each cell runs as it stands and does not pass yet. Change it until the line below it turns green. A solution is folded away behind each.
+
+# %% [markdown]
+# ### 1. Change a value
+#
+# The line for vLLM, on a machine with two GPUs.
+
+# %% tags=["exercise", "nbval-check-output"]
+gpus = 1
+line = exporting.build_vllm_command(["college-preferences"], gpus=gpus)[-1]
+checks.confirm("--tensor-parallel-size 2" in line, "the model is split across two GPUs", "one value says how many")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+gpus = 2
+line = exporting.build_vllm_command(["college-preferences"], gpus=gpus)[-1]
+checks.confirm("--tensor-parallel-size 2" in line, "the model is split across two GPUs", "one value says how many")
+
+# %% [markdown]
+# ### 2. Change a line
+#
+# An old WebUI of 2023 is to load the LoRA. Export it for that one.
+
+# %% tags=["exercise", "nbval-check-output"]
+path = exporting.export_adapter("college-preferences", "webui")
+checks.confirm((path / "adapter_model.bin").is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+path = exporting.export_adapter("college-preferences", "webui-2023")
+checks.confirm((path / "adapter_model.bin").is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
+
+# %% [markdown]
+# ### 3. Write a function
+#
+# The norm of what the LoRA adds to one layer: of `scale * B @ A`.
+
+# %% tags=["exercise", "nbval-check-output"]
+from helpers.lora_tensors import read_tensors
+
+
+def measure_norm(a, b, scale):
+    return 0.0
+
+
+a, b = (read_tensors(folder)[f"base_model.model.model.layers.0.mlp.up_proj.lora_{half}.weight"] for half in "AB")
+found = measure_norm(a, b, config["lora_alpha"] / config["r"])
+checks.confirm(math.isclose(found, norms.loc[0, "up_proj"], rel_tol=1e-3), "the norm is the one in the figure", "square, add up, take the root")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+def measure_norm(a, b, scale):
+    return float(((scale * b @ a) ** 2).sum()) ** 0.5
+
+
+found = measure_norm(a, b, config["lora_alpha"] / config["r"])
+checks.confirm(math.isclose(found, norms.loc[0, "up_proj"], rel_tol=1e-3), "the norm is the one in the figure", "square, add up, take the root")
+
+# %% [markdown]
+# ### 4. Find the bug
+#
+# Another program saved the LoRA under the base's own names. This is to give them PEFT's names, and the LoRA loads and changes nothing.
+
+# %% tags=["exercise", "nbval-check-output"]
+def name_as_peft(name):
+    return f"base_model.{name}"
+
+
+saved = [name.removeprefix("base_model.model.") for name in read_tensors(folder)]
+mended = {name_as_peft(name) for name in saved}
+checks.confirm(mended == set(read_tensors(folder)), "every name has its layer", "print a name of the file that works beside a mended one")
+
+# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# @title Solution
+def name_as_peft(name):
+    return f"base_model.model.{name}"
+
+
+mended = {name_as_peft(name) for name in saved}
+checks.confirm(mended == set(read_tensors(folder)), "every name has its layer", "print a name of the file that works beside a mended one")
+
+# %% [markdown]
 # ## Recap
 #
 # - An adapter folder is small and useless without its base; it records which one that is.
