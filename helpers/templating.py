@@ -7,6 +7,7 @@ a comment stays what it is.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,36 @@ import yaml
 from helpers import KitError, find_file
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the lessons train for: a data set and a template of one name."""
+
+    name: str
+
+    @property
+    def data(self) -> str:
+        """Path of the CSV."""
+        return f"data/{self.name}/dataset.csv"
+
+    @property
+    def template(self) -> str:
+        """Path of the template."""
+        return f"templates/{self.name}.yaml"
+
+    @property
+    def adapter(self) -> str:
+        """The LoRA's folder below loras/."""
+        return self.name.replace("_", "-")
+
+
+def pick_task() -> Task:
+    """The lessons' task, or what KIT_TASK names. KitError when its CSV or its template is not there."""
+    task = Task(os.environ.get("KIT_TASK") or "college_preferences")
+    find_file(task.data, "CSV file of KIT_TASK")
+    find_file(task.template, "template of KIT_TASK")
+    return task
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from helpers.lora_folders import find_adapter, loras_folder
 from helpers.machine import Lane, pick_lane
 from helpers.records import open_adapter_folder, open_checkpoints, record_run, refuse_unwritable
 from helpers.settings import PRESETS, TrainingSettings, pick_settings
-from helpers.templating import Template, load_template
+from helpers.templating import Task, Template, load_template
 from helpers.trainers import explain_memory, make_trainer
 
 CHECKPOINT_STEPS = 50  # from a terminal: a minute or two on a CPU
@@ -72,16 +72,16 @@ def pick_own_device() -> str | None:
     return "cpu" if os.environ.get("ACCELERATE_USE_FSDP") == "true" else f"cuda:{os.environ['LOCAL_RANK']}"
 
 
-def ensure_adapter(name: str, lane: Lane) -> Path:
-    """The folder of the LoRA loras/NAME; when it is missing, a small one is trained on the lessons' data first (about a minute)."""
-    folder = loras_folder() / name
+def ensure_adapter(task: Task, lane: Lane) -> Path:
+    """The folder of the task's LoRA; when it is missing, a small one is trained first (about a minute)."""
+    folder = loras_folder() / task.adapter
     if not folder.exists():
-        template = load_template("templates/college_preferences.yaml")
-        split = {"seed": 0, "test_size": 0.2}
-        train, _ = split_rows(load_rows("data/college_preferences/dataset.csv", template), **split)
+        template, split = load_template(task.template), {"seed": 0, "test_size": 0.2}
+        train, _ = split_rows(load_rows(task.data, template), **split)
         settings = pick_settings(lane.name).replace({"max_rows": 120})
-        train_lora(load_model(lane.folder, purpose="training"), train, template, settings, folder, {"split": split}, progress=False)
-    return find_adapter(name)
+        facts = {"data": task.data, "template_file": task.template, "split": split}
+        train_lora(load_model(lane.folder, purpose="training"), train, template, settings, folder, facts, progress=False)
+    return find_adapter(task.adapter)
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -112,7 +112,7 @@ def main(arguments: list[str]) -> None:
     settings = pick_settings(options.settings or pick_lane().value.name)
     settings = settings.replace({"seed": options.seed} | ({"epochs": options.epochs} if options.epochs else {}))
     settings = settings.replace({"checkpoint_steps": settings.checkpoint_steps or CHECKPOINT_STEPS})
-    facts = {"data": str(options.data), "template": str(options.template), "split": {"seed": options.seed, "test_size": options.test_size}}
+    facts = {"data": str(options.data), "template_file": str(options.template), "split": {"seed": options.seed, "test_size": options.test_size}}
     loaded = load_model(options.model, purpose="training", device_map=pick_own_device())
     how = {"resume": options.resume, "prefix_sharing": options.prefix_sharing}
     run = train_lora(loaded, train, template, settings, options.output, facts, **how)

@@ -58,9 +58,10 @@ for name, (value, reason) in machine.describe().items():
 # %%
 import pandas as pd
 
-from helpers import PROJECT
+from helpers import PROJECT, templating
 
-table = pd.read_csv(PROJECT / "data/college_preferences/dataset.csv")
+task = templating.pick_task()
+table = pd.read_csv(PROJECT / task.data)
 print(f"{len(table)} rows, {table['text'].nunique()} different comments")
 table.head(3)
 
@@ -75,7 +76,7 @@ table.head(3)
 # %%
 import yaml
 
-recipe = yaml.safe_load((PROJECT / "templates/college_preferences.yaml").read_text(encoding="utf-8"))
+recipe = yaml.safe_load((PROJECT / task.template).read_text(encoding="utf-8"))
 for key in ("instruction", "task", "label"):
     print(f"{key}:\n{recipe[key]}\n")
 
@@ -84,10 +85,10 @@ for key in ("instruction", "task", "label"):
 # comment with the word `text` or a brace in it was changed on the way.
 
 # %%
-from helpers import dataset, templating
+from helpers import dataset
 
-template = templating.load_template("templates/college_preferences.yaml")
-rows = dataset.load_rows("data/college_preferences/dataset.csv", template)
+template = templating.load_template(task.template)
+rows = dataset.load_rows(task.data, template)
 example = template.build_example(rows[0])
 for part, message in zip(("instruction", "task", "label"), [*example["prompt"], *example["completion"]]):
     print(f"{part} -> {message['role']}:\n{message['content']}\n")
@@ -142,7 +143,7 @@ print("labels in training:", dataset.count_labels(train), "in the test:", datase
 # %%
 from helpers import find_home
 
-files = dataset.write_split(find_home() / "runs" / "college_preferences", template, train, test)
+files = dataset.write_split(find_home() / "runs" / task.name, template, train, test)
 print(*(path.relative_to(find_home()) for path in files), sep="\n")
 checks.confirm(leaked == 0, "no comment is on both sides of the split", "split by comment: dataset.split_rows")
 
@@ -163,7 +164,7 @@ audit = dataset.audit_rows(rows)
 print(f"copies: {audit.duplicates}, near copies: {len(audit.near_duplicates)}, five-word phrases in more than one comment: {audit.repeated_5grams:.1%}")
 print(f"rows of each label: {audit.labels}, median length in words: {audit.words}")
 checks.compare_guess(guess, audit.bag_of_words, "%")
-print(f"bag of words: {audit.bag_of_words:.1%} right; A told from B in {audit.bag_told_apart:.1%} of the rows that prefer one")
+print(f"bag of words: {audit.bag_of_words:.1%} right; label 1 told from label 2 in {audit.bag_told_apart:.1%} of their rows")
 
 # %% [markdown]
 # **Read it:** words alone tell something about *whether* there is a preference (`same`, `equally`; or `anyone`, `what` of a question).
@@ -192,7 +193,7 @@ checks.publish("accuracy.base", checks.describe_accuracy(base.accuracy, base.row
 # What does it *say*? The same model, asked as a user would, on three comments of the test:
 
 # %%
-asked = [next(row for row in test if row["label"] == label) for label in (1, 2, 3)]
+asked = [next(row for row in test if row["label"] == label) for label in list(template.label)[-3:]]
 before = [loading.chat(loaded, template.build_messages(row), max_new_tokens=24) for row in asked]
 print(*before, sep="\n---\n")
 
@@ -355,8 +356,8 @@ print(f"layer and formula differ by {(layer(x).float() - from_w - from_update).n
 # %%
 from helpers import records
 
-folder = find_home() / "loras" / "college-preferences"
-facts = {"data": "data/college_preferences/dataset.csv", "split": {"seed": 0, "test_size": 0.2}}
+folder = find_home() / "loras" / task.adapter
+facts = {"data": task.data, "template_file": task.template, "split": {"seed": 0, "test_size": 0.2}}
 with records.open_adapter_folder(folder) as fresh:
     trainer.model.save_pretrained(fresh)
     run = records.record_run(trainer, loaded, fresh, train, template, chosen, facts)
@@ -403,7 +404,7 @@ print(f"LoRA above base: {tuned.accuracy - base.accuracy:+.1%}  (95 % interval {
 # Where does it go wrong? The **confusion matrix**: each line a true label, each column a verdict.
 
 # %%
-names = ["no preference", "option A", "option B", "equal"]
+names = list(template.label.values())
 pd.DataFrame(tuned.confusion, index=[f"truly {name}" for name in names], columns=names)
 
 # %% [markdown]
@@ -457,6 +458,9 @@ for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
 # Two and a half minutes are only the beginning: with `--settings tiny-15-minutes` the first command trains on all rows, three times.
 # `python -m benchmarks.learning` judges that with three seeds. While a training runs, `tensorboard --logdir runs/tensorboard` shows its loss.
 #
+# The cells above take any CSV of such columns, with any template of such a form. `data/repair_notes` and `templates/repair_notes.yaml` are
+# another task, with three answers: start Jupyter with `KIT_TASK=repair_notes` in the environment, and this lesson and the next are about it.
+#
 # With `KIT_LANE=large` the cells above train a LoRA on TheBloke's 4-bit 70B model on one 80 GB GPU; nothing else changes.
 #
 # ## What changed since 2023
@@ -478,16 +482,16 @@ for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
 # %% [markdown]
 # ### 1. Change a value
 #
-# Hold out more comments, so that at least 400 rows are judged on.
+# Hold out more comments, so that at least a quarter of all rows are judged on.
 
 # %% tags=["exercise", "nbval-check-output"]
 _, held_out = dataset.split_rows(rows, test_size=0.2, seed=0)
-checks.confirm(len(held_out) >= 400, "400 rows or more to judge on", "test_size is the share of the comments")
+checks.confirm(len(held_out) >= len(rows) / 4, "a quarter of the rows or more to judge on", "test_size is the share of the comments")
 
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
 # @title Solution
 _, held_out = dataset.split_rows(rows, test_size=0.3, seed=0)
-checks.confirm(len(held_out) >= 400, "400 rows or more to judge on", "test_size is the share of the comments")
+checks.confirm(len(held_out) >= len(rows) / 4, "a quarter of the rows or more to judge on", "test_size is the share of the comments")
 
 # %% [markdown]
 # ### 2. Change a line

@@ -54,11 +54,11 @@ for name, (value, reason) in machine.describe().items():
 
 # %%
 import math, time
-from helpers import loading, lora_folders, training, weights
+from helpers import loading, lora_folders, templating, training, weights
 
-lane = machine.pick_lane().value
+lane, task = machine.pick_lane().value, templating.pick_task()
 weights.fetch(lane.model, lane.revision)
-folder = training.ensure_adapter("college-preferences", lane)
+folder = training.ensure_adapter(task, lane)
 for facts in map(lora_folders.describe_adapter, lora_folders.list_folders()):
     print(f"{facts.name:30} base {facts.base}, rank {facts.rank}, {facts.bytes / 1e6:.0f} MB", facts.problem or "")
 
@@ -99,7 +99,7 @@ from peft import PeftModel
 loaded = loading.load_model(lane.folder)
 plain = loaded.model
 checks.compare_guess(guess, numbers / plain.num_parameters(), "%")
-loaded.model = PeftModel.from_pretrained(plain, folder, adapter_name="college-preferences").eval()
+loaded.model = PeftModel.from_pretrained(plain, folder, adapter_name=task.adapter).eval()
 print(type(plain).__name__, "->", type(loaded.model).__name__)
 
 # %% [markdown]
@@ -115,10 +115,10 @@ print(type(plain).__name__, "->", type(loaded.model).__name__)
 # - The *KL divergence* compares what the model says next with the LoRA and without it; 0 nats would mean that they are equal.
 
 # %%
-from helpers import checks, proving, templating
+from helpers import proving
 
-template = templating.load_template("templates/college_preferences.yaml")
-findings = proving.prove(loaded, "college-preferences", template)
+template = templating.load_template(task.template)
+findings = proving.prove(loaded, task.adapter, template)
 for finding in findings:
     print(f"{finding.claim}: {finding.seen}")
 
@@ -157,7 +157,7 @@ checks.compare_guess(guess, means.index[0])
 # %%
 from helpers import dataset
 
-rows = dataset.load_rows("data/college_preferences/dataset.csv", template)
+rows = dataset.load_rows(task.data, template)
 train, test = dataset.split_rows(rows, **run["split"])
 shown = sorted(test, key=lambda row: len(row["text"]))[:40:10]
 
@@ -194,7 +194,7 @@ for strength in (0, 0.5, 1, 1.5, 2):
 # %%
 start = time.monotonic()
 attaching.switch_adapter(loaded, None)  # the base alone
-attaching.switch_adapter(loaded, "college-preferences")
+attaching.switch_adapter(loaded, task.adapter)
 print(f"off and on again: {time.monotonic() - start:.3f} s; on the model: {attaching.list_attached(loaded)}")
 
 # %% [markdown]
@@ -210,11 +210,11 @@ print(f"off and on again: {time.monotonic() - start:.3f} s; on the model: {attac
 import shutil
 from helpers import KitError, folders, merging, quantizing
 
-for old in folders.models_folder().glob("college-preferences-merged*"):  # of an earlier run
+for old in folders.models_folder().glob(f"{task.adapter}-merged*"):  # of an earlier run
     shutil.rmtree(old)
 merged = []
 try:
-    merged.append(merging.merge_adapter("college-preferences", "college-preferences-merged"))
+    merged.append(merging.merge_adapter(task.adapter, f"{task.adapter}-merged"))
 except KitError as refusal:
     print(refusal)
 if merged and (folders.models_folder() / f"{lane.folder}-GPTQ").is_dir():
@@ -253,7 +253,7 @@ for path in merged[:1]:
 # %%
 from helpers import clients
 
-server = clients.start_server(lane.folder, loras=["college-preferences"])
+server = clients.start_server(lane.folder, loras=[task.adapter])
 print(server.command)
 print(server.raw_url, server.openai_url)
 
@@ -263,7 +263,7 @@ print(server.raw_url, server.openai_url)
 # %%
 client = clients.make_openai_client(server.openai_url)
 print("models:", [model.id for model in client.models.list()])
-for model in ("college-preferences", lane.folder):
+for model in (task.adapter, lane.folder):
     reply = client.chat.completions.create(model=model, messages=template.build_messages(shown[0]), temperature=0, max_tokens=12)
     print(f"{model:24} {reply.choices[0].message.content!r}")
 
@@ -284,7 +284,7 @@ print(repr(clients.last_reply(history)))
 # judge a vLLM server.
 
 # %%
-ask = lambda messages: clients.ask_openai(client, messages, model="college-preferences", temperature=0, max_tokens=12)
+ask = lambda messages: clients.ask_openai(client, messages, model=task.adapter, temperature=0, max_tokens=12)
 remote = evaluation.evaluate_over_url(ask, test[:16], template, progress=False)
 print(f"{remote.accuracy:.0%} of {remote.rows} rows right over the API")
 
@@ -328,7 +328,7 @@ checks.confirm(server.process.poll() is not None, "the server is gone, and its m
 from helpers import exporting
 
 for program in ("webui-2023", "webui"):
-    path = exporting.export_adapter("college-preferences", program)
+    path = exporting.export_adapter(task.adapter, program)
     print(f"{program}: {path.relative_to(weights.find_home())}\n   {', '.join(sorted(file.name for file in path.iterdir()))}")
 
 # %% [markdown]
@@ -336,7 +336,7 @@ for program in ("webui-2023", "webui"):
 # (`--tensor-parallel-size`), and the model across the machines (`--pipeline-parallel-size`), which Ray joins.
 
 # %%
-print(*exporting.build_vllm_command(["college-preferences"], gpus=4, machines=2), sep="\n")
+print(*exporting.build_vllm_command([task.adapter], gpus=4, machines=2), sep="\n")
 
 # %% [markdown]
 # In a terminal: `python -m helpers.adapters export college-preferences --for webui-2023` (or `webui`, `llama.cpp`, `vllm`).
@@ -368,13 +368,13 @@ print((folder / "README.md").read_text(encoding="utf-8"))
 
 # %% tags=["exercise", "nbval-check-output"]
 gpus = 1
-line = exporting.build_vllm_command(["college-preferences"], gpus=gpus)[-1]
+line = exporting.build_vllm_command([task.adapter], gpus=gpus)[-1]
 checks.confirm("--tensor-parallel-size 2" in line, "the model is split across two GPUs", "one value says how many")
 
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
 # @title Solution
 gpus = 2
-line = exporting.build_vllm_command(["college-preferences"], gpus=gpus)[-1]
+line = exporting.build_vllm_command([task.adapter], gpus=gpus)[-1]
 checks.confirm("--tensor-parallel-size 2" in line, "the model is split across two GPUs", "one value says how many")
 
 # %% [markdown]
@@ -383,12 +383,12 @@ checks.confirm("--tensor-parallel-size 2" in line, "the model is split across tw
 # An old WebUI of 2023 is to load the LoRA. Export it for that one.
 
 # %% tags=["exercise", "nbval-check-output"]
-path = exporting.export_adapter("college-preferences", "webui")
+path = exporting.export_adapter(task.adapter, "webui")
 checks.confirm((path / "adapter_model.bin").is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
 
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
 # @title Solution
-path = exporting.export_adapter("college-preferences", "webui-2023")
+path = exporting.export_adapter(task.adapter, "webui-2023")
 checks.confirm((path / "adapter_model.bin").is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
 
 # %% [markdown]
