@@ -455,7 +455,7 @@ for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
 # python -m helpers.evaluation --model SmolLM2-135M-Instruct --lora college-preferences --data data/college_preferences/dataset.csv --template templates/college_preferences.yaml --split test
 # ```
 #
-# Two and a half minutes are only the beginning: with `--settings tiny-15-minutes` the first command trains on all rows, three times.
+# Two and a half minutes are only the beginning: with `--settings tiny-15-minutes` the first command trains on all rows, twice.
 # `python -m benchmarks.learning` judges that with three seeds. While a training runs, `tensorboard --logdir runs/tensorboard` shows its loss.
 #
 # The cells above take any CSV of such columns, with any template of such a form. `data/repair_notes` and `templates/repair_notes.yaml` are
