@@ -68,6 +68,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     merge.add_argument("name")
     merge.add_argument("--output", required=True, metavar="M", help="the new folder below models/")
     merge.add_argument("--base", metavar="MODEL", help="merge into this model instead of the recorded one")
+    merge.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of the saved weights (default: the base's own)")
     export = commands.add_parser("export", help="the LoRA as another program takes it")
     export.add_argument("name", nargs="+", help="one LoRA; for vllm, several if you like")
     export.add_argument("--for", dest="program", required=True, choices=PROGRAMS)
@@ -85,7 +86,7 @@ def main(arguments: list[str]) -> int:
     elif options.command == "prove":
         return 0 if print_proof(options.name, options.model, options.template) else 2
     elif options.command == "merge":
-        print(merge_adapter(options.name, options.output, options.base))
+        print(merge_adapter(options.name, options.output, options.base, options.dtype))
     elif options.program == "vllm":
         print(*build_vllm_command(options.name, options.gpus, options.machines), sep="\n")
     elif len(options.name) > 1:

@@ -54,6 +54,7 @@ def put_on(loaded: LoadedModel, name: str, folder: Path) -> None:
         config.inference_mode = True
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*should not be contained in the prefix")  # a test shows such names whole
+            warnings.filterwarnings("ignore", message=".*was renamed from")  # the recorded base: a path of another day
             loaded.model = get_peft_model(loaded.model, config, adapter_name=name, autocast_adapter_dtype=False)
     loaded.model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
 

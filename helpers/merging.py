@@ -15,12 +15,13 @@ from helpers.lora_folders import find_adapter, name_base
 from helpers.proving import TOLERANCE, compute_logits, list_prompts
 
 
-def merge_adapter(name: str, output: str, base: str | None = None) -> Path:
+def merge_adapter(name: str, output: str, base: str | None = None, dtype: str | None = None) -> Path:
     """Merges loras/NAME into its base and saves the result as models/OUTPUT, with tokenizer and templates; returns that folder.
 
     `base` names another model than the recorded one, such as the full-precision form of a GPTQ base. Computed in float32 in the CPU's
-    memory, saved in the base's own dtype. KitError for a quantised base, too little memory, an OUTPUT that is there, and when the
-    merged model's logits are not those of base and LoRA (2 % of the largest, 0.1 % where the weights are float32).
+    memory, saved in `dtype` or the base's own. KitError for a quantised base, too little memory, an OUTPUT that is there, and when the
+    merged model's logits are not those of base and LoRA (2 % of the largest, 0.1 % where the weights are float32): the update of a
+    short training can be smaller than the steps between two bfloat16 numbers, and is then lost in rounding.
     """
     folder, target = find_adapter(name), resolve_inside(models_folder(), output, "model")
     if target.exists():
@@ -30,12 +31,12 @@ def merge_adapter(name: str, output: str, base: str | None = None) -> Path:
         raise KitError(f"The LoRA {name} does not record its base.", "Name it with --base.")
     model_folder = find_model(model_name)
     refuse_quantized(name, model_folder)
-    dtype = AutoConfig.from_pretrained(model_folder).dtype or torch.float32
-    refuse_too_large(model_folder, "cpu", 4 / dtype.itemsize)
+    stored = AutoConfig.from_pretrained(model_folder).dtype or torch.float32
+    refuse_too_large(model_folder, "cpu", 4 / stored.itemsize)
     loaded = attach_adapter(load_model(model_name, dtype="float32", device_map="cpu"), name, any_model=bool(base))
     before = [compute_logits(loaded, messages) for messages in list_prompts(folder)]
     try:
-        loaded.model = loaded.model.merge_and_unload(safe_merge=True).to(dtype)
+        loaded.model = loaded.model.merge_and_unload(safe_merge=True).to(getattr(torch, dtype) if dtype else stored)
     except ValueError as error:
         raise KitError(f"{name} cannot be merged: {error}.", f"See `python -m helpers.adapters prove {name}`; train it again.") from None
     refuse_other_logits(loaded, name, before)
@@ -63,5 +64,6 @@ def refuse_other_logits(loaded: LoadedModel, name: str, before: list[torch.Tenso
     for messages, wanted in zip(list_prompts(find_adapter(name)), before, strict=True):
         off = (compute_logits(loaded, messages) - wanted).abs().max()
         if not off <= share * wanted.abs().max():
-            raise KitError(f"Merging {name} moves the logits by {off:.3f}.", "Keep base and LoRA apart, and serve them together.")
+            remedy = "Save it in float32 (--dtype float32), or serve base and LoRA together."
+            raise KitError(f"Merged in {str(dtype).removeprefix('torch.')}, {name} moves the logits by {off:.2f}: rounding loses it.", remedy)
     loaded.model = loaded.model.to(dtype)
