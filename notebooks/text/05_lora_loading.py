@@ -325,11 +325,11 @@ checks.confirm(server.process.poll() is not None, "the server is gone, and its m
 # vLLM reads the folder as it is, but wants to know the rank and the number of LoRAs beforehand.
 
 # %%
-from helpers import exporting
+from helpers import exporting, find_home
 
 for program in ("webui-2023", "webui"):
     path = exporting.export_adapter(task.adapter, program)
-    print(f"{program}: {path.relative_to(weights.find_home())}\n   {', '.join(sorted(file.name for file in path.iterdir()))}")
+    print(f"{program}: {path.relative_to(find_home())}\n   {', '.join(sorted(file.name for file in path.iterdir()))}")
 
 # %% [markdown]
 # The line for vLLM, here for two machines with four GPUs each: the layers are split across the GPUs of a machine
