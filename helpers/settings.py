@@ -130,7 +130,7 @@ PRESETS: dict[str, dict[str, tuple[object, str]]] = {
     "tiny": SMALL
     | {
         "epochs": (1, "the budget is 2.5 minutes on two CPU cores"),
-        "max_rows": (700, "the same budget; short comments take less computation"),
+        "max_rows": (600, "the same budget; short comments take less computation"),
         "learning_rate": (1.5e-3, "few steps and a small model want larger ones"),
     },
     "tiny-15-minutes": SMALL
