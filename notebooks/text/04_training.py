@@ -5,10 +5,8 @@
 #     text_representation:
 #       extension: .py
 #       format_name: percent
-#       format_version: '1.3'
-#       jupytext_version: 1.19.6
 #   kernelspec:
-#     display_name: Python 3
+#     display_name: Python 3 (ipykernel)
 #     language: python
 #     name: python3
 # ---
@@ -455,7 +453,7 @@ for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
 # python -m helpers.evaluation --model SmolLM2-135M-Instruct --lora college-preferences --data data/college_preferences/dataset.csv --template templates/college_preferences.yaml --split test
 # ```
 #
-# Two and a half minutes are only the beginning: with `--settings tiny-15-minutes` the first command trains on all rows, twice.
+# Two and a half minutes are only the beginning: with `--settings tiny-15-minutes` the first command trains on all rows, three times.
 # `python -m benchmarks.learning` judges that with three seeds. While a training runs, `tensorboard --logdir runs/tensorboard` shows its loss.
 #
 # The cells above take any CSV of such columns, with any template of such a form. `data/repair_notes` and `templates/repair_notes.yaml` are
