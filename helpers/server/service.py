@@ -81,9 +81,9 @@ def check_choice(choice: Choice, model_dir: Path | None, lora_dir: Path | None) 
     for name in choice.loras:
         check_base(lora := find_adapter(name, lora_dir), folder.name)
         if is_llama(choice, folder):
-            from helpers.lora_gguf import refuse_what_llama_lacks
+            from helpers.lora_gguf import refuse_more_than_factors
 
-            refuse_what_llama_lacks(name, read_config(lora))
+            refuse_more_than_factors(name, read_config(lora))
 
 
 def load_engine(choice: Choice, model_dir: Path | None, lora_dir: Path | None) -> Engine:
