@@ -8,8 +8,10 @@ import gc
 import importlib.util
 import os
 import platform
+import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -140,6 +142,9 @@ def measure_peak_mb() -> int:
         return int(torch.cuda.max_memory_allocated() / 1e6)
     if platform.system() == "Windows":
         return int(psutil.Process().memory_info().peak_wset / 1e6)
+    status = Path("/proc/self/status")  # ru_maxrss would begin with the peak of the process that started this one
+    if found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None:
+        return int(found[1]) * 1024 // 1_000_000
     import resource  # does not exist on Windows
 
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on a Mac, kilobytes on Linux

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -38,3 +41,10 @@ def test_peak_memory_grows_with_what_is_allocated():
     block = torch.ones(300_000_000, dtype=torch.uint8)
     assert torch.cuda.is_available() or machine.measure_peak_mb() > before
     del block
+
+
+def test_peak_of_a_process_is_its_own_and_not_its_parents():
+    large = bytearray(b"x") * 2_000_000_000
+    words = "from helpers.machine import measure_peak_mb; print(measure_peak_mb())"
+    peak = int(subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True).stdout)
+    assert 50 < peak < 1500 and len(large) == 2_000_000_000
