@@ -534,10 +534,10 @@ checks.confirm(right, "it is the accuracy", "right verdicts stand on the diagona
 
 # %% tags=["exercise", "nbval-check-output"]
 def hide_padding(batch):
-    return batch["labels"].masked_fill(batch["input_ids"] == loaded.tokenizer.pad_token_id, -100)
+    return batch["labels"].masked_fill(batch["input_ids"] == end, -100)
 
 
-taught = (hide_padding(batch) == loaded.tokenizer.eos_token_id).any(1)
+taught = (hide_padding(batch) == end).any(1)
 checks.confirm(bool(taught.all()), "every row teaches the end of its answer", "padding is known by its place: the attention mask is 0 there")
 
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
@@ -546,7 +546,7 @@ def hide_padding(batch):
     return batch["labels"].masked_fill(batch["attention_mask"] == 0, -100)
 
 
-taught = (hide_padding(batch) == loaded.tokenizer.eos_token_id).any(1)
+taught = (hide_padding(batch) == end).any(1)
 checks.confirm(bool(taught.all()), "every row teaches the end of its answer", "padding is known by its place: the attention mask is 0 there")
 
 # %% [markdown]
