@@ -2,8 +2,9 @@
 
     python -m benchmarks.evaluation [--rounds 3] [--rows 64] [--check 100] [--lora NAME]
 
-Both take turns in one process, in the machine's best dtype. `--check` rows are then scored in float32, packed and one whole sequence
-at a time, and their verdicts compared.
+All ways take turns in one process, in the machine's best dtype: only as much as the verdicts need, as `evaluate` does; the scores of all
+answers, as the lesson does; an answer generated a row, with the batch sizes 1, 8 and 16. `--check` rows are then judged in float32, packed
+and one whole sequence at a time, and their verdicts compared.
 """
 
 import argparse
@@ -16,10 +17,11 @@ import torch
 from helpers import find_home, write_json
 from helpers.attaching import attach_adapter
 from helpers.dataset import load_rows, split_rows
-from helpers.evaluation import score_answers, score_plainly, tokenize_row
-from helpers.loading import LoadedModel, chat, load_model
+from helpers.loading import LoadedModel, load_model
 from helpers.machine import name_device
+from helpers.scoring import score_answers, score_plainly, tokenize_row
 from helpers.templating import load_template
+from helpers.verdicts import pick_verdicts
 from helpers.weights import fetch
 
 
@@ -31,30 +33,43 @@ def load(dtype: str | None, lora: str | None) -> LoadedModel:
     return loaded
 
 
-def time_call(function, *arguments) -> float:
+def time_call(function) -> float:
     """Seconds of a call."""
     start = time.perf_counter()
-    function(*arguments)
+    function()
     return time.perf_counter() - start
 
 
 def count_changed_verdicts(loaded: LoadedModel, rows: list, template) -> int:
     """How many rows get another verdict from packed scoring than from one whole sequence at a time."""
-    changed = 0
+    packed = pick_verdicts(score_answers(loaded, rows, template, progress=False, every=False))
     with torch.inference_mode():
-        for row, packed in zip(rows, score_answers(loaded, rows, template, progress=False), strict=True):
-            plain = score_plainly(loaded, *tokenize_row(loaded, row, template))
-            changed += max(packed, key=packed.get) != max(plain, key=plain.get)
-    return changed
+        plain = pick_verdicts([score_plainly(loaded, *tokenize_row(loaded, row, template)) for row in rows])
+    return sum(one != other for one, other in zip(packed, plain, strict=True))
+
+
+def generate_answers(loaded: LoadedModel, rows: list, template, batch_size: int) -> None:
+    """Generates an answer of up to 16 tokens for each row, transformers' usual way: so many rows at a time, filled up on the left."""
+    for start in range(0, len(rows), batch_size):
+        chats = [template.build_messages(row) for row in rows[start : start + batch_size]]
+        inputs = loaded.tokenizer.apply_chat_template(
+            chats, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True, tokenizer_kwargs={"padding_side": "left"}
+        )
+        with torch.inference_mode():
+            loaded.model.generate(**inputs.to(loaded.model.device), max_new_tokens=16, do_sample=False, temperature=None, top_p=None)
 
 
 def measure_rates(loaded: LoadedModel, rows: list, template, rounds: int) -> dict[str, float]:
     """Rows a second of each way, medians of rounds in which they take turns."""
-    seconds: dict[str, list[float]] = {"scoring": [], "generating": []}
-    for _ in range(rounds):
-        seconds["scoring"].append(time_call(score_answers, loaded, rows, template, 16, False))
-        seconds["generating"].append(time_call(lambda: [chat(loaded, template.build_messages(row), max_new_tokens=16) for row in rows]))
-    return {name: len(rows) / statistics.median(times) for name, times in seconds.items()}
+    ways = {
+        "verdicts": lambda: score_answers(loaded, rows, template, 16, False, every=False),
+        "all scores": lambda: score_answers(loaded, rows, template, 16, False),
+        "generating, 1 at a time": lambda: generate_answers(loaded, rows, template, 1),
+        "generating, 8 at a time": lambda: generate_answers(loaded, rows, template, 8),
+        "generating, 16 at a time": lambda: generate_answers(loaded, rows, template, 16),
+    }
+    seconds = [{name: time_call(way) for name, way in ways.items()} for _ in range(rounds)]
+    return {name: len(rows) / statistics.median(found[name] for found in seconds) for name in ways}
 
 
 def main() -> None:
@@ -71,7 +86,8 @@ def main() -> None:
     rows = random.Random(0).sample(test, min(options.rows, len(test)))  # the file has its longest comments first
     rates = measure_rates(load(None, options.lora), rows, template, options.rounds)
     changed = count_changed_verdicts(load("float32", options.lora), test[: options.check], template)
-    print(f"scoring {rates['scoring']:.2f} rows a second, generating {rates['generating']:.2f}: {rates['scoring'] / rates['generating']:.1f}x")
+    for name, rate in rates.items():
+        print(f"{name:24} {rate:6.2f} rows a second; verdicts are {rates['verdicts'] / rate:.1f} times as fast")
     print(f"verdicts changed by packing, float32: {changed} of {len(test[: options.check])}")
     record = {"date": time.strftime("%Y-%m-%d"), "device": name_device(), **vars(options), "rows_per_second": rates, "changed": changed}
     print(write_json(find_home() / "runs" / f"benchmark-evaluation-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json", record))

@@ -1,17 +1,16 @@
 """What is learned: LoRAs of several seeds, judged on comments that were not trained on, beside what needs no LoRA.
 
-    python -m benchmarks.learning [--settings tiny-15-minutes] [--seeds 0 1 2] [--test-size 0.25] [--data CSV --template YAML]
+    python -m benchmarks.learning [--settings tiny-15-minutes] [--seeds 0 1 2] [--test-size 0.25] [--data CSV ...] [--train CSV ...]
 
-Every seed draws the LoRA's first matrices and the order of the rows anew; the split is that of seed 0 for all, so that the base and the
-bag of words, which is fitted on the rows that are trained on, are the same. For 200 of the rows answers are also generated, as a server
-would, and counted when they are one of the possible answers and stop by themselves.
+Every seed draws the LoRA's first matrices and the order of the rows anew; the split is that of seed 0 for all, so that the base is the
+same. A LoRA is trained on the training parts of the `--train` files together and judged on the test part of each `--data` file, a file
+that was not trained on included; the bag of words is fitted on each file's own training part. For 200 rows of the first file answers
+are also generated, as a server would, and counted when they are one of the possible answers and stop by themselves.
 """
 
 import argparse
 import random
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,12 +18,14 @@ import torch
 
 from helpers import find_home, write_json
 from helpers.dataset import list_texts, load_rows, make_bag_of_words, split_rows
-from helpers.evaluation import score_answers, summarise_scores
+from helpers.evaluation import summarise_scores
 from helpers.loading import LoadedModel, load_model, tokenize_chat
+from helpers.lora_folders import loras_folder
 from helpers.machine import name_device
+from helpers.scoring import score_answers
 from helpers.settings import TrainingSettings, pick_settings
 from helpers.templating import Template, load_template
-from helpers.trainers import make_trainer
+from helpers.training import train_lora
 from helpers.verdicts import Scores, bootstrap_gain, measure_told_apart
 from helpers.weights import fetch
 
@@ -46,13 +47,10 @@ def score_bag_of_words(train: list, test: list) -> list[Scores]:
 
 
 def train(rows: list, template: Template, settings: TrainingSettings) -> tuple[LoadedModel, dict]:
-    """(model with the trained LoRA on it, figures of the training)."""
+    """(model with the trained LoRA on it, figures of the training). The LoRA stays in loras/ for a closer look."""
     loaded = load_model(MODEL, purpose="training")
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = make_trainer(loaded, rows, template, settings, Path(folder), progress=False)
-        seconds = trainer.train().metrics["train_runtime"]
-    loaded.model = trainer.model.eval()
-    return loaded, {"trained_rows": len(trainer.train_dataset), "minutes": seconds / 60}
+    run = train_lora(loaded, rows, template, settings, loras_folder() / f"benchmark-seed-{settings.seed}", progress=False)
+    return loaded, {"trained_rows": run["rows"], "minutes": run["seconds"] / 60}
 
 
 def count_clean_answers(loaded: LoadedModel, rows: list, template: Template) -> float:
@@ -67,33 +65,54 @@ def count_clean_answers(loaded: LoadedModel, rows: list, template: Template) -> 
     return clean / len(rows)
 
 
-def main() -> None:
-    """Prints the table and writes it as JSON to runs/."""
+def judge_without_lora(fit: list, test: list, template: Template) -> tuple[list[Scores], list[dict]]:
+    """(the base's scores, lines of the table) of what needs no LoRA."""
+    base = score_answers(load_model(MODEL), test, template)
+    lines = [describe("base", base, test, template), describe("bag of words", score_bag_of_words(fit, test), test, template)]
+    majority = summarise_scores(base, test, template).majority_accuracy
+    return base, [{"what": "majority class", "accuracy": majority}, *lines]
+
+
+def parse_options() -> argparse.Namespace:
+    """The command line; `train` is the first of `data` unless it is named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--settings", default="tiny-15-minutes", help="a preset or a YAML file")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--test-size", type=float, default=0.25)
-    parser.add_argument("--data", default="data/college_preferences/dataset.csv")
+    parser.add_argument("--data", nargs="+", default=["data/college_preferences/dataset.csv"], help="judged on the test part of each")
+    parser.add_argument("--train", nargs="+", help="trained on the training parts of these (default: the first of --data)")
     parser.add_argument("--template", default="templates/college_preferences.yaml")
     options = parser.parse_args()
+    options.train = options.train or options.data[:1]
+    return options
+
+
+def main() -> None:
+    """Prints the table and writes it as JSON to runs/."""
+    options = parse_options()
     fetch("smollm2-135m-instruct")
     template = load_template(options.template)
-    fit, test = split_rows(load_rows(options.data, template), options.test_size)
-    base = score_answers(load_model(MODEL), test, template)
-    lines = [describe("base", base, test, template), describe("bag of words", score_bag_of_words(fit, test), test, template)]
+    parts = {path: split_rows(load_rows(path, template), options.test_size) for path in dict.fromkeys([*options.data, *options.train])}
+    fit = [row for path in options.train for row in parts[path][0]]
+    bases, lines = {}, []
+    for path in options.data:
+        bases[path], found = judge_without_lora(*parts[path], template)
+        lines += [{"data": path, **line, "rows": len(parts[path][1])} for line in found]
+    print(pd.DataFrame(lines).to_string(), flush=True)
     for seed in options.seeds:
         loaded, figures = train(fit, template, pick_settings(options.settings).replace({"seed": seed}))
-        scores = score_answers(loaded, test, template)
-        low, high = bootstrap_gain(base, scores, test)
-        clean = count_clean_answers(loaded, random.Random(0).sample(test, min(200, len(test))), template)
-        lines.append(describe(f"LoRA, seed {seed}", scores, test, template, gain_low=low, gain_high=high, clean_answers=clean, **figures))
-        print(lines[-1], flush=True)
-    majority = summarise_scores(base, test, template).majority_accuracy
-    table = pd.DataFrame(lines)
-    print(f"{len(test)} test rows, majority class {majority:.3f}", table.to_string(index=False, float_format="{:.3f}".format), sep="\n")
-    record = {"date": time.strftime("%Y-%m-%d"), "device": name_device(), **vars(options), "test_rows": len(test), "majority": majority}
-    path = find_home() / "runs" / f"benchmark-learning-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
-    print(write_json(path, {**record, "table": table.to_dict("records")}))
+        for path, base in bases.items():
+            test = parts[path][1]
+            scores = score_answers(loaded, test, template)
+            low, high = bootstrap_gain(base, scores, test)
+            if path == options.data[0]:
+                figures["clean_answers"] = count_clean_answers(loaded, random.Random(0).sample(test, min(200, len(test))), template)
+            line = describe(f"LoRA, seed {seed}", scores, test, template, gain_low=low, gain_high=high, **figures)
+            lines.append({"data": path, **line, "rows": len(test)})
+            print(lines[-1], flush=True)
+    print(pd.DataFrame(lines).to_string(index=False, float_format="{:.3f}".format))
+    record = {"date": time.strftime("%Y-%m-%d"), "device": name_device(), **vars(options), "table": lines}
+    print(write_json(find_home() / "runs" / f"benchmark-learning-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json", record))
 
 
 if __name__ == "__main__":

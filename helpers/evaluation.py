@@ -1,34 +1,29 @@
 """Label accuracy with an interval, against the base model and the majority class; local or over a URL.
 
 A verdict is the answer to which the model gives the highest probability: every possible answer's tokens (its end-of-turn token
-included) are scored after the prompt, nothing is generated. What all prompts begin with goes through the model once for the whole
-set, and each prompt once for all of its answers.
+included) are scored after the prompt (helpers.scoring), nothing is generated.
 """
 
 import argparse
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
 from tqdm.auto import tqdm
 
 from helpers import CommandParser, KitError, run_command, write_json
 from helpers.attaching import attach_adapter
 from helpers.dataset import Row, load_rows, split_rows
-from helpers.loading import LoadedModel, load_model, tokenize_chat
+from helpers.loading import LoadedModel, load_model
 from helpers.lora_folders import find_adapter, read_run
-from helpers.packing import attend_branchwise, find_obstacle, pack_sequences, score_targets
+from helpers.scoring import score_answers
 from helpers.templating import Template, load_template
 from helpers.verdicts import Evaluation, Scores, pick_verdicts, summarise_verdicts
-
-Example = tuple[list[int], dict[int, list[int]]]  # token ids of a prompt, and of each label's answer
 
 
 def evaluate(loaded: LoadedModel, rows: list[Row], template: Template, batch_size: int = 16, progress: bool = True) -> Evaluation:
     """Judges every row with the model (and the adapter that is active on it)."""
-    return summarise_scores(score_answers(loaded, rows, template, batch_size, progress), rows, template)
+    return summarise_scores(score_answers(loaded, rows, template, batch_size, progress, every=False), rows, template)
 
 
 def summarise_scores(scores: list[Scores], rows: list[Row], template: Template) -> Evaluation:
@@ -48,65 +43,6 @@ def ask_verdicts(ask: Callable[[list[dict[str, str]]], str], rows: list[Row], te
         reply = ask(template.build_messages(row)).strip()
         verdicts.append(next((label for label, answer in template.build_answers(row).items() if reply == answer), None))
     return verdicts
-
-
-def score_answers(loaded: LoadedModel, rows: list[Row], template: Template, batch_size: int = 16, progress: bool = True) -> list[Scores]:
-    """log P(answer | prompt), in nats, of each possible answer of each row: a list of {label: score} in the order of the rows."""
-    examples = [tokenize_row(loaded, row, template) for row in rows]
-    shared = min(len(os.path.commonprefix([prompt for prompt, _ in examples])), min(len(prompt) for prompt, _ in examples) - 1)
-    order = sorted(range(len(rows)), key=lambda i: examples[i][0])  # rows that begin alike come into one batch
-    scores: list[Scores] = [{} for _ in rows]
-    loaded.model.eval()
-    with torch.inference_mode():
-        cache = None
-        if shared and not find_obstacle(loaded.model):
-            attend_branchwise(loaded.model)
-            cache = fill_cache(loaded, examples[0][0][:shared])
-        for start in tqdm(range(0, len(rows), batch_size), desc="scoring", unit="batch", disable=not progress):
-            batch = order[start : start + batch_size]
-            for i, row_scores in zip(batch, score_batch(loaded, [examples[i] for i in batch], shared, cache), strict=True):
-                scores[i] = row_scores
-    return scores
-
-
-def tokenize_row(loaded: LoadedModel, row: Row, template: Template) -> Example:
-    """Token ids of a row's prompt, and of each of its answers up to and with the end-of-turn token."""
-    tokenizer = loaded.tokenizer
-    prompt = tokenize_chat(tokenizer, template.build_messages(row))["input_ids"][0].tolist()
-    answers = {
-        label: [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        for label, answer in template.build_answers(row).items()
-    }
-    return prompt, answers
-
-
-def fill_cache(loaded: LoadedModel, prefix: list[int]):
-    """transformers' cache with the keys and values of the tokens that all prompts begin with."""
-    return loaded.model(torch.tensor([prefix], device=loaded.model.device), use_cache=True, logits_to_keep=1).past_key_values
-
-
-def score_batch(loaded: LoadedModel, examples: list[Example], shared: int, cache) -> list[Scores]:
-    """{label: score} of each example. With a cache, which is left as it came, all of them go through the model as one packed sequence."""
-    if cache is None:
-        return [score_plainly(loaded, prompt, answers) for prompt, answers in examples]
-    pairs = [(prompt[shared:], answer) for prompt, answers in examples for answer in answers.values()]
-    packed = pack_sequences([[*prompt, *answer[:-1]] for prompt, answer in pairs], before=shared)
-    places = [place for path, (prompt, _) in zip(packed.paths, pairs, strict=True) for place in path[len(prompt) - 1 :]]
-    targets = [token for _, answer in pairs for token in answer]
-    scores, _ = score_targets(loaded.model, packed, places, targets, cache)
-    cache.crop(-len(packed.input_ids))
-    totals = iter([part.sum().item() for part in scores.split([len(answer) for _, answer in pairs])])
-    return [{label: next(totals) for label in answers} for _, answers in examples]
-
-
-def score_plainly(loaded: LoadedModel, prompt: list[int], answers: dict[int, list[int]]) -> Scores:
-    """{label: score} with one pass of the model a label and nothing shared: for architectures that cannot be packed."""
-    scores = {}
-    for label, answer in answers.items():
-        ids = torch.tensor([[*prompt, *answer]], device=loaded.model.device)
-        logits = loaded.model(ids).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
-        scores[label] = logits.gather(-1, ids[0, len(prompt) :, None]).sum().item()
-    return scores
 
 
 def main(arguments: list[str]) -> None:

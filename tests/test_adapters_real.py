@@ -28,9 +28,11 @@ from helpers import (
     proving,
     quantizing,
     run_command,
+    scoring,
     templating,
     training,
     tutorial,
+    verdicts,
 )
 from helpers.settings import pick_settings
 
@@ -122,7 +124,7 @@ def test_merged_folder_judges_as_base_and_lora_do(lora, home, lessons, real_mode
     more = {"base": real_model_name, "dtype": "float32"} if name == "gptq" else {}
     merged = merging.merge_adapter(name, f"{name}-merged", **more)
     apart = attaching.attach_adapter(loading.load_model(real_model_name, dtype="float32"), name, any_model=True)
-    scores = [evaluation.score_answers(one, test[:12], template, progress=False) for one in (apart, loading.load_model(merged.name, dtype="float32"))]
+    scores = [scoring.score_answers(one, test[:12], template, progress=False) for one in (apart, loading.load_model(merged.name, dtype="float32"))]
     for one, other in zip(*scores, strict=True):
         assert all(abs(one[label] - other[label]) < 0.2 for label in one)  # nats; what is saved is rounded to the base's bfloat16
     assert run_command(adapters.main, ["prove", name, "--model", merged.name]) == 2  # the LoRA on top of itself
@@ -155,7 +157,7 @@ def test_judged_over_the_api_as_it_is_offline(lora, home, lessons, tmp_path):
         pytest.skip("the API is the same; its model is tested in test_openai_api")
     template, _, test = lessons
     loaded = attaching.attach_adapter(loading.load_model(base, dtype="float32"), name)
-    offline = evaluation.pick_verdicts(evaluation.score_answers(loaded, test[:50], template, progress=False))
+    offline = verdicts.pick_verdicts(scoring.score_answers(loaded, test[:50], template, progress=False))
     server = clients.start_server(base, loras=[name], extra=["--dtype", "float32"])
     try:
         ask = functools.partial(clients.ask_openai, clients.make_openai_client(server.openai_url), model=name, temperature=0, max_tokens=32)

@@ -5,23 +5,47 @@ import pytest
 import torch
 from fixtures_tiny import make_tiny_adapter
 
-from helpers import evaluation, loading, run_command, running
+from helpers import evaluation, loading, run_command, running, scoring, verdicts
 
 
 @pytest.mark.parametrize("batch_size", [1, 5])
 def test_packed_scores_are_those_of_whole_sequences_which_unknown_architectures_get(tiny, rows, template, batch_size):
-    packed = evaluation.score_answers(tiny, rows, template, batch_size, progress=False)
+    packed = scoring.score_answers(tiny, rows, template, batch_size, progress=False)
     tiny.model.config.model_type = "unknown"
-    plain = evaluation.score_answers(tiny, rows, template, batch_size, progress=False)
+    plain = scoring.score_answers(tiny, rows, template, batch_size, progress=False)
     for first, second in zip(packed, plain, strict=True):
         assert first == pytest.approx(second, rel=1e-4)
     assert packed != plain  # the same up to rounding only: both ways were taken
 
 
+@pytest.mark.parametrize("names", [("Larkmoor", "Halloran"), ("University of A", "University of B")])
+def test_verdicts_need_fewer_answers_and_are_those_of_all_scores(tiny, rows, template, names):
+    some = [{**row, "alternative_a": names[0], "alternative_b": names[1]} for row in rows]
+    complete = scoring.score_answers(tiny, some, template, 5, progress=False)
+    needed = scoring.score_answers(tiny, some, template, 5, progress=False, every=False)
+    assert verdicts.pick_verdicts(needed) == verdicts.pick_verdicts(complete)
+    assert sum(map(len, needed)) < sum(map(len, complete))
+    for few, every in zip(needed, complete, strict=True):
+        assert few == pytest.approx({label: every[label] for label in few}, rel=1e-4)
+
+
+def test_answers_that_may_still_win_are_computed_to_the_end():
+    ends = {1: -9.0, 2: -2.0, 3: -2.0}  # the answer that begins best goes on badly
+    beginnings = [{1: -0.5, 2: -1.0, 3: -2.0, 4: -9.5}, {1: -0.5, 2: -9.5, 3: -9.6, 4: -9.7}]
+    asked = []
+
+    def finish(wanted):
+        asked.append(wanted)
+        return [{label: ends.get(label, -10.0) for label in labels} for labels in wanted]
+
+    found = scoring.find_likeliest(beginnings, finish)
+    assert asked == [[[1], [1]], [[2, 3], []]] and verdicts.pick_verdicts(found) == [2, 1]
+
+
 def test_score_of_an_answer_is_the_sum_of_its_tokens_log_probabilities(tiny, rows, template):
-    prompt, answers = evaluation.tokenize_row(tiny, rows[0], template)
+    prompt, answers = scoring.tokenize_row(tiny, rows[0], template)
     with torch.inference_mode():
-        for label, score in evaluation.score_plainly(tiny, prompt, answers).items():
+        for label, score in scoring.score_plainly(tiny, prompt, answers).items():
             total, ids = 0.0, list(prompt)
             for token in answers[label]:
                 total += tiny.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[token].item()
@@ -60,8 +84,10 @@ def test_server_that_is_away_is_one_line(home, rows, capsys):
 @pytest.mark.real
 def test_verdicts_of_the_real_model_are_the_uncached_ones(real_model_name, rows, template):
     loaded = loading.load_model(real_model_name, dtype="float32")
-    scores = evaluation.score_answers(loaded, rows[:4], template, progress=False)
+    scores = scoring.score_answers(loaded, rows[:4], template, progress=False)
     with torch.inference_mode():
         for row, found in zip(rows[:4], scores, strict=True):
-            plain = evaluation.score_plainly(loaded, *evaluation.tokenize_row(loaded, row, template))
+            plain = scoring.score_plainly(loaded, *scoring.tokenize_row(loaded, row, template))
             assert found == pytest.approx(plain, rel=1e-3) and max(found, key=found.get) == max(plain, key=plain.get)
+    needed = scoring.score_answers(loaded, rows[:4], template, progress=False, every=False)
+    assert verdicts.pick_verdicts(needed) == verdicts.pick_verdicts(scores)

@@ -181,8 +181,8 @@ print(f"bag of words: {audit.bag_of_words:.1%} right; label 1 told from label 2 
 # figure could be off with so few rows.
 
 # %%
-from helpers import evaluation
-base_scores = evaluation.score_answers(loaded, test, template, progress=False)
+from helpers import evaluation, scoring
+base_scores = scoring.score_answers(loaded, test, template, progress=False)
 base = evaluation.summarise_scores(base_scores, test, template)
 checks.publish("accuracy.majority", checks.describe_accuracy(base.majority_accuracy, base.rows))
 checks.publish("accuracy.base", checks.describe_accuracy(base.accuracy, base.rows))
@@ -372,7 +372,7 @@ guess = 0.6  # yours
 
 # %%
 loaded.model = trainer.model.eval()
-tuned_scores = evaluation.score_answers(loaded, test, template, progress=False)
+tuned_scores = scoring.score_answers(loaded, test, template, progress=False)
 tuned = evaluation.summarise_scores(tuned_scores, test, template)
 checks.publish("accuracy.lora", checks.describe_accuracy(tuned.accuracy, tuned.rows))
 checks.compare_guess(guess, tuned.accuracy, "%")

@@ -174,13 +174,13 @@ for row in shown:
 # each of the four answers is for one comment.
 
 # %%
-from helpers import attaching, evaluation
+from helpers import attaching, evaluation, scoring
 
 row = shown[0]
 print(row["text"], *template.build_answers(row).values(), sep="\n  ")
 for strength in (0, 0.5, 1, 1.5, 2):
     with attaching.set_strength(loaded, strength):
-        scores = evaluation.score_answers(loaded, [row], template, progress=False)[0]
+        scores = scoring.score_answers(loaded, [row], template, progress=False)[0]
         answer = loading.chat(loaded, template.build_messages(row), max_new_tokens=12)
     print(strength, " ".join(f"{math.exp(score):6.1%}" for score in scores.values()), repr(answer))
 
