@@ -1,22 +1,26 @@
 """What is learned: LoRAs of several seeds, judged on comments that were not trained on, beside what needs no LoRA.
 
     python -m benchmarks.learning [--settings tiny-15-minutes] [--seeds 0 1 2] [--test-size 0.25] [--data CSV ...] [--train CSV ...]
+                                  [--model NAME] [--record NAME]
 
 Every seed draws the LoRA's first matrices and the order of the rows anew; the split is that of seed 0 for all, so that the base is the
 same. A LoRA is trained on the training parts of the `--train` files together and judged on the test part of each `--data` file, a file
 that was not trained on included; the bag of words is fitted on each file's own training part. For 200 rows of the first file answers
-are also generated, as a server would, and counted when they are one of the possible answers and stop by themselves.
+are also generated, as a server would, and counted when they are one of the possible answers and stop by themselves. `--record` keeps the
+run under a name in benchmarks/learning.json, which lesson 4 shows.
 """
 
 import argparse
+import json
 import random
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from helpers import find_home, write_json
+from helpers import PROJECT, find_commit, find_home, write_json
 from helpers.dataset import list_texts, load_rows, make_bag_of_words, split_rows
 from helpers.evaluation import summarise_scores
 from helpers.loading import LoadedModel, load_model, tokenize_chat
@@ -30,6 +34,12 @@ from helpers.verdicts import Scores, bootstrap_gain, measure_told_apart
 from helpers.weights import fetch
 
 MODEL = "SmolLM2-135M-Instruct"
+RECORDS = PROJECT / "benchmarks" / "learning.json"
+
+
+def name_data(path: str) -> str:
+    """A data set's name: that of its folder."""
+    return Path(path).resolve().parent.name
 
 
 def describe(name: str, scores: list[Scores], rows: list, template: Template, **more: object) -> dict:
@@ -46,9 +56,9 @@ def score_bag_of_words(train: list, test: list) -> list[Scores]:
     return [dict(zip(model.classes_.tolist(), line, strict=True)) for line in chances.tolist()]
 
 
-def train(rows: list, template: Template, settings: TrainingSettings) -> tuple[LoadedModel, dict]:
+def train(model: str, rows: list, template: Template, settings: TrainingSettings) -> tuple[LoadedModel, dict]:
     """(model with the trained LoRA on it, figures of the training). The LoRA stays in loras/ for a closer look."""
-    loaded = load_model(MODEL, purpose="training")
+    loaded = load_model(model, purpose="training")
     run = train_lora(loaded, rows, template, settings, loras_folder() / f"benchmark-seed-{settings.seed}", progress=False)
     return loaded, {"trained_rows": run["rows"], "minutes": run["seconds"] / 60}
 
@@ -65,9 +75,9 @@ def count_clean_answers(loaded: LoadedModel, rows: list, template: Template) -> 
     return clean / len(rows)
 
 
-def judge_without_lora(fit: list, test: list, template: Template) -> tuple[list[Scores], list[dict]]:
+def judge_without_lora(model: str, fit: list, test: list, template: Template) -> tuple[list[Scores], list[dict]]:
     """(the base's scores, lines of the table) of what needs no LoRA."""
-    base = score_answers(load_model(MODEL), test, template)
+    base = score_answers(load_model(model), test, template)
     lines = [describe("base", base, test, template), describe("bag of words", score_bag_of_words(fit, test), test, template)]
     majority = summarise_scores(base, test, template).majority_accuracy
     return base, [{"what": "majority class", "accuracy": majority}, *lines]
@@ -76,12 +86,14 @@ def judge_without_lora(fit: list, test: list, template: Template) -> tuple[list[
 def parse_options() -> argparse.Namespace:
     """The command line; `train` is the first of `data` unless it is named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default=MODEL, help="folder below models/")
     parser.add_argument("--settings", default="tiny-15-minutes", help="a preset or a YAML file")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--test-size", type=float, default=0.25)
     parser.add_argument("--data", nargs="+", default=["data/college_preferences/dataset.csv"], help="judged on the test part of each")
     parser.add_argument("--train", nargs="+", help="trained on the training parts of these (default: the first of --data)")
     parser.add_argument("--template", default="templates/college_preferences.yaml")
+    parser.add_argument("--record", metavar="NAME", help="keep the run under this name in benchmarks/learning.json too")
     options = parser.parse_args()
     options.train = options.train or options.data[:1]
     return options
@@ -96,11 +108,11 @@ def main() -> None:
     fit = [row for path in options.train for row in parts[path][0]]
     bases, lines = {}, []
     for path in options.data:
-        bases[path], found = judge_without_lora(*parts[path], template)
-        lines += [{"data": path, **line, "rows": len(parts[path][1])} for line in found]
+        bases[path], found = judge_without_lora(options.model, *parts[path], template)
+        lines += [{"data": name_data(path), **line, "rows": len(parts[path][1])} for line in found]
     print(pd.DataFrame(lines).to_string(), flush=True)
     for seed in options.seeds:
-        loaded, figures = train(fit, template, pick_settings(options.settings).replace({"seed": seed}))
+        loaded, figures = train(options.model, fit, template, pick_settings(options.settings).replace({"seed": seed}))
         for path, base in bases.items():
             test = parts[path][1]
             scores = score_answers(loaded, test, template)
@@ -108,11 +120,15 @@ def main() -> None:
             if path == options.data[0]:
                 figures["clean_answers"] = count_clean_answers(loaded, random.Random(0).sample(test, min(200, len(test))), template)
             line = describe(f"LoRA, seed {seed}", scores, test, template, gain_low=low, gain_high=high, **figures)
-            lines.append({"data": path, **line, "rows": len(test)})
+            lines.append({"data": name_data(path), **line, "rows": len(test)})
             print(lines[-1], flush=True)
     print(pd.DataFrame(lines).to_string(index=False, float_format="{:.3f}".format))
-    record = {"date": time.strftime("%Y-%m-%d"), "device": name_device(), **vars(options), "table": lines}
+    named = {"data": [name_data(path) for path in options.data], "train": [name_data(path) for path in options.train]}
+    record = {"date": time.strftime("%Y-%m-%d"), "device": name_device(), "commit": find_commit(), **vars(options), **named, "table": lines}
     print(write_json(find_home() / "runs" / f"benchmark-learning-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json", record))
+    if options.record:
+        known = json.loads(RECORDS.read_text(encoding="utf-8")) if RECORDS.is_file() else {}
+        write_json(RECORDS, {**known, options.record: record})
 
 
 if __name__ == "__main__":
