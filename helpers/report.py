@@ -12,8 +12,8 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
 from helpers import checks, machine
+from helpers.tidying import KERNELSPEC
 
-KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 ANSWERS, ACCURACIES = ("raw", "openai"), ("majority", "base", "lora")
 PUBLISHERS = {"03_api": [f"answer.{name}" for name in ANSWERS], "04_training": [f"accuracy.{name}" for name in ACCURACIES]}
 # Two scripts that nbconvert loads from the network and that no notebook here needs.
