@@ -376,7 +376,7 @@ checks.confirm(same, "the large lane looks for the folder that these commands ma
 #
 # Meta's own weights are **gated**: the hub lists them, and gives them to accounts that have accepted Meta's licence.
 #
-# 1. Make an account at [huggingface.co](https://huggingface.co/join).
+# 1. Make an [account at huggingface.co](https://huggingface.co/join).
 # 2. Accept the licence. In 2023 this was Meta's own form first (then below `ai.meta.com`, now [Meta's download page](https://www.llama.com/llama-downloads/)), **with the
 #    same e-mail address as the account at the hub**, so that the two could be linked, and then a request on the model's page. Today the form is on the model's page, for example [Llama-2-7b-chat-hf](https://huggingface.co/meta-llama/Llama-2-7b-chat-hf).
 # 3. Wait for the e-mail that grants it: minutes, sometimes a day or two.

@@ -406,7 +406,7 @@ checks.confirm(not server.runs_here(), "no server of this notebook runs any more
 # The same client code runs against all of them: the kit's server, the WebUI, vLLM, llama.cpp's server, and OpenAI itself. Only
 # `base_url`, the key and the model's name change.
 #
-# Links: [OpenAI's API reference](https://platform.openai.com/docs/api-reference/chat) describes every field;
+# Links: [OpenAI's reference of the chat API](https://platform.openai.com/docs/api-reference/chat) describes every field;
 # [the WebUI's wiki page on its API](https://github.com/oobabooga/text-generation-webui/wiki) has examples for today's version.
 #
 # ## Recap

@@ -149,6 +149,8 @@ from helpers import plots
 norms = proving.measure_norms(folder)
 means = norms.mean().sort_values(ascending=False)
 words = f"Mean over the layers, largest first: {', '.join(f'{name} {value:.2f}' for name, value in means.items())}."
+layers = norms.mean(axis=1)
+words += f" Mean of a layer: from {layers.min():.2f} (layer {layers.idxmin()}) to {layers.max():.2f} (layer {layers.idxmax()})."
 plots.show(plots.draw_norms(norms), f"Heat map of the norm of scale B A by layer and module. {words}")
 print(words)
 checks.compare_guess(guess, means.index[0])
