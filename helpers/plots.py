@@ -114,10 +114,11 @@ def draw_formats(rows: Sequence[dict]) -> Figure:
 
 
 def draw_norms(norms: pd.DataFrame) -> Figure:
-    """proving.measure_norms as a heat map: a line for each layer, a column for each module, named with its mean; its colours differ in lightness."""
+    """proving.measure_norms as a heat map: a line for each layer, a column for each module, with its mean below; its colours differ in lightness."""
     figure, axes = plt.subplots(figsize=(7.2, 1 + 0.16 * len(norms)))
     image = axes.imshow(norms, cmap="cividis", aspect="auto")
-    axes.set(xticks=range(len(norms.columns)), xticklabels=[f"{name}\nmean {value:.2f}" for name, value in norms.mean().items()], ylabel="layer")
+    axes.set(xticks=range(len(norms.columns)), xticklabels=[f"{name}\n{value:.2f}" for name, value in norms.mean().items()])
+    axes.set(xlabel="module, and its mean over the layers", ylabel="layer")
     axes.set(yticks=range(0, len(norms), 5), yticklabels=norms.index[::5])
     axes.tick_params(axis="x", labelsize=8)
     figure.colorbar(image, label="||scale B A||")

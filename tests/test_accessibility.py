@@ -111,7 +111,7 @@ def test_heat_map_grows_lighter_with_its_values_for_every_eye_and_names_its_mean
     colours = drawn.axes[0].images[0].cmap(np.linspace(0, 1, 64))
     for sight in BLINDNESS:
         assert (np.diff([luminance(colour[:3], sight) for colour in colours]) > 0).all()
-    assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == ["q_proj\nmean 0.15", "up_proj\nmean 0.35"]
+    assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == ["q_proj\n0.15", "up_proj\n0.35"]
     plt.close(drawn)
 
 

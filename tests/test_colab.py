@@ -58,7 +58,9 @@ def kit(tmp_path, monkeypatch):
     lines = ["packaging>=1", "no-such-package>=3,<4"]
     project = f"[project]\ndependencies = {json.dumps(lines)}\noptional-dependencies.llamacpp = []\n"
     (tmp_path / "pyproject.toml").write_text(project, encoding="utf-8")
-    (tmp_path / "constraints.txt").write_text("# tested\nno-such-package==3.1\npackaging==26.3\nother==1.0\n", encoding="utf-8")
+    tested = {"no-such-package": "3.1", "packaging": "26.3", "other": "1.0"}
+    text = "".join(f"{name}=={version}\n" for name, version in tested.items())
+    (tmp_path / "constraints.txt").write_text(f"# tested\n{text}", encoding="utf-8")
     monkeypatch.setattr(installing, "PROJECT", tmp_path)
     monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
     return tmp_path
