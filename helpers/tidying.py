@@ -33,7 +33,7 @@ installing.set_up()"""
 TEXT = {"extension": ".py", "format_name": "percent"}
 VERSIONS = re.compile(r"^# +(format|jupytext)_version: .*\n", flags=re.M)  # of the program that wrote a text pair: no change of the lesson
 BADGE = re.compile(r"https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/main/notebooks/")
-CLONE = re.compile(r"(git clone (?:--quiet )?(?:--depth 1 )?)https://\S+/[\w.-]+(?= (?:\{kit\}|open-llm-kit)\b)")
+CLONE = re.compile(r"(git clone (?:--quiet )?(?:--depth 1 )?)https://\S+/[\w.-]+(?= (?:\{kit\}|open-llm-kit\b))")
 PAGES = ("README.md", "notebooks/GUIDE.md")
 
 
