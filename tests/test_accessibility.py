@@ -171,13 +171,21 @@ def read_markdown(path: Path) -> str:
     return "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
 
 
+def list_places(path: Path) -> list[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", read_markdown(path), flags=re.M)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
 @pytest.mark.parametrize("path", [*PATHS, *PAGES], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_links_say_where_they_go(path):
     links = list_links(read_markdown(path))
     for words, target in links:
         assert words.strip().lower() not in VAGUE and len(words.strip()) > 2 and "://" not in words, words
         if not re.match(r"https?:|#|mailto:", target):
-            assert (path.parent / target.split("#")[0]).exists(), target
+            file, _, place = target.partition("#")
+            page = path.parent / file if file else path
+            assert page.exists() and (not place or place in list_places(page)), target
 
 
 def test_same_words_lead_to_the_same_place():
