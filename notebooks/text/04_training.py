@@ -30,7 +30,8 @@
 # @title Set-up: run this cell first
 import importlib.util, os, sys
 
-if not importlib.util.find_spec("helpers"):  # this Python does not know the kit: it is in the folder above, or git brings it
+# Where this Python does not know the kit, it is in the folder above, or git brings it.
+if not importlib.util.find_spec("helpers"):
     kit = ".." if os.path.isdir("../helpers") else "open-llm-kit"
     if not os.path.isdir(kit):
         # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
