@@ -5,6 +5,7 @@ Made from the standard library and from what every Jupyter kernel brings (packag
 
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -38,15 +39,26 @@ def set_up() -> None:
     if missing:
         print(install(missing, installed))
     print("All packages that the lessons need are here.")
+    if colab and shutil.which("nvidia-smi"):
+        print(add_gptq(find_fixed(read_installed())))
     if colab:
         print(choose_home())
 
 
 def read_requirements() -> list[Requirement]:
     """What the lessons import: the base of pyproject.toml and llama.cpp, for this system."""
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    lines = map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["llamacpp"]])
+    lines = [*read_extra("llamacpp"), *map(Requirement, read_project()["dependencies"])]
     return [line for line in lines if line.name not in NOT_IN_COLAB and (line.marker is None or line.marker.evaluate())]
+
+
+def read_project() -> dict:
+    """The table [project] of pyproject.toml."""
+    return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def read_extra(name: str) -> list[Requirement]:
+    """An extra of pyproject.toml."""
+    return [Requirement(line) for line in read_project()["optional-dependencies"][name]]
 
 
 def read_installed() -> Versions:
@@ -95,13 +107,13 @@ def read_tested(missing: list[Requirement], installed: Versions) -> Versions:
     return tested
 
 
-def run_pip(missing: list[Requirement], constraints: Versions) -> str:
+def run_pip(missing: list[Requirement], constraints: Versions, *options: str) -> str:
     """Installs into this Python, held to exact versions by name; returns the last line of pip's complaint, empty when all went well."""
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "constraints.txt")
         file.write_text("".join(f"{name}=={version}\n" for name, version in constraints.items()), encoding="utf-8")
         words = [f"{requirement.name}{requirement.specifier}" for requirement in missing]
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", str(file), *words]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", str(file), *options, *words]
         found = subprocess.run(command, capture_output=True, text=True)
     return (found.stderr.strip().splitlines() or ["it gave no reason"])[-1] if found.returncode else ""
 
@@ -114,6 +126,35 @@ def describe_change(before: Versions, after: Versions, seconds: float) -> str:
     kept = ", ".join(f"{name} {after[name]}" for name in KEPT)
     lines = [f"Installed in {seconds:.0f} s: {len(after.keys() - before.keys())} packages. As they were: {kept}."]
     return "\n".join([*lines, *([f"In another version than before: {', '.join(moved.values())}."] if moved else []), "No restart is needed."])
+
+
+def add_gptq(fixed: Versions) -> str:
+    """What reads GPTQ weights on a GPU, its dependencies left aside, since gptqmodel asks for one exact numpy; then those that are not here at all.
+
+    One layer is run. Where something fails, the lane becomes tiny. Returns what came out, in words.
+    """
+    wanted = read_extra("gptq")
+    trouble = run_pip(wanted, fixed, "--no-deps")
+    importlib.invalidate_caches()
+    trouble = trouble or ((absent := find_absent(wanted, read_installed())) and run_pip(absent, fixed)) or try_gptq()
+    if not trouble:
+        return "gptqmodel is here and has run a layer: GPTQ weights can be loaded."
+    os.environ.setdefault("KIT_LANE", "tiny")
+    return f"GPTQ weights cannot be loaded here, so the lane is {os.environ['KIT_LANE']}: {trouble}"
+
+
+def find_absent(requirements: list[Requirement], installed: Versions) -> list[Requirement]:
+    """What `requirements`, installed themselves, depend on without their extras, and what is not `installed` in any version."""
+    lines = [line for one in requirements for line in metadata.requires(one.name) or []]
+    needed = [line for line in map(Requirement, lines) if line.marker is None or line.marker.evaluate({"extra": ""})]
+    return [line for line in needed if canonicalize_name(line.name) not in installed]
+
+
+def try_gptq() -> str:
+    """Runs a layer in a process of its own; the last line of its complaint, empty when it ran."""
+    command = [sys.executable, "-c", "from helpers.quantizing import try_layer; try_layer()"]
+    found = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
+    return (found.stderr.strip().splitlines() or ["it gave no reason"])[-1] if found.returncode else ""
 
 
 def choose_home() -> str:

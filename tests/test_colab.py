@@ -24,6 +24,7 @@ from test_versions import read_constraints
 from helpers import PROJECT, KitError, installing, tidying
 
 ADDRESS = tidying.read_address()
+ADD_GPTQ = "print(installing.add_gptq(installing.find_fixed(installing.read_installed())))"  # what the cell does where there is a GPU
 NUMPY, TORCH = "2.4.6", "2.12.9"  # within the kit's ranges, and other than constraints.txt has them
 
 
@@ -56,7 +57,7 @@ def test_another_address_reaches_badges_and_clone_lines():
 def kit(tmp_path, monkeypatch):
     """A kit's folder that needs two packages, of which every machine has one."""
     lines = ["packaging>=1", "no-such-package>=3,<4"]
-    project = f"[project]\ndependencies = {json.dumps(lines)}\noptional-dependencies.llamacpp = []\n"
+    project = f"[project]\ndependencies = {json.dumps(lines)}\noptional-dependencies = {{ llamacpp = [], gptq = ['no-such-reader>=1'] }}\n"
     (tmp_path / "pyproject.toml").write_text(project, encoding="utf-8")
     tested = {"no-such-package": "3.1", "packaging": "26.3", "other": "1.0"}
     text = "".join(f"{name}=={version}\n" for name, version in tested.items())
@@ -104,6 +105,20 @@ def test_a_moved_torch_is_an_error_and_another_move_is_told():
         "In another version than before: openai 3.54.0 (before: 2.0).",
         "No restart is needed.",
     ]
+
+
+def test_lane_is_tiny_with_the_reason_where_gptq_cannot_be_had(kit, monkeypatch):
+    monkeypatch.setenv("KIT_LANE", "undone at the end")
+    monkeypatch.delenv("KIT_LANE")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    words = installing.add_gptq({})
+    assert words.startswith("GPTQ weights cannot be loaded here, so the lane is tiny: ") and "no-such-reader" in words
+    assert os.environ["KIT_LANE"] == "tiny"
+
+
+def test_what_is_here_in_any_version_is_not_absent():
+    installed = {name: "0.0.1" for name in installing.read_installed() if name != "jinja2"}
+    assert [requirement.name for requirement in installing.find_absent([Requirement("nbconvert"), Requirement("fastapi")], installed)] == ["jinja2"]
 
 
 def test_home_is_the_mounted_drive_also_when_it_is_mounted_later(kit, tmp_path, monkeypatch):
@@ -198,6 +213,11 @@ def test_first_lesson_runs_in_a_lent_runtime_and_a_lost_session_finds_its_models
     weights = drive / "models" / "SmolLM2-135M-Instruct" / "model.safetensors"
     fetched = weights.stat().st_mtime_ns
     assert (tmp_path / "content" / "open-llm-kit" / ".git").is_dir()
+
+    words = Session(runtime, source, tmp_path / "gpu", drive).execute([*lesson.cells[:3], nbformat.v4.new_code_cell(ADD_GPTQ)])[-1]
+    assert words.strip() == "gptqmodel is here and has run a layer: GPTQ weights can be loaded."  # though gptqmodel asks for another numpy
+    after = list_versions(runtime)
+    assert {name: after[name] for name in before} == before and "gptqmodel" in after
 
     fetch = next(i for i, cell in enumerate(lesson.cells) if "weights.fetch(" in cell.source)  # the session is lost: another folder, the same drive
     printed = Session(runtime, source, tmp_path / "next", drive).execute(lesson.cells[: fetch + 1])
