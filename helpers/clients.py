@@ -141,7 +141,7 @@ def start_server(model: str, loras: list[str] | tuple[str, ...] = (), extra: lis
     arguments += [word for flag, port in ports.items() if port != usual[flag] for word in (flag, str(port))]
     taken = " and ".join(str(port) for flag, port in usual.items() if port != ports[flag])
     note = f"In use: port {taken}. This server listens on {raw} (raw), {streaming} (raw, streaming) and {other} (OpenAI)." if taken else ""
-    server = RunningServer([*arguments, *extra], raw, streaming, other, note)
+    server = RunningServer([*arguments, *extra], raw, streaming, other, note, (*loras, model))
     try:
         wait_until_ready(f"{server.raw_url}/api/v1/model", server.process, log=server.log)
         wait_until_ready(f"{server.openai_url}/models", server.process, log=server.log)

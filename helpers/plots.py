@@ -14,7 +14,8 @@ from transformers import TrainerCallback
 
 from helpers.verdicts import estimate_interval
 
-DARK, MIDDLE = "#1b4f72", "#b9770e"  # blue and ochre: apart in grey and with every common colour blindness
+# Blue and ochre: on white 13.7 and 5.1 to 1 (text needs 4.5), to each other 2.7 to 1 in grey, and apart with every common colour blindness.
+DARK, MIDDLE, PALE = "#0b2f4f", "#9a6200", "#d5dbdb"  # pale fills a bar, whose dark edge is what one sees
 
 
 def render(figure: Figure, alt: str) -> str:
@@ -89,7 +90,7 @@ def draw_accuracies(results: dict[str, tuple[float, int]]) -> Figure:
     figure, axes = plt.subplots(figsize=(6.4, 0.7 + 0.55 * len(results)))
     for place, (accuracy, rows) in enumerate(results.values()):
         low, high = estimate_interval(round(accuracy * rows), rows)
-        axes.barh(place, accuracy, color="#d5dbdb", edgecolor=DARK)
+        axes.barh(place, accuracy, color=PALE, edgecolor=DARK)
         axes.plot([low, high], [place, place], color=DARK, linewidth=2)
         axes.text(high + 0.01, place, f"{accuracy:.0%}", va="center")
     axes.set(yticks=range(len(results)), yticklabels=results, xlim=(0, 1), xlabel="accuracy on rows that were not trained on, with 95 % interval")
@@ -113,12 +114,13 @@ def draw_formats(rows: Sequence[dict]) -> Figure:
 
 
 def draw_norms(norms: pd.DataFrame) -> Figure:
-    """proving.measure_norms as a heat map: a line for each layer, a column for each module; its colours differ in lightness, too."""
-    figure, axes = plt.subplots(figsize=(6.4, 1 + 0.16 * len(norms)))
+    """proving.measure_norms as a heat map: a line for each layer, a column for each module, with its mean below; its colours differ in lightness."""
+    figure, axes = plt.subplots(figsize=(7.2, 1 + 0.16 * len(norms)))
     image = axes.imshow(norms, cmap="cividis", aspect="auto")
-    axes.set(xticks=range(len(norms.columns)), xticklabels=norms.columns, ylabel="layer")
+    axes.set(xticks=range(len(norms.columns)), xticklabels=[f"{name}\n{value:.2f}" for name, value in norms.mean().items()])
+    axes.set(xlabel="module, and its mean over the layers", ylabel="layer")
     axes.set(yticks=range(0, len(norms), 5), yticklabels=norms.index[::5])
-    axes.tick_params(axis="x", rotation=30)
+    axes.tick_params(axis="x", labelsize=8)
     figure.colorbar(image, label="||scale B A||")
     return figure
 
@@ -126,7 +128,7 @@ def draw_norms(norms: pd.DataFrame) -> Figure:
 def draw_shares(shares: dict[str, float], label: str) -> Figure:
     """Probabilities by name, a bar each with its value beside it; `label` names the axis."""
     figure, axes = plt.subplots(figsize=(6.4, 0.7 + 0.4 * len(shares)))
-    bars = axes.barh(list(shares), list(shares.values()), color="#d5dbdb", edgecolor=DARK)
+    bars = axes.barh(list(shares), list(shares.values()), color=PALE, edgecolor=DARK)
     axes.bar_label(bars, [f"{share:.1%}" for share in shares.values()], padding=3)
     axes.set(xlim=(0, 1.1), xlabel=label)
     axes.invert_yaxis()

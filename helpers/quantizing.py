@@ -116,3 +116,27 @@ def write_quantize_config(folder: Path, group_size: int, act_order: bool) -> Non
     config["quantization_config"] = {**facts, "quant_method": "gptq", "checkpoint_format": "gptq"}
     write_json(folder / "config.json", config)
     write_json(folder / "quantize_config.json", {**facts, "model_name_or_path": None, "model_file_base_name": "model"})
+
+
+def try_layer() -> None:
+    """Runs a model of one block with layers of GPTQ's, all zero, on this machine's device; raises what gptqmodel, optimum or a kernel raises."""
+    import_gptqmodel()
+    import torch
+    from optimum.gptq import GPTQQuantizer
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    shape = {
+        "vocab_size": 64,
+        "hidden_size": 128,
+        "intermediate_size": 256,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+    }
+    quantizer = GPTQQuantizer(bits=4, group_size=32, desc_act=False, sym=True)
+    with quiet_transformers(), torch.inference_mode():
+        model = quantizer.convert_model(LlamaForCausalLM(LlamaConfig(**shape)).half(), device_map={"": device}).to(device)
+        logits = quantizer.post_init_model(model)(torch.arange(16, device=device)[None]).logits
+    if not torch.isfinite(logits).all():
+        raise KitError("A GPTQ layer gives no numbers.", "Use the lane tiny.")

@@ -53,11 +53,14 @@ def find_port(wanted: int) -> int:
 class RunningServer:
     """A tutorial server in a process of its own; stopped by `stop()`, at the end of a `with` block, and when this Python ends.
 
-    `note` says in words which usual ports were taken; it is empty otherwise. `command` is the line to type in a terminal.
+    `note` says in words which usual ports were taken; it is empty otherwise. `command` is the line to type in a terminal. `models` are the names
+    that it answers to over the OpenAI API, the base last; no key is needed.
     """
 
-    def __init__(self, arguments: list[str], raw_port: int, streaming_port: int, openai_port: int, note: str):
-        self.note = note
+    api_key = "none"
+
+    def __init__(self, arguments: list[str], raw_port: int, streaming_port: int, openai_port: int, note: str, models: tuple[str, ...] = ()):
+        self.note, self.models = note, models
         self.raw_url, self.openai_url = f"http://127.0.0.1:{raw_port}", f"http://127.0.0.1:{openai_port}/v1"
         self.streaming_url = f"ws://127.0.0.1:{streaming_port}"
         self.command = "python -m helpers.server " + shlex.join(arguments)
@@ -66,6 +69,19 @@ class RunningServer:
         # A session of its own: Jupyter's interrupt goes to all processes of the kernel's, and is meant for the cell.
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, start_new_session=True)
         atexit.register(self.stop)
+
+    @property
+    def model(self) -> str:
+        """The base's name."""
+        return self.models[-1]
+
+    def choose_model(self, name: str) -> str:
+        """`name` where the server has it, else the base's."""
+        return name if name in self.models else self.model
+
+    def runs_here(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.process.poll() is None
 
     def stop(self) -> None:
         """Ends the server and waits until it is gone; does nothing when it is."""

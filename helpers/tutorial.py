@@ -21,9 +21,8 @@ from tqdm import tqdm
 from traitlets import default
 
 from helpers import PROJECT, CommandParser, KitError, checks, find_commit, find_home, machine, replace_when_complete, run_command, weights, write_json
-from helpers.report import KERNELSPEC, Execution, build_report, collect_results, find_missing, format_summary, render_page
-
-WIDGET = "application/vnd.jupyter.widget-view+json"
+from helpers.report import Execution, build_report, collect_results, find_missing, format_summary, render_page
+from helpers.tidying import clean_notebook
 
 
 class OwnKernel(AsyncKernelManager):
@@ -126,17 +125,6 @@ def describe_problem(name: str, begun: list[NotebookNode], error: BaseException 
     if isinstance(error, DeadKernelError):
         return f"{where}: the kernel died, most often for want of memory"
     return f"{where}: {type(error).__name__}: {error}"
-
-
-def clean_notebook(notebook: NotebookNode, metadata: NotebookNode) -> None:
-    """Leaves nothing in an executed notebook that a widget, a clock or this computer wrote: metadata as before, outputs without widgets."""
-    notebook.metadata = copy.deepcopy(metadata)
-    notebook.metadata.kernelspec = nbformat.from_dict(KERNELSPEC)
-    notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        cell.metadata.pop("execution", None)
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
 
 
 def keep_outputs(executions: list[Execution]) -> None:

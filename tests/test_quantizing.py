@@ -44,6 +44,12 @@ def test_folder_in_the_manner_of_thebloke_loads_without_special_care(home):
 
 @needs_gptqmodel
 @pytest.mark.long
+def test_a_layer_runs():
+    quantizing.try_layer()
+
+
+@needs_gptqmodel
+@pytest.mark.long
 def test_loras_on_a_gptq_base_answer_beside_the_base_and_each_other(home):
     make_tiny_model(home / "models" / "tiny", hidden=128)
     folder = quantizing.quantize("tiny")

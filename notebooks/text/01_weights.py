@@ -27,12 +27,19 @@
 # Prerequisites: a little Python. No account, no token and no GPU.
 
 # %%
-import importlib.util, sys
+# @title Set-up: run this cell first
+import importlib.util, os, sys
 
-if "google.colab" in sys.modules and not importlib.util.find_spec("helpers"):  # Colab has no kit yet
-    # !git clone --depth 1 https://github.com/open-llm-kit/open-llm-kit && pip freeze | grep -E "^(torch|numpy)==" > /tmp/keep.txt
-    # %cd open-llm-kit/notebooks
-    # %pip install --quiet --constraint /tmp/keep.txt --editable ..
+# Where this Python does not know the kit, it is in the folder above, or git brings it.
+if not importlib.util.find_spec("helpers"):
+    kit = ".." if os.path.isdir("../helpers") else "open-llm-kit"
+    if not os.path.isdir(kit):
+        # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
+    sys.path.insert(0, os.path.abspath(kit))
+
+from helpers import installing
+
+installing.set_up()
 
 # %%
 from helpers import checks
@@ -370,7 +377,7 @@ checks.confirm(same, "the large lane looks for the folder that these commands ma
 #
 # Meta's own weights are **gated**: the hub lists them, and gives them to accounts that have accepted Meta's licence.
 #
-# 1. Make an account at [huggingface.co](https://huggingface.co/join).
+# 1. Make an [account at huggingface.co](https://huggingface.co/join).
 # 2. Accept the licence. In 2023 this was Meta's own form first (then below `ai.meta.com`, now [Meta's download page](https://www.llama.com/llama-downloads/)), **with the
 #    same e-mail address as the account at the hub**, so that the two could be linked, and then a request on the model's page. Today the form is on the model's page, for example [Llama-2-7b-chat-hf](https://huggingface.co/meta-llama/Llama-2-7b-chat-hf).
 # 3. Wait for the e-mail that grants it: minutes, sometimes a day or two.

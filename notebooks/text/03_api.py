@@ -27,12 +27,19 @@
 # Prerequisites: lesson 2 (what a chat template is). The model is fetched when it is missing.
 
 # %%
-import importlib.util, sys
+# @title Set-up: run this cell first
+import importlib.util, os, sys
 
-if "google.colab" in sys.modules and not importlib.util.find_spec("helpers"):  # Colab has no kit yet
-    # !git clone --depth 1 https://github.com/open-llm-kit/open-llm-kit && pip freeze | grep -E "^(torch|numpy)==" > /tmp/keep.txt
-    # %cd open-llm-kit/notebooks
-    # %pip install --quiet --constraint /tmp/keep.txt --editable ..
+# Where this Python does not know the kit, it is in the folder above, or git brings it.
+if not importlib.util.find_spec("helpers"):
+    kit = ".." if os.path.isdir("../helpers") else "open-llm-kit"
+    if not os.path.isdir(kit):
+        # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
+    sys.path.insert(0, os.path.abspath(kit))
+
+from helpers import installing
+
+installing.set_up()
 
 # %%
 from helpers import checks
@@ -53,19 +60,21 @@ for name, (value, reason) in machine.describe().items():
 #
 # This cell starts one as a process of its own, as you would in a terminal. Each dialect has a **port**, the number of the door it
 # listens at: 5000 raw, 5001 OpenAI-style. When one is taken (on a Mac, AirPlay sits on 5000), the notebook takes a free one.
+#
+# In a course one server may do for all: where `OPENAI_BASE_URL` names it (with `OPENAI_API_KEY` and, if it has several models, `OPENAI_MODEL`),
+# the cell starts none. Such a server has no raw API, so the cells that need one pass it by.
 
 # %%
-from helpers import clients, weights
+from helpers import clients, reaching
 
 lane = machine.pick_lane().value
-weights.fetch(lane.model, lane.revision)
-server = clients.start_server(lane.folder)
+server = reaching.reach_server(lane.folder, lane.model, lane.revision)
 print(server.command)
 print("raw:   ", server.raw_url)
 print("OpenAI:", server.openai_url)
 
 # %% [markdown]
-# It listens on 127.0.0.1: only this computer can reach it. The conversation for both dialects: one earlier turn, then a question.
+# A server of this notebook listens on 127.0.0.1: only this computer can reach it. The conversation for both dialects: one earlier turn, then a question.
 #
 # ## The raw API of 2023
 #
@@ -84,11 +93,12 @@ request = {
 # %%
 import requests
 
-response = requests.post(f"{server.raw_url}/api/v1/chat", json=request, timeout=120)
-history = response.json()["results"][0]["history"]
-print("status", response.status_code)
-for said, replied in history["internal"]:
-    print(f"user:  {said}\nmodel: {replied}")
+if server.raw_url:
+    response = requests.post(f"{server.raw_url}/api/v1/chat", json=request, timeout=120)
+    history = response.json()["results"][0]["history"]
+    print("status", response.status_code)
+    for said, replied in history["internal"]:
+        print(f"user:  {said}\nmodel: {replied}")
 
 # %% [markdown]
 # **Read it:** the reply is the whole history with a new row at the end. The server keeps nothing: whoever wants to go on sends the
@@ -97,17 +107,18 @@ for said, replied in history["internal"]:
 # %%
 from html import unescape
 
-answer = unescape(history["visible"][-1][1])
-checks.publish("answer.raw", answer)
-checks.confirm(len(history["internal"]) == 2, "the history has a second row", "look at the reply's `results`")
+if server.raw_url:
+    checks.publish("answer.raw", unescape(history["visible"][-1][1]))
+    checks.confirm(len(history["internal"]) == 2, "the history has a second row", "look at the reply's `results`")
 
 # %% [markdown]
 # The 2023 example sent some thirty parameters. The ones that still mean something are in `clients.DEFAULT_CHAT_PARAMS`; the rest is
 # accepted, and the reply's field `ignored` names it. Nothing is dropped in silence.
 
 # %%
-reply = requests.post(f"{server.raw_url}/api/v1/chat", json={**request, "mirostat_mode": 2, "max_new_tokens": 1}, timeout=120)
-print("ignored:", reply.json()["ignored"])
+if server.raw_url:
+    reply = requests.post(f"{server.raw_url}/api/v1/chat", json={**request, "mirostat_mode": 2, "max_new_tokens": 1}, timeout=120)
+    print("ignored:", reply.json()["ignored"])
 print(clients.DEFAULT_CHAT_PARAMS)
 
 # %% [markdown]
@@ -117,20 +128,21 @@ print(clients.DEFAULT_CHAT_PARAMS)
 # so a user cannot smuggle a script into the page. A program wants the plain text: `unescape` it, or read `internal`.
 
 # %%
-tricky = clients.chat_raw("Is 1 < 2 & <b>2 > 1</b>?", url=server.raw_url, max_new_tokens=8, do_sample=False)
-print("internal:", tricky["internal"][-1][0])
-print("visible: ", tricky["visible"][-1][0])
+if server.raw_url:
+    tricky = clients.chat_raw("Is 1 < 2 & <b>2 > 1</b>?", url=server.raw_url, max_new_tokens=8, do_sample=False)
+    print("internal:", tricky["internal"][-1][0])
+    print("visible: ", tricky["visible"][-1][0])
 
 # %% [markdown]
 # ## The OpenAI-style API
 #
 # The same conversation as a list of **messages**, each with a **role**: system (how to behave), user, assistant (the model). The
-# official client works with any server that speaks this dialect; only `base_url` differs. The key can be anything here.
+# official client works with any server that speaks this dialect; only `base_url` differs. The kit's server asks for no key unless it was started with one.
 
 # %%
 from openai import OpenAI
 
-client = OpenAI(base_url=server.openai_url, api_key="none")
+client = OpenAI(base_url=server.openai_url, api_key=server.api_key)
 messages = [
     {"role": "system", "content": request["context_instruct"]},
     {"role": "user", "content": "Reply with Yes"},
@@ -139,14 +151,14 @@ messages = [
 ]
 
 # %%
-reply = client.chat.completions.create(model="x", messages=messages, temperature=0, max_tokens=40)
+reply = client.chat.completions.create(model=server.model, messages=messages, temperature=0, max_tokens=40)
 checks.publish("answer.openai", reply.choices[0].message.content)
 print(f"answered by {reply.model}, ended because of {reply.choices[0].finish_reason!r}")
 print(f"{reply.usage.prompt_tokens} tokens read, {reply.usage.completion_tokens} written")
 
 # %% [markdown]
-# `model="x"` is what the tutorial of 2023 sent. This server answers an unknown name with what is loaded, as the WebUI does; started
-# with `--strict-model`, it says 404 as OpenAI does. `client.models.list()` tells the names it knows.
+# The tutorial of 2023 sent `model="x"`. The kit's server answers an unknown name with what is loaded, as the WebUI does; started with
+# `--strict-model`, it says 404, as OpenAI and vLLM do. `client.models.list()` tells the names it knows.
 
 # %%
 print("models:", [model.id for model in client.models.list()])
@@ -169,12 +181,13 @@ print("models:", [model.id for model in client.models.list()])
 # a token that was already used less likely. Set it to 1 and compare.
 
 # %%
-same = clients.chat_raw(**{**request, "repetition_penalty": 1}, url=server.raw_url)
-checks.confirm(
-    clients.last_reply(same).strip() == reply.choices[0].message.content.strip(),
-    "without the penalty both dialects give the same answer",
-    "compare the two requests field by field",
-)
+if server.raw_url:
+    same = clients.chat_raw(**{**request, "repetition_penalty": 1}, url=server.raw_url)
+    checks.confirm(
+        clients.last_reply(same).strip() == reply.choices[0].message.content.strip(),
+        "without the penalty both dialects give the same answer",
+        "compare the two requests field by field",
+    )
 
 # %% [markdown]
 # ## Streaming
@@ -188,7 +201,7 @@ checks.confirm(
 guess = 3  # yours
 
 # %%
-stream = client.chat.completions.create(model="x", messages=messages, temperature=0, max_tokens=24, stream=True)
+stream = client.chat.completions.create(model=server.model, messages=messages, temperature=0, max_tokens=24, stream=True)
 pieces = 0
 for chunk in stream:
     print(piece := chunk.choices[0].delta.content or "", end="|", flush=True)
@@ -201,9 +214,10 @@ checks.compare_guess(guess, pieces, "pieces")
 # brought the whole history so far, so that a page had only to show it.
 
 # %%
-for grown in clients.stream_chat_raw(**request, url=server.streaming_url):
-    print(grown["internal"][-1][1], end="\r", flush=True)
-print(grown["internal"][-1][1])
+if server.streaming_url:
+    for grown in clients.stream_chat_raw(**request, url=server.streaming_url):
+        print(grown["internal"][-1][1], end="\r", flush=True)
+    print(grown["internal"][-1][1])
 
 # %% [markdown]
 # ## How sure was it?
@@ -215,7 +229,7 @@ print(grown["internal"][-1][1])
 import math
 
 question = [{"role": "user", "content": "Name one color, in one word."}]
-sure = client.chat.completions.create(model="x", messages=question, temperature=0, max_tokens=1, logprobs=True, top_logprobs=5)
+sure = client.chat.completions.create(model=server.model, messages=question, temperature=0, max_tokens=1, logprobs=True, top_logprobs=5)
 rivals = sure.choices[0].logprobs.content[0].top_logprobs
 shares = {repr(rival.token): math.exp(rival.logprob) for rival in rivals}
 
@@ -238,7 +252,7 @@ guess = 7  # yours
 # %%
 lines = set()
 for temperature, seed in [(0, 1), (0, 2), (0.7, 1), (0.7, 1), (0.7, 2), (1.8, 1), (1.8, 2)]:
-    drawn = clients.ask_openai(client, question, temperature=temperature, seed=seed, max_tokens=12)
+    drawn = clients.ask_openai(client, question, server.model, temperature=temperature, seed=seed, max_tokens=12)
     print(f"temperature {temperature:3}  seed {seed}  {drawn!r}")
     lines.add(drawn)
 checks.compare_guess(guess, len(lines), "different lines")
@@ -255,7 +269,7 @@ checks.compare_guess(guess, len(lines), "different lines")
 from helpers import panels
 
 print("The chat box stands below this line while the notebook runs: type a question, press Enter.")
-panels.ChatBox(client, temperature=0.2, max_tokens=80)
+panels.ChatBox(client, server.model, temperature=0.2, max_tokens=80)
 
 # %% [markdown]
 # ## When something is wrong
@@ -263,26 +277,30 @@ panels.ChatBox(client, temperature=0.2, max_tokens=80)
 # A server of one's own gets wrong requests too. Here is what it says to two of them.
 
 # %%
-bad = requests.post(f"{server.raw_url}/api/v1/chat", json={"history": {"internal": []}}, timeout=30)
-print(bad.status_code, bad.json()["error"]["message"])
-bad = requests.post(f"{server.openai_url}/chat/completions", json={"messages": messages, "top_p": 7}, timeout=30)
-print(bad.status_code, bad.json()["error"]["message"])
+from helpers import KitError
+
+if server.raw_url:
+    bad = requests.post(f"{server.raw_url}/api/v1/chat", json={"history": {"internal": []}}, timeout=30)
+    print(bad.status_code, bad.json()["error"]["message"])
+try:
+    clients.ask_openai(client, messages, server.model, top_p=7)
+except KitError as error:
+    print(error.problem)
 
 # %% [markdown]
 # ## One client, another server
 #
 # Here is a second server: the same model as a GGUF file in llama.cpp (lesson 2), where that is installed. Nothing changes for the
-# client but the address.
+# client but the address. (With `OPENAI_BASE_URL` there is no second one: both are the one that it names.)
 
 # %%
-other_name = "SmolLM2-135M-Instruct-GGUF" if importlib.util.find_spec("xllamacpp") else lane.folder
-weights.fetch("smollm2-135m-instruct")
-other = clients.start_server(other_name)
+other_name = "SmolLM2-135M-Instruct-GGUF" if importlib.util.find_spec("xllamacpp") else "SmolLM2-135M-Instruct"
+other = reaching.reach_server(other_name, "smollm2-135m-instruct")
 
 # %%
-for base_url in (server.openai_url, other.openai_url):
-    client = OpenAI(base_url=base_url, api_key="none")
-    reply = client.chat.completions.create(model="x", messages=messages, temperature=0, max_tokens=40)
+for each in (server, other):
+    client = OpenAI(base_url=each.openai_url, api_key=each.api_key)
+    reply = client.chat.completions.create(model=each.model, messages=messages, temperature=0, max_tokens=40)
     print(f"{reply.model}: {reply.choices[0].message.content!r}")
 
 # %%
@@ -299,14 +317,14 @@ other.stop()
 # This answer is cut off. Let it come to its own end.
 
 # %% tags=["exercise", "nbval-check-output"]
-client = OpenAI(base_url=server.openai_url, api_key="none")
-reply = client.chat.completions.create(model="x", messages=messages, temperature=0, max_tokens=3)
+client = OpenAI(base_url=server.openai_url, api_key=server.api_key)
+reply = client.chat.completions.create(model=server.model, messages=messages, temperature=0, max_tokens=3)
 checks.confirm(reply.choices[0].finish_reason == "stop", "the answer ended by itself", "give it more tokens")
 
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
 # @title Solution
-client = OpenAI(base_url=server.openai_url, api_key="none")
-reply = client.chat.completions.create(model="x", messages=messages, temperature=0, max_tokens=80)
+client = OpenAI(base_url=server.openai_url, api_key=server.api_key)
+reply = client.chat.completions.create(model=server.model, messages=messages, temperature=0, max_tokens=80)
 checks.confirm(reply.choices[0].finish_reason == "stop", "the answer ended by itself", "give it more tokens")
 
 # %% [markdown]
@@ -315,12 +333,12 @@ checks.confirm(reply.choices[0].finish_reason == "stop", "the answer ended by it
 # A program wants the user's words as they were typed, out of the visible history.
 
 # %% tags=["exercise", "nbval-check-output"]
-text = tricky["visible"][-1][0]
+text = "Is 1 &lt; 2 &amp; &lt;b&gt;2 &gt; 1&lt;/b&gt;?"
 checks.confirm(text == "Is 1 < 2 & <b>2 > 1</b>?", "these are the words that were typed", "visible is escaped for web pages")
 
 # %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
 # @title Solution
-text = unescape(tricky["visible"][-1][0])
+text = unescape("Is 1 &lt; 2 &amp; &lt;b&gt;2 &gt; 1&lt;/b&gt;?")
 checks.confirm(text == "Is 1 < 2 & <b>2 > 1</b>?", "these are the words that were typed", "visible is escaped for web pages")
 
 # %% [markdown]
@@ -351,7 +369,7 @@ checks.confirm(built == messages[1:], "both dialects say the same", "a pair is [
 
 # %%
 server.stop()
-checks.confirm(server.process.poll() is not None, "the server is gone, and its memory with it", "server.stop()")
+checks.confirm(not server.runs_here(), "no server of this notebook runs any more, and its memory is free", "server.stop()")
 
 # %% [markdown]
 # ## The same with the WebUI
@@ -389,7 +407,7 @@ checks.confirm(server.process.poll() is not None, "the server is gone, and its m
 # The same client code runs against all of them: the kit's server, the WebUI, vLLM, llama.cpp's server, and OpenAI itself. Only
 # `base_url`, the key and the model's name change.
 #
-# Links: [OpenAI's API reference](https://platform.openai.com/docs/api-reference/chat) describes every field;
+# Links: [OpenAI's reference of the chat API](https://platform.openai.com/docs/api-reference/chat) describes every field;
 # [the WebUI's wiki page on its API](https://github.com/oobabooga/text-generation-webui/wiki) has examples for today's version.
 #
 # ## Recap

@@ -27,12 +27,19 @@
 # Prerequisites: lesson 2 (what a model, a tokenizer and a chat template are). Everything this lesson needs is made when it is missing.
 
 # %%
-import importlib.util, sys
+# @title Set-up: run this cell first
+import importlib.util, os, sys
 
-if "google.colab" in sys.modules and not importlib.util.find_spec("helpers"):  # Colab has no kit yet
-    # !git clone --depth 1 https://github.com/open-llm-kit/open-llm-kit && pip freeze | grep -E "^(torch|numpy)==" > /tmp/keep.txt
-    # %cd open-llm-kit/notebooks
-    # %pip install --quiet --constraint /tmp/keep.txt --editable ..
+# Where this Python does not know the kit, it is in the folder above, or git brings it.
+if not importlib.util.find_spec("helpers"):
+    kit = ".." if os.path.isdir("../helpers") else "open-llm-kit"
+    if not os.path.isdir(kit):
+        # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
+    sys.path.insert(0, os.path.abspath(kit))
+
+from helpers import installing
+
+installing.set_up()
 
 # %%
 from helpers import checks

@@ -27,12 +27,19 @@
 # Prerequisites: lesson 4 made `loras/college-preferences`. Without it, this lesson trains a small adapter first (about a minute).
 
 # %%
-import importlib.util, sys
+# @title Set-up: run this cell first
+import importlib.util, os, sys
 
-if "google.colab" in sys.modules and not importlib.util.find_spec("helpers"):  # Colab has no kit yet
-    # !git clone --depth 1 https://github.com/open-llm-kit/open-llm-kit && pip freeze | grep -E "^(torch|numpy)==" > /tmp/keep.txt
-    # %cd open-llm-kit/notebooks
-    # %pip install --quiet --constraint /tmp/keep.txt --editable ..
+# Where this Python does not know the kit, it is in the folder above, or git brings it.
+if not importlib.util.find_spec("helpers"):
+    kit = ".." if os.path.isdir("../helpers") else "open-llm-kit"
+    if not os.path.isdir(kit):
+        # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
+    sys.path.insert(0, os.path.abspath(kit))
+
+from helpers import installing
+
+installing.set_up()
 
 # %%
 from helpers import checks
@@ -143,6 +150,8 @@ from helpers import plots
 norms = proving.measure_norms(folder)
 means = norms.mean().sort_values(ascending=False)
 words = f"Mean over the layers, largest first: {', '.join(f'{name} {value:.2f}' for name, value in means.items())}."
+layers = norms.mean(axis=1)
+words += f" Mean of a layer: from {layers.min():.2f} (layer {layers.idxmin()}) to {layers.max():.2f} (layer {layers.idxmax()})."
 plots.show(plots.draw_norms(norms), f"Heat map of the norm of scale B A by layer and module. {words}")
 print(words)
 checks.compare_guess(guess, means.index[0])
@@ -247,11 +256,12 @@ for path in merged[:1]:
 # ## Over an API
 #
 # The server from lesson 3 takes adapters with `--lora`, one or several. No model is left in this notebook: two copies would be one too many.
+# Where `OPENAI_BASE_URL` names a server, none is started, and that one is asked (without the LoRA, if it does not list it).
 
 # %%
-from helpers import clients
+from helpers import clients, reaching
 
-server = clients.start_server(lane.folder, loras=[task.adapter])
+server = reaching.reach_server(lane.folder, lane.model, lane.revision, loras=[task.adapter])
 print(server.command)
 print(server.raw_url, server.openai_url)
 
@@ -259,9 +269,9 @@ print(server.raw_url, server.openai_url)
 # **The OpenAI way.** The adapter has a name, and the client picks it with `model`. The same call reaches the base under its own name.
 
 # %%
-client = clients.make_openai_client(server.openai_url)
+client = clients.make_openai_client(server.openai_url, server.api_key)
 print("models:", [model.id for model in client.models.list()])
-for model in (task.adapter, lane.folder):
+for model in (server.choose_model(task.adapter), server.model):
     reply = client.chat.completions.create(model=model, messages=template.build_messages(shown[0]), temperature=0, max_tokens=12)
     print(f"{model:24} {reply.choices[0].message.content!r}")
 
@@ -273,8 +283,9 @@ for model in (task.adapter, lane.folder):
 # %%
 system, user = template.build_messages(shown[0])
 chosen = {"context_instruct": system["content"], "max_new_tokens": 12, "do_sample": False, "repetition_penalty": 1}
-history = clients.chat_raw(user["content"], url=server.raw_url, **chosen)
-print(repr(clients.last_reply(history)))
+if server.raw_url:
+    history = clients.chat_raw(user["content"], url=server.raw_url, **chosen)
+    print(repr(clients.last_reply(history)))
 
 # %% [markdown]
 # **Judging over the API.** The judge only needs a function that asks, so the same measurement reaches any server that speaks this
@@ -282,13 +293,14 @@ print(repr(clients.last_reply(history)))
 # judge a vLLM server.
 
 # %%
-ask = lambda messages: clients.ask_openai(client, messages, model=task.adapter, temperature=0, max_tokens=12)
+name = server.choose_model(task.adapter)
+ask = lambda messages: clients.ask_openai(client, messages, model=name, temperature=0, max_tokens=12)
 remote = evaluation.evaluate_over_url(ask, test[:16], template, progress=False)
-print(f"{remote.accuracy:.0%} of {remote.rows} rows right over the API")
+print(f"{name}: {remote.accuracy:.0%} of {remote.rows} rows right over the API")
 
 # %%
 server.stop()
-checks.confirm(server.process.poll() is not None, "the server is gone, and its memory with it", "server.stop()")
+checks.confirm(not server.runs_here(), "no server of this notebook runs any more, and its memory is free", "server.stop()")
 
 # %% [markdown]
 # ## The same by clicking and typing: the WebUI
