@@ -9,7 +9,7 @@ from pathlib import Path
 
 import nbformat
 
-from helpers import PROJECT, CommandParser, machine, replace_when_complete, run_command, write_json
+from helpers import PROJECT, CommandParser, find_home, folders, machine, replace_when_complete, run_command, write_json
 
 RECORDS = "benchmarks/tutorial.json"  # lane -> report of the run whose outputs the notebooks show
 TAG = "cost"  # of the cell that is the box
@@ -19,6 +19,13 @@ def read_records(project: Path = PROJECT) -> dict[str, dict]:
     """The recorded runs: lane -> report.json of that run, with its `date`; empty where none is recorded."""
     path = project / RECORDS
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def measure_disk(since: float) -> int:
+    """Bytes that a lesson needs on the disk: the lane's model, and what was written to models/, loras/ and runs/ `since` (seconds, time.time)."""
+    model = folders.models_folder() / machine.pick_lane().value.folder
+    files = [path for name in ("models", "loras", "runs") for path in (find_home() / name).rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files if path.is_relative_to(model) or path.stat().st_mtime >= since)
 
 
 def add_record(lane: str, report: dict, project: Path = PROJECT) -> None:
@@ -91,7 +98,8 @@ def replace_text(path: Path, text: str) -> list[Path]:
 
 def main(arguments: list[str]) -> None:
     """`python -m helpers.boxes`: prints the files that were changed."""
-    CommandParser(prog="python -m helpers.boxes", description="Writes minutes, memory and disk of the lessons from the recorded runs.").parse_args(arguments)
+    words = "Writes minutes, memory and disk of the lessons from the recorded runs."
+    CommandParser(prog="python -m helpers.boxes", description=words).parse_args(arguments)
     for path in write_boxes():
         print(path.relative_to(PROJECT))
 

@@ -108,7 +108,7 @@ def find_missing(folder: Path) -> str:
 
 
 def find_damage(folder: Path) -> str:
-    """What is wrong with a model folder, in words; empty when nothing is. Weights are held against the sha256 of the fetching, where it is recorded."""
+    """What is wrong with a model folder, in words; empty when nothing is. Weights are held against the sha256 that the fetching recorded."""
     if missing := find_missing(folder):
         return missing
     record = folder / "weights.json"

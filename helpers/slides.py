@@ -86,9 +86,8 @@ def join_notebooks(paths: list[Path]) -> NotebookNode:
         notebook = nbformat.read(path, as_version=4)
         titles.append(notebook.cells[0].source.splitlines()[0].removeprefix("# "))
         cells += [copy.deepcopy(cell) for cell in notebook.cells if read_type(cell) != "skip"]
-    opening = nbformat.v4.new_markdown_cell("\n".join(["# Open LLM Kit", "", "From the weights to your own LoRA over an API", "", *(f"- {t}" for t in titles)]))
-    opening.metadata["slideshow"] = {"slide_type": "slide"}
-    cells = [opening, *cells]
+    words = ["# Open LLM Kit", "", "From the weights to your own LoRA over an API", "", *(f"- {title}" for title in titles)]
+    cells.insert(0, nbformat.v4.new_markdown_cell("\n".join(words), metadata={"slideshow": {"slide_type": "slide"}}))
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number}"  # unique in the deck
         if cell.cell_type == "markdown":
@@ -117,7 +116,7 @@ def build_deck(notebook: NotebookNode) -> str:
 
 def main(arguments: list[str]) -> None:
     """`python -m helpers.slides [--output FILE]`."""
-    parser = CommandParser(prog="python -m helpers.slides", description="Builds the talk out of the notebooks: one file, for a browser, without a network.")
+    parser = CommandParser(prog="python -m helpers.slides", description="Builds the talk out of the notebooks: one file that needs no network.")
     parser.add_argument("--output", type=Path, metavar="FILE", help="default: runs/slides.html")
     target = parser.parse_args(arguments).output or find_home() / "runs" / "slides.html"
     notebook = join_notebooks(sorted((PROJECT / "notebooks").glob("0*.ipynb")))

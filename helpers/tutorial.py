@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 from traitlets import default
 
-from helpers import PROJECT, CommandParser, KitError, boxes, find_commit, find_home, folders, machine, replace_when_complete, run_command, weights, write_json
+from helpers import PROJECT, CommandParser, KitError, boxes, find_commit, find_home, machine, replace_when_complete, run_command, weights, write_json
 from helpers.report import KERNELSPEC, Execution, build_report, collect_results, find_missing, format_summary, render_page
 
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -86,7 +86,7 @@ def execute_notebook(path: Path) -> Execution:
                 concurrent.futures.wait([running], timeout=0.5)
     problem = describe_problem(path.stem, begun, running.exception())
     clean_notebook(notebook, metadata)
-    return Execution(path, notebook, round((time.monotonic() - start) / 60, 2), int(peak / 1e6), int(measure_disk(clock) / 1e6), problem)
+    return Execution(path, notebook, round((time.monotonic() - start) / 60, 2), int(peak / 1e6), int(boxes.measure_disk(clock) / 1e6), problem)
 
 
 def list_processes(client: NotebookClient) -> list[psutil.Process]:
@@ -105,13 +105,6 @@ def memory_of(process: psutil.Process) -> int:
         return process.memory_info().rss
     except psutil.Error:
         return 0
-
-
-def measure_disk(since: float) -> int:
-    """Bytes that a lesson needs on the disk: the lane's model, and what was written to models/, loras/ and runs/ `since` (seconds, time.time)."""
-    model = folders.models_folder() / machine.pick_lane().value.folder
-    files = [path for name in ("models", "loras", "runs") for path in (find_home() / name).rglob("*") if path.is_file()]
-    return sum(path.stat().st_size for path in files if path.is_relative_to(model) or path.stat().st_mtime >= since)
 
 
 def stop_kernel(client: NotebookClient) -> None:
