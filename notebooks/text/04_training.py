@@ -167,7 +167,7 @@ checks.confirm_split(train, test)
 #
 # A model takes the easiest way to a low loss. If one label's comments are longer, or always say *love*, it learns that and not to
 # read. So look first: are there copies, phrases that come again and again, labels that stand out? And how far does one get
-# **without reading**? A *bag of words* knows which words and pairs of words occur in a comment, and nothing of who is compared with whom.
+# *without reading*? A *bag of words* knows which words and pairs of words occur in a comment, and nothing of who is compared with whom.
 #
 # **Predict:** there are four labels. What share of the rows does the bag of words get right?
 
