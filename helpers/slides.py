@@ -32,19 +32,20 @@ TEMPLATE = """{% extends 'reveal/index.html.j2' %}
 STYLE = """
 .reveal { font: 22px/1.4 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #111; background: #fff }
 .reveal .slides { text-align: left }
-.reveal .slides section { box-sizing: border-box; width: 1280px; padding: 24px 56px }
+.reveal .slides, .reveal .slides * { box-sizing: border-box }
+.reveal .slides > section { padding: 0 } .reveal .slides > section > section { padding: 20px 56px 8px }
 .reveal h1 { font-size: 46px } .reveal h2 { font-size: 34px } .reveal h3 { font-size: 28px }
-.reveal :is(h1, h2, h3) { line-height: 1.2; margin: 0 0 14px; color: #1b4f72 }
-.reveal .jp-Cell { padding: 0; margin: 0 0 8px }
-.reveal .jp-Cell :is(p, ol, ul, table, pre) { margin: 0 0 10px }
+.reveal :is(h1, h2, h3) { line-height: 1.2; margin: 0 0 10px; color: #1b4f72 }
+.reveal .jp-Cell { padding: 0; margin: 0 0 6px }
+.reveal .jp-Cell :is(p, ol, ul, table) { margin: 0 0 10px } .reveal .jp-Cell pre { margin: 0 0 4px }
 .reveal :is(.jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser) { display: none }
 .reveal .jp-RenderedHTMLCommon { font-size: 22px; color: #111; padding: 0 }
 .reveal .jp-RenderedHTMLCommon table { font-size: 18px; margin-left: 0 }
 .reveal .jp-RenderedHTMLCommon :is(td, th) { text-align: left; max-width: 620px; white-space: normal }
-.reveal pre, .reveal pre code { font: 16px/1.35 "DejaVu Sans Mono", Consolas, Menlo, monospace; white-space: pre-wrap; overflow-wrap: anywhere }
-.reveal .highlight pre { padding: 8px 12px }
+.reveal pre, .reveal pre code { font: 15.5px/1.23 "DejaVu Sans Mono", Consolas, Menlo, monospace; white-space: pre-wrap; overflow-wrap: anywhere }
+.reveal .highlight { margin: 0 } .reveal .highlight pre { margin: 0; padding: 6px 12px }
 .reveal .jp-OutputArea-output { padding-left: 12px; border-left: 4px solid #b9770e }
-.reveal img { max-height: 430px; max-width: 100% }
+.reveal img { max-height: 340px; max-width: 100% }
 """
 
 
@@ -74,7 +75,7 @@ def build_script() -> str:
     """The deck's script, a module without imports: reveal.js, its speaker notes (press S), and their start."""
     files = {"Reveal": "dist/reveal.esm.js", "Notes": "plugin/notes/notes.esm.js"}
     parts = [f"const {name} = (() => {{\n{find_source(file).replace('export default', 'return', 1)}\n}})();" for name, file in files.items()]
-    settings = {"width": WIDTH, "height": HEIGHT, "margin": 0, "center": False, "hash": True, "slideNumber": "c/t", "transition": "none"}
+    settings = {"width": WIDTH, "height": HEIGHT, "margin": 0, "center": False, "controls": False, "hash": True, "slideNumber": "c/t", "transition": "none"}
     start = f"Reveal.initialize({{...{json.dumps(settings)}, plugins: [Notes]}}); window.Reveal = Reveal;"
     return "\n".join([*parts, start]).replace("</script", "<\\/script")
 

@@ -112,7 +112,7 @@ with (folder / "model.safetensors").open("rb") as file:
 tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
 print(f"{len(tensors)} tensors; the header takes {length:,} bytes")
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "-"} tags=["remove-input"]
 for name in sorted(name for name in tensors if "embed" in name or ".layers.0." in name):
     print(f"{tensors[name]['dtype']}  {tensors[name]['shape']!s:14} {name}")
 

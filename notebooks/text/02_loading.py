@@ -284,7 +284,8 @@ except KitError as error:
 # ```bash
 # python -m helpers.weights gptq SmolLM2-135M-Instruct
 # ```
-#
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # Without it, or without the packages, that line is left out below. The last column is the **perplexity** of a passage of 100 words that no model has seen: the number of
 # tokens among which the model hesitates, on average, before each next one. Lower is better.
 #
@@ -310,7 +311,7 @@ plots.show(plots.draw_formats(compared), "Bars for each number format: MB on dis
 # rounded already, to a grid that does not quite fit, and pays for it. Speed on a CPU follows the bytes that must be read for each token, and the care with
 # which the program reads them.
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 table = {row["format"]: row for row in compared}
 fastest = max(compared, key=lambda row: row["tokens_per_s"])
 print("fastest:", fastest["format"])

@@ -82,7 +82,7 @@ print("OpenAI:", server.openai_url)
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## The raw API of 2023
 #
-# The WebUI's first API took many parameters and the history as pairs of [what the user said, what the model replied].
+# The WebUI's first API took many parameters, and the history as pairs: what the user said, what the model replied.
 
 # %% slideshow={"slide_type": "-"}
 request = {

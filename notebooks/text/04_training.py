@@ -91,7 +91,7 @@ for key in ("instruction", "task", "label"):
 # `templating` reads the same file and fills the placeholders in one pass. The 2023 script replaced them one after the other, so a
 # comment with the word `text` or a brace in it was changed on the way.
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "-"} tags=["remove-input"]
 from helpers import dataset
 
 template = templating.load_template(task.template)
@@ -278,7 +278,7 @@ trainer = SFTTrainer(model=loaded.model, args=config, train_dataset=examples, pr
 # Below, each token of one row: those of the prompt carry the label -100, which means *ignore*. The answer
 # and `<|im_end|>` are what the model is taught. Without that last token it would never learn to stop.
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "-"} tags=["remove-input"]
 from helpers import plots
 
 batch = next(iter(trainer.get_train_dataloader()))
@@ -319,11 +319,13 @@ print(f"stock: {stock_rate:.1f} rows a second, {trainer.model.num_parameters(onl
 # ## The same training, less work
 #
 # Every prompt begins with the same tokens, the instruction, and some rows go on alike. Within one step the weights do not change, so what
-# rows share needs to go through the model once a batch, not once a row. `SharedPrefixTrainer` is an SFTTrainer that lays a batch out as
-# one long row, a tree: what all share, then the branches. A token sees the tokens on its way back to the root and nothing else, so each
-# row's result is what it would have been alone; attention is computed a branch at a time. The model's last layer, which turns a position
-# into a score for each token of the vocabulary, is computed only where there is a label. Loss and gradients stay the same to within 1e-5
-# of their size: a test holds them against the stock trainer's.
+# rows share needs to go through the model once a batch, not once a row.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# `SharedPrefixTrainer` is an SFTTrainer that lays a batch out as one long row, a tree: what all share, then the branches. A token sees the
+# tokens on its way back to the root and nothing else, so each row's result is what it would have been alone; attention is computed a branch
+# at a time. The model's last layer, which turns a position into a score for each token of the vocabulary, is computed only where there is a
+# label. Loss and gradients stay the same to within 1e-5 of their size: a test holds them against the stock trainer's.
 #
 # (More could be shared if the comment stood before the options, since several rows have the same comment. Tried, and undone: a token sees
 # only what stands before it, so the model then has to read each comment without knowing whom it will be asked about, and learns far slower.)
@@ -427,7 +429,7 @@ for name, (accuracy, count) in compared.items():
     low, high = checks.describe_accuracy(accuracy, count)["interval"]
     print(f"{name:12} {accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%})")
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 low, high = verdicts.bootstrap_gain(base_scores, tuned_scores, test)
 print(f"LoRA above base: {tuned.accuracy - base.accuracy:+.1%}  (95 % interval {low:+.1%} to {high:+.1%}, comments drawn anew)")
 

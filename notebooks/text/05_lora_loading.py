@@ -124,7 +124,7 @@ print(type(plain).__name__, "->", type(loaded.model).__name__)
 #   They must be the same.
 # - The *KL divergence* compares what the model says next with the LoRA and without it; 0 nats would mean that they are equal.
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "skip"}
 from helpers import proving
 
 template = templating.load_template(task.template)
