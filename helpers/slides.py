@@ -30,6 +30,7 @@ TEMPLATE = """{% extends 'reveal/index.html.j2' %}
 <style>{{ resources.deck.css }}</style></head>{% endblock %}
 {% block footer_js %}<script type="module">{{ resources.deck.script }}</script>{% endblock %}"""
 STYLE = """
+:root { --jp-code-font-size: 17px; --jp-code-font-family: "DejaVu Sans Mono", Consolas, Menlo, monospace }
 .reveal { font: 22px/1.4 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #111; background: #fff }
 .reveal .slides { text-align: left }
 .reveal .slides, .reveal .slides * { box-sizing: border-box }
@@ -42,7 +43,7 @@ STYLE = """
 .reveal .jp-RenderedHTMLCommon { font-size: 22px; color: #111; padding: 0 }
 .reveal .jp-RenderedHTMLCommon table { font-size: 18px; margin-left: 0 }
 .reveal .jp-RenderedHTMLCommon :is(td, th) { text-align: left; max-width: 620px; white-space: normal }
-.reveal pre, .reveal pre code { font: 15.5px/1.23 "DejaVu Sans Mono", Consolas, Menlo, monospace; white-space: pre-wrap; overflow-wrap: anywhere }
+.reveal .jp-Cell pre, .reveal .jp-Cell pre code { white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere }
 .reveal .highlight { margin: 0 } .reveal .highlight pre { margin: 0; padding: 6px 12px }
 .reveal .jp-OutputArea-output { padding-left: 12px; border-left: 4px solid #b9770e }
 .reveal img { max-height: 340px; max-width: 100% }
