@@ -1,18 +1,52 @@
-"""What a notebook says about its own work: a checkpoint's green line or its remedy, a published result, the measured cost."""
+"""What a notebook says about its own work: a checkpoint's green line or its remedy, a guess beside what was found, a published result.
 
-import json
+The checkpoints of artefacts (weights, split, taught tokens, adapter) are functions here, so that tests show each of them a broken one.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from IPython.display import display
 
-from helpers import PROJECT
+from helpers.folders import find_damage
+
+if TYPE_CHECKING:  # they bring torch, pandas and scikit-learn: seconds that a lesson's first cell need not wait
+    import torch
+
+    from helpers.dataset import Row
+    from helpers.proving import Finding
 
 MIME = "application/vnd.open-llm-kit+json"
-RECORD = PROJECT / "benchmarks" / "tutorial.json"  # the report of the run whose outputs the notebooks show
 
 
 def confirm(passed: bool, claim: str, remedy: str) -> None:
     """A checkpoint: prints that the claim holds, or what to do. Never stops a notebook."""
     print(f"✅ {claim}" if passed else f"❌ not yet: {claim}. What to do: {remedy}")
+
+
+def confirm_weights(folder: Path) -> None:
+    """Checkpoint of a model's folder: every file is there and whole, and the weights are those that were fetched."""
+    damage = find_damage(folder)
+    confirm(not damage, "the folder is complete, and its weights are as they were fetched", f"{damage}: delete the folder, fetch again")
+
+
+def confirm_split(train: "list[Row]", test: "list[Row]") -> None:
+    """Checkpoint of a split: no comment of the test is trained on, not even in other letters or punctuation."""
+    from helpers.dataset import find_leaks
+
+    confirm(not find_leaks(train, test), "no comment is on both sides of the split", "split by comment: dataset.split_rows")
+
+
+def confirm_endings(labels: "torch.Tensor", end: int) -> None:
+    """Checkpoint of what the loss sees, token ids or -100 of shape (rows, tokens): in every row it sees the token that ends the answer."""
+    remedy = "the chat template must end each answer with it, and padding is known by its place, not by its token"
+    confirm(bool((labels == end).any(1).all()), "every row teaches the end of its answer", remedy)
+
+
+def confirm_adapter(findings: "list[Finding]") -> None:
+    """Checkpoints of a LoRA, a line for each thing that `proving.prove` looked at; one without a record to hold it against passes."""
+    for finding in findings:
+        confirm(finding.passed is not False, finding.claim, finding.remedy)
 
 
 def compare_guess(guess: float | str | None, found: float | str, unit: str = "") -> None:
@@ -50,14 +84,3 @@ def describe_accuracy(accuracy: float, rows: int) -> dict:
     from helpers.verdicts import estimate_interval  # brings pandas and scikit-learn: seconds that a lesson's first cell need not wait
 
     return {"value": accuracy, "interval": list(estimate_interval(round(accuracy * rows), rows))}
-
-
-def show_cost(name: str) -> None:
-    """Prints minutes and memory of a notebook as they were measured in the recorded run, and that other lanes have no record."""
-    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {"notebooks": []}
-    found = next((entry for entry in record["notebooks"] if entry["name"] == name), None)
-    if found is None:
-        print(f"No record for {name} yet: `make tutorial` measures it.")
-        return
-    print(f"lane {record['lane']}: {found['minutes']} minutes, {found['peak_mb'] / 1000:.1f} GB of memory")
-    print(f"measured {record['date']} on {record['device']}, commit {record['commit']}; no record for the other lanes yet")

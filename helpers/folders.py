@@ -107,6 +107,18 @@ def find_missing(folder: Path) -> str:
     return ""
 
 
+def find_damage(folder: Path) -> str:
+    """What is wrong with a model folder, in words; empty when nothing is. Weights are held against the sha256 that the fetching recorded."""
+    if missing := find_missing(folder):
+        return missing
+    record = folder / "weights.json"
+    files = json.loads(record.read_text(encoding="utf-8"))["files"] if record.is_file() else {}
+    for name, facts in files.items():
+        if not (folder / name).is_file() or embedded.hash_file(folder / name) != facts["sha256"]:
+            return f"{name} was changed or removed"
+    return ""
+
+
 def has_whole_safetensors(path: Path) -> bool:
     """True when the file is as long as its header says. Format: 8 bytes header length, JSON header with data_offsets, data."""
     size = path.stat().st_size

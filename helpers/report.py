@@ -29,6 +29,7 @@ class Execution:
     notebook: NotebookNode  # with outputs, up to the cell that failed
     minutes: float
     peak_mb: int  # resident memory of kernel and child processes together, 1e6 bytes; shared pages count in each
+    disk_mb: int  # the lane's model and what the notebook wrote, 1e6 bytes
     problem: str = ""  # notebook, cell and error in words
 
 
@@ -46,7 +47,7 @@ def build_report(executions: list[Execution], results: dict[str, object], commit
     return {
         "commit": commit,
         "device": machine.name_device(),
-        "notebooks": [{"name": e.path.stem, "minutes": e.minutes, "peak_mb": e.peak_mb} for e in executions],
+        "notebooks": [{"name": e.path.stem, "minutes": e.minutes, "peak_mb": e.peak_mb, "disk_mb": e.disk_mb} for e in executions],
         "answers": {name: value if isinstance(value, str) and value.strip() else None for name, value in answers.items()},
         "accuracy": {name: value if is_accuracy(value) else None for name, value in accuracy.items()},
     }

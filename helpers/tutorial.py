@@ -20,7 +20,7 @@ from nbformat import NotebookNode
 from tqdm import tqdm
 from traitlets import default
 
-from helpers import PROJECT, CommandParser, KitError, checks, find_commit, find_home, machine, replace_when_complete, run_command, weights, write_json
+from helpers import PROJECT, CommandParser, KitError, boxes, find_commit, find_home, machine, replace_when_complete, run_command, weights, write_json
 from helpers.report import Execution, build_report, collect_results, find_missing, format_summary, render_page
 from helpers.tidying import clean_notebook
 
@@ -59,7 +59,7 @@ def execute_notebook(path: Path) -> Execution:
     Ctrl-C kills the kernel with its children before it goes on.
     """
     notebook = nbformat.read(path, as_version=4)
-    metadata, begun, peak, start = copy.deepcopy(notebook.metadata), [], 0, time.monotonic()
+    metadata, begun, peak, start, clock = copy.deepcopy(notebook.metadata), [], 0, time.monotonic(), time.time()
     total = sum(cell.cell_type == "code" and bool(cell.source.strip()) for cell in notebook.cells)
     bar = tqdm(total=total, desc=path.stem, bar_format="{desc}: cell {n_fmt} of {total_fmt}, {elapsed}", disable=None)
 
@@ -85,7 +85,7 @@ def execute_notebook(path: Path) -> Execution:
                 concurrent.futures.wait([running], timeout=0.5)
     problem = describe_problem(path.stem, begun, running.exception())
     clean_notebook(notebook, metadata)
-    return Execution(path, notebook, round((time.monotonic() - start) / 60, 2), int(peak / 1e6), problem)
+    return Execution(path, notebook, round((time.monotonic() - start) / 60, 2), int(peak / 1e6), int(boxes.measure_disk(clock) / 1e6), problem)
 
 
 def list_processes(client: NotebookClient) -> list[psutil.Process]:
@@ -161,7 +161,7 @@ def main(arguments: list[str]) -> int:
     if options.in_place and not problem:
         keep_outputs(executions)
         if not options.only:
-            write_json(checks.RECORD, {**report, "lane": machine.pick_lane().value.name, "date": time.strftime("%Y-%m-%d")})
+            boxes.add_record(machine.pick_lane().value.name, {**report, "date": time.strftime("%Y-%m-%d")})
     print(f"\n{format_summary(report)}\n\nReport: {output / 'report.html'}")
     if problem:
         print(f"error: {' '.join(problem.split())}", file=sys.stderr)

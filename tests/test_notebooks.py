@@ -6,7 +6,7 @@ import jupytext
 import nbformat
 import pytest
 
-from helpers import PROJECT, checks
+from helpers import PROJECT
 
 PATHS = sorted((PROJECT / "notebooks").glob("0*.ipynb"))
 NAMES = ["01_weights", "02_loading", "03_api", "04_training", "05_lora_loading"]
@@ -123,11 +123,3 @@ def test_printed_commands_have_no_comment_after_a_backslash():
     for path in PATHS:
         for cell in read(path).cells:
             assert not re.search(r"\\[ \t]*#|\\[ \t]+$", cell.source, flags=re.M) or cell.cell_type == "code"
-
-
-def test_minutes_and_memory_of_the_readme_are_the_recorded_ones():
-    record = json.loads(checks.RECORD.read_text(encoding="utf-8"))
-    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
-    for entry in record["notebooks"]:
-        row = next(line for line in readme.splitlines() if f"notebooks/{entry['name']}.ipynb" in line)
-        assert row.endswith(f"| {entry['minutes']:.1f} | {entry['peak_mb'] / 1000:.1f} |")

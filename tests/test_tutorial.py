@@ -62,7 +62,7 @@ def test_report_and_page_have_every_notebook_and_the_published_results(home, cap
     assert run_tutorial() == 0
     report = read_report(home)
     assert set(report) == {"commit", "device", "notebooks", "answers", "accuracy"}
-    assert [set(notebook) for notebook in report["notebooks"]] == [{"name", "minutes", "peak_mb"}] * 2
+    assert [set(notebook) for notebook in report["notebooks"]] == [{"name", "minutes", "peak_mb", "disk_mb"}] * 2
     assert report["answers"] == {"raw": "The sky is <blue>.", "openai": "Blue."}
     assert report["accuracy"]["lora"] == {"value": 0.75, "interval": [0.65, 0.85]}
     printed = capsys.readouterr().out

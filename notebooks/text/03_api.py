@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # # Lesson 3: one model, two APIs
 #
 # [![Open this lesson in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/open-llm-kit/open-llm-kit/blob/main/notebooks/03_api.ipynb)
@@ -26,7 +26,21 @@
 #
 # Prerequisites: lesson 2 (what a chat template is). The model is fetched when it is missing.
 
-# %%
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 0.5 min.** From a notebook to a service: other programs are to use the model.
+
+# %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
+# **What it takes**, with the weights already there:
+#
+# | lane | minutes | memory | disk | measured |
+# |---|---|---|---|---|
+# | tiny | 0.5 | 2.5 GB | not recorded | 2026-11-25 on CPU, 2 cores, bfloat16, commit b5289f6719f3 |
+# | t4 | no record yet | no record yet | no record yet | no record yet |
+# | large | no record yet | no record yet | no record yet | no record yet |
+#
+# Written by `python -m helpers.boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
+
+# %% slideshow={"slide_type": "skip"}
 # @title Set-up: run this cell first
 import importlib.util, os, sys
 
@@ -41,18 +55,13 @@ from helpers import installing
 
 installing.set_up()
 
-# %%
-from helpers import checks
-
-checks.show_cost("03_api")
-
-# %%
-from helpers import machine
+# %% slideshow={"slide_type": "skip"}
+from helpers import checks, machine
 
 for name, (value, reason) in machine.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## A server
 #
 # An **API** (application programming interface) lets another program use the model: it sends a request over HTTP, the protocol of web
@@ -64,7 +73,7 @@ for name, (value, reason) in machine.describe().items():
 # In a course one server may do for all: where `OPENAI_BASE_URL` names it (with `OPENAI_API_KEY` and, if it has several models, `OPENAI_MODEL`),
 # the cell starts none. Such a server has no raw API, so the cells that need one pass it by.
 
-# %%
+# %% slideshow={"slide_type": "-"}
 from helpers import clients, reaching
 
 lane = machine.pick_lane().value
@@ -73,14 +82,18 @@ print(server.command)
 print("raw:   ", server.raw_url)
 print("OpenAI:", server.openai_url)
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1 min.** One command. It listens on this computer only; say so, people worry about it, and rightly.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # A server of this notebook listens on 127.0.0.1: only this computer can reach it. The conversation for both dialects: one earlier turn, then a question.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## The raw API of 2023
 #
-# The WebUI's first API took many parameters and the history as pairs of [what the user said, what the model replied].
+# The WebUI's first API took many parameters, and the history as pairs: what the user said, what the model replied.
 
-# %%
+# %% slideshow={"slide_type": "-"}
 request = {
     "user_input": "What color is the sky?",
     "history": {"internal": [["Reply with Yes", "Yes"]], "visible": [["Reply with Yes", "Yes"]]},
@@ -90,7 +103,7 @@ request = {
     "do_sample": False,
 }
 
-# %%
+# %% slideshow={"slide_type": "-"}
 import requests
 
 if server.raw_url:
@@ -100,46 +113,50 @@ if server.raw_url:
     for said, replied in history["internal"]:
         print(f"user:  {said}\nmodel: {replied}")
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1.5 min.** This API is gone from the WebUI since November 2023. It is here because much code still speaks it, and
+# because it shows that the server keeps nothing.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the reply is the whole history with a new row at the end. The server keeps nothing: whoever wants to go on sends the
 # history back. `do_sample: False` takes the likeliest token each time (*greedy*), so the answer repeats.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from html import unescape
 
 if server.raw_url:
     checks.publish("answer.raw", unescape(history["visible"][-1][1]))
     checks.confirm(len(history["internal"]) == 2, "the history has a second row", "look at the reply's `results`")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # The 2023 example sent some thirty parameters. The ones that still mean something are in `clients.DEFAULT_CHAT_PARAMS`; the rest is
 # accepted, and the reply's field `ignored` names it. Nothing is dropped in silence.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 if server.raw_url:
     reply = requests.post(f"{server.raw_url}/api/v1/chat", json={**request, "mirostat_mode": 2, "max_new_tokens": 1}, timeout=120)
     print("ignored:", reply.json()["ignored"])
 print(clients.DEFAULT_CHAT_PARAMS)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Internal and visible
 #
 # `internal` is what the model reads. `visible` is what a web page may show: the characters that HTML gives a meaning to are escaped,
 # so a user cannot smuggle a script into the page. A program wants the plain text: `unescape` it, or read `internal`.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 if server.raw_url:
     tricky = clients.chat_raw("Is 1 < 2 & <b>2 > 1</b>?", url=server.raw_url, max_new_tokens=8, do_sample=False)
     print("internal:", tricky["internal"][-1][0])
     print("visible: ", tricky["visible"][-1][0])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## The OpenAI-style API
 #
 # The same conversation as a list of **messages**, each with a **role**: system (how to behave), user, assistant (the model). The
 # official client works with any server that speaks this dialect; only `base_url` differs. The kit's server asks for no key unless it was started with one.
 
-# %%
+# %% slideshow={"slide_type": "-"}
 from openai import OpenAI
 
 client = OpenAI(base_url=server.openai_url, api_key=server.api_key)
@@ -150,20 +167,23 @@ messages = [
     {"role": "user", "content": "What color is the sky?"},
 ]
 
-# %%
+# %% slideshow={"slide_type": "-"}
 reply = client.chat.completions.create(model=server.model, messages=messages, temperature=0, max_tokens=40)
 checks.publish("answer.openai", reply.choices[0].message.content)
 print(f"answered by {reply.model}, ended because of {reply.choices[0].finish_reason!r}")
 print(f"{reply.usage.prompt_tokens} tokens read, {reply.usage.completion_tokens} written")
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1.5 min.** The dialect that won. The same client talks to vLLM, llama.cpp and the WebUI; only base_url changes.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # The tutorial of 2023 sent `model="x"`. The kit's server answers an unknown name with what is loaded, as the WebUI does; started with
 # `--strict-model`, it says 404, as OpenAI and vLLM do. `client.models.list()` tells the names it knows.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 print("models:", [model.id for model in client.models.list()])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Side by side
 #
 # | | raw API, 2023 | OpenAI-style |
@@ -176,11 +196,15 @@ print("models:", [model.id for model in client.models.list()])
 # | no sampling | `do_sample: false` | `temperature: 0` |
 # | repetition penalty | 1.1 unless you say otherwise | none |
 # | the answer | `results[0].history.visible[-1][1]`, escaped | `choices[0].message.content`, plain |
-#
+
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1 min.** Do not read the table out. Point at one line: the repetition penalty of 1.1 that nobody asked for.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # Both become the same prompt for the same model. The wording can still differ: the raw API's default `repetition_penalty` of 1.1 makes
 # a token that was already used less likely. Set it to 1 and compare.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 if server.raw_url:
     same = clients.chat_raw(**{**request, "repetition_penalty": 1}, url=server.raw_url)
     checks.confirm(
@@ -189,7 +213,7 @@ if server.raw_url:
         "compare the two requests field by field",
     )
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Streaming
 #
 # A long answer takes a while. With `stream=True` the server sends each piece as soon as it is there (as *server-sent events*, lines
@@ -197,10 +221,10 @@ if server.raw_url:
 #
 # **Predict:** an answer of at most 24 tokens: in how many pieces will it come?
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 guess = 3  # yours
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 stream = client.chat.completions.create(model=server.model, messages=messages, temperature=0, max_tokens=24, stream=True)
 pieces = 0
 for chunk in stream:
@@ -209,23 +233,23 @@ for chunk in stream:
 print()
 checks.compare_guess(guess, pieces, "pieces")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # The raw API streamed over a **websocket**, a connection that stays open in both directions, at a port of its own (5005). Each message
 # brought the whole history so far, so that a page had only to show it.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 if server.streaming_url:
     for grown in clients.stream_chat_raw(**request, url=server.streaming_url):
         print(grown["internal"][-1][1], end="\r", flush=True)
     print(grown["internal"][-1][1])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## How sure was it?
 #
 # For each token the model computes a probability of every token it knows. `logprobs` sends them along, as natural logarithms: here the
 # five likeliest first tokens of the answer to a question with more than one right answer.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 import math
 
 question = [{"role": "user", "content": "Name one color, in one word."}]
@@ -233,23 +257,26 @@ sure = client.chat.completions.create(model=server.model, messages=question, tem
 rivals = sure.choices[0].logprobs.content[0].top_logprobs
 shares = {repr(rival.token): math.exp(rival.logprob) for rival in rivals}
 
-# %%
+# %% slideshow={"slide_type": "-"}
 from helpers import plots
 
 words = ", ".join(f"{token} {share:.1%}" for token, share in shares.items())
 plots.show(plots.draw_shares(shares, "probability as the first token"), f"Bars: {words}")
 print(words)
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1.5 min.** Greedy takes the longest bar. With log-probabilities one can also judge without generating: lesson 4 does.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** greedy decoding takes the longest bar. Sampling draws: a **temperature** below 1 makes the long bars longer, above 1 it
 # evens them out. A **seed** makes a draw repeatable.
 #
 # **Predict:** the next cell asks seven times. How many *different* lines will come?
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 guess = 7  # yours
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 lines = set()
 for temperature, seed in [(0, 1), (0, 2), (0.7, 1), (0.7, 1), (0.7, 2), (1.8, 1), (1.8, 2)]:
     drawn = clients.ask_openai(client, question, server.model, temperature=temperature, seed=seed, max_tokens=12)
@@ -257,7 +284,7 @@ for temperature, seed in [(0, 1), (0, 2), (0.7, 1), (0.7, 1), (0.7, 2), (1.8, 1)
     lines.add(drawn)
 checks.compare_guess(guess, len(lines), "different lines")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** at temperature 0 the seed has nothing to decide. Above it, the same seed gives the same line, another seed may give another.
 # At 1.8 unlikely tokens come up often enough to spoil the text.
 #
@@ -265,18 +292,18 @@ checks.compare_guess(guess, len(lines), "different lines")
 #
 # The same streaming call behind a field to type in. It needs a running notebook: on a web page that only shows the file it is not there.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers import panels
 
 print("The chat box stands below this line while the notebook runs: type a question, press Enter.")
 panels.ChatBox(client, server.model, temperature=0.2, max_tokens=80)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## When something is wrong
 #
 # A server of one's own gets wrong requests too. Here is what it says to two of them.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers import KitError
 
 if server.raw_url:
@@ -287,66 +314,66 @@ try:
 except KitError as error:
     print(error.problem)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## One client, another server
 #
 # Here is a second server: the same model as a GGUF file in llama.cpp (lesson 2), where that is installed. Nothing changes for the
 # client but the address. (With `OPENAI_BASE_URL` there is no second one: both are the one that it names.)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 other_name = "SmolLM2-135M-Instruct-GGUF" if importlib.util.find_spec("xllamacpp") else "SmolLM2-135M-Instruct"
 other = reaching.reach_server(other_name, "smollm2-135m-instruct")
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 for each in (server, other):
     client = OpenAI(base_url=each.openai_url, api_key=each.api_key)
     reply = client.chat.completions.create(model=each.model, messages=messages, temperature=0, max_tokens=40)
     print(f"{reply.model}: {reply.choices[0].message.content!r}")
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 other.stop()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
 #
 # Each cell runs as it stands and does not pass yet. Change it until the line below it turns green. A solution is folded away behind each.
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### 1. Change a value
 #
 # This answer is cut off. Let it come to its own end.
 
-# %% tags=["exercise", "nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 client = OpenAI(base_url=server.openai_url, api_key=server.api_key)
 reply = client.chat.completions.create(model=server.model, messages=messages, temperature=0, max_tokens=3)
 checks.confirm(reply.choices[0].finish_reason == "stop", "the answer ended by itself", "give it more tokens")
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 client = OpenAI(base_url=server.openai_url, api_key=server.api_key)
 reply = client.chat.completions.create(model=server.model, messages=messages, temperature=0, max_tokens=80)
 checks.confirm(reply.choices[0].finish_reason == "stop", "the answer ended by itself", "give it more tokens")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### 2. Change a line
 #
 # A program wants the user's words as they were typed, out of the visible history.
 
-# %% tags=["exercise", "nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 text = "Is 1 &lt; 2 &amp; &lt;b&gt;2 &gt; 1&lt;/b&gt;?"
 checks.confirm(text == "Is 1 < 2 & <b>2 > 1</b>?", "these are the words that were typed", "visible is escaped for web pages")
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 text = unescape("Is 1 &lt; 2 &amp; &lt;b&gt;2 &gt; 1&lt;/b&gt;?")
 checks.confirm(text == "Is 1 < 2 & <b>2 > 1</b>?", "these are the words that were typed", "visible is escaped for web pages")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### 3. Write a function
 #
 # From the raw API's history to the messages of the OpenAI-style API: each pair becomes two messages, and the question comes last.
 
-# %% tags=["exercise", "nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 def to_messages(pairs, question):
     return [{"role": "user", "content": question}]
 
@@ -354,7 +381,7 @@ def to_messages(pairs, question):
 built = to_messages(request["history"]["internal"], request["user_input"])
 checks.confirm(built == messages[1:], "both dialects say the same", "a pair is [what the user said, what the assistant replied]")
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 def to_messages(pairs, question):
     turns = [{"role": role, "content": text} for pair in pairs for role, text in zip(("user", "assistant"), pair)]
@@ -364,14 +391,14 @@ def to_messages(pairs, question):
 built = to_messages(request["history"]["internal"], request["user_input"])
 checks.confirm(built == messages[1:], "both dialects say the same", "a pair is [what the user said, what the assistant replied]")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # The servers go, and their memory with them.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 server.stop()
 checks.confirm(not server.runs_here(), "no server of this notebook runs any more, and its memory is free", "server.stop()")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same with the WebUI
 #
 # In a terminal, outside of Jupyter, the server above is:
@@ -431,8 +458,8 @@ checks.confirm(not server.runs_here(), "no server of this notebook runs any more
 # The one with base_url (and the key, if the other asks for one).
 # </details>
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 machine.free_memory()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Next:** [Lesson 4, training a LoRA](04_training.ipynb).

@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # # Lesson 4: training a LoRA
 #
 # [![Open this lesson in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/open-llm-kit/open-llm-kit/blob/main/notebooks/04_training.ipynb)
@@ -26,7 +26,21 @@
 #
 # Prerequisites: lesson 2 (what a model, a tokenizer and a chat template are). Everything this lesson needs is made when it is missing.
 
-# %%
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 0.5 min.** The longest part. The task: which of two colleges does the writer of a comment prefer?
+
+# %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
+# **What it takes**, with the weights already there:
+#
+# | lane | minutes | memory | disk | measured |
+# |---|---|---|---|---|
+# | tiny | 3.4 | 3.8 GB | not recorded | 2026-11-25 on CPU, 2 cores, bfloat16, commit b5289f6719f3 |
+# | t4 | no record yet | no record yet | no record yet | no record yet |
+# | large | no record yet | no record yet | no record yet | no record yet |
+#
+# Written by `python -m helpers.boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
+
+# %% slideshow={"slide_type": "skip"}
 # @title Set-up: run this cell first
 import importlib.util, os, sys
 
@@ -41,18 +55,13 @@ from helpers import installing
 
 installing.set_up()
 
-# %%
-from helpers import checks
-
-checks.show_cost("04_training")
-
-# %%
-from helpers import machine
+# %% slideshow={"slide_type": "skip"}
+from helpers import checks, machine
 
 for name, (value, reason) in machine.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## From a row to a prompt
 #
 # The task: read a forum comment and say which of two colleges its writer prefers. Each row of the CSV has the comment, two options
@@ -60,7 +69,7 @@ for name, (value, reason) in machine.describe().items():
 #
 # The colleges are invented and the comments were written for this kit: `data/college_preferences/README.md` tells how.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 import pandas as pd
 
 from helpers import PROJECT, templating
@@ -70,7 +79,7 @@ table = pd.read_csv(PROJECT / task.data)
 print(f"{len(table)} rows, {table['text'].nunique()} different comments")
 table.head(3)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # A language model reads text, so every row becomes a text: a **prompt** (what the model is given) and a **completion** (what it
 # should answer). A YAML file says how. It has the same three keys as in the 2023 tutorial:
 #
@@ -78,18 +87,18 @@ table.head(3)
 # - `task`: the row itself, with `{placeholders}` for the columns;
 # - `label`: the answer's words for each number.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 import yaml
 
 recipe = yaml.safe_load((PROJECT / task.template).read_text(encoding="utf-8"))
 for key in ("instruction", "task", "label"):
     print(f"{key}:\n{recipe[key]}\n")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # `templating` reads the same file and fills the placeholders in one pass. The 2023 script replaced them one after the other, so a
 # comment with the word `text` or a brace in it was changed on the way.
 
-# %%
+# %% slideshow={"slide_type": "-"} tags=["remove-input"]
 from helpers import dataset
 
 template = templating.load_template(task.template)
@@ -98,11 +107,14 @@ example = template.build_example(rows[0])
 for part, message in zip(("instruction", "task", "label"), [*example["prompt"], *example["completion"]]):
     print(f"{part} -> {message['role']}:\n{message['content']}\n")
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1.5 min.** A row becomes a prompt and a completion. Training and use must share this text to the letter.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # The model was trained on chats in a fixed notation, its **chat template**. The tokenizer knows it. Training must use the very text
 # that the model will see later behind an API; otherwise the LoRA learns to answer a question nobody asks.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers import loading, weights
 
 lane = machine.pick_lane().value
@@ -111,10 +123,11 @@ loaded = loading.load_model(lane.folder)
 prompt = loaded.tokenizer.apply_chat_template(example["prompt"], tokenize=False, add_generation_prompt=True)
 print(prompt)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the text ends where the assistant is about to speak. What comes after it, the answer and the end-of-turn token, is the
 # completion. Only there will the model be told how wrong it was.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Rows to learn from, rows to be judged on
 #
 # One comment stands in several rows, once for each pair of colleges that it speaks of. A split that draws rows at random puts the
@@ -122,10 +135,10 @@ print(prompt)
 #
 # **Predict:** for what share of the test rows is that so? (0 to 1)
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 guess = 0.1  # yours
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 import math, random
 
 shuffled = random.Random(0).sample(rows, len(rows))
@@ -135,81 +148,90 @@ leaked = sum(row["text"] in seen for row in shuffled[:cut])
 print(f"random split of rows: {leaked} of {cut} test rows have a comment that is also trained on")
 checks.compare_guess(guess, leaked / cut, "%")
 
-# %%
+# %% slideshow={"slide_type": "fragment"}
 train, test = dataset.split_rows(rows, test_size=0.2, seed=0)
 leaked = len(dataset.find_leaks(train, test))
 print(f"split by comment: {leaked} of {len(test)} test rows leak, {len(train)} rows to train on")
 print("labels in training:", dataset.count_labels(train), "in the test:", dataset.count_labels(test))
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 2 min.** Collect guesses from the room before the number appears. A random split of rows leaks; a grouped one does not.
+# Ask who has checked that in an own project.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # `split_rows` keeps all rows of a comment together (*grouped*) and the shares of the labels alike (*stratified*). It writes
 # `train.json` and `test.json` with prompt and label apart; in 2023 the rows of `test.json` ended with the answer.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers import find_home
 
 files = dataset.write_split(find_home() / "runs" / task.name, template, train, test)
 print(*(path.relative_to(find_home()) for path in files), sep="\n")
-checks.confirm(leaked == 0, "no comment is on both sides of the split", "split by comment: dataset.split_rows")
+checks.confirm_split(train, test)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Does the data give the answer away?
 #
 # A model takes the easiest way to a low loss. If one label's comments are longer, or always say *love*, it learns that and not to
 # read. So look first: are there copies, phrases that come again and again, labels that stand out? And how far does one get
-# **without reading**? A *bag of words* knows which words and pairs of words occur in a comment, and nothing of who is compared with whom.
+# *without reading*? A *bag of words* knows which words and pairs of words occur in a comment, and nothing of who is compared with whom.
 #
 # **Predict:** there are four labels. What share of the rows does the bag of words get right?
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 guess = 0.25  # yours
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 audit = dataset.audit_rows(rows)
 print(f"copies: {audit.duplicates}, near copies: {len(audit.near_duplicates)}, five-word phrases in more than one comment: {audit.repeated_5grams:.1%}")
 print(f"rows of each label: {audit.labels}, median length in words: {audit.words}")
 checks.compare_guess(guess, audit.bag_of_words, "%")
 print(f"bag of words: {audit.bag_of_words:.1%} right; label 1 told from label 2 in {audit.bag_told_apart:.1%} of their rows")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** words alone tell something about *whether* there is a preference (`same`, `equally`; or `anyone`, `what` of a question).
 # *Which* of the two is preferred they tell about as well as a coin does: there one has to read. (The classifier was judged on
 # comments that it was not fitted on, in five turns over all rows.) Lengths differ a little between labels, so a lane that
 # trains on short rows draws as many of each label, all below one limit of length.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Before training: the numbers to beat
 #
 # - **Majority class:** always answer the most frequent label. No reading needed.
 # - **Base model:** the model as it came.
 # - **Bag of words:** the figure above. It costs a second; what a LoRA adds to it is what the training was good for.
-#
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # A verdict is the answer that the model finds most likely of the four. Each of them is scored: the sum of the log-probabilities of its
 # tokens after the prompt. Nothing is generated, so no verdict can be off the list. The interval (95 %, Wilson) says how far the
 # figure could be off with so few rows.
 
-# %%
+# %% slideshow={"slide_type": "-"}
 from helpers import evaluation, scoring
 base_scores = scoring.score_answers(loaded, test, template, progress=False)
 base = evaluation.summarise_scores(base_scores, test, template)
 checks.publish("accuracy.majority", checks.describe_accuracy(base.majority_accuracy, base.rows))
 checks.publish("accuracy.base", checks.describe_accuracy(base.accuracy, base.rows))
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1.5 min.** What would a lazy answer get? Without these figures an accuracy means nothing.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # What does it *say*? The same model, asked as a user would, on three comments of the test:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 asked = [next(row for row in test if row["label"] == label) for label in list(template.label)[-3:]]
 before = [loading.chat(loaded, template.build_messages(row), max_new_tokens=24) for row in asked]
 print(*before, sep="\n---\n")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## LoRA: few numbers, many layers
 #
 # Training all weights would need several times the model's memory. **LoRA** (low-rank adaptation) leaves every weight matrix W as it
 # is and adds a product of two thin matrices, `W + (alpha / r) * B @ A`. Only A and B are trained; the **rank** r is their width.
 # B starts at zero, so step 0 is exactly the base model. (The 2023 script set `init_lora_weights=False`; then it is not.)
 
-# %%
+# %% slideshow={"slide_type": "-"}
 from peft import LoraConfig
 
 from helpers import settings, trainers
@@ -226,20 +248,24 @@ layer = loaded.model.model.layers[0].mlp.up_proj
 inputs, outputs = layer.in_features, layer.out_features
 print(f"one layer: W has {inputs * outputs:,} numbers, A and B together {chosen.lora_r * (inputs + outputs):,}")
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 2 min.** W stays, B A is added. B starts at zero, so training starts from the base. Count the numbers of one layer with
+# the room.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # The settings begin with those of the 2023 tutorial. What this lane changes, and why:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 pd.set_option("display.max_colwidth", None)  # show whole sentences
 pd.DataFrame(settings.explain_changes(lane.name), columns=["setting", "2023", "here", "because"])
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Training, the stock way
 #
 # Three objects: the LoRA's shape (above), the run's settings (`SFTConfig`), and the trainer that joins them with the model and the
 # rows. *SFT* is supervised fine-tuning: learning from examples with answers. Two steps are enough to see it work.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from trl import SFTConfig, SFTTrainer
 
 examples = trainers.build_dataset(train, template, chosen)
@@ -253,11 +279,13 @@ config = SFTConfig(
 )
 trainer = SFTTrainer(model=loaded.model, args=config, train_dataset=examples, processing_class=loaded.tokenizer, peft_config=lora)
 
-# %% [markdown]
-# What does the loss see? Below, each token of one row: those of the prompt carry the label -100, which means *ignore*. The answer
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ### What the loss sees
+#
+# Below, each token of one row: those of the prompt carry the label -100, which means *ignore*. The answer
 # and `<|im_end|>` are what the model is taught. Without that last token it would never learn to stop.
 
-# %%
+# %% slideshow={"slide_type": "-"} tags=["remove-input"]
 from helpers import plots
 
 batch = next(iter(trainer.get_train_dataloader()))
@@ -265,7 +293,11 @@ ids, labels = batch["input_ids"][0], batch["labels"][0]
 tokens = [loaded.tokenizer.decode(token) for token, kept in zip(ids, batch["attention_mask"][0]) if kept]
 plots.show_tokens(tokens, learned=[label != -100 for label in labels])
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1.5 min.** Only the framed tokens are learned, the end of the turn among them. In 2023 that last token was lost, and
+# models rambled.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the framed tokens are learned, the others are only read. In 2023 the loss ran over all of them: most of what the model was taught
 # was to write comments and instructions.
 #
@@ -273,36 +305,39 @@ plots.show_tokens(tokens, learned=[label != -100 for label in labels])
 # where it put padding. In 2023 padding was known by its token, everyone took the end-of-turn token for it, and the real end of each answer
 # was ignored along with the padding:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 end = loaded.tokenizer.eos_token_id
 by_token = batch["labels"].masked_fill(batch["input_ids"] == end, -100)
 for name, taught in {"padding known by its place": batch["labels"], "padding known by its token": by_token}.items():
     print(f"{name}: {int((taught == end).any(1).sum())} of {len(taught)} rows teach the end of the answer")
+checks.confirm_endings(batch["labels"], end)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # A model taught the second way never sees that an answer ends. It says the right phrase and goes on talking until the limit of tokens stops it.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 import time
 start = time.monotonic()
 trainer.train()
 stock_rate = 2 * chosen.batch_size / (time.monotonic() - start)
 print(f"stock: {stock_rate:.1f} rows a second, {trainer.model.num_parameters(only_trainable=True):,} numbers trained")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## The same training, less work
 #
 # Every prompt begins with the same tokens, the instruction, and some rows go on alike. Within one step the weights do not change, so what
-# rows share needs to go through the model once a batch, not once a row. `SharedPrefixTrainer` is an SFTTrainer that lays a batch out as
-# one long row, a tree: what all share, then the branches. A token sees the tokens on its way back to the root and nothing else, so each
-# row's result is what it would have been alone; attention is computed a branch at a time. The model's last layer, which turns a position
-# into a score for each token of the vocabulary, is computed only where there is a label. Loss and gradients stay the same to within 1e-5
-# of their size: a test holds them against the stock trainer's.
+# rows share needs to go through the model once a batch, not once a row.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# `SharedPrefixTrainer` is an SFTTrainer that lays a batch out as one long row, a tree: what all share, then the branches. A token sees the
+# tokens on its way back to the root and nothing else, so each row's result is what it would have been alone; attention is computed a branch
+# at a time. The model's last layer, which turns a position into a score for each token of the vocabulary, is computed only where there is a
+# label. Loss and gradients stay the same to within 1e-5 of their size: a test holds them against the stock trainer's.
 #
 # (More could be shared if the comment stood before the options, since several rows have the same comment. Tried, and undone: a token sees
 # only what stands before it, so the model then has to read each comment without knowing whom it will be asked about, and learns far slower.)
 
-# %%
+# %% slideshow={"slide_type": "-"} tags=["remove-input"]
 import torch
 
 from helpers.prefix_trainer import SharedPrefixTrainer
@@ -320,25 +355,29 @@ trainer = SharedPrefixTrainer(
 result = trainer.train()
 print(f"ours: {result.metrics['train_samples_per_second']:.1f} rows a second, stock: {stock_rate:.1f}")
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 2 min.** Sharing the prompt's beginning saves most of the time. The steep fall is the form of the answer, not the task:
+# do not be impressed by it.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # What saves the time? Tokens that are not computed twice. One batch, laid out both ways:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers.prefix_trainer import pack_batch
 
 batch = next(iter(trainer.get_train_dataloader()))
 packed, places, _ = pack_batch(batch["input_ids"], batch["attention_mask"], batch["labels"])
 print(f"as rows: {batch['input_ids'].numel()} tokens, scored at each of them; as a tree: {len(packed.input_ids)} tokens, scored at {len(places)}")
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 print(f"loss: {losses[0]:.2f} in the first step, {sum(losses[-10:]) / len(losses[-10:]):.2f} on average in the last ten")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # What has become of one layer? W is still W; beside it stand A and B now. The layer computes both ways, and the sum is what
 # `W + (alpha / r) * B @ A` would give:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 layer = trainer.model.base_model.model.model.layers[0].mlp.up_proj
 A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
 update = (chosen.lora_alpha / chosen.lora_r) * (B @ A).detach().float()
@@ -348,17 +387,18 @@ from_w, from_update = layer.base_layer(x).float(), x.float() @ update.T
 print(f"the update moves this layer's output by {from_update.norm() / from_w.norm():.1%}")
 print(f"layer and formula differ by {(layer(x).float() - from_w - from_update).norm() / from_w.norm():.2%} (rounding)")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the steep fall is the form of the answer (one of four phrases, then stop). The slow, noisy rest is the task itself. A
 # loss alone does not tell whether anything about preferences was learned. The test does.
-#
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Saving
 #
 # A LoRA is saved as a small folder. `adapter_model.safetensors` has A and B, `adapter_config.json` their shape and the base;
 # `run.json` what was measured, `training_parameters.json` the settings as the WebUI names them. The folder appears under its name
 # only when all of it is written; an older one of that name is kept as `college-preferences-previous`.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers import records
 
 folder = find_home() / "loras" / task.adapter
@@ -369,15 +409,15 @@ with records.open_adapter_folder(folder) as fresh:
 for path in sorted(folder.iterdir()):
     print(f"{path.name:30} {path.stat().st_size / 1e6:8.3f} MB")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## After training: the judgement
 #
 # The same test rows, the same scoring. **Predict:** the base, the majority and the bag of words you have seen. What share will the LoRA get right?
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 guess = 0.6  # yours
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 loaded.model = trainer.model.eval()
 tuned_scores = scoring.score_answers(loaded, test, template, progress=False)
 tuned = evaluation.summarise_scores(tuned_scores, test, template)
@@ -386,7 +426,7 @@ checks.compare_guess(guess, tuned.accuracy, "%")
 records.add_to_run(folder, evaluation={"base": base, "lora": tuned})
 checks.confirm(tuned.accuracy > max(base.accuracy, base.majority_accuracy), "the LoRA beats base and majority", "train on more rows")
 
-# %%
+# %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 from helpers import verdicts
 
 compared = {"majority": (base.majority_accuracy, base.rows), "base": (base.accuracy, base.rows)}
@@ -396,11 +436,15 @@ for name, (accuracy, count) in compared.items():
     low, high = checks.describe_accuracy(accuracy, count)["interval"]
     print(f"{name:12} {accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%})")
 
-# %%
+# %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 low, high = verdicts.bootstrap_gain(base_scores, tuned_scores, test)
 print(f"LoRA above base: {tuned.accuracy - base.accuracy:+.1%}  (95 % interval {low:+.1%} to {high:+.1%}, comments drawn anew)")
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 2 min.** Do the intervals overlap? Say what this run has shown and what it has not: it beats the base, and a word count
+# is as good.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** beating the base and the majority is the easy part. Compare the last two bars, and look whether their intervals overlap:
 # as long as they do, this run has not shown that the LoRA reads better than a word count. The comparison is not quite even: the bag of
 # words was fitted on four fifths of all rows, the LoRA on those that fit into the lane's budget. And another seed moves it by several
@@ -408,30 +452,30 @@ print(f"LoRA above base: {tuned.accuracy - base.accuracy:+.1%}  (95 % interval {
 #
 # Where does it go wrong? The **confusion matrix**: each line a true label, each column a verdict.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 names = list(template.label.values())
 pd.DataFrame(tuned.confusion, index=[f"truly {name}" for name in names], columns=names)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the diagonal is right. Telling A from B needs more than the mood of the comment: the model must know which college is
 # meant. Compare the four numbers in the middle.
 #
 # And the answers to the three comments from before the training, generated this time:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 for row, old in zip(asked, before):
     new = loading.chat(loaded, template.build_messages(row), max_new_tokens=24)
     print(f"{row['text']}\n  right: {template.build_answers(row)[row['label']]!r}\n  before: {old!r}\n  after: {new!r}\n")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # A score hides its mistakes. Look at those of which the model was surest: is the label wrong, the comment hard, or the model blind?
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
     answers = template.build_answers(row)
     print(f"{row['text']}\n  right: {answers[row['label']]}, said: {answers[verdict]} (by {gap:.1f} nats)\n")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same by clicking: the WebUI's Training tab
 #
 # In 2023 (text-generation-webui, the WebUI):
@@ -479,45 +523,45 @@ for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
 # | rows split at random, no evaluation | split by comment, accuracy with an interval |
 # | AutoGPTQ below a LoRA | gptqmodel with optimum |
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
 #
 # Each cell runs as it stands and does not pass yet. Change it until the line below it turns green. A solution is folded away behind each.
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### 1. Change a value
 #
 # Hold out more comments, so that at least a quarter of all rows are judged on.
 
-# %% tags=["exercise", "nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 _, held_out = dataset.split_rows(rows, test_size=0.2, seed=0)
 checks.confirm(len(held_out) >= len(rows) / 4, "a quarter of the rows or more to judge on", "test_size is the share of the comments")
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 _, held_out = dataset.split_rows(rows, test_size=0.3, seed=0)
 checks.confirm(len(held_out) >= len(rows) / 4, "a quarter of the rows or more to judge on", "test_size is the share of the comments")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### 2. Change a line
 #
 # How many numbers would a LoRA of rank 4 train in the layer looked at above? The line counts those of W.
 
-# %% tags=["exercise", "nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 numbers = inputs * outputs
 checks.confirm(numbers == A.shape[1] * 4 + 4 * B.shape[0], "A and B of rank 4 are counted", "A is (r, inputs), B is (outputs, r)")
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 numbers = 4 * (inputs + outputs)
 checks.confirm(numbers == A.shape[1] * 4 + 4 * B.shape[0], "A and B of rank 4 are counted", "A is (r, inputs), B is (outputs, r)")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### 3. Write a function
 #
 # The accuracy, out of the confusion matrix.
 
-# %% tags=["exercise", "nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 def compute_accuracy(confusion):
     return confusion[0][0] / len(confusion)
 
@@ -525,7 +569,7 @@ def compute_accuracy(confusion):
 right = math.isclose(compute_accuracy(tuned.confusion), tuned.accuracy)
 checks.confirm(right, "it is the accuracy", "right verdicts stand on the diagonal; divide by all rows")
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 def compute_accuracy(confusion):
     return sum(confusion[i][i] for i in range(len(confusion))) / sum(map(sum, confusion))
@@ -534,12 +578,12 @@ def compute_accuracy(confusion):
 right = math.isclose(compute_accuracy(tuned.confusion), tuned.accuracy)
 checks.confirm(right, "it is the accuracy", "right verdicts stand on the diagonal; divide by all rows")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### 4. Find the bug
 #
 # With these labels a model would never learn to stop. The padding must be hidden, the end of the answer must not.
 
-# %% tags=["exercise", "nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 def hide_padding(batch):
     return batch["labels"].masked_fill(batch["input_ids"] == end, -100)
 
@@ -547,7 +591,7 @@ def hide_padding(batch):
 taught = (hide_padding(batch) == end).any(1)
 checks.confirm(bool(taught.all()), "every row teaches the end of its answer", "padding is known by its place: the attention mask is 0 there")
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 def hide_padding(batch):
     return batch["labels"].masked_fill(batch["attention_mask"] == 0, -100)
@@ -556,7 +600,7 @@ def hide_padding(batch):
 taught = (hide_padding(batch) == end).any(1)
 checks.confirm(bool(taught.all()), "every row teaches the end of its answer", "padding is known by its place: the attention mask is 0 there")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Recap
 #
 # - A template turns rows into prompts; training and use share one renderer.
@@ -578,9 +622,9 @@ checks.confirm(bool(taught.all()), "every row teaches the end of its answer", "p
 # Then B A is zero and training starts from the base model, whatever A is.
 # </details>
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 del loaded, trainer, layer
 machine.free_memory()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Next:** [Lesson 5, loading a LoRA](05_lora_loading.ipynb): prove that the saved folder works, and serve it over an API.

@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # # Lesson 5: loading a LoRA, and serving it
 #
 # [![Open this lesson in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/open-llm-kit/open-llm-kit/blob/main/notebooks/05_lora_loading.ipynb)
@@ -26,7 +26,21 @@
 #
 # Prerequisites: lesson 4 made `loras/college-preferences`. Without it, this lesson trains a small adapter first (about a minute).
 
-# %%
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 0.5 min.** A LoRA loads without an error and does nothing: who has seen it?
+
+# %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
+# **What it takes**, with the weights already there:
+#
+# | lane | minutes | memory | disk | measured |
+# |---|---|---|---|---|
+# | tiny | 1.8 | 2.3 GB | not recorded | 2026-11-25 on CPU, 2 cores, bfloat16, commit b5289f6719f3 |
+# | t4 | no record yet | no record yet | no record yet | no record yet |
+# | large | no record yet | no record yet | no record yet | no record yet |
+#
+# Written by `python -m helpers.boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
+
+# %% slideshow={"slide_type": "skip"}
 # @title Set-up: run this cell first
 import importlib.util, os, sys
 
@@ -41,23 +55,18 @@ from helpers import installing
 
 installing.set_up()
 
-# %%
-from helpers import checks
-
-checks.show_cost("05_lora_loading")
-
-# %%
-from helpers import machine
+# %% slideshow={"slide_type": "skip"}
+from helpers import checks, machine
 
 for name, (value, reason) in machine.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## What is in the folder
 #
 # A LoRA is no model. It is the difference that training made, as thin matrices, and a note of the base they belong to.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 import math, time
 from helpers import loading, lora_folders, templating, training, weights
 
@@ -67,7 +76,7 @@ folder = training.ensure_adapter(task, lane)
 for facts in map(lora_folders.describe_adapter, lora_folders.list_folders()):
     print(f"{facts.name:30} base {facts.base}, rank {facts.rank}, {facts.bytes / 1e6:.0f} MB", facts.problem or "")
 
-# %%
+# %% slideshow={"slide_type": "-"}
 import json
 
 config = lora_folders.read_config(folder)
@@ -76,15 +85,18 @@ for key in ("base_model_name_or_path", "peft_type", "r", "lora_alpha", "target_m
     print(f"{key:24} {config[key]}")
 print(f"{'trained on':24} {run['rows']} rows in {run['seconds']:.0f} s, {run['date']}, {run['device']}")
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1 min.** Small, and useless without its base. The folder says which base that is.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # The weights: for each adapted layer a matrix A (r rows) and a matrix B (r columns). Their product has the shape of the layer's W.
 #
 # **Predict:** how many numbers are they together, compared to the base's 135 million?
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 guess = 0.2  # yours, 0 to 1
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from safetensors.torch import load_file
 
 tensors = load_file(folder / "adapter_model.safetensors")
@@ -93,12 +105,12 @@ print(f"{len(tensors)} matrices, {numbers:,} numbers. The first layer's:")
 for name in sorted(name for name in tensors if ".layers.0.mlp.up_proj." in name):
     print(f"{tuple(tensors[name].shape)!s:12} {name}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Loading it
 #
 # First the base, then the LoRA on top. `PeftModel` puts A and B beside every W that the configuration names; W itself stays as it is.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from peft import PeftModel
 
 loaded = loading.load_model(lane.folder)
@@ -107,7 +119,7 @@ checks.compare_guess(guess, numbers / plain.num_parameters(), "%")
 loaded.model = PeftModel.from_pretrained(plain, folder, adapter_name=task.adapter).eval()
 print(type(plain).__name__, "->", type(loaded.model).__name__)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Does it do anything?
 #
 # The most common disappointment is a LoRA that loads without an error and changes nothing: PEFT only warns when the names in the file
@@ -119,7 +131,7 @@ print(type(plain).__name__, "->", type(loaded.model).__name__)
 #   They must be the same.
 # - The *KL divergence* compares what the model says next with the LoRA and without it; 0 nats would mean that they are equal.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers import proving
 
 template = templating.load_template(task.template)
@@ -127,13 +139,17 @@ findings = proving.prove(loaded, task.adapter, template)
 for finding in findings:
     print(f"{finding.claim}: {finding.seen}")
 
-# %%
-for finding in findings:
-    checks.confirm(finding.passed is not False, finding.claim, finding.remedy)
+# %% slideshow={"slide_type": "-"}
+checks.confirm_adapter(findings)
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1.5 min.** Proof from all sides, in another process than the one that trained. The fingerprint is the strongest: the
+# saved logits must come again.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # In a terminal the same is `python -m helpers.adapters prove college-preferences`. It ends with an error when one of them fails.
-#
+
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Where it works
 #
 # How much does the LoRA add to each weight matrix? The figure shows the *Frobenius norm* of `scale * B A`: the root of the sum of all
@@ -141,10 +157,10 @@ for finding in findings:
 #
 # **Predict:** where does it add most, in the attention (`q_proj`, `k_proj`, `v_proj`, `o_proj`) or in the MLP (`gate_proj`, `up_proj`, `down_proj`)?
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 guess = "q_proj"  # yours
 
-# %%
+# %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 from helpers import plots
 
 norms = proving.measure_norms(folder)
@@ -156,24 +172,27 @@ plots.show(plots.draw_norms(norms), f"Heat map of the norm of scale B A by layer
 print(words)
 checks.compare_guess(guess, means.index[0])
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1 min.** Guess first: attention or MLP? A picture of where the training has left its mark.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Side by side
 #
 # Four comments that the LoRA never saw, answered freely, without and with it.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers import dataset
 
 rows = dataset.load_rows(task.data, template)
 train, test = dataset.split_rows(rows, **run["split"])
 shown = sorted(test, key=lambda row: len(row["text"]))[:40:10]
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 for row in shown:
     base, lora = proving.answer_both_ways(loaded, template.build_messages(row), max_new_tokens=12)
     print(f"{row['text']}\n  base: {base!r}\n  LoRA: {lora!r}\n  true: {template.build_answers(row)[row['label']]!r}\n")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the LoRA answers with one of the four phrases and stops. Whether it is the right one is a matter of accuracy, which
 # is measured below; a few examples prove nothing.
 #
@@ -182,7 +201,7 @@ for row in shown:
 # W + *strength* · scale · B A: at 0 the LoRA is off, at 1 it is as trained, at 2 it pushes twice as hard. The table shows how likely
 # each of the four answers is for one comment.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers import attaching, evaluation, scoring
 
 row = shown[0]
@@ -193,18 +212,18 @@ for strength in (0, 0.5, 1, 1.5, 2):
         answer = loading.chat(loaded, template.build_messages(row), max_new_tokens=12)
     print(strength, " ".join(f"{math.exp(score):6.1%}" for score in scores.values()), repr(answer))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## On and off, several at once
 #
 # The base is loaded once. LoRAs are put on, switched and taken off in a moment, since each is a few megabytes beside it.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 start = time.monotonic()
 attaching.switch_adapter(loaded, None)  # the base alone
 attaching.switch_adapter(loaded, task.adapter)
 print(f"off and on again: {time.monotonic() - start:.3f} s; on the model: {attaching.list_attached(loaded)}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Merging
 #
 # B A has the shape of W, so it can be added to it once and for all. The result is a model folder like any other: it needs no PEFT,
@@ -213,7 +232,7 @@ print(f"off and on again: {time.monotonic() - start:.3f} s; on the model: {attac
 # Into 4-bit weights nothing can be merged: their few bits have no room for the small difference. There are two roads. Serve base and LoRA
 # together, or merge into the full-precision model and quantise the result; where `make gptq` was run, the next cell does that too.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 import shutil
 from helpers import KitError, folders, merging, quantizing
 
@@ -229,16 +248,16 @@ if merged and (folders.models_folder() / f"{lane.folder}-GPTQ").is_dir():
 for path in merged:
     print(f"{path.name:36} {sum(file.stat().st_size for file in path.iterdir()) / 1e6:.0f} MB")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # Is anything lost on the way? The same rows, judged with each.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 judged = test[:64]
 results = {"LoRA on its base": evaluation.evaluate(loaded, judged, template, progress=False)}
 attaching.switch_adapter(loaded, None)
 results = {"base": evaluation.evaluate(loaded, judged, template, progress=False)} | results
 
-# %%
+# %% slideshow={"slide_type": "-"}
 del loaded, plain, tensors
 for path in merged:
     results[path.name] = evaluation.evaluate(loading.load_model(path.name), judged, template, progress=False)
@@ -247,62 +266,68 @@ for name, result in results.items():
     low, high = result.interval
     print(f"{name:36} {result.accuracy:.1%} of {result.rows} rows, 95 % interval {low:.0%} to {high:.0%}")
 
-# %%
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1.5 min.** Merged is simple to serve and cannot be switched. Into 4 bits nothing can be merged.
+
+# %% slideshow={"slide_type": "skip"}
 for path in merged[:1]:
     off = abs(results["LoRA on its base"].accuracy - results[path.name].accuracy)
     checks.confirm(off <= 2 / len(judged), "merged, it judges as base and LoRA do, but for two rows at most", "merge again, into its own base")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Over an API
 #
 # The server from lesson 3 takes adapters with `--lora`, one or several. No model is left in this notebook: two copies would be one too many.
 # Where `OPENAI_BASE_URL` names a server, none is started, and that one is asked (without the LoRA, if it does not list it).
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers import clients, reaching
 
 server = reaching.reach_server(lane.folder, lane.model, lane.revision, loras=[task.adapter])
 print(server.command)
 print(server.raw_url, server.openai_url)
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "-"}
 # **The OpenAI way.** The adapter has a name, and the client picks it with `model`. The same call reaches the base under its own name.
 
-# %%
+# %% slideshow={"slide_type": "-"}
 client = clients.make_openai_client(server.openai_url, server.api_key)
 print("models:", [model.id for model in client.models.list()])
 for model in (server.choose_model(task.adapter), server.model):
     reply = client.chat.completions.create(model=model, messages=template.build_messages(shown[0]), temperature=0, max_tokens=12)
     print(f"{model:24} {reply.choices[0].message.content!r}")
 
-# %% [markdown]
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1.5 min.** One base, many LoRAs: the client picks by name. This is how one GPU serves a class.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **The raw way of 2023.** The instruction goes into `context_instruct`, the task into `user_input`. There is no model to pick: what was
 # started with `--lora` answers. Its default `repetition_penalty` of 1.1 would make the names in the prompt less likely
 # as an answer, so it is set to 1, which is none.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 system, user = template.build_messages(shown[0])
 chosen = {"context_instruct": system["content"], "max_new_tokens": 12, "do_sample": False, "repetition_penalty": 1}
 if server.raw_url:
     history = clients.chat_raw(user["content"], url=server.raw_url, **chosen)
     print(repr(clients.last_reply(history)))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **Judging over the API.** The judge only needs a function that asks, so the same measurement reaches any server that speaks this
 # dialect. In a terminal it is `python -m helpers.evaluation --url URL --model college-preferences ...`; the same line will
 # judge a vLLM server.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 name = server.choose_model(task.adapter)
 ask = lambda messages: clients.ask_openai(client, messages, model=name, temperature=0, max_tokens=12)
 remote = evaluation.evaluate_over_url(ask, test[:16], template, progress=False)
 print(f"{name}: {remote.accuracy:.0%} of {remote.rows} rows right over the API")
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 server.stop()
 checks.confirm(not server.runs_here(), "no server of this notebook runs any more, and its memory is free", "server.stop()")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same by clicking and typing: the WebUI
 #
 # In 2023:
@@ -334,29 +359,29 @@ checks.confirm(not server.runs_here(), "no server of this notebook runs any more
 # Each program wants the folder a little differently. PEFT of 2023 fails at every setting that came later; llama.cpp wants one GGUF file;
 # vLLM reads the folder as it is, but wants to know the rank and the number of LoRAs beforehand.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers import exporting, find_home
 
 for program in ("webui-2023", "webui"):
     path = exporting.export_adapter(task.adapter, program)
     print(f"{program}: {path.relative_to(find_home())}\n   {', '.join(sorted(file.name for file in path.iterdir()))}")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # The line for vLLM, here for two machines with four GPUs each: the layers are split across the GPUs of a machine
 # (`--tensor-parallel-size`), and the model across the machines (`--pipeline-parallel-size`), which Ray joins.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 print(*exporting.build_vllm_command([task.adapter], gpus=4, machines=2), sep="\n")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # In a terminal: `python -m helpers.adapters export college-preferences --for webui-2023` (or `webui`, `llama.cpp`, `vllm`).
 #
 # A folder that travels should say what it is. This one has a *model card*, written from what was measured:
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 print((folder / "README.md").read_text(encoding="utf-8"))
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Links of the tutorial, and what became of them
 #
 # | 2023 | today |
@@ -366,47 +391,47 @@ print((folder / "README.md").read_text(encoding="utf-8"))
 # | [PEFT](https://huggingface.co/docs/peft), [TRL](https://huggingface.co/docs/trl) | the same names, moved arguments: the table in lesson 4 |
 # | the talk's video and slides | the notebooks carry their content; ask your organiser for the recording |
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
 #
 # Each cell runs as it stands and does not pass yet. Change it until the line below it turns green. A solution is folded away behind each.
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### 1. Change a value
 #
 # The line for vLLM, on a machine with two GPUs.
 
-# %% tags=["exercise", "nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 gpus = 1
 line = exporting.build_vllm_command([task.adapter], gpus=gpus)[-1]
 checks.confirm("--tensor-parallel-size 2" in line, "the model is split across two GPUs", "one value says how many")
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 gpus = 2
 line = exporting.build_vllm_command([task.adapter], gpus=gpus)[-1]
 checks.confirm("--tensor-parallel-size 2" in line, "the model is split across two GPUs", "one value says how many")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### 2. Change a line
 #
 # An old WebUI of 2023 is to load the LoRA. Export it for that one.
 
-# %% tags=["exercise", "nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 path = exporting.export_adapter(task.adapter, "webui")
 checks.confirm((path / "adapter_model.bin").is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 path = exporting.export_adapter(task.adapter, "webui-2023")
 checks.confirm((path / "adapter_model.bin").is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### 3. Write a function
 #
 # The norm of what the LoRA adds to one layer: of `scale * B @ A`.
 
-# %% tags=["exercise", "nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 from helpers.lora_tensors import read_tensors
 
 
@@ -418,7 +443,7 @@ a, b = (read_tensors(folder)[f"base_model.model.model.layers.0.mlp.up_proj.lora_
 found = measure_norm(a, b, config["lora_alpha"] / config["r"])
 checks.confirm(math.isclose(found, norms.loc[0, "up_proj"], rel_tol=1e-3), "the norm is the one in the figure", "square, add up, take the root")
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 def measure_norm(a, b, scale):
     return float(((scale * b @ a) ** 2).sum()) ** 0.5
@@ -427,12 +452,12 @@ def measure_norm(a, b, scale):
 found = measure_norm(a, b, config["lora_alpha"] / config["r"])
 checks.confirm(math.isclose(found, norms.loc[0, "up_proj"], rel_tol=1e-3), "the norm is the one in the figure", "square, add up, take the root")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ### 4. Find the bug
 #
 # Another program saved the LoRA under the base's own names. This is to give them PEFT's names, and the LoRA loads and changes nothing.
 
-# %% tags=["exercise", "nbval-check-output"]
+# %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 def name_as_peft(name):
     return f"base_model.{name}"
 
@@ -441,7 +466,7 @@ saved = [name.removeprefix("base_model.model.") for name in read_tensors(folder)
 mended = {name_as_peft(name) for name in saved}
 checks.confirm(mended == set(read_tensors(folder)), "every name has its layer", "print a name of the file that works beside a mended one")
 
-# %% cellView="form" jupyter={"source_hidden": true} tags=["solution", "nbval-check-output"]
+# %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 def name_as_peft(name):
     return f"base_model.model.{name}"
@@ -450,14 +475,18 @@ def name_as_peft(name):
 mended = {name_as_peft(name) for name in saved}
 checks.confirm(mended == set(read_tensors(folder)), "every name has its layer", "print a name of the file that works beside a mended one")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "slide"}
 # ## Recap
 #
 # - An adapter folder is small and useless without its base; it records which one that is.
 # - Loading without an error proves nothing. A fingerprint does.
 # - Merged weights are simple to serve and cannot be switched; LoRAs on one base can, in a moment.
 # - In the OpenAI dialect an adapter is picked by its name; the raw API serves what was loaded.
-#
+
+# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# **To the speaker, 1 min.** The road once more, and where to go on: lesson 1 tonight, an own CSV tomorrow. Questions.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Check yourself
 #
 # <details><summary>PEFT prints a warning about missing keys, and the answers look like the base's. What happened?</summary>
@@ -468,9 +497,9 @@ checks.confirm(mended == set(read_tensors(folder)), "every name has its layer", 
 # It learned to answer that text. Another wording is another question.
 # </details>
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 machine.free_memory()
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # **That is the whole road:** weights, loading, an API, training, and your own LoRA behind the API. Back to
 # [Lesson 1](01_weights.ipynb), with a model and a CSV of your own.
