@@ -24,7 +24,7 @@ def test_lesson_begins_with_goals_prerequisites_box_and_one_set_up_cell(path):
     goals = re.findall(r"^\d\. [A-Z]", title.source, flags=re.M)
     assert title.source.startswith("# Lesson") and "## What you will do" in title.source and 3 <= len(goals) <= 5
     assert "\nPrerequisites: " in title.source and boxes.TAG in box.metadata.tags
-    assert [setup.cell_type, first.cell_type] == ["code", "code"] and "google.colab" in setup.source
+    assert [setup.cell_type, first.cell_type] == ["code", "code"] and "installing.set_up()" in setup.source
 
 
 @lessons
