@@ -19,12 +19,11 @@ def test_packed_scores_are_those_of_whole_sequences_which_unknown_architectures_
 
 
 @pytest.mark.parametrize("names", [("Larkmoor", "Halloran"), ("University of A", "University of B")])
-def test_verdicts_need_fewer_answers_and_are_those_of_all_scores(tiny, rows, template, names):
+def test_verdicts_from_what_had_to_be_scored_are_those_of_all_scores(tiny, rows, template, names):
     some = [{**row, "alternative_a": names[0], "alternative_b": names[1]} for row in rows]
     complete = scoring.score_answers(tiny, some, template, 5, progress=False)
     needed = scoring.score_answers(tiny, some, template, 5, progress=False, every=False)
     assert verdicts.pick_verdicts(needed) == verdicts.pick_verdicts(complete)
-    assert sum(map(len, needed)) < sum(map(len, complete))
     for few, every in zip(needed, complete, strict=True):
         assert few == pytest.approx({label: every[label] for label in few}, rel=1e-4)
 
