@@ -10,7 +10,7 @@ NO_INSTALL = { echo "error: the installation failed for the reason above; mend i
 # Whatever is activated, a notebook's shell commands find the kit's Python.
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m
 
-.PHONY: help setup tutorial lab test test-slow gptq bench constraints clean
+.PHONY: help setup tutorial lab test test-slow gptq screenshots bench constraints clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 - /p' $(MAKEFILE_LIST)
@@ -39,6 +39,10 @@ test-slow: setup  ## soak, long fuzzing, several seeds
 gptq: setup  ## make a 4-bit GPTQ folder of the embedded model (a minute)
 	@$(RUN) helpers.weights fetch smollm2-135m-instruct
 	@$(RUN) helpers.weights gptq smollm2-135m-instruct
+
+screenshots: setup  ## make the panels' pictures anew, notebooks/images/panel-*.png (needs Debian's Chromium)
+	@$(RUN) helpers.weights fetch smollm2-135m-instruct
+	@KIT_SCREENSHOTS=notebooks/images $(RUN) pytest -rs tests/test_panels_browser.py
 
 bench: setup  ## measure training, judging, learning and serving on this machine (hours)
 	@$(RUN) benchmarks.training

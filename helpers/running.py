@@ -50,11 +50,19 @@ def find_port(wanted: int) -> int:
     raise KitError("No port is free.", "Close programs that listen.")
 
 
+def refuse_taken_port(port: int) -> None:
+    """KitError when something listens on the port already, with one that is free."""
+    if (free := find_port(port)) != port:
+        raise KitError(f"Port {port} is in use by another program.", f"Choose another one, such as {free}, which is free.")
+
+
 class RunningServer:
     """A tutorial server in a process of its own; stopped by `stop()`, at the end of a `with` block, and when this Python ends.
 
     `note` says in words which usual ports were taken; it is empty otherwise. `command` is the line to type in a terminal.
     """
+
+    waits_for: tuple[str, ...] = ()  # addresses that answer when it is ready
 
     def __init__(self, arguments: list[str], raw_port: int, streaming_port: int, openai_port: int, note: str):
         self.note = note
@@ -66,6 +74,15 @@ class RunningServer:
         # A session of its own: Jupyter's interrupt goes to all processes of the kernel's, and is meant for the cell.
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, start_new_session=True)
         atexit.register(self.stop)
+
+    def wait_until_ready(self) -> None:
+        """Returns when the server answers; where it does not, ends it and raises a KitError with its last line."""
+        try:
+            for url in self.waits_for:
+                wait_until_ready(url, self.process, log=self.log)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Ends the server and waits until it is gone; does nothing when it is."""

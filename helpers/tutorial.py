@@ -136,7 +136,12 @@ def clean_notebook(notebook: NotebookNode, metadata: NotebookNode) -> None:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = list(filter(take_widget_out, cell.outputs))
+
+
+def take_widget_out(output: NotebookNode) -> bool:
+    """Takes the widget out of an output; False when nothing to read is left, which a panel has in its place."""
+    return output.get("data", {}).pop(WIDGET, None) is None or "text/html" in output.data
 
 
 def keep_outputs(executions: list[Execution]) -> None:

@@ -425,6 +425,18 @@ for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
     print(f"{row['text']}\n  right: {answers[row['label']]}, said: {answers[verdict]} (by {gap:.1f} nats)\n")
 
 # %% [markdown]
+# ## The same by clicking: a panel
+#
+# The kit's own **Training** tab: `dataset.load_rows`, `dataset.split_rows`, and `training.train_lora`, which is this lesson in one call. *Start* trains
+# in the background, with the curve and the time left; *Stop* ends it after the step at hand and saves what was learned until then. Should the kernel
+# die, the next panel says so, and *Start* goes on from the last checkpoint. Nothing is trained before you press *Start*.
+
+# %%
+from helpers.training_panel import TrainingPanel
+
+TrainingPanel(task, lane)
+
+# %% [markdown]
 # ## The same by clicking: the WebUI's Training tab
 #
 # In 2023 (text-generation-webui, the WebUI):

@@ -291,6 +291,17 @@ server.stop()
 checks.confirm(server.process.poll() is not None, "the server is gone, and its memory with it", "server.stop()")
 
 # %% [markdown]
+# ## The same by clicking: a panel
+#
+# Choose a LoRA, press *Apply*, and ask the same question before and after: `attaching.attach_adapter`, `attaching.set_strength`,
+# `attaching.detach_adapter` and `loading.chat`. The base is loaded when it is first needed.
+
+# %%
+from helpers.lora_panel import LoraPanel
+
+LoraPanel(lane.folder, template.build_messages(shown[0]))
+
+# %% [markdown]
 # ## The same by clicking and typing: the WebUI
 #
 # In 2023:
