@@ -19,8 +19,8 @@ class AskingPanel(Panel):
     def __init__(self, *parts: ipywidgets.Widget, messages: list[dict[str, str]]):
         self.loaded: loading.LoadedModel | None = None
         texts = {message["role"]: message["content"] for message in messages}
-        self.instruction = make_field(ipywidgets.Textarea, "Instruction", value=texts.get("system", ""), placeholder="may be empty", rows=2)
-        self.question = make_field(ipywidgets.Textarea, "Question", value=texts["user"], rows=2)
+        self.instruction = make_text_area("Instruction", texts.get("system", ""))
+        self.question = make_text_area("Question", texts["user"])
         self.answers = ipywidgets.HTML()
         buttons = self.make_buttons(Ask=("Answering", self.answer), Forget_answers=self.forget)
         super().__init__(*parts, self.instruction, self.question, buttons, self.answers)
@@ -32,7 +32,7 @@ class AskingPanel(Panel):
     def reply(self, messages: list[dict[str, str]]) -> str:
         """The model's answer, the likeliest one; Stop cuts it off after the token at hand."""
         cut = lambda ids, scores, **_: torch.full((len(ids),), self.asked_to_stop.is_set(), device=ids.device)  # noqa: E731
-        return loading.chat(self.loaded, messages, max_new_tokens=60, stopping_criteria=StoppingCriteriaList([cut]))
+        return loading.chat(self.loaded, messages, max_new_tokens=80, stopping_criteria=StoppingCriteriaList([cut]))
 
     def answer(self) -> str:
         """Asks what stands in the box and adds the answer to those before."""
@@ -61,3 +61,9 @@ class AskingPanel(Panel):
         if self.asked_to_stop.is_set():
             self.let_go()
         self.check_stop()
+
+
+def make_text_area(label: str, text: str) -> ipywidgets.Textarea:
+    """A field of several lines, high enough for its text."""
+    lines = sum(1 + len(line) // 50 for line in text.splitlines())
+    return make_field(ipywidgets.Textarea, label, value=text, rows=min(1 + lines, 8))

@@ -4,7 +4,7 @@ import ipywidgets
 
 from helpers import KitError, attaching, loading, lora_folders, weights
 from helpers.asking_panel import AskingPanel
-from helpers.panels import make_field
+from helpers.panels import NONE, make_field
 
 
 class LoraPanel(AskingPanel):
@@ -16,7 +16,7 @@ class LoraPanel(AskingPanel):
     def __init__(self, model: str | None = None, messages: list[dict[str, str]] | None = None):
         names = weights.list_models()
         self.base = make_field(ipywidgets.Dropdown, "Base model", options=names, value=model if model in names else None)
-        self.lora = make_field(ipywidgets.Dropdown, "LoRA", options=[("none", None)])
+        self.lora = make_field(ipywidgets.Dropdown, "LoRA", options=[NONE])
         self.strength = make_field(ipywidgets.BoundedFloatText, "Strength", value=1.0, min=0, max=4, step=0.25)
         self.applied: str | None = None  # the LoRA that answers; None for the base alone
         buttons = self.make_buttons(Apply=("Applying", self.apply), Remove=("Removing", self.remove), Reload_list=self.reload, Stop=self.stop)
@@ -27,13 +27,13 @@ class LoraPanel(AskingPanel):
     def reload(self) -> None:
         """lora_folders.list_folders into the list; what was chosen stays chosen."""
         names, wanted = lora_folders.list_folders(), self.lora.value
-        self.lora.options = [("none", None), *((name, name) for name in names)]
-        self.lora.value = wanted if wanted in names else None
+        self.lora.options = [NONE, *((name, name) for name in names)]
+        self.lora.value = wanted if wanted in names else ""
         self.say(f"{len(names)} folders are in loras/." if names else "loras/ is empty: train a LoRA first (lesson 4).")
 
-    def describe(self, name: str | None) -> None:
+    def describe(self, name: str) -> None:
         """What is known of the LoRA that was chosen."""
-        if name is None:
+        if not name:
             return
         facts = lora_folders.describe_adapter(name)
         if facts.problem:
@@ -56,7 +56,7 @@ class LoraPanel(AskingPanel):
     def apply(self) -> str:
         """attaching.attach_adapter, or attaching.switch_adapter to none."""
         self.bring_base()
-        name = self.lora.value
+        name = self.lora.value or None
         try:
             if name:
                 attaching.attach_adapter(self.loaded, name)

@@ -18,6 +18,7 @@ from helpers import PROJECT, KitError
 from helpers.clients import stream_openai
 
 PICTURES = PROJECT / "notebooks" / "images"
+NONE = ("none", "")  # an option for no LoRA; ipywidgets would show the value None as a list in which nothing is chosen
 # A front end marks what has lost its kernel with this class; only then the sentence is shown.
 STALE = """<style>.kit-stale {display: none} .jupyter-widgets-disconnected .kit-stale {display: block}</style>
 <p class="kit-stale" role="alert"><b>Error:</b> the kernel was restarted, and this panel is without it. Run the panel's cell again.</p>"""
@@ -113,7 +114,8 @@ class Panel(ipywidgets.VBox):
 
 def make_field(kind: type[ipywidgets.Widget], label: str, **settings) -> ipywidgets.Widget:
     """A field whose label is tied to it."""
-    return kind(description=f"{label}:", style={"description_width": "9em"}, layout={"width": "38em", "max_width": "100%"}, **settings)
+    words = label if kind is ipywidgets.Checkbox else f"{label}:"
+    return kind(description=words, style={"description_width": "11em"}, layout={"width": "42em", "max_width": "100%"}, **settings)
 
 
 class ChatBox(ipywidgets.VBox):

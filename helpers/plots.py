@@ -93,6 +93,7 @@ def draw_loss(losses: Sequence[float], window: int = 10) -> Figure:
     axes.plot(steps, losses, "o", color=MIDDLE, markersize=3, label="one step")
     axes.plot(steps, means, "-", color=DARK, label=f"mean of the last {window}")
     axes.set(xlabel="step", ylabel="loss, nats a token", ylim=(0, None))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
     return figure
 

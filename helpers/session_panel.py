@@ -3,7 +3,7 @@
 import ipywidgets
 
 from helpers import KitError, clients, lora_folders, weights
-from helpers.panels import Panel, make_field
+from helpers.panels import NONE, Panel, make_field
 from helpers.running import RunningServer, read_last_line
 
 
@@ -16,7 +16,7 @@ class SessionPanel(Panel):
     def __init__(self, model: str | None = None):
         names, loras = weights.list_models(), lora_folders.list_adapters()
         self.model = make_field(ipywidgets.Dropdown, "Model", options=names, value=model if model in names else None)
-        self.lora = make_field(ipywidgets.Dropdown, "LoRA", options=[("none", None), *((name, name) for name in loras)])
+        self.lora = make_field(ipywidgets.Dropdown, "LoRA", options=[NONE, *((name, name) for name in loras)])
         self.raw = make_field(ipywidgets.Checkbox, "Raw API of 2023", value=True)
         self.openai = make_field(ipywidgets.Checkbox, "OpenAI-style API", value=True)
         labels = {"raw": "Port, raw", "streaming": "Port, streaming", "openai": "Port, OpenAI"}

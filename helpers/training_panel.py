@@ -6,7 +6,7 @@ from helpers import PROJECT, KitError, lora_folders, plots, records, settings, w
 from helpers.dataset import load_rows, split_rows
 from helpers.loading import load_model
 from helpers.machine import Lane
-from helpers.panels import Panel, Stopped, make_field
+from helpers.panels import NONE, Panel, Stopped, make_field
 from helpers.templating import Task, load_template
 from helpers.trainers import StopOnRequest
 from helpers.training import CHECKPOINT_STEPS, name_output, train_lora
@@ -29,7 +29,7 @@ class TrainingPanel(Panel):
         templates, loras = sorted(PROJECT.glob("templates/*.yaml")), lora_folders.list_adapters()
         self.base = make_field(ipywidgets.Dropdown, "Base model", options=names, value=lane.folder if lane.folder in names else None)
         self.name = make_field(ipywidgets.Text, "Name of the LoRA", value=f"{task.adapter}-by-panel")
-        self.copy = make_field(ipywidgets.Dropdown, "Copy shapes from", options=[("none", None), *((name, name) for name in loras)])
+        self.copy = make_field(ipywidgets.Dropdown, "Copy shapes from", options=[NONE, *((name, name) for name in loras)])
         self.data = make_field(ipywidgets.Combobox, "Data set", value=task.data, options=[str(path.relative_to(PROJECT)) for path in data])
         options = [str(path.relative_to(PROJECT)) for path in templates]
         self.template = make_field(ipywidgets.Combobox, "Template", value=task.template, options=options)
@@ -42,9 +42,9 @@ class TrainingPanel(Panel):
             begun = f"goes on after step {step}" if step else "begins it anew, since no checkpoint was written yet"
             self.say(f"A training of {name} was interrupted: with that name and the same settings, Start {begun}.")
 
-    def copy_settings(self, name: str | None) -> None:
+    def copy_settings(self, name: str) -> None:
         """Takes over rank, alpha, dropout and layers of an older LoRA."""
-        if name is None:
+        if not name:
             return
         try:
             old = settings.TrainingSettings.from_adapter(lora_folders.loras_folder() / name)

@@ -98,8 +98,8 @@ class Notebook:
     def restart_kernel(self) -> None:
         """By the menu, as a user does."""
         self.page.get_by_role("menuitem", name="Kernel", exact=True).click()
-        self.page.get_by_role("menuitem", name="Restart Kernel…", exact=True).click()
-        self.page.get_by_role("button", name="Restart", exact=False).last.click()
+        self.page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
+        self.page.locator(".jp-Dialog .jp-mod-accept").click()
 
     def save(self) -> dict:
         """Presses Control and s, and reads the file that is then there."""
@@ -112,13 +112,14 @@ class Notebook:
         raise AssertionError("the notebook was not saved")
 
     def take_picture(self, name: str) -> None:
-        """With KIT_SCREENSHOTS=FOLDER in the environment, the panel as FOLDER/panel-NAME.png, in 64 colours."""
+        """With KIT_SCREENSHOTS=FOLDER in the environment, the panel as FOLDER/panel-NAME.png, in 256 colours."""
         if folder := os.environ.get("KIT_SCREENSHOTS"):
             path = Path(PROJECT, folder, f"panel-{name}.png")
             self.page.mouse.move(0, 0)
+            self.page.evaluate("document.activeElement.blur()")
             self.panel.screenshot(path=path)
             with Image.open(path) as image:
-                small = image.convert("RGB").quantize(64)
+                small = image.convert("RGB").quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
             small.save(path, optimize=True)
 
     def close(self) -> None:

@@ -63,13 +63,20 @@ def test_every_field_has_a_label_and_every_button_a_name_of_its_own(home):
         parts = list(list_parts(panel))
         labels = [part.description for part in parts if isinstance(part, FIELDS)]
         names = [part.description for part in parts if isinstance(part, ipywidgets.Button)]
-        assert all(label.endswith(":") for label in labels) and len(set(labels)) == len(labels) >= 3
+        assert all(labels) and len(set(labels)) == len(labels) >= 3
         assert all(names) and len(set(names)) == len(names) and "Stop" in names
 
 
 def test_panels_use_only_widgets_that_ipywidgets_brings(home):
     for panel in make_panels():
         assert {part._model_module for part in list_parts(panel)} <= {"@jupyter-widgets/controls", "@jupyter-widgets/base"}
+
+
+def test_every_list_shows_what_is_chosen(model, home):
+    make_tiny_adapter(home / "loras" / "shift", model)
+    for panel in make_panels():
+        lists = [part for part in list_parts(panel) if isinstance(part, ipywidgets.Dropdown)]
+        assert all(one.index is not None for one in lists if one.description not in ("Model:", "Base model:"))
 
 
 def test_stop_with_nothing_running_says_so(home):
@@ -323,7 +330,7 @@ def test_lora_is_applied_weighed_and_removed(loras):
     assert finish(loras, "Ask") == "Done: With shift, strength 1 has answered."
     loras.strength.value = 0
     finish(loras, "Ask")
-    loras.lora.value, loras.strength.value = None, 1
+    loras.lora.value, loras.strength.value = "", 1
     assert finish(loras, "Apply") == "Done: tiny answers alone."
     finish(loras, "Ask")
     assert finish(loras, "Remove") == "Done: shift taken off; tiny is as it was."

@@ -396,7 +396,8 @@ lanes[["machines", "model", "revision", "loader", "gpu_gb"]]
 #
 # The kit's own **Model** tab, made of the calls of this lesson and the last: *Download* is `weights.fetch`, *Load* is `loading.load_model`, *Ask* is
 # `loading.chat`, *Unload* is `loading.free`. Nothing happens before you press something, and the notebook stays usable while a panel works. On a
-# page that only shows the file, a picture stands in its place.
+# page that only shows the file, a picture stands in its place. By keyboard: Tab goes on, Space presses a button or opens a list, in which arrows and
+# Enter choose.
 
 # %%
 from helpers.model_panel import ModelPanel
