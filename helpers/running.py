@@ -62,27 +62,17 @@ class RunningServer:
     `note` says in words which usual ports were taken; it is empty otherwise. `command` is the line to type in a terminal.
     """
 
-    waits_for: tuple[str, ...] = ()  # addresses that answer when it is ready
-
     def __init__(self, arguments: list[str], raw_port: int, streaming_port: int, openai_port: int, note: str):
         self.note = note
         self.raw_url, self.openai_url = f"http://127.0.0.1:{raw_port}", f"http://127.0.0.1:{openai_port}/v1"
         self.streaming_url = f"ws://127.0.0.1:{streaming_port}"
         self.command = "python -m helpers.server " + shlex.join(arguments)
+        self.waits_for: tuple[str, ...] = ()  # addresses that answer when it is ready
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8")
         command = [sys.executable, "-m", "helpers.server", *arguments, "--stop-with-parent"]
         # A session of its own: Jupyter's interrupt goes to all processes of the kernel's, and is meant for the cell.
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, start_new_session=True)
         atexit.register(self.stop)
-
-    def wait_until_ready(self) -> None:
-        """Returns when the server answers; where it does not, ends it and raises a KitError with its last line."""
-        try:
-            for url in self.waits_for:
-                wait_until_ready(url, self.process, log=self.log)
-        except BaseException:
-            self.stop()
-            raise
 
     def stop(self) -> None:
         """Ends the server and waits until it is gone; does nothing when it is."""
@@ -95,6 +85,15 @@ class RunningServer:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+    def wait_until_ready(self) -> None:
+        """Returns when the server answers; where it does not, ends it and raises a KitError with its last line."""
+        try:
+            for url in self.waits_for:
+                wait_until_ready(url, self.process, log=self.log)
+        except BaseException:
+            self.stop()
+            raise
 
     def __enter__(self) -> "RunningServer":
         return self
