@@ -391,7 +391,7 @@ lanes[["machines", "model", "revision", "loader", "gpu_gb"]]
 # 4. Shorten: fewer `max_new_tokens`, a shorter history, a smaller batch.
 # 5. Take a smaller model. The table of lesson 1 says which one fits.
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same by clicking: a panel
 #
 # The kit's own **Model** tab, made of the calls of this lesson and the last: *Download* is `weights.fetch`, *Load* is `loading.load_model`, *Ask* is
@@ -399,7 +399,7 @@ lanes[["machines", "model", "revision", "loader", "gpu_gb"]]
 # page that only shows the file, a picture stands in its place. By keyboard: Tab goes on, Space presses a button or opens a list, in which arrows and
 # Enter choose.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers.model_panel import ModelPanel
 
 ModelPanel(lane.model, lane.revision)

@@ -353,13 +353,13 @@ checks.confirm(built == messages[1:], "both dialects say the same", "a pair is [
 server.stop()
 checks.confirm(server.process.poll() is not None, "the server is gone, and its memory with it", "server.stop()")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same by clicking: a panel
 #
 # The kit's own **Session** tab: choose the APIs and their ports, press *Start*, copy an address into a client. It makes the calls that
 # `clients.start_server` makes, but takes the very ports that you choose, and says so when one is in use. Nothing is started before that.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers.session_panel import SessionPanel
 
 SessionPanel(lane.folder)

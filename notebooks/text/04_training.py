@@ -424,14 +424,14 @@ for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
     answers = template.build_answers(row)
     print(f"{row['text']}\n  right: {answers[row['label']]}, said: {answers[verdict]} (by {gap:.1f} nats)\n")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same by clicking: a panel
 #
 # The kit's own **Training** tab: `dataset.load_rows`, `dataset.split_rows`, and `training.train_lora`, which is this lesson in one call. *Start* trains
 # in the background, with the curve and the time left; *Stop* ends it after the step at hand and saves what was learned until then. Should the kernel
 # die, the next panel says so, and *Start* goes on from the last checkpoint. Nothing is trained before you press *Start*.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers.training_panel import TrainingPanel
 
 TrainingPanel(task, lane)

@@ -290,13 +290,13 @@ print(f"{remote.accuracy:.0%} of {remote.rows} rows right over the API")
 server.stop()
 checks.confirm(server.process.poll() is not None, "the server is gone, and its memory with it", "server.stop()")
 
-# %% [markdown]
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same by clicking: a panel
 #
 # Choose a LoRA, press *Apply*, and ask the same question before and after: `attaching.attach_adapter`, `attaching.set_strength`,
 # `attaching.detach_adapter` and `loading.chat`. The base is loaded when it is first needed.
 
-# %%
+# %% slideshow={"slide_type": "skip"}
 from helpers.lora_panel import LoraPanel
 
 LoraPanel(lane.folder, template.build_messages(shown[0]))
