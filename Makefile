@@ -10,7 +10,7 @@ NO_INSTALL = { echo "error: the installation failed for the reason above; mend i
 # Whatever is activated, a notebook's shell commands find the kit's Python.
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m
 
-.PHONY: help setup tutorial lab test test-slow gptq slides bench constraints clean
+.PHONY: help setup tutorial lab test test-slow gptq slides screenshots bench constraints clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 - /p' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ gptq: setup  ## make a 4-bit GPTQ folder of the embedded model (a minute)
 
 slides: setup  ## build the talk: runs/slides.html, one file for a browser
 	@$(RUN) helpers.slides
+
+screenshots: setup  ## make the panels' pictures anew, notebooks/images/panel-*.png (needs Debian's Chromium)
+	@$(RUN) helpers.weights fetch smollm2-135m-instruct
+	@KIT_SCREENSHOTS=notebooks/images $(RUN) pytest -rs tests/test_panels_browser.py
 
 bench: setup  ## measure training, judging, learning and serving on this machine (hours)
 	@$(RUN) benchmarks.training

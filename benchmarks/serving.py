@@ -24,9 +24,9 @@ import psutil
 import requests
 
 from helpers import find_home, write_json
-from helpers.clients import find_port, wait_until_ready
 from helpers.loading import load_tokenizer
 from helpers.machine import name_device, pick_dtype
+from helpers.running import find_port, wait_until_ready
 from helpers.weights import fetch, find_model
 
 NAME = "SmolLM2-135M-Instruct"

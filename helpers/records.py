@@ -65,6 +65,8 @@ def record_run(
         "settings": asdict(settings),
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "seconds": round(next(entry["train_runtime"] for entry in reversed(trainer.state.log_history) if "train_runtime" in entry), 1),
+        "steps": trainer.state.global_step,
+        "planned_steps": trainer.state.max_steps,  # more than `steps` where the training was ended early
         "loss": [round(loss, 4) for loss in losses],
         "peak_mb": measure_peak_mb(),
         "device": name_device(),
@@ -117,6 +119,13 @@ def open_checkpoints(name: str, rows: list[Row], settings: TrainingSettings, res
         raise KitError(f"{folder} is of other rows or settings.", "Repeat those of the interrupted training, or delete that folder.")
     write_json(folder / "plan.json", plan)
     return folder, last
+
+
+def list_unfinished() -> dict[str, int]:
+    """Trainings that began and left no LoRA yet: its name, and the step of the last checkpoint (0 where there is none)."""
+    names = sorted(plan.parent.name for plan in (find_home() / "runs" / "checkpoints").glob("*/plan.json"))
+    found = {name: find_last_checkpoint(find_home() / "runs" / "checkpoints" / name) for name in names}
+    return {name: int(last.name.removeprefix("checkpoint-")) if last else 0 for name, last in found.items()}
 
 
 def find_last_checkpoint(folder: Path) -> Path | None:

@@ -50,6 +50,12 @@ def find_port(wanted: int) -> int:
     raise KitError("No port is free.", "Close programs that listen.")
 
 
+def refuse_taken_port(port: int) -> None:
+    """KitError when something listens on the port already, with one that is free."""
+    if (free := find_port(port)) != port:
+        raise KitError(f"Port {port} is in use by another program.", f"Choose another one, such as {free}, which is free.")
+
+
 class RunningServer:
     """A tutorial server in a process of its own; stopped by `stop()`, at the end of a `with` block, and when this Python ends.
 
@@ -64,6 +70,7 @@ class RunningServer:
         self.raw_url, self.openai_url = f"http://127.0.0.1:{raw_port}", f"http://127.0.0.1:{openai_port}/v1"
         self.streaming_url = f"ws://127.0.0.1:{streaming_port}"
         self.command = "python -m helpers.server " + shlex.join(arguments)
+        self.waits_for: tuple[str, ...] = ()  # addresses that answer when it is ready
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8")
         command = [sys.executable, "-m", "helpers.server", *arguments, "--stop-with-parent"]
         # A session of its own: Jupyter's interrupt goes to all processes of the kernel's, and is meant for the cell.
@@ -94,6 +101,15 @@ class RunningServer:
             except subprocess.TimeoutExpired:
                 self.process.kill()
                 self.process.wait()
+
+    def wait_until_ready(self) -> None:
+        """Returns when the server answers; where it does not, ends it and raises a KitError with its last line."""
+        try:
+            for url in self.waits_for:
+                wait_until_ready(url, self.process, log=self.log)
+        except BaseException:
+            self.stop()
+            raise
 
     def __enter__(self) -> "RunningServer":
         return self

@@ -64,7 +64,12 @@ def clean_notebook(notebook: NotebookNode, metadata: NotebookNode) -> None:
         for name in ("execution", "outputId", "colab"):
             cell.metadata.pop(name, None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+            cell.outputs = list(filter(take_widget_out, cell.outputs))
+
+
+def take_widget_out(output: NotebookNode) -> bool:
+    """Takes the widget out of an output; False when nothing to read is left, which a panel has in its place."""
+    return output.get("data", {}).pop(WIDGET, None) is None or "text/html" in output.data
 
 
 def tidy_notebook(notebook: NotebookNode, address: str) -> None:

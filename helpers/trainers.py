@@ -6,12 +6,13 @@ TRL's SFTTrainer does the work, in a form that computes what rows share once (he
 import contextlib
 import math
 import statistics
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from peft import LoraConfig, PeftModel
 from transformers import TrainerCallback
 from trl import SFTConfig, SFTTrainer
@@ -111,16 +112,30 @@ def make_trainer(
     loaded.model.state_dict()  # on a CPU a 4-bit model that has answered lets no gradient through until bitsandbytes unpacks it, as it does here
     examples = build_dataset(rows, template, settings)
     kind = SFTTrainer if prefix_sharing == "off" else SharedPrefixTrainer
-    trainer = kind(
-        model=loaded.model.unload() if isinstance(loaded.model, PeftModel) else loaded.model,
-        args=make_sft_config(loaded.model, settings, output, progress),
-        train_dataset=examples,
-        processing_class=loaded.tokenizer,
-        peft_config=make_lora_config(loaded.model, settings),
-        callbacks=[LossGuard()],
-    )
+    with hide_bars(not progress):
+        trainer = kind(
+            model=loaded.model.unload() if isinstance(loaded.model, PeftModel) else loaded.model,
+            args=make_sft_config(loaded.model, settings, output, progress),
+            train_dataset=examples,
+            processing_class=loaded.tokenizer,
+            peft_config=make_lora_config(loaded.model, settings),
+            callbacks=[LossGuard()],
+        )
     report_long_rows(len(examples) - len(trainer.train_dataset), len(examples), settings)
     return trainer
+
+
+@contextlib.contextmanager
+def hide_bars(hidden: bool) -> Iterator[None]:
+    """Inside the block the library datasets, which shows a bar for each of its passes over the rows, shows none when `hidden`."""
+    hidden = hidden and not are_progress_bars_disabled()
+    if hidden:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hidden:
+            enable_progress_bars()
 
 
 def report_long_rows(dropped: int, total: int, settings: TrainingSettings) -> None:
@@ -144,6 +159,17 @@ class LossGuard(TrainerCallback):
         if len(state.log_history) >= 20 and first and last and statistics.mean(last) > 2 * statistics.mean(first):
             words = f"{statistics.mean(first):.2f} on average in the first ten steps, {statistics.mean(last):.2f} in the last ten"
             raise KitError(f"The loss ran away: {words}.", "Lower learning_rate, or raise warmup_ratio.")
+
+
+class StopOnRequest(TrainerCallback):
+    """Ends a training after the step in which `asked` is set; what was learned until then stays."""
+
+    def __init__(self, asked: threading.Event):
+        self.asked = asked
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Looks whether the end is asked for."""
+        control.should_training_stop = control.should_training_stop or self.asked.is_set()
 
 
 @contextlib.contextmanager

@@ -7,9 +7,11 @@ What is saved appears in loras/NAME/ only when training ended well: PEFT's files
 import argparse
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
 from helpers import CommandParser, KitError, find_home, resolve_inside, run_command
@@ -35,18 +37,21 @@ def train_lora(
     progress: bool = True,
     resume: bool = False,
     prefix_sharing: str = "auto",
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict:
     """Trains a LoRA on `rows` and saves it as the folder `output`; returns what is in its run.json ({} in all processes but the first).
 
     `facts` (paths of data and template, split) go into run.json too, the loss of every step as TensorBoard's events into
-    runs/tensorboard/NAME. With settings.checkpoint_steps, what is killed can go on with `resume`. On return the adapter is on
-    `loaded.model`. Raises KitError when the loss is no number or runs away, and when memory runs out.
+    runs/tensorboard/NAME. With settings.checkpoint_steps, what is killed can go on with `resume`; a training that one of `callbacks` ends
+    early is saved as far as it came. On return the adapter is on `loaded.model`. Raises KitError when the loss is no number or runs away,
+    and when memory runs out.
     """
     refuse_unwritable(output)
     checkpoints, last = open_checkpoints(output.name, rows, settings, resume)
     with explain_memory(settings):
         trainer = make_trainer(loaded, rows, template, settings, checkpoints, progress, prefix_sharing)
-        trainer.add_callback(log_to_tensorboard(output.name))
+        for callback in (log_to_tensorboard(output.name), *callbacks):
+            trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
     run = {}
     if trainer.is_world_process_zero():  # the only one, unless `accelerate launch` started more
@@ -84,6 +89,14 @@ def ensure_adapter(task: Task, lane: Lane) -> Path:
     return find_adapter(task.adapter)
 
 
+def name_output(name: str) -> Path:
+    """The folder below loras/ that a LoRA will get; KitError for a name that cannot be one."""
+    folder = resolve_inside(loras_folder(), name.removeprefix("loras/"), "LoRA")
+    if "." in folder.name:
+        raise KitError(f"PEFT cannot attach a LoRA with a dot in its name ('{folder.name}').", "Choose another name, such as my-lora.")
+    return folder
+
+
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line of helpers.training; `output` as the folder it names."""
     parser = CommandParser(prog="python -m helpers.training", description="Train a LoRA on a CSV with a YAML template.")
@@ -98,9 +111,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--prefix-sharing", choices=("on", "off", "auto"), default="auto", help="compute what rows share once (default: auto)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint of a training that was interrupted")
     options = parser.parse_args(arguments)
-    options.output = resolve_inside(loras_folder(), options.output.removeprefix("loras/"), "LoRA")
-    if "." in options.output.name:
-        raise KitError(f"PEFT cannot attach a LoRA with a dot in its name ('{options.output.name}').", "Choose another --output.")
+    options.output = name_output(options.output)
     return options
 
 

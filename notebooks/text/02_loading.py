@@ -429,6 +429,19 @@ lanes[["machines", "model", "revision", "loader", "gpu_gb"]]
 # 5. Take a smaller model. The table of lesson 1 says which one fits.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
+# ## The same by clicking: a panel
+#
+# The kit's own **Model** tab, made of the calls of this lesson and the last: *Download* is `weights.fetch`, *Load* is `loading.load_model`, *Ask* is
+# `loading.chat`, *Unload* is `loading.free`. Nothing happens before you press something, and the notebook stays usable while a panel works. On a
+# page that only shows the file, a picture stands in its place. By keyboard: Tab goes on, Space presses a button or opens a list, in which arrows and
+# Enter choose.
+
+# %% slideshow={"slide_type": "skip"}
+from helpers.model_panel import ModelPanel
+
+ModelPanel(lane.model, lane.revision)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
 #
 # Each cell runs as it stands and does not pass yet. Change it until the line below it turns green. A solution is folded away behind each.

@@ -399,6 +399,17 @@ server.stop()
 checks.confirm(not server.runs_here(), "no server of this notebook runs any more, and its memory is free", "server.stop()")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
+# ## The same by clicking: a panel
+#
+# The kit's own **Session** tab: choose the APIs and their ports, press *Start*, copy an address into a client. It makes the calls that
+# `clients.start_server` makes, but takes the very ports that you choose, and says so when one is in use. Nothing is started before that.
+
+# %% slideshow={"slide_type": "skip"}
+from helpers.session_panel import SessionPanel
+
+SessionPanel(lane.folder)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same with the WebUI
 #
 # In a terminal, outside of Jupyter, the server above is:

@@ -497,7 +497,20 @@ pd.DataFrame(lines)[columns].round(3).fillna("")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # READ
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ## The same by clicking: a panel
 #
+# The kit's own **Training** tab: `dataset.load_rows`, `dataset.split_rows`, and `training.train_lora`, which is this lesson in one call. *Start* trains
+# in the background, with the curve and the time left; *Stop* ends it after the step at hand and saves what was learned until then. Should the kernel
+# die, the next panel says so, and *Start* goes on from the last checkpoint. Nothing is trained before you press *Start*.
+
+# %% slideshow={"slide_type": "skip"}
+from helpers.training_panel import TrainingPanel
+
+TrainingPanel(task, lane)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same by clicking: the WebUI's Training tab
 #
 # In 2023 (text-generation-webui, the WebUI):

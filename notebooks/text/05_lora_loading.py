@@ -328,6 +328,17 @@ server.stop()
 checks.confirm(not server.runs_here(), "no server of this notebook runs any more, and its memory is free", "server.stop()")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
+# ## The same by clicking: a panel
+#
+# Choose a LoRA, press *Apply*, and ask the same question before and after: `attaching.attach_adapter`, `attaching.set_strength`,
+# `attaching.detach_adapter` and `loading.chat`. The base is loaded when it is first needed.
+
+# %% slideshow={"slide_type": "skip"}
+from helpers.lora_panel import LoraPanel
+
+LoraPanel(lane.folder, template.build_messages(shown[0]))
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same by clicking and typing: the WebUI
 #
 # In 2023:
