@@ -34,8 +34,8 @@ from helpers.weights import fetch
 
 CONTESTANTS = {  # name: (trainer, dtype or None for the machine's best, loss on the completion only, batch sizes that are tried)
     "2023 recipe": (SFTTrainer, "float32", False, (4,)),
-    "SFTTrainer": (SFTTrainer, None, True, (1, 2, 4, 8)),
-    "kit": (SharedPrefixTrainer, None, True, (4, 8, 16)),
+    "SFTTrainer": (SFTTrainer, None, True, (1, 2, 4)),
+    "kit": (SharedPrefixTrainer, None, True, (8, 16)),
 }
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "T4": 65e12}  # dense, 16 bits, from NVIDIA's data sheets
 BILLION = LlamaConfig(vocab_size=49152, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8)
