@@ -194,14 +194,19 @@ class Session:
         return ["".join(output.get("text", "") for output in cell.outputs) for cell in code_cells(notebook)]
 
 
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A bare clone of what is committed here."""
+    if not shutil.which("git") or not (PROJECT / ".git").exists():
+        pytest.skip("not a git checkout")
+    bare = tmp_path_factory.mktemp("source") / "kit.git"
+    run("git", "clone", "--quiet", "--bare", PROJECT, bare)
+    return bare
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_first_lesson_runs_in_a_lent_runtime_and_a_lost_session_finds_its_models_again(runtime, tmp_path):
-    if run_git := shutil.which("git"):
-        source = tmp_path / "kit.git"
-        run(run_git, "clone", "--quiet", "--bare", PROJECT, source)
-    else:
-        pytest.skip("no git")
+def test_first_lesson_runs_in_a_lent_runtime_and_a_lost_session_finds_its_models_again(runtime, source, tmp_path):
     lesson, drive, before = read(PATHS[0]), tmp_path / "drive", list_versions(runtime)
     assert before["torch"] == TORCH and before["numpy"] == NUMPY and "trl" not in before
 
@@ -214,12 +219,18 @@ def test_first_lesson_runs_in_a_lent_runtime_and_a_lost_session_finds_its_models
     fetched = weights.stat().st_mtime_ns
     assert (tmp_path / "content" / "open-llm-kit" / ".git").is_dir()
 
-    words = Session(runtime, source, tmp_path / "gpu", drive).execute([*lesson.cells[:3], nbformat.v4.new_code_cell(ADD_GPTQ)])[-1]
-    assert words.strip() == "gptqmodel is here and has run a layer: GPTQ weights can be loaded."  # though gptqmodel asks for another numpy
-    after = list_versions(runtime)
-    assert {name: after[name] for name in before} == before and "gptqmodel" in after
-
     fetch = next(i for i, cell in enumerate(lesson.cells) if "weights.fetch(" in cell.source)  # the session is lost: another folder, the same drive
     printed = Session(runtime, source, tmp_path / "next", drive).execute(lesson.cells[: fetch + 1])
     assert "Installing" not in printed[0] and "models/SmolLM2-135M-Instruct" in printed[0].split("there already:")[1]
     assert weights.stat().st_mtime_ns == fetched and list_versions(runtime) == after
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_reader_of_gptq_goes_in_beside_another_numpy_and_runs_a_layer(runtime, source, tmp_path):
+    before = list_versions(runtime)
+    cells = [*read(PATHS[0]).cells[:3], nbformat.v4.new_code_cell(ADD_GPTQ)]
+    words = Session(runtime, source, tmp_path / "content", tmp_path / "drive").execute(cells)[-1]
+    assert words.strip() == "gptqmodel is here and has run a layer: GPTQ weights can be loaded."  # though gptqmodel asks for another numpy
+    after = list_versions(runtime)
+    assert {name: after[name] for name in before} == before and "gptqmodel" in after
