@@ -77,9 +77,9 @@ class Notebook:
         """Clicks a button."""
         self.panel.get_by_role("button", name=name, exact=True).click()
 
-    def expect(self, words: str) -> None:
+    def expect(self, words: str, wait: float = WAIT) -> None:
         """Waits until the panel says this."""
-        expect(self.panel).to_contain_text(re.compile(words), timeout=WAIT)
+        expect(self.panel).to_contain_text(re.compile(words), timeout=wait)
 
     def list_answers(self) -> list[str]:
         """The answers of the question box, without the names before them."""
