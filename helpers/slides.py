@@ -40,12 +40,12 @@ STYLE = """
 .reveal .jp-Cell { padding: 0; margin: 0 0 6px }
 .reveal .jp-Cell :is(p, ol, ul, table) { margin: 0 0 10px } .reveal .jp-Cell pre { margin: 0 0 4px }
 .reveal :is(.jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser) { display: none }
-.reveal .jp-RenderedHTMLCommon { font-size: 22px; color: #111; padding: 0 }
+.reveal .jp-RenderedHTMLCommon { font-size: 22px; color: #111; padding: 0 } .reveal .jp-RenderedHTMLCommon:has(h1) { font-size: 27px }
 .reveal .jp-RenderedHTMLCommon table { font-size: 18px; margin-left: 0 }
-.reveal .jp-RenderedHTMLCommon :is(td, th) { text-align: left; max-width: 620px; white-space: normal }
+.reveal .jp-RenderedHTMLCommon :is(td, th) { text-align: left; max-width: 620px; white-space: normal } .reveal td code { white-space: nowrap }
 .reveal .jp-Cell pre, .reveal .jp-Cell pre code { white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere }
 .reveal .highlight { margin: 0 } .reveal .highlight pre { margin: 0; padding: 6px 12px }
-.reveal .jp-OutputArea-output { padding-left: 12px; border-left: 4px solid #b9770e }
+.reveal .jp-OutputArea-child { display: block } .reveal .jp-OutputArea-output { width: 100%; padding-left: 12px; border-left: 4px solid #b9770e }
 .reveal img { max-height: 340px; max-width: 100% }
 """
 
@@ -76,16 +76,7 @@ def build_script() -> str:
     """The deck's script, a module without imports: reveal.js, its speaker notes (press S), and their start."""
     files = {"Reveal": "dist/reveal.esm.js", "Notes": "plugin/notes/notes.esm.js"}
     parts = [f"const {name} = (() => {{\n{find_source(file).replace('export default', 'return', 1)}\n}})();" for name, file in files.items()]
-    settings = {
-        "width": WIDTH,
-        "height": HEIGHT,
-        "margin": 0,
-        "center": False,
-        "controls": False,
-        "hash": True,
-        "slideNumber": "c/t",
-        "transition": "none",
-    }
+    settings = dict(width=WIDTH, height=HEIGHT, margin=0, center=False, controls=False, hash=True, slideNumber="c/t", transition="none")
     start = f"Reveal.initialize({{...{json.dumps(settings)}, plugins: [Notes]}}); window.Reveal = Reveal;"
     return "\n".join([*parts, start]).replace("</script", "<\\/script")
 
@@ -122,7 +113,7 @@ def build_deck(notebook: NotebookNode) -> str:
     exporter = SlidesExporter(config=config, raw_template=TEMPLATE)
     deck = {"css": find_source("dist/reveal.css") + STYLE, "script": build_script()}
     page, _ = exporter.from_notebook_node(notebook, resources={"deck": deck})
-    return page
+    return page.replace("✅", "✔").replace("❌", "✘")  # the first two need an emoji font, which not every machine has
 
 
 def main(arguments: list[str]) -> None:
