@@ -42,10 +42,12 @@ STYLE = """
 .reveal :is(.jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser) { display: none }
 .reveal .jp-RenderedHTMLCommon { font-size: 22px; color: #111; padding: 0 } .reveal .jp-RenderedHTMLCommon:has(h1) { font-size: 27px }
 .reveal .jp-RenderedHTMLCommon table { font-size: 18px; margin-left: 0 }
-.reveal .jp-RenderedHTMLCommon :is(td, th) { text-align: left; max-width: 620px; white-space: normal } .reveal td code { white-space: nowrap }
+.reveal .jp-RenderedHTMLCommon :is(td, th) { text-align: left; max-width: 620px; white-space: normal }
+.reveal :is(p, li, td) code { white-space: nowrap }
 .reveal .jp-Cell pre, .reveal .jp-Cell pre code { white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere }
 .reveal .highlight { margin: 0 } .reveal .highlight pre { margin: 0; padding: 6px 12px }
-.reveal .jp-OutputArea-child { display: block } .reveal .jp-OutputArea-output { width: 100%; padding-left: 12px; border-left: 4px solid #b9770e }
+.reveal :is(.jp-Cell-outputWrapper, .jp-OutputArea, .jp-OutputArea-child, .jp-OutputArea-output) { display: block; width: 100% }
+.reveal .jp-OutputArea-output { padding-left: 12px; border-left: 4px solid #b9770e }
 .reveal img { max-height: 340px; max-width: 100% }
 """
 

@@ -441,8 +441,8 @@ low, high = verdicts.bootstrap_gain(base_scores, tuned_scores, test)
 print(f"LoRA above base: {tuned.accuracy - base.accuracy:+.1%}  (95 % interval {low:+.1%} to {high:+.1%}, comments drawn anew)")
 
 # %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
-# **To the speaker, 2 min.** Do the intervals overlap? Say what this run has shown and what it has not: it beats the base, and a word count
-# is as good.
+# **To the speaker, 2 min.** Do the intervals overlap? Say what this run has shown and what it has not. Set the LoRA beside the
+# word count, not only beside the base.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** beating the base and the majority is the easy part. Compare the last two bars, and look whether their intervals overlap:
