@@ -56,10 +56,10 @@ def score_bag_of_words(train: list, test: list) -> list[Scores]:
     return [dict(zip(model.classes_.tolist(), line, strict=True)) for line in chances.tolist()]
 
 
-def train(model: str, rows: list, template: Template, settings: TrainingSettings) -> tuple[LoadedModel, dict]:
-    """(model with the trained LoRA on it, figures of the training). The LoRA stays in loras/ for a closer look."""
+def train(model: str, rows: list, template: Template, settings: TrainingSettings, name: str) -> tuple[LoadedModel, dict]:
+    """(model with the trained LoRA on it, figures of the training). The LoRA stays as loras/NAME for a closer look."""
     loaded = load_model(model, purpose="training")
-    run = train_lora(loaded, rows, template, settings, loras_folder() / f"benchmark-seed-{settings.seed}", progress=False)
+    run = train_lora(loaded, rows, template, settings, loras_folder() / name, progress=False)
     return loaded, {"trained_rows": run["rows"], "minutes": run["seconds"] / 60}
 
 
@@ -112,7 +112,8 @@ def main() -> None:
         lines += [{"data": name_data(path), **line, "rows": len(parts[path][1])} for line in found]
     print(pd.DataFrame(lines).to_string(), flush=True)
     for seed in options.seeds:
-        loaded, figures = train(options.model, fit, template, pick_settings(options.settings).replace({"seed": seed}))
+        name = f"{name_data(options.data[0])}-seed-{seed}".replace("_", "-")
+        loaded, figures = train(options.model, fit, template, pick_settings(options.settings).replace({"seed": seed}), name)
         for path, base in bases.items():
             test = parts[path][1]
             scores = score_answers(loaded, test, template)
