@@ -14,7 +14,7 @@ from fake_hub import start_fake_hub
 from fixtures_tiny import make_tiny_adapter, make_tiny_model
 from nbconvert import HTMLExporter
 
-from helpers import PROJECT, lora_folders, machine, panels, records, running, tutorial
+from helpers import PROJECT, lora_folders, machine, panels, records, running, tidying
 from helpers.lora_panel import LoraPanel
 from helpers.model_panel import ModelPanel
 from helpers.panels import Panel
@@ -88,10 +88,10 @@ def test_stop_with_nothing_running_says_so(home):
 def test_page_without_widgets_shows_a_sentence_and_a_picture(home):
     for panel in make_panels():
         data = panel._repr_mimebundle_()
-        assert tutorial.WIDGET in data and data["text/plain"].startswith(f"{panel.title}: this panel works while its notebook runs")
+        assert tidying.WIDGET in data and data["text/plain"].startswith(f"{panel.title}: this panel works while its notebook runs")
         output = nbformat.v4.new_output("execute_result", data, execution_count=1)
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("panel", outputs=[output])])
-        tutorial.clean_notebook(notebook, notebook.metadata)
+        tidying.clean_notebook(notebook, notebook.metadata)
         kept = notebook.cells[0].outputs[0].data
         assert set(kept) == {"text/plain", "text/html"} and "widgets" not in notebook.metadata
         assert (PROJECT / "notebooks" / "images" / panel.picture).stat().st_size < 150_000
@@ -101,7 +101,7 @@ def test_page_without_widgets_shows_a_sentence_and_a_picture(home):
 def test_bar_of_a_library_still_leaves_nothing_in_the_file():
     bar = nbformat.v4.new_output("display_data", ipywidgets.IntProgress()._repr_mimebundle_())
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("bar", outputs=[bar])])
-    tutorial.clean_notebook(notebook, notebook.metadata)
+    tidying.clean_notebook(notebook, notebook.metadata)
     assert notebook.cells[0].outputs == []
 
 

@@ -34,9 +34,9 @@ def server(tmp_path_factory):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         patch.setenv("OPEN_LLM_KIT_HOME", str(home))
-        patch.setattr(clients, "RAW_PORT", taken.getsockname()[1])
+        patch.setitem(clients.PORTS, "raw", taken.getsockname()[1])
         running = clients.start_server("tiny", loras=["shift"], extra=["--dtype", "float32"])
-        running.home, running.taken = home, clients.RAW_PORT
+        running.home, running.taken = home, clients.PORTS["raw"]
     with running:
         yield running
     assert running.process.poll() == 0
