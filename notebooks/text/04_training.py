@@ -490,13 +490,21 @@ guess = 0.6  # yours
 import json
 
 measured = json.loads((PROJECT / "benchmarks" / "learning.json").read_text(encoding="utf-8"))
-lines = [{"run": name} | line for name, run in measured.items() for line in run["table"]]
-columns = ["run", "what", "rows", "accuracy", "macro_f1", "told_apart", "minutes"]
-checks.compare_guess(guess, lines[-1]["macro_f1"])
-pd.DataFrame(lines)[columns].round(3).fillna("")
+found = pd.DataFrame([line for _, run in sorted(measured.items()) for line in run["table"]]).drop_duplicates(["data", "what"])
+checks.compare_guess(guess, measured["forum comments"]["table"][-1]["macro_f1"])
+found[["data", "what", "rows", "accuracy", "macro_f1", "told_apart"]].round(3).fillna("")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# READ
+# **Read it:** `told_apart` is the share of the rows with a preference in which the right option scores above the wrong one; a coin gets 0.5.
+#
+# - On the kit's short, plain comments each seed's LoRA is far above the bag of words, and does what words alone cannot: it tells *who* is preferred.
+# - On the forum (`college_confidential`) accuracy alone would mislead: always saying *no preference* is right in half of the rows, and the LoRA is no
+#   better. In macro-F1 it is well ahead, and it finds the preferred college far more often than a coin; the bag of words does so less often.
+# - It took two steps. The base of the forum's lines had learned the kit's comments first (`adapters merge`), and a second LoRA was trained on it.
+#   Trained on the forum's comments alone, a model of this size did not get beyond the majority class.
+# - What it cannot do: be relied on. A quarter of the plain comments and half of the forum's are judged wrongly. A larger model is for that.
+#
+# So measure the simple things first. A bag of words costs a second; where a LoRA is not clearly above it, take the bag of words.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same by clicking: a panel
