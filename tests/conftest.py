@@ -52,3 +52,15 @@ def real_model_name():
     from helpers import weights
 
     return weights.fetch("smollm2-135m-instruct", progress=False).name
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's Chromium."""
+    from fixtures_browser import CHROMIUM, FLAGS
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()

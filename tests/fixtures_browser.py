@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
+import pytest
 import requests
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from helpers import PROJECT, running
 
-CHROMIUM = shutil.which("chromium") or ""
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
+needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: apt-get install chromium, then these tests look at pages in it")
 FLAGS = """--headless --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-component-update
     --disable-sync""".split()
 WAIT = 60_000  # milliseconds for what a machine with one busy core does in seconds

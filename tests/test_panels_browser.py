@@ -10,17 +10,14 @@ import shutil
 import pytest
 import requests
 from fake_hub import start_fake_hub
-from fixtures_browser import CHROMIUM, FLAGS, WAIT, Notebook, run_jupyterlab
+from fixtures_browser import WAIT, Notebook, needs_chromium, run_jupyterlab
 from fixtures_tiny import make_tiny_model
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from helpers import PROJECT, dataset, loading, running, templating, training
 from helpers.settings import pick_settings
 
-pytestmark = [
-    pytest.mark.real,
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium here: apt-get install chromium, then these tests drive the panels in it"),
-]
+pytestmark = [pytest.mark.real, needs_chromium]
 ROWS = "data/college_preferences/dataset.csv"
 
 
@@ -51,15 +48,6 @@ def lab(home, hub):
     """The address of a JupyterLab for these tests."""
     with run_jupyterlab(home, HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="0", HF_HOME=str(home / "hf")) as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Debian's Chromium."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

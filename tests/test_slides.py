@@ -1,18 +1,14 @@
 """The talk: what its cells say about themselves, and the deck itself in a browser without a network, at 1280 by 720."""
 
-import shutil
-
 import jupytext
 import nbformat
 import pytest
+from fixtures_browser import needs_chromium
 
 from helpers import PROJECT, KitError, run_command, slides
 
 PATHS = sorted((PROJECT / "notebooks").glob("0*.ipynb"))
 TYPES = {"slide", "-", "fragment", "notes", "skip"}
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here to look at the slides with")
 # What of the slide shown is out of the window or hidden inside a box, with its place: the number of pixels that lack.
 FIND_OVERFLOW = """() => {
     const found = [], section = Reveal.getCurrentSlide();
@@ -49,17 +45,6 @@ def talk(tmp_path_factory):
     path = tmp_path_factory.mktemp("talk") / "slides.html"
     assert run_command(slides.main, ["--output", str(path)]) in (0, None)
     return path
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium of this machine."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
