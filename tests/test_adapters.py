@@ -316,6 +316,14 @@ def test_merge_that_moves_the_logits_leaves_nothing(made, home, monkeypatch):
     assert not (home / "models" / "merged").exists()
 
 
+def test_merge_whose_rounding_moves_the_logits_is_refused_with_the_remedy(made, tiny):
+    before = [proving.compute_logits(tiny, messages) for messages in proving.list_prompts(made[0])]
+    merging.refuse_other_logits(tiny, "a", before)
+    moved = [wanted + 0.01 * wanted.abs().max() for wanted in before]  # float32 may be off by 0.1 %
+    with pytest.raises(KitError, match="rounding loses it. Save it in float32"):
+        merging.refuse_other_logits(tiny, "a", moved)
+
+
 # Export
 
 

@@ -119,8 +119,6 @@ def test_merged_folder_judges_as_base_and_lora_do(lora, home, lessons, real_mode
     if name == "gptq":
         with pytest.raises(KitError, match="--base MODEL"):
             merging.merge_adapter(name, f"{name}-merged")
-        with pytest.raises(KitError, match="rounding loses it. Save it in float32"):  # three steps of training are less than bfloat16 resolves
-            merging.merge_adapter(name, f"{name}-merged", base=real_model_name)
     more = {"base": real_model_name, "dtype": "float32"} if name == "gptq" else {}
     merged = merging.merge_adapter(name, f"{name}-merged", **more)
     apart = attaching.attach_adapter(loading.load_model(real_model_name, dtype="float32"), name, any_model=True)
