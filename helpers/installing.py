@@ -28,9 +28,8 @@ Versions = dict[str, str]  # canonical name of a distribution -> version
 
 def set_up() -> None:
     """What the first cell of a notebook calls; prints what it found and what it did. KitError when packages are missing outside of Colab."""
-    installed = read_installed()
-    missing = find_missing(read_requirements(), installed)
-    colab = "COLAB_RELEASE_TAG" in os.environ
+    installed, colab = read_installed(), "COLAB_RELEASE_TAG" in os.environ
+    missing = find_missing(read_requirements("llamacpp" if colab else None), installed)
     if missing and not colab:
         names = ", ".join(requirement.name for requirement in missing)
         raise KitError(f"This kernel's Python lacks {names}.", "Take the kernel of `make lab`, or install the kit: pip install --editable KIT_FOLDER")
@@ -45,9 +44,9 @@ def set_up() -> None:
         print(choose_home())
 
 
-def read_requirements() -> list[Requirement]:
-    """What the lessons import: the base of pyproject.toml and llama.cpp, for this system."""
-    lines = [*read_extra("llamacpp"), *map(Requirement, read_project()["dependencies"])]
+def read_requirements(extra: str | None = None) -> list[Requirement]:
+    """What the lessons cannot do without, the base of pyproject.toml, and what an extra adds, for this system."""
+    lines = [*(read_extra(extra) if extra else []), *map(Requirement, read_project()["dependencies"])]
     return [line for line in lines if line.name not in NOT_IN_COLAB and (line.marker is None or line.marker.evaluate())]
 
 
