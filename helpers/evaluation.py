@@ -1,7 +1,7 @@
 """Label accuracy with an interval, against the base model and the majority class; local or over a URL.
 
-A verdict is the answer to which the model gives the highest probability: every possible answer's tokens (its end-of-turn token
-included) are scored after the prompt (helpers.scoring), nothing is generated.
+A verdict is the answer to which the model gives the highest probability, its end-of-turn token included; nothing is generated
+(helpers.scoring).
 """
 
 import argparse
