@@ -29,7 +29,7 @@ class PackedSequence(NamedTuple):
     positions: torch.Tensor  # (tokens,): each token's place in its own sequence
     visible: torch.Tensor  # (tokens, before + tokens), bool: which tokens (columns) each token (line) sees
     paths: list[list[int]]  # of each sequence that was given, the places of its tokens here
-    branches: list[tuple[int, int]] | None  # (first place, place after the last) of the trunk that all share, then of each of its branches
+    branches: list[tuple[int, int]]  # (first place, place after the last) of the trunk that all sequences share, then of each of its branches
 
 
 def find_obstacle(model: torch.nn.Module) -> str | None:
@@ -70,18 +70,19 @@ def pack_sequences(sequences: Sequence[Sequence[int]], before: int = 0) -> Packe
 def pack_continuations(packed: PackedSequence, groups: Sequence[Sequence[Sequence[int]]]) -> PackedSequence:
     """Lays out what may follow each sequence of `packed`, whose tokens a cache holds: groups[i] has the continuations of sequence i.
 
-    The paths are those of all continuations, group by group. Attention takes the whole mask (branches is None): there are few tokens.
+    The paths are those of all continuations, group by group. All are one branch, whose mask tells them apart: they are few tokens.
     """
     kept = [(packed.visible[path[-1]], packed.positions[path[-1]] + 1, group) for path, group in zip(packed.paths, groups, strict=True) if group]
     parts = [(line, start, pack_sequences(group)) for line, start, group in kept]
     starts = itertools.accumulate((len(part.input_ids) for *_, part in parts), initial=0)
     before = torch.cat([line.expand(len(part.input_ids), -1) for line, _, part in parts])
+    input_ids = torch.cat([part.input_ids for *_, part in parts])
     return PackedSequence(
-        torch.cat([part.input_ids for *_, part in parts]),
+        input_ids,
         torch.cat([start + part.positions for _, start, part in parts]),
         torch.cat([before, torch.block_diag(*[part.visible for *_, part in parts])], dim=1),
         [[first + place for place in path] for first, (*_, part) in zip(starts, parts, strict=False) for path in part.paths],
-        None,
+        [(0, 0), (0, len(input_ids))],
     )
 
 
