@@ -62,8 +62,8 @@ def generate_answers(loaded: LoadedModel, rows: list, template, batch_size: int)
 def measure_rates(loaded: LoadedModel, rows: list, template, rounds: int) -> dict[str, float]:
     """Rows a second of each way, medians of rounds in which they take turns."""
     ways = {
-        "verdicts": lambda: score_answers(loaded, rows, template, 16, False, every=False),
-        "all scores": lambda: score_answers(loaded, rows, template, 16, False),
+        "verdicts": lambda: score_answers(loaded, rows, template, progress=False, every=False),
+        "all scores": lambda: score_answers(loaded, rows, template, progress=False),
         "generating, 1 at a time": lambda: generate_answers(loaded, rows, template, 1),
         "generating, 8 at a time": lambda: generate_answers(loaded, rows, template, 8),
         "generating, 16 at a time": lambda: generate_answers(loaded, rows, template, 16),

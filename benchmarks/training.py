@@ -32,10 +32,10 @@ from helpers.templating import load_template
 from helpers.trainers import build_dataset, make_lora_config, make_sft_config
 from helpers.weights import fetch
 
-CONTESTANTS = {  # name: (trainer, dtype or None for the machine's best, loss on the completion only, batch sizes that are tried)
-    "2023 recipe": (SFTTrainer, "float32", False, (4,)),
-    "SFTTrainer": (SFTTrainer, None, True, (1, 2, 4)),
-    "kit": (SharedPrefixTrainer, None, True, (8, 16)),
+CONTESTANTS = {  # name: (trainer, dtype or None for the machine's best, loss on the completion only, batch sizes tried on a CPU, on a GPU)
+    "2023 recipe": (SFTTrainer, "float32", False, (4,), (4,)),
+    "SFTTrainer": (SFTTrainer, None, True, (1, 2, 4), (16, 64)),
+    "kit": (SharedPrefixTrainer, None, True, (8, 16), (16, 64)),
 }
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "T4": 65e12}  # dense, 16 bits, from NVIDIA's data sheets
 BILLION = LlamaConfig(vocab_size=49152, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8)
@@ -47,14 +47,15 @@ def load_base(dtype: str | None) -> LoadedModel:
         return load_model("SmolLM2-135M-Instruct", dtype=dtype)
     folder = find_home() / "models" / "SmolLM2-135M-Instruct"
     wanted = getattr(torch, dtype) if dtype else pick_dtype().value
-    model = LlamaForCausalLM(BILLION).to("cuda", wanted)
+    with torch.device("cuda"):
+        model = LlamaForCausalLM(BILLION).to(wanted)
     made = Choice("transformers", "made on the spot")
     return LoadedModel("random-llama-1b", folder, made, model, AutoTokenizer.from_pretrained(folder), pick_device(), Choice(wanted, "asked for"))
 
 
 def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> dict:
     """Trains on the first rows for one pass in this process; rows a second, peak memory in MB, the mean loss of the last rows."""
-    kind, dtype, completion_only, _ = CONTESTANTS[contestant]
+    kind, dtype, completion_only, *_ = CONTESTANTS[contestant]
     template = load_template(options.template)
     settings = pick_settings("tiny").replace({"batch_size": batch_size, "max_rows": 0})
     loaded = load_base(dtype)
@@ -97,8 +98,8 @@ def run_rounds(options: argparse.Namespace) -> pd.DataFrame:
     """One line a contestant and batch size: medians over the rounds."""
     found: dict[tuple[str, int], list[dict]] = {}
     for number in range(options.rounds):
-        for contestant, (*_, sizes) in CONTESTANTS.items():
-            for size in sizes:
+        for contestant, (*_, on_cpu, on_gpu) in CONTESTANTS.items():
+            for size in on_gpu if torch.cuda.is_available() else on_cpu:
                 command = [sys.executable, "-m", "benchmarks.training", "--one", contestant, str(size), "--rows", str(options.rows)]
                 command += ["--data", options.data, "--template", options.template]
                 output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

@@ -21,9 +21,9 @@ from helpers.templating import Template, load_template
 from helpers.verdicts import Evaluation, Scores, pick_verdicts, summarise_verdicts
 
 
-def evaluate(loaded: LoadedModel, rows: list[Row], template: Template, batch_size: int = 16, progress: bool = True) -> Evaluation:
+def evaluate(loaded: LoadedModel, rows: list[Row], template: Template, progress: bool = True) -> Evaluation:
     """Judges every row with the model (and the adapter that is active on it)."""
-    return summarise_scores(score_answers(loaded, rows, template, batch_size, progress, every=False), rows, template)
+    return summarise_scores(score_answers(loaded, rows, template, progress=progress, every=False), rows, template)
 
 
 def summarise_scores(scores: list[Scores], rows: list[Row], template: Template) -> Evaluation:

@@ -107,8 +107,12 @@ def explain_missing_package(name: str, loader: str) -> Iterator[None]:
         raise KitError(f"{name} needs a package that is not installed: {' '.join(str(error).split())[:200]}", remedy) from None
 
 
-def pick_quantization(loader: str, dtype: torch.dtype, purpose: str, bits: int | None) -> QuantizationConfigMixin | None:
-    """transformers' quantization settings for a folder; None where those in the folder are enough."""
+def pick_quantization(loader: str, dtype: torch.dtype, purpose: str, bits: int | None, device: str) -> QuantizationConfigMixin | None:
+    """transformers' quantization settings for a folder; None where those in the folder, and the kernel that gptqmodel picks, are right.
+
+    For training and on a GPU it is the kernel in plain torch: of the others some let no gradient through, and those for CUDA are compiled
+    at their first use, which takes a compiler and minutes.
+    """
     if bits and loader != "transformers":
         raise KitError(f"The weights are quantised already ({loader}).", "Leave bits away.")
     if bits not in (None, 4, 8):
@@ -117,6 +121,6 @@ def pick_quantization(loader: str, dtype: torch.dtype, purpose: str, bits: int |
         return BitsAndBytesConfig(load_in_8bit=True)
     if bits == 4:
         return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    if purpose == "training" and loader == "awq":
-        return AwqConfig(backend="torch_awq")
-    return GPTQConfig(bits=4, backend="gptq_torch") if loader == "gptq" and purpose == "training" else None
+    if purpose == "inference" and device == "cpu":
+        return None
+    return {"awq": AwqConfig(backend="torch_awq"), "gptq": GPTQConfig(bits=4, backend="gptq_torch")}.get(loader)

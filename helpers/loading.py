@@ -61,8 +61,8 @@ def load_model(
     """Loads a model folder below `base` (models/ by default) onto this machine's device, ready to generate.
 
     `loader` overrides detect_loader, `dtype` ("float32", "bfloat16", "float16" or a torch dtype) overrides machine.pick_dtype. `purpose` is
-    "inference" or "training": the fastest GPTQ and AWQ kernels let no gradient through. `bits` (8 or 4) quantises full precision while loading, with
-    bitsandbytes. `device_map="auto"` spreads over several GPUs, what they lack over the CPU, and the rest stays on the disk, all within
+    "inference" or "training": a CPU's fastest GPTQ and AWQ kernels let no gradient through. `bits` (8 or 4) quantises full precision while
+    loading, with bitsandbytes. `device_map="auto"` spreads over several GPUs, what they lack over the CPU, and the rest stays on the disk, all within
     `max_memory` ({0: "14GiB", "cpu": "30GiB"}; what is not named is not used).
     Raises KitError: no such folder, an incomplete one, a format not read here, more weights than memory, a missing package or place.
     """
@@ -76,7 +76,7 @@ def load_model(
         refuse_too_large(folder, device.value, (bits or 16) / 16)
     number = Choice(getattr(torch, dtype) if isinstance(dtype, str) else dtype, "asked for") if dtype else pick_dtype(device.value)
     settings = {"device_map": device_map or device.value, "max_memory": max_memory, "dtype": number.value, **describe_folder(folder)}
-    if quantization := pick_quantization(choice.value, number.value, purpose, bits):  # given as None it would hide the folder's own
+    if quantization := pick_quantization(choice.value, number.value, purpose, bits, device.value):  # given as None it would hide the folder's own
         settings["quantization_config"] = quantization
     with explain_missing_package(folder.name, "bitsandbytes" if bits else choice.value):
         if choice.value in ("gptq", "awq"):

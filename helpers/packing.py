@@ -6,6 +6,7 @@ at each token is what the token's whole sequence would have given, up to roundin
 computed a branch at a time: the whole square of all tokens by all tokens would cost a third of a training step.
 """
 
+import bisect
 import itertools
 import os
 from collections.abc import Sequence
@@ -15,7 +16,6 @@ import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
-from transformers.models.llama.modeling_llama import eager_attention_forward
 
 ARCHITECTURES = {"llama", "mistral", "qwen2", "qwen3"}  # transformers' model_type; each is held against plain computation by a test
 
@@ -29,7 +29,8 @@ class PackedSequence(NamedTuple):
     positions: torch.Tensor  # (tokens,): each token's place in its own sequence
     visible: torch.Tensor  # (tokens, before + tokens), bool: which tokens (columns) each token (line) sees
     paths: list[list[int]]  # of each sequence that was given, the places of its tokens here
-    branches: list[tuple[int, int]]  # (first place, place after the last) of the trunk that all sequences share, then of each of its branches
+    pieces: list[int]  # lengths of the stretches into which the columns of `visible` fall: what all see, then one of each branch
+    branches: list[tuple[int, list[int]]]  # the trunk that all share, then each of its branches: (number of tokens, the pieces that they see)
 
 
 def find_obstacle(model: torch.nn.Module) -> str | None:
@@ -64,34 +65,40 @@ def pack_sequences(sequences: Sequence[Sequence[int]], before: int = 0) -> Packe
     visible = torch.cat([visible.new_ones(len(visible), before), visible], dim=1)
     input_ids = torch.tensor([token for tokens, _ in segments for token in tokens])
     paths = [[place for number in numbers for place in range(places[number], places[number + 1])] for numbers in owned]
-    return PackedSequence(input_ids, positions, visible, paths, find_branches(segments, places))
+    return PackedSequence(input_ids, positions, visible, paths, *find_branches(segments, places, before))
 
 
 def pack_continuations(packed: PackedSequence, groups: Sequence[Sequence[Sequence[int]]]) -> PackedSequence:
     """Lays out what may follow each sequence of `packed`, whose tokens a cache holds: groups[i] has the continuations of sequence i.
 
-    The paths are those of all continuations, group by group. All are one branch, whose mask tells them apart: they are few tokens.
+    The paths are those of all continuations, group by group. What continues sequences of one branch is a branch.
     """
-    kept = [(packed.visible[path[-1]], packed.positions[path[-1]] + 1, group) for path, group in zip(packed.paths, groups, strict=True) if group]
-    parts = [(line, start, pack_sequences(group)) for line, start, group in kept]
-    starts = itertools.accumulate((len(part.input_ids) for *_, part in parts), initial=0)
-    before = torch.cat([line.expand(len(part.input_ids), -1) for line, _, part in parts])
-    input_ids = torch.cat([part.input_ids for *_, part in parts])
+    ends = list(itertools.accumulate(length for length, _ in packed.branches))
+    kept = [(path[-1], pack_sequences(group)) for path, group in zip(packed.paths, groups, strict=True) if group]
+    starts = list(itertools.accumulate((len(part.input_ids) for _, part in kept), initial=0))
+    before = torch.cat([packed.visible[place].expand(len(part.input_ids), -1) for place, part in kept])
+    pieces, branches = list(packed.pieces), []
+    for number, members in itertools.groupby(kept, lambda pair: bisect.bisect(ends, pair[0])):
+        length = sum(len(part.input_ids) for _, part in members)
+        branches.append((length, [*packed.branches[number][1], len(pieces)]))
+        pieces.append(length)
     return PackedSequence(
-        input_ids,
-        torch.cat([start + part.positions for _, start, part in parts]),
-        torch.cat([before, torch.block_diag(*[part.visible for *_, part in parts])], dim=1),
-        [[first + place for place in path] for first, (*_, part) in zip(starts, parts, strict=False) for path in part.paths],
-        [(0, 0), (0, len(input_ids))],
+        torch.cat([part.input_ids for _, part in kept]),
+        torch.cat([packed.positions[place] + 1 + part.positions for place, part in kept]),
+        torch.cat([before, torch.block_diag(*[part.visible for _, part in kept])], dim=1),
+        [[first + place for place in path] for first, (_, part) in zip(starts, kept, strict=False) for path in part.paths],
+        pieces,
+        branches,
     )
 
 
-def find_branches(segments: list[Segment], places: list[int]) -> list[tuple[int, int]]:
-    """The stretches that a PackedSequence calls `branches`; the first, the trunk, is empty where the sequences share nothing."""
+def find_branches(segments: list[Segment], places: list[int], before: int) -> tuple[list[int], list[tuple[int, list[int]]]]:
+    """(pieces, branches) of a PackedSequence; the trunk is empty where the sequences share nothing."""
     roots = [number for number, (_, parent) in enumerate(segments) if parent is None]
     trunk = places[1] if len(roots) == 1 else 0
     starts = [places[number] for number, (_, parent) in enumerate(segments) if parent == (0 if trunk else None)]
-    return [(0, trunk), *itertools.pairwise([*starts, places[-1]])]
+    lengths = [end - start for start, end in itertools.pairwise([*starts, places[-1]])]
+    return [before + trunk, *lengths], [(trunk, [0]), *((length, [0, number]) for number, length in enumerate(lengths, 1))]
 
 
 def split_into_segments(sequences: Sequence[Sequence[int]]) -> tuple[list[Segment], list[list[int]]]:
@@ -125,6 +132,7 @@ def score_targets(model, packed: PackedSequence, places: Sequence[int], targets:
     logits = model(
         input_ids=packed.input_ids[None].to(device),
         attention_mask=packed.visible[None, None].to(device),
+        pieces=packed.pieces,
         branches=packed.branches,
         position_ids=packed.positions[None].to(device),
         past_key_values=cache,
@@ -137,28 +145,35 @@ def score_targets(model, packed: PackedSequence, places: Sequence[int], targets:
     return logits[index, wanted] - logits.logsumexp(-1)[index], logits.argmax(-1)[index] == wanted
 
 
-def attend_by_branches(module, query, key, value, attention_mask, branches=None, **kwargs) -> tuple[torch.Tensor, None]:
+def attend_by_branches(module, query, key, value, attention_mask, pieces=None, branches=None, scaling=None, **kwargs) -> tuple[torch.Tensor, None]:
     """transformers' attention function for packed sequences: each branch attends to itself and to what all see.
 
     `query`: (1, heads, tokens, size); `key`, `value`: (1, key heads, before + tokens, size); the result: (1, tokens, heads, size).
-    Without `branches` it is plain `sdpa`. In bfloat16 on a CPU transformers' `eager` form takes its place: sdpa's backward pass takes two to
-    three times as long there.
+    Without `branches` it is plain `sdpa`, and on a GPU too: there one large square takes less time than many small calls.
     """
-    if branches is None:
-        return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    before = key.shape[2] - query.shape[2]
-    eager = query.device.type == "cpu" and query.dtype != torch.float32
-    attend = eager_attention_forward if eager else sdpa_attention_forward
-    trunk, results = before + branches[0][1], []
-    for start, end in branches:
-        if start < end:
-            seen = [slice(0, trunk)] if start < trunk - before else [slice(0, trunk), slice(before + start, before + end)]
-            keys, values = (torch.cat([part[:, :, some] for some in seen], 2) for part in (key, value))
-            mask = torch.cat([attention_mask[:, :, start:end, some] for some in seen], 3)
-            if eager:
-                mask = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
-            results.append(attend(module, query[:, :, start:end], keys, values, mask, **kwargs)[0])
+    if branches is None or query.device.type != "cpu":
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    keys, values = key.split(pieces, 2), value.split(pieces, 2)  # no slices: a slice's backward pass is as large as what it is cut from
+    lengths = [length for length, _ in branches]
+    results = []
+    for part, lines, (length, seen) in zip(query.split(lengths, 2), attention_mask[0, 0].split(lengths), branches, strict=True):
+        if length:
+            columns = lines.split(pieces, 1)
+            near = [torch.cat([parts[number] for number in seen], dim) for parts, dim in ((keys, 2), (values, 2), (columns, 1))]
+            results.append(attend_grouped(part, *near, scaling))
     return torch.cat(results, 1), None
+
+
+def attend_grouped(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float) -> torch.Tensor:
+    """softmax(QK' scaling) V, written out: in bfloat16 on a CPU the backward pass of torch's sdpa takes two to three times as long.
+
+    The query heads that share a key head are one matrix, so that keys and values are not repeated for them.
+    `query`: (1, heads, n, size); `key`, `value`: (1, key heads, m, size); `mask`: (n, m), bool; the result: (1, n, heads, size).
+    """
+    (_, heads, n, size), groups = query.shape, key.shape[1]
+    scores = ((query * scaling).reshape(groups, -1, size) @ key[0].mT).view(groups, -1, n, key.shape[2])
+    chances = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1, dtype=torch.float32).to(query.dtype)
+    return (chances.view(groups, -1, key.shape[2]) @ value[0]).view(1, heads, n, size).transpose(1, 2)
 
 
 AttentionInterface.register("branches", attend_by_branches)

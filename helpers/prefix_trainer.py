@@ -29,7 +29,9 @@ class LeanLoraLinear(lora.Linear):
         if not plain or name in self.lora_variant or self.lora_bias[name] or not isinstance(self.lora_dropout[name], torch.nn.Identity):
             return super().forward(x, *args, **kwargs)
         first, second = self.lora_A[name].weight.to(x.dtype), self.lora_B[name].weight.to(x.dtype)
-        return self.base_layer(x) + linear(linear(x, first) * self.scaling[name], second)
+        result = self.base_layer(x)
+        result.view(-1, result.shape[-1]).addmm_(linear(x, first).flatten(0, -2), second.T, alpha=self.scaling[name])
+        return result
 
 
 class SharedPrefixTrainer(SFTTrainer):

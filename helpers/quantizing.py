@@ -134,7 +134,7 @@ def try_layer() -> None:
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
     }
-    quantizer = GPTQQuantizer(bits=4, group_size=32, desc_act=False, sym=True)
+    quantizer = GPTQQuantizer(bits=4, group_size=32, desc_act=False, sym=True, backend="gptq_torch" if device == "cuda" else None)
     with quiet_transformers(), torch.inference_mode():
         model = quantizer.convert_model(LlamaForCausalLM(LlamaConfig(**shape)).half(), device_map={"": device}).to(device)
         logits = quantizer.post_init_model(model)(torch.arange(16, device=device)[None]).logits

@@ -8,11 +8,11 @@ from fixtures_tiny import make_tiny_adapter
 from helpers import evaluation, loading, run_command, running, scoring, verdicts
 
 
-@pytest.mark.parametrize("batch_size", [1, 5])
-def test_packed_scores_are_those_of_whole_sequences_which_unknown_architectures_get(tiny, rows, template, batch_size):
-    packed = scoring.score_answers(tiny, rows, template, batch_size, progress=False)
+@pytest.mark.parametrize("batch_tokens", [1, 500])
+def test_packed_scores_are_those_of_whole_sequences_which_unknown_architectures_get(tiny, rows, template, batch_tokens):
+    packed = scoring.score_answers(tiny, rows, template, batch_tokens, progress=False)
     tiny.model.config.model_type = "unknown"
-    plain = scoring.score_answers(tiny, rows, template, batch_size, progress=False)
+    plain = scoring.score_answers(tiny, rows, template, batch_tokens, progress=False)
     for first, second in zip(packed, plain, strict=True):
         assert first == pytest.approx(second, rel=1e-4)
     assert packed != plain  # the same up to rounding only: both ways were taken
@@ -21,11 +21,15 @@ def test_packed_scores_are_those_of_whole_sequences_which_unknown_architectures_
 @pytest.mark.parametrize("names", [("Larkmoor", "Halloran"), ("University of A", "University of B")])
 def test_verdicts_from_what_had_to_be_scored_are_those_of_all_scores(tiny, rows, template, names):
     some = [{**row, "alternative_a": names[0], "alternative_b": names[1]} for row in rows]
-    complete = scoring.score_answers(tiny, some, template, 5, progress=False)
-    needed = scoring.score_answers(tiny, some, template, 5, progress=False, every=False)
+    complete = scoring.score_answers(tiny, some, template, 500, progress=False)
+    needed = scoring.score_answers(tiny, some, template, 500, progress=False, every=False)
     assert verdicts.pick_verdicts(needed) == verdicts.pick_verdicts(complete)
     for few, every in zip(needed, complete, strict=True):
         assert few == pytest.approx({label: every[label] for label in few}, rel=1e-4)
+
+
+def test_batches_take_rows_until_their_tokens_are_enough():
+    assert scoring.fill_batches([2, 0, 1, 3], [4, 9, 3, 1], 8) == [[2, 0], [1], [3]]
 
 
 def test_answers_that_may_still_win_are_computed_to_the_end():

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from helpers.packing import attend_by_branches, find_obstacle, pack_sequences, score_targets
+from helpers.packing import attend_by_branches, find_obstacle, pack_continuations, pack_sequences, score_targets
 
 
 def test_what_sequences_share_stands_once_and_is_seen_by_those_that_continue_it():
@@ -59,13 +59,17 @@ def test_sliding_windows_attention_without_masks_and_unknown_architectures_are_o
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_attention_by_branches_is_that_of_the_whole_mask(dtype):
-    packed = pack_sequences([[1, 2, 3], [1, 2, 4, 5], [1, 2, 4, 6, 7]], before=2)
-    generator, count = torch.Generator().manual_seed(0), len(packed.input_ids)
-    shapes = [(4, count), (2, 2 + count), (2, 2 + count)]  # (heads, tokens) of query, key and value
+@pytest.mark.parametrize("continued", [False, True])
+def test_attention_by_branches_is_that_of_the_whole_mask(dtype, continued):
+    packed = pack_sequences([[1, 2, 3], [1, 2, 4, 5], [1, 2], [1, 2, 4, 6, 7]], before=2)
+    if continued:
+        packed = pack_continuations(packed, [[[8, 9], [8]], [[10]], [[8], [9]], [[11, 12, 13]]])
+    generator, (count, seen) = torch.Generator().manual_seed(0), packed.visible.shape
+    assert (sum(length for length, _ in packed.branches), sum(packed.pieces)) == (count, seen)
+    shapes = [(4, count), (2, seen), (2, seen)]  # (heads, tokens) of query, key and value
     query, key, value = (torch.randn(1, *shape, 8, generator=generator).to(getattr(torch, dtype)) for shape in shapes)
     module, mask = SimpleNamespace(num_key_value_groups=2, is_causal=True, training=False), packed.visible[None, None]
-    whole, parts = (attend_by_branches(module, query, key, value, mask, branches, scaling=0.3)[0] for branches in (None, packed.branches))
+    whole, parts = (attend_by_branches(module, query, key, value, mask, packed.pieces, branches, 0.3)[0] for branches in (None, packed.branches))
     assert parts.shape == (1, count, 4, 8) and torch.allclose(parts, whole, atol=1e-6 if dtype == "float32" else 2e-2)
 
 
