@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from helpers import KitError
 from helpers.loaders import describe_folder, detect_loader, explain_missing_package, pick_place, pick_quantization
 from helpers.machine import Choice, free_memory, measure_memory, measure_used, pick_dtype
-from helpers.quantizing import import_gptqmodel
+from helpers.quantizing import import_gptqmodel, undo_compiling
 from helpers.weights import find_model
 
 # A bar of transformers' would stay in a notebook's file as a widget, and GitHub shows no notebook with broken widgets.
@@ -83,6 +83,7 @@ def load_model(
             import_gptqmodel()
         warnings.filterwarnings("ignore", message="You passed `quantization_config`", category=UserWarning)  # only the kernel is passed, as meant
         model, found = AutoModelForCausalLM.from_pretrained(folder, **settings, output_loading_info=True)
+        undo_compiling(model)
     if found["missing_keys"]:  # transformers fills them with random numbers
         lacking = f"{len(found['missing_keys'])} tensors, such as {sorted(found['missing_keys'])[0]}"
         raise KitError(f"{folder.name} lacks {lacking}.", "Fetch it again; if that changes nothing, choose another loader.")

@@ -229,7 +229,7 @@ def test_first_lesson_runs_in_a_lent_runtime_and_a_lost_session_finds_its_models
 @pytest.mark.timeout(900)
 def test_reader_of_gptq_goes_in_beside_another_numpy_and_runs_a_layer(runtime, source, tmp_path):
     before = list_versions(runtime)
-    cells = [*read(PATHS[0]).cells[:3], nbformat.v4.new_code_cell(ADD_GPTQ)]
+    cells = [code_cells(read(PATHS[0]))[0], nbformat.v4.new_code_cell(ADD_GPTQ)]
     words = Session(runtime, source, tmp_path / "content", tmp_path / "drive").execute(cells)[-1]
     assert words.strip() == "gptqmodel is here and has run a layer: GPTQ weights can be loaded."  # though gptqmodel asks for another numpy
     after = list_versions(runtime)

@@ -50,6 +50,18 @@ def test_a_layer_runs():
 
 @needs_gptqmodel
 @pytest.mark.long
+@pytest.mark.parametrize("purpose", ["inference", "training"])
+def test_nothing_is_compiled_when_it_is_first_used(home, purpose):
+    make_tiny_model(home / "models" / "tiny", hidden=128)
+    loaded = loading.load_model(quantizing.quantize("tiny").name, purpose=purpose)
+    torch._dynamo.utils.counters.clear()
+    for training_mode in (True, False):
+        loaded.model.train(training_mode)(torch.arange(8)[None])
+    assert not torch._dynamo.utils.counters["frames"]  # what torch.compile looked at
+
+
+@needs_gptqmodel
+@pytest.mark.long
 def test_loras_on_a_gptq_base_answer_beside_the_base_and_each_other(home):
     make_tiny_model(home / "models" / "tiny", hidden=128)
     folder = quantizing.quantize("tiny")
