@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from trl import SFTTrainer
 
 from helpers import find_home, write_json
@@ -48,7 +48,7 @@ def load_base(dtype: str | None) -> LoadedModel:
     folder = find_home() / "models" / "SmolLM2-135M-Instruct"
     wanted = getattr(torch, dtype) if dtype else pick_dtype().value
     with torch.device("cuda"):
-        model = LlamaForCausalLM(BILLION).to(wanted)
+        model = AutoModelForCausalLM.from_config(BILLION, dtype=wanted)
     made = Choice("transformers", "made on the spot")
     return LoadedModel("random-llama-1b", folder, made, model, AutoTokenizer.from_pretrained(folder), pick_device(), Choice(wanted, "asked for"))
 
