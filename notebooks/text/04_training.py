@@ -330,9 +330,12 @@ print(f"stock: {stock_rate:.1f} rows a second, {trainer.model.num_parameters(onl
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # `SharedPrefixTrainer` is an SFTTrainer that lays a batch out as one long row, a tree: what all share, then the branches. A token sees the
-# tokens on its way back to the root and nothing else, so each row's result is what it would have been alone; attention is computed a branch
-# at a time. The model's last layer, which turns a position into a score for each token of the vocabulary, is computed only where there is a
-# label. Loss and gradients stay the same to within 1e-5 of their size: a test holds them against the stock trainer's.
+# tokens on its way back to the root and nothing else, so each row's result is what it would have been alone. The model's last layer, which
+# turns a position into a score for each token of the vocabulary, is computed only where there is a label. Loss and gradients stay the same to
+# within 1e-5 of their size: a test holds them against the stock trainer's.
+#
+# What is saved is arithmetic, which is what a CPU, or a small GPU, has too little of. A large GPU with short rows waits for its kernels to be
+# started instead: there the gain was 10 % with 64 rows a batch, and with 16 a loss (`benchmarks/results.md`).
 #
 # (More could be shared if the comment stood before the options, since several rows have the same comment. Tried, and undone: a token sees
 # only what stands before it, so the model then has to read each comment without knowing whom it will be asked about, and learns far slower.)
