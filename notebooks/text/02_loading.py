@@ -367,8 +367,9 @@ lanes[["machines", "model", "revision", "loader", "gpu_gb"]]
 # tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
 # ```
 #
-# `backend="auto"` takes the fastest kernel that fits. To train a LoRA on top, take `backend="gptq_torch"`: the fast ones are
-# made for inference, and no gradient (the direction in which training moves a weight) flows through some of them. To install both packages on Linux:
+# `backend="auto"` takes the fastest kernel that fits. On a GPU that one is compiled at its first use, which needs NVIDIA's compiler and takes
+# minutes; and through some kernels no gradient flows (the direction in which training moves a weight). So the kit's `load_model` takes
+# `backend="gptq_torch"` on a GPU, and for training. To install both packages on Linux:
 #
 # ```bash
 # pip install -c constraints.txt -e ".[gptq]"
