@@ -46,8 +46,8 @@ def find_notebooks(only: list[str]) -> list[Path]:
 
 
 def build_environment() -> dict[str, str]:
-    """Environment of a kernel: shell commands find this Python; no warnings in cells; no hub once the lane's model is there."""
-    environment = {"PYTHONWARNINGS": "ignore", "TRANSFORMERS_VERBOSITY": "error"}
+    """Environment of a kernel: shell commands find this Python; no hub once the lane's model is there."""
+    environment = {}
     if machine.pick_lane().value.folder in weights.list_models():
         environment["HF_HUB_OFFLINE"] = "1"
     return {**environment, **os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}

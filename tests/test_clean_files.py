@@ -50,6 +50,13 @@ def test_forms_of_places_and_secrets_find_them():
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_no_cell_warned(path):
+    """The lessons are executed with the warnings that a learner would see."""
+    outputs = [output for cell in code_cells(read(path)) for output in cell.outputs]
+    assert [output.text for output in outputs if output.get("name") == "stderr" and output.text.strip()] == []
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_no_widget_is_left_in_metadata_or_outputs(path):
     notebook = read(path)
     assert "widgets" not in notebook.metadata

@@ -65,7 +65,6 @@ def test_every_slide_has_a_heading_and_one_note_with_minutes(path):
         assert cells[start].source.startswith("#")
         notes = [cell for cell in cells[start:end] if slides.read_type(cell) == "notes"]
         assert len(notes) == 1 and slides.MINUTES.match(notes[0].source), cells[start].source.splitlines()[0]
-        assert notes[0].metadata.jupyter.source_hidden
 
 
 def test_talk_has_25_to_35_slides_for_45_minutes():

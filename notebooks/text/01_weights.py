@@ -26,7 +26,7 @@
 #
 # Prerequisites: a little Python. No account, no token and no GPU.
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 2 min.** Who is in the room: who has loaded a model, who has trained one? Everything shown today runs on a laptop; say
 # how to get the kit, and that each slide is a cell to run at home.
 
@@ -82,7 +82,7 @@ print(folder.relative_to(find_home()))
 for path in sorted(folder.iterdir()):
     print(f"{path.stat().st_size:>12,} bytes  {path.name}")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1 min.** A model is a folder of files. Open one in a terminal beside the slide: there is no magic in it.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -123,7 +123,7 @@ print(f"{len(tensors)} tensors; the header takes {length:,} bytes")
 for name in sorted(name for name in tensors if "embed" in name or ".layers.0." in name):
     print(f"{tensors[name]['dtype']}  {tensors[name]['shape']!s:14} {name}")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** Eight bytes, a header in JSON, numbers: no library is needed to see what one has downloaded. Ask which
 # matrices make up a layer before you point at them.
 
@@ -203,7 +203,7 @@ total = machine.measure_memory().value[1] / 1e9
 print(f"This machine: {total:.1f} GB ({machine.measure_memory().reason})")
 gigabytes.map(lambda needed: f"{needed:.2f} GB, {'fits' if needed < total else 'too large'}")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** Let the room work out one number: 70 thousand million parameters, 16 bits. Then the table. The weights are
 # only the first term; leave a fifth free.
 
@@ -279,7 +279,7 @@ for group_size in (32, 64, 128, 512):
     error = (round_to_4_bits(matrix, group_size) - matrix).norm() / matrix.norm()
     print(f"{group_size:10} {error:7.1%}   {4 + (16 + 4) / group_size:.2f}")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** Sixteen levels for each group. Ask why the error at 32 is nearly zero: the file had been in 4 bits before.
 # What quantisation removes is gone.
 
@@ -317,7 +317,7 @@ checks.confirm(levels <= 16, "these weights were stored in 4 bits before", "fetc
 # | `gptq-4bit-128g-actorder_True` | 4 | 128 | yes | less memory |
 # | `gptq-8bit--1g-actorder_True` | 8 | none: one scale for each row | yes | nearly the quality of 16 bits, twice the memory of 4 |
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** Why branches: a repository is a git repository. Read one name aloud, part by part. The account is silent
 # since January 2024; the files are still there.
 

@@ -26,7 +26,7 @@
 #
 # Prerequisites: lesson 1 (what is in a model's folder). What it fetched is fetched here when it is missing.
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 0.5 min.** Now the folder becomes something that answers.
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
@@ -129,7 +129,7 @@ after = machine.measure_used().value
 print(f"{type(model).__name__}, {model.num_parameters():,} parameters, weights {model.get_memory_footprint() / 1e6:.0f} MB")
 print(f"used before: {before / 1e6:.0f} MB, after: {after / 1e6:.0f} MB ({machine.measure_used().reason})")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** Three lines to remember. dtype and device are the two choices; the rest has good defaults. Show the live cell
 # if there is time.
 
@@ -151,7 +151,7 @@ messages = [
 ]
 print(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** The one slide to take home: a chat is one text. Most bad answers of local models are a wrong template. Point
 # at the open assistant turn at the end.
 
@@ -202,7 +202,7 @@ stops = output[0, -1].item() == tokenizer.eos_token_id
 print(f"EOS is {tokenizer.eos_token!r} (id {tokenizer.eos_token_id}), padding is {tokenizer.pad_token!r} (id {tokenizer.pad_token_id})")
 checks.confirm(stops, "the answer ended with EOS", "raise max_new_tokens: it was cut off")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** Why does it stop? Because it wrote EOS. Keep this in mind: lesson 4 breaks it on purpose.
 
 # %% slideshow={"slide_type": "skip"}
@@ -238,7 +238,7 @@ top = scores.topk(5).indices
 columns = {f"temperature {t}": [f"{p:.1%}" for p in torch.softmax(scores / t, dim=0)[top].tolist()] for t in (0.2, 1.0, 2.0)}
 pd.DataFrame(columns, index=[repr(tokenizer.decode([token])) for token in top.tolist()])
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** Let the room say which column is which before you point. The seed repeats a draw on one machine, not on all.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -325,7 +325,7 @@ print("fastest:", fastest["format"])
 checks.compare_guess(guess, fastest["tokens_per_s"] / table["float32"]["tokens_per_s"], "times")
 checks.confirm(table["bfloat16"]["perplexity"] < 1.02 * table["float32"]["perplexity"], "bfloat16 predicts as float32 does", "look at the table again")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** Ask for guesses first: which is fastest here? On a CPU speed follows the bytes that are read for each token.
 
 # %% [markdown] slideshow={"slide_type": "skip"}

@@ -26,7 +26,7 @@
 #
 # Prerequisites: lesson 2 (what a chat template is). The model is fetched when it is missing.
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 0.5 min.** From a notebook to a service: other programs are to use the model.
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
@@ -82,7 +82,7 @@ print(server.command)
 print("raw:   ", server.raw_url)
 print("OpenAI:", server.openai_url)
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1 min.** One command. It listens on this computer only; say so, people worry about it, and rightly.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -113,7 +113,7 @@ if server.raw_url:
     for said, replied in history["internal"]:
         print(f"user:  {said}\nmodel: {replied}")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** This API is gone from the WebUI since November 2023. It is here because much code still speaks it, and
 # because it shows that the server keeps nothing.
 
@@ -173,7 +173,7 @@ checks.publish("answer.openai", reply.choices[0].message.content)
 print(f"answered by {reply.model}, ended because of {reply.choices[0].finish_reason!r}")
 print(f"{reply.usage.prompt_tokens} tokens read, {reply.usage.completion_tokens} written")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** The dialect that won. The same client talks to vLLM, llama.cpp and the WebUI; only base_url changes.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -197,7 +197,7 @@ print("models:", [model.id for model in client.models.list()])
 # | repetition penalty | 1.1 unless you say otherwise | none |
 # | the answer | `results[0].history.visible[-1][1]`, escaped | `choices[0].message.content`, plain |
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1 min.** Do not read the table out. Point at one line: the repetition penalty of 1.1 that nobody asked for.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -264,7 +264,7 @@ words = ", ".join(f"{token} {share:.1%}" for token, share in shares.items())
 plots.show(plots.draw_shares(shares, "probability as the first token"), f"Bars: {words}")
 print(words)
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** Greedy takes the longest bar. With log-probabilities one can also judge without generating: lesson 4 does.
 
 # %% [markdown] slideshow={"slide_type": "skip"}

@@ -26,7 +26,7 @@
 #
 # Prerequisites: lesson 2 (what a model, a tokenizer and a chat template are). Everything this lesson needs is made when it is missing.
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 0.5 min.** The longest part. The task: which of two colleges does the writer of a comment prefer?
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
@@ -107,7 +107,7 @@ example = template.build_example(rows[0])
 for part, message in zip(("instruction", "task", "label"), [*example["prompt"], *example["completion"]]):
     print(f"{part} -> {message['role']}:\n{message['content']}\n")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** A row becomes a prompt and a completion. Training and use must share this text to the letter.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -154,7 +154,7 @@ leaked = len(dataset.find_leaks(train, test))
 print(f"split by comment: {leaked} of {len(test)} test rows leak, {len(train)} rows to train on")
 print("labels in training:", dataset.count_labels(train), "in the test:", dataset.count_labels(test))
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 2 min.** Collect guesses from the room before the number appears. A random split of rows leaks; a grouped one does not.
 # Ask who has checked that in an own project.
 
@@ -213,7 +213,7 @@ base = evaluation.summarise_scores(base_scores, test, template)
 checks.publish("accuracy.majority", checks.describe_accuracy(base.majority_accuracy, base.rows))
 checks.publish("accuracy.base", checks.describe_accuracy(base.accuracy, base.rows))
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** What would a lazy answer get? Without these figures an accuracy means nothing.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -248,7 +248,7 @@ layer = loaded.model.model.layers[0].mlp.up_proj
 inputs, outputs = layer.in_features, layer.out_features
 print(f"one layer: W has {inputs * outputs:,} numbers, A and B together {chosen.lora_r * (inputs + outputs):,}")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 2 min.** W stays, B A is added. B starts at zero, so training starts from the base. Count the numbers of one layer with
 # the room.
 
@@ -293,7 +293,7 @@ ids, labels = batch["input_ids"][0], batch["labels"][0]
 tokens = [loaded.tokenizer.decode(token) for token, kept in zip(ids, batch["attention_mask"][0]) if kept]
 plots.show_tokens(tokens, learned=[label != -100 for label in labels])
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** Only the framed tokens are learned, the end of the turn among them. In 2023 that last token was lost, and
 # models rambled.
 
@@ -358,7 +358,7 @@ trainer = SharedPrefixTrainer(
 result = trainer.train()
 print(f"ours: {result.metrics['train_samples_per_second']:.1f} rows a second, stock: {stock_rate:.1f}")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 2 min.** Sharing the prompt's beginning saves most of the time. The steep fall is the form of the answer, not the task:
 # do not be impressed by it.
 
@@ -443,7 +443,7 @@ for name, (accuracy, count) in compared.items():
 low, high = verdicts.bootstrap_gain(base_scores, tuned_scores, test)
 print(f"LoRA above base: {tuned.accuracy - base.accuracy:+.1%}  (95 % interval {low:+.1%} to {high:+.1%}, comments drawn anew)")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 2 min.** Do the intervals overlap? Say what this run has shown and what it has not. Set the LoRA beside the
 # word count, not only beside the base.
 
@@ -495,7 +495,7 @@ import json
 measured = json.loads((PROJECT / "benchmarks" / "learning.json").read_text(encoding="utf-8"))
 found = pd.DataFrame([line for _, run in sorted(measured.items()) for line in run["table"]]).drop_duplicates(["data", "what"])
 checks.compare_guess(guess, measured["forum comments"]["table"][-1]["macro_f1"])
-found[["data", "what", "rows", "accuracy", "macro_f1", "told_apart"]].round(3).fillna("")
+found[["data", "what", "rows", "accuracy", "macro_f1", "told_apart"]].round(3).astype(object).fillna("")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** `told_apart` is the share of the rows with a preference in which the right option scores above the wrong one; a coin gets 0.5.

@@ -26,7 +26,7 @@
 #
 # Prerequisites: lesson 4 made `loras/college-preferences`. Without it, this lesson trains a small adapter first (about a minute).
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 0.5 min.** A LoRA loads without an error and does nothing: who has seen it?
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
@@ -85,7 +85,7 @@ for key in ("base_model_name_or_path", "peft_type", "r", "lora_alpha", "target_m
     print(f"{key:24} {config[key]}")
 print(f"{'trained on':24} {run['rows']} rows in {run['seconds']:.0f} s, {run['date']}, {run['device']}")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1 min.** Small, and useless without its base. The folder says which base that is.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -142,7 +142,7 @@ for finding in findings:
 # %% slideshow={"slide_type": "-"}
 checks.confirm_adapter(findings)
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** Proof from all sides, in another process than the one that trained. The fingerprint is the strongest: the
 # saved logits must come again.
 
@@ -172,7 +172,7 @@ plots.show(plots.draw_norms(norms), f"Heat map of the norm of scale B A by layer
 print(words)
 checks.compare_guess(guess, means.index[0])
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1 min.** Guess first: attention or MLP? A picture of where the training has left its mark.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -266,7 +266,7 @@ for name, result in results.items():
     low, high = result.interval
     print(f"{name:36} {result.accuracy:.1%} of {result.rows} rows, 95 % interval {low:.0%} to {high:.0%}")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** Merged is simple to serve and cannot be switched. Into 4 bits nothing can be merged.
 
 # %% slideshow={"slide_type": "skip"}
@@ -297,7 +297,7 @@ for model in (server.choose_model(task.adapter), server.model):
     reply = client.chat.completions.create(model=model, messages=template.build_messages(shown[0]), temperature=0, max_tokens=12)
     print(f"{model:24} {reply.choices[0].message.content!r}")
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1.5 min.** One base, many LoRAs: the client picks by name. This is how one GPU serves a class.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -494,7 +494,7 @@ checks.confirm(mended == set(read_tensors(folder)), "every name has its layer", 
 # - Merged weights are simple to serve and cannot be switched; LoRAs on one base can, in a moment.
 # - In the OpenAI dialect an adapter is picked by its name; the raw API serves what was loaded.
 
-# %% [markdown] jupyter={"source_hidden": true} slideshow={"slide_type": "notes"}
+# %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 1 min.** The road once more, and where to go on: lesson 1 tonight, an own CSV tomorrow. Questions.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
