@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -165,11 +166,14 @@ def attend_by_branches(module, query, key, value, attention_mask, pieces=None, b
 
 
 def attend_grouped(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float) -> torch.Tensor:
-    """softmax(QK' scaling) V, written out: in bfloat16 on a CPU the backward pass of torch's sdpa takes two to three times as long.
+    """softmax(QK' scaling) V, the query heads that share a key head as one matrix, so that keys and values are not repeated for them.
 
-    The query heads that share a key head are one matrix, so that keys and values are not repeated for them.
+    In bfloat16 it is written out: on a CPU the backward pass of torch's sdpa takes two to three times as long. In float32 it is sdpa, whose
+    rounding is that of the plain way.
     `query`: (1, heads, n, size); `key`, `value`: (1, key heads, m, size); `mask`: (n, m), bool; the result: (1, n, heads, size).
     """
+    if query.dtype == torch.float32:
+        return scaled_dot_product_attention(query, key, value, mask, scale=scaling, enable_gqa=True).transpose(1, 2)
     (_, heads, n, size), groups = query.shape, key.shape[1]
     scores = ((query * scaling).reshape(groups, -1, size) @ key[0].mT).view(groups, -1, n, key.shape[2])
     chances = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1, dtype=torch.float32).to(query.dtype)
