@@ -56,8 +56,8 @@ def import_gptqmodel() -> None:
 def undo_compiling(model) -> None:
     """Takes torch.compile off the layers of gptqmodel, which puts it on their dequantising.
 
-    It needs a C++ compiler, and takes a quarter of a minute on a CPU and more on a GPU before the first step and again before the first
-    answer; after that a step is a tenth faster.
+    It needs a C++ compiler and takes, on a CPU, a quarter of a minute before the first step and again before the first answer; after that a
+    step is a tenth faster.
     """
     for module in model.modules():
         module.__dict__.pop("dequantize_weight", None)

@@ -131,7 +131,7 @@ def test_merged_folder_judges_as_base_and_lora_do(lora, home, lessons, real_mode
 @needs_gptq
 def test_merged_folder_can_be_quantised(lora, home):
     if lora[0] == "gptq":
-        pytest.skip("as the other one")
+        pytest.skip("its merged folder is made of the full-precision base too: the LoRA named full tests that")
     if not (home / "models" / "full-merged").is_dir():
         merging.merge_adapter("full", "full-merged")
     assert loading.load_model(quantizing.quantize("full-merged").name).loader.value == "gptq"

@@ -334,8 +334,8 @@ print(f"stock: {stock_rate:.1f} rows a second, {trainer.model.num_parameters(onl
 # turns a position into a score for each token of the vocabulary, is computed only where there is a label. Loss and gradients stay the same to
 # within 1e-5 of their size: a test holds them against the stock trainer's.
 #
-# What is saved is arithmetic, which is what a CPU, or a small GPU, has too little of. A large GPU with short rows waits for its kernels to be
-# started instead: there the gain was 10 % with 64 rows a batch, and with 16 a loss (`benchmarks/results.md`).
+# What is saved is arithmetic, which is what a CPU, or a small GPU, has too little of. A large GPU with short rows has
+# enough of it: there the gain was 10 % with 64 rows a batch, and with 16 a loss (`benchmarks/results.md`).
 #
 # (More could be shared if the comment stood before the options, since several rows have the same comment. Tried, and undone: a token sees
 # only what stands before it, so the model then has to read each comment without knowing whom it will be asked about, and learns far slower.)
