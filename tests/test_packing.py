@@ -73,6 +73,14 @@ def test_attention_by_branches_is_that_of_the_whole_mask(dtype, continued):
     assert parts.shape == (1, count, 4, 8) and torch.allclose(parts, whole, atol=1e-6 if dtype == "float32" else 2e-2)
 
 
+def test_dropout_of_attention_is_not_lost():
+    packed = pack_sequences([[1, 2, 3], [1, 2, 4]])
+    module, mask = SimpleNamespace(num_key_value_groups=1, is_causal=True, training=True), packed.visible[None, None]
+    query, key, value = torch.randn(3, 1, 2, 4, 8).unbind()
+    plain, dropped = (attend_by_branches(module, query, key, value, mask, packed.pieces, packed.branches, 0.3, dropout=p)[0] for p in (0.0, 0.9))
+    assert not torch.allclose(plain, dropped)
+
+
 def test_a_model_wrapped_for_several_processes_is_scored_too(tiny):
     class Wrapper(torch.nn.Module):  # as DistributedDataParallel: a device and a forward, no config
         def __init__(self, model):
