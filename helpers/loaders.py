@@ -27,6 +27,7 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from helpers import KitError
 from helpers.machine import Choice, pick_device
+from helpers.quantizing import pick_kernel
 
 QUANTIZED = {"gptq": "quantize_config.json", "awq": "quant_config.json", "bitsandbytes": None}  # loader: a file that gives the format away
 GPTQMODEL = "pip install -c constraints.txt -e '.[gptq]' (Linux); elsewhere take a GGUF version"
@@ -108,11 +109,7 @@ def explain_missing_package(name: str, loader: str) -> Iterator[None]:
 
 
 def pick_quantization(loader: str, dtype: torch.dtype, purpose: str, bits: int | None, device: str) -> QuantizationConfigMixin | None:
-    """transformers' quantization settings for a folder; None where those in the folder, and the kernel that gptqmodel picks, are right.
-
-    For training and on a GPU it is the kernel in plain torch: of the others some let no gradient through, and those for CUDA are compiled
-    at their first use, which takes a compiler and minutes.
-    """
+    """transformers' quantization settings for a folder; None where those in the folder, and the kernel that gptqmodel picks, are right."""
     if bits and loader != "transformers":
         raise KitError(f"The weights are quantised already ({loader}).", "Leave bits away.")
     if bits not in (None, 4, 8):
@@ -121,6 +118,6 @@ def pick_quantization(loader: str, dtype: torch.dtype, purpose: str, bits: int |
         return BitsAndBytesConfig(load_in_8bit=True)
     if bits == 4:
         return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    if purpose == "inference" and device == "cpu":
-        return None
-    return {"awq": AwqConfig(backend="torch_awq"), "gptq": GPTQConfig(bits=4, backend="gptq_torch")}.get(loader)
+    kernel = pick_kernel(device, purpose)
+    configs = {"awq": AwqConfig(backend="torch_awq"), "gptq": GPTQConfig(bits=4, backend=kernel)} if kernel else {}
+    return configs.get(loader)

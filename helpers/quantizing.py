@@ -53,6 +53,15 @@ def import_gptqmodel() -> None:
         logging.getLogger().setLevel(level)
 
 
+def pick_kernel(device: str, purpose: str = "inference") -> str | None:
+    """gptqmodel's name of the GPTQ kernel for a device ("cpu", "cuda") and a purpose; None for the one that gptqmodel picks itself.
+
+    For training and on a GPU it is the kernel in plain torch: of the others some let no gradient through, and those for CUDA are compiled
+    at their first use, which takes a compiler and minutes.
+    """
+    return None if device == "cpu" and purpose == "inference" else "gptq_torch"
+
+
 def undo_compiling(model) -> None:
     """Takes torch.compile off the layers of gptqmodel, which puts it on their dequantising.
 
@@ -144,7 +153,7 @@ def try_layer() -> None:
         "num_attention_heads": 4,
         "num_key_value_heads": 4,
     }
-    quantizer = GPTQQuantizer(bits=4, group_size=32, desc_act=False, sym=True, backend="gptq_torch" if device == "cuda" else None)
+    quantizer = GPTQQuantizer(bits=4, group_size=32, desc_act=False, sym=True, backend=pick_kernel(device))
     with quiet_transformers(), torch.inference_mode():
         model = quantizer.convert_model(LlamaForCausalLM(LlamaConfig(**shape)).half(), device_map={"": device}).to(device)
         model = quantizer.post_init_model(model)

@@ -128,6 +128,13 @@ def test_model_of_fewer_bits_answers_and_then_trains(home, rows, template, bits,
     assert all(parameter.abs().sum() > 0 for name, parameter in small.model.named_parameters() if "lora_B" in name)  # they start at 0
 
 
+@pytest.mark.parametrize("purpose", ["inference", "training"])
+def test_on_a_gpu_the_kernel_is_one_that_nothing_compiles(purpose):
+    found = [loaders.pick_quantization(loader, torch.float16, purpose, None, "cuda") for loader in ("gptq", "awq", "transformers")]
+    assert [config and config.backend for config in found] == ["gptq_torch", "torch_awq", None]
+    assert loaders.pick_quantization("gptq", torch.float16, "inference", None, "cpu") is None  # gptqmodel's own choice is the fastest there
+
+
 @pytest.mark.parametrize(("settings", "message"), [({"bits": 3}, "8 or 4 bits, not 3"), ({"bits": 4, "loader": "gptq"}, "quantised already")])
 def test_bits_that_cannot_be_had_are_refused(home, settings, message):
     make_folder(home)
