@@ -9,6 +9,7 @@ from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.tuners.lora import LoraLayer
 
 from helpers import KitError
+from helpers.lean_lora import make_lean
 from helpers.loading import LoadedModel
 from helpers.lora_folders import check_base, find_adapter
 from helpers.lora_tensors import read_shapes
@@ -55,7 +56,7 @@ def put_on(loaded: LoadedModel, name: str, folder: Path) -> None:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*should not be contained in the prefix")  # a test shows such names whole
             warnings.filterwarnings("ignore", message=".*was renamed from")  # the recorded base: a path of another day
-            loaded.model = get_peft_model(loaded.model, config, adapter_name=name, autocast_adapter_dtype=False)
+            loaded.model = get_peft_model(loaded.model, make_lean(config), adapter_name=name, autocast_adapter_dtype=False)
     loaded.model.load_adapter(folder, adapter_name=name, autocast_adapter_dtype=False)
 
 

@@ -134,7 +134,7 @@ def score_targets(model, packed: PackedSequence, places: Sequence[int], targets:
         input_ids=packed.input_ids[None].to(device),
         attention_mask=packed.visible[None, None].to(device),
         pieces=packed.pieces,
-        branches=packed.branches,
+        branches=cut_masks(packed) if device.type == "cpu" else None,  # on a GPU one large square took 0.7 of the time
         position_ids=packed.positions[None].to(device),
         past_key_values=cache,
         use_cache=cache is not None,
@@ -146,37 +146,45 @@ def score_targets(model, packed: PackedSequence, places: Sequence[int], targets:
     return logits[index, wanted] - logits.logsumexp(-1)[index], logits.argmax(-1)[index] == wanted
 
 
+def cut_masks(packed: PackedSequence) -> list[tuple[torch.Tensor, list[int]]]:
+    """(mask, pieces that it covers) of the trunk and of each branch, as attend_by_branches takes them; once for all layers.
+
+    A mask is (tokens, tokens of its pieces), to be added to attention scores: 0 where a token sees another, else -inf. bfloat16 holds both.
+    """
+    lines = torch.zeros(packed.visible.shape, dtype=torch.bfloat16).masked_fill(~packed.visible, float("-inf"))
+    parts = [part.split(packed.pieces, 1) for part in lines.split([length for length, _ in packed.branches])]
+    return [(torch.cat([part[i] for i in seen], 1), seen) for part, (_, seen) in zip(parts, packed.branches, strict=True)]
+
+
 def attend_by_branches(module, query, key, value, attention_mask, pieces=None, branches=None, scaling=None, **kwargs) -> tuple[torch.Tensor, None]:
     """transformers' attention function for packed sequences: each branch attends to itself and to what all see.
 
-    `query`: (1, heads, tokens, size); `key`, `value`: (1, key heads, before + tokens, size); the result: (1, tokens, heads, size).
-    Without `branches` it is plain `sdpa`, and with dropout, and on a GPU: there a step with one large square took 0.7 of the time.
+    `query`: (1, heads, tokens, size); `key`, `value`: (1, key heads, before + tokens, size); `branches`: of cut_masks; the result: (1, tokens,
+    heads, size). Without `branches`, and with dropout, it is plain `sdpa`.
     """
-    if branches is None or kwargs.get("dropout") or query.device.type != "cpu":
+    if branches is None or kwargs.get("dropout"):
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     keys, values = key.split(pieces, 2), value.split(pieces, 2)  # no slices: a slice's backward pass is as large as what it is cut from
-    lengths = [length for length, _ in branches]
     results = []
-    for part, lines, (length, seen) in zip(query.split(lengths, 2), attention_mask[0, 0].split(lengths), branches, strict=True):
-        if length:
-            columns = lines.split(pieces, 1)
-            near = [torch.cat([parts[number] for number in seen], dim) for parts, dim in ((keys, 2), (values, 2), (columns, 1))]
-            results.append(attend_grouped(part, *near, scaling))
+    for part, (mask, seen) in zip(query.split([len(mask) for mask, _ in branches], 2), branches, strict=True):
+        if len(mask):
+            near = [torch.cat([parts[number] for number in seen], 2) for parts in (keys, values)]
+            results.append(attend_grouped(part, *near, mask.to(query.dtype), scaling))
     return torch.cat(results, 1), None
 
 
 def attend_grouped(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float) -> torch.Tensor:
-    """softmax(QK' scaling) V, the query heads that share a key head as one matrix, so that keys and values are not repeated for them.
+    """softmax(QK' scaling + mask) V, the query heads that share a key head as one matrix, so that keys and values are not repeated for them.
 
-    In bfloat16 it is written out: on a CPU the backward pass of torch's sdpa takes two to three times as long. In float32 it is sdpa, whose
-    rounding is that of the plain way.
-    `query`: (1, heads, n, size); `key`, `value`: (1, key heads, m, size); `mask`: (n, m), bool; the result: (1, n, heads, size).
+    In bfloat16 it is written out: on a CPU torch's sdpa takes nearly twice as long, its backward pass two to three times. In float32 it is
+    sdpa, whose rounding is that of the plain way.
+    `query`: (1, heads, n, size); `key`, `value`: (1, key heads, m, size); `mask`: (n, m), added; the result: (1, n, heads, size).
     """
     if query.dtype == torch.float32:
         return scaled_dot_product_attention(query, key, value, mask, scale=scaling, enable_gqa=True).transpose(1, 2)
     (_, heads, n, size), groups = query.shape, key.shape[1]
     scores = ((query * scaling).reshape(groups, -1, size) @ key[0].mT).view(groups, -1, n, key.shape[2])
-    chances = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1, dtype=torch.float32).to(query.dtype)
+    chances = scores.add_(mask).softmax(-1)  # which torch computes in float32 and rounds once
     return (chances.view(groups, -1, key.shape[2]) @ value[0]).view(1, heads, n, size).transpose(1, 2)
 
 

@@ -7,41 +7,22 @@ language-model head is computed only where there is a label. Loss and gradients 
 holds them against each other); dropout on shared tokens is drawn once a batch.
 """
 
-import copy
 import warnings
 
 import torch
-from peft.tuners import lora
-from torch.nn.functional import linear
+from peft import LoraConfig
 from transformers import PrinterCallback
 from trl import SFTTrainer
 
+from helpers.lean_lora import make_lean
 from helpers.packing import PackedSequence, attend_branchwise, find_obstacle, pack_sequences, score_targets
-
-
-class LeanLoraLinear(lora.Linear):
-    """PEFT's LoRA on a linear layer, computed in the dtype of its input: PEFT casts all inputs and outputs to float32 and back."""
-
-    def forward(self, x: torch.Tensor, *args, **kwargs) -> torch.Tensor:
-        """(..., in_features) to (..., out_features). What is not plain use of one adapter goes PEFT's way."""
-        name, *others = self.active_adapters or [None]
-        plain = not (others or args or kwargs or self.disable_adapters or self.merged) and name in self.lora_A
-        if not plain or name in self.lora_variant or self.lora_bias[name] or not isinstance(self.lora_dropout[name], torch.nn.Identity):
-            return super().forward(x, *args, **kwargs)
-        first, second = self.lora_A[name].weight.to(x.dtype), self.lora_B[name].weight.to(x.dtype)
-        result = self.base_layer(x)
-        result.view(-1, result.shape[-1]).addmm_(linear(x, first).flatten(0, -2), second.T, alpha=self.scaling[name])
-        return result
 
 
 class SharedPrefixTrainer(SFTTrainer):
     """SFTTrainer for rows of `prompt` and `completion`. Where its way of computing cannot apply it says so once and computes as SFTTrainer."""
 
-    def __init__(self, *args, peft_config: lora.LoraConfig | None = None, **kwargs):
-        if isinstance(peft_config, lora.LoraConfig):
-            peft_config = copy.deepcopy(peft_config)
-            peft_config._register_custom_module({torch.nn.Linear: LeanLoraLinear})  # PEFT's documented way in, under this name
-        super().__init__(*args, peft_config=peft_config, **kwargs)
+    def __init__(self, *args, peft_config: LoraConfig | None = None, **kwargs):
+        super().__init__(*args, peft_config=make_lean(peft_config) if isinstance(peft_config, LoraConfig) else peft_config, **kwargs)
         self.remove_callback(PrinterCallback)  # without a bar, transformers would print the figures of every step
         self.obstacle = find_obstacle(self.model)
         if self.obstacle:

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from helpers.packing import attend_by_branches, find_obstacle, pack_continuations, pack_sequences, score_targets
+from helpers.packing import attend_by_branches, cut_masks, find_obstacle, pack_continuations, pack_sequences, score_targets
 
 
 def test_what_sequences_share_stands_once_and_is_seen_by_those_that_continue_it():
@@ -69,7 +69,7 @@ def test_attention_by_branches_is_that_of_the_whole_mask(dtype, continued):
     shapes = [(4, count), (2, seen), (2, seen)]  # (heads, tokens) of query, key and value
     query, key, value = (torch.randn(1, *shape, 8, generator=generator).to(getattr(torch, dtype)) for shape in shapes)
     module, mask = SimpleNamespace(num_key_value_groups=2, is_causal=True, training=False), packed.visible[None, None]
-    whole, parts = (attend_by_branches(module, query, key, value, mask, packed.pieces, branches, 0.3)[0] for branches in (None, packed.branches))
+    whole, parts = (attend_by_branches(module, query, key, value, mask, packed.pieces, branches, 0.3)[0] for branches in (None, cut_masks(packed)))
     assert parts.shape == (1, count, 4, 8) and torch.allclose(parts, whole, atol=1e-6 if dtype == "float32" else 2e-2)
 
 
@@ -77,7 +77,7 @@ def test_dropout_of_attention_is_not_lost():
     packed = pack_sequences([[1, 2, 3], [1, 2, 4]])
     module, mask = SimpleNamespace(num_key_value_groups=1, is_causal=True, training=True), packed.visible[None, None]
     query, key, value = torch.randn(3, 1, 2, 4, 8).unbind()
-    plain, dropped = (attend_by_branches(module, query, key, value, mask, packed.pieces, packed.branches, 0.3, dropout=p)[0] for p in (0.0, 0.9))
+    plain, dropped = (attend_by_branches(module, query, key, value, mask, packed.pieces, cut_masks(packed), 0.3, dropout=p)[0] for p in (0.0, 0.9))
     assert not torch.allclose(plain, dropped)
 
 

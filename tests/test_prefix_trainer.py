@@ -8,7 +8,8 @@ from fixtures_tiny import make_tiny_model
 from transformers import AutoModelForCausalLM, MistralConfig, OlmoConfig, Qwen2Config, Qwen3Config
 
 from helpers import quantizing
-from helpers.prefix_trainer import LeanLoraLinear, SharedPrefixTrainer, pack_batch
+from helpers.lean_lora import LeanLoraLinear
+from helpers.prefix_trainer import SharedPrefixTrainer, pack_batch
 
 SHAPE = {"vocab_size": 260, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 CONFIGS = {

@@ -8,7 +8,7 @@ from helpers import PROJECT
 
 ORDER = """
     installing machine bars refusals hub embedded folders costs sizes quantizing weights loaders loading templating dataset verdicts
-    lora_tensors lora_folders attaching proving merging cards settings packing scoring prefix_trainer records trainers training
+    lora_tensors lora_folders lean_lora attaching proving merging cards settings packing scoring prefix_trainer records trainers training
     generation engines stopping decoding sampling batching transformers_engine gguf_header lora_gguf exporting adapters
     llama_server llama_engine running transport clients reaching evaluation server webui webui_control formats plots checks
     panels asking_panel model_panel session_panel training_panel lora_panel tidying report boxes tutorial slides
