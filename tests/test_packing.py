@@ -60,8 +60,11 @@ def test_sliding_windows_attention_without_masks_and_unknown_architectures_are_o
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("continued", [False, True])
-def test_attention_by_branches_is_that_of_the_whole_mask(dtype, continued):
+@pytest.mark.parametrize(("branch_tokens", "branches"), [(0, 5), (4, 3), (400, 1)])
+def test_attention_by_branches_is_that_of_the_whole_mask(dtype, continued, branch_tokens, branches, monkeypatch):
+    monkeypatch.setattr("helpers.packing.BRANCH_TOKENS", branch_tokens)
     packed = pack_sequences([[1, 2, 3], [1, 2, 4, 5], [1, 2], [1, 2, 4, 6, 7]], before=2)
+    assert len(packed.branches) == branches
     if continued:
         packed = pack_continuations(packed, [[[8, 9], [8]], [[10]], [[8], [9]], [[11, 12, 13]]])
     generator, (count, seen) = torch.Generator().manual_seed(0), packed.visible.shape

@@ -19,6 +19,11 @@ CONFIGS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def many_branches(monkeypatch):
+    monkeypatch.setattr("helpers.packing.BRANCH_TOKENS", 40)  # so that four rows have more than one
+
+
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_loss_and_gradients_are_those_of_the_stock_trainer(tiny, rows, template, tmp_path, accumulation):
     assert_same("tiny", rows, template, tmp_path, accumulation)
