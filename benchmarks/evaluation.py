@@ -3,8 +3,9 @@
     python -m benchmarks.evaluation [--rounds 3] [--rows 64] [--check 100] [--lora NAME]
 
 All ways take turns in one process, in the machine's best dtype: only as much as the verdicts need, as `evaluate` does; the scores of all
-answers, as the lesson does; an answer generated a row, with the batch sizes 1, 8 and 16. `--check` rows are then judged in float32, packed
-and one whole sequence at a time, and their verdicts compared.
+answers, as the lesson does; an answer generated a row by transformers and PEFT as they come, with the batch sizes 1, 8 and 16, and one at
+a time with the kit's LoRA layers. `--check` rows are then judged in float32, packed and one whole sequence at a time, and their verdicts
+compared.
 """
 
 import argparse
@@ -13,11 +14,13 @@ import statistics
 import time
 
 import torch
+from peft import PeftModel
 
 from helpers import find_home, write_json
 from helpers.attaching import attach_adapter
 from helpers.dataset import load_rows, split_rows
 from helpers.loading import LoadedModel, load_model
+from helpers.lora_folders import find_adapter
 from helpers.machine import name_device
 from helpers.scoring import score_answers, score_plainly, tokenize_row
 from helpers.templating import load_template
@@ -59,14 +62,23 @@ def generate_answers(loaded: LoadedModel, rows: list, template, batch_size: int)
             loaded.model.generate(**inputs.to(loaded.model.device), max_new_tokens=16, do_sample=False, temperature=None, top_p=None)
 
 
-def measure_rates(loaded: LoadedModel, rows: list, template, rounds: int) -> dict[str, float]:
+def load_stock(lora: str | None) -> LoadedModel:
+    """The embedded model, with an adapter put on as PEFT does it when nothing is said."""
+    loaded = load(None, None)
+    if lora:
+        loaded.model = PeftModel.from_pretrained(loaded.model, find_adapter(lora))
+    return loaded
+
+
+def measure_rates(loaded: LoadedModel, stock: LoadedModel, rows: list, template, rounds: int) -> dict[str, float]:
     """Rows a second of each way, medians of rounds in which they take turns."""
     ways = {
         "verdicts": lambda: score_answers(loaded, rows, template, progress=False, every=False),
         "all scores": lambda: score_answers(loaded, rows, template, progress=False),
-        "generating, 1 at a time": lambda: generate_answers(loaded, rows, template, 1),
-        "generating, 8 at a time": lambda: generate_answers(loaded, rows, template, 8),
-        "generating, 16 at a time": lambda: generate_answers(loaded, rows, template, 16),
+        "generating, 1 at a time": lambda: generate_answers(stock, rows, template, 1),
+        "the same, the kit's LoRA": lambda: generate_answers(loaded, rows, template, 1),
+        "generating, 8 at a time": lambda: generate_answers(stock, rows, template, 8),
+        "generating, 16 at a time": lambda: generate_answers(stock, rows, template, 16),
     }
     seconds = [{name: time_call(way) for name, way in ways.items()} for _ in range(rounds)]
     return {name: len(rows) / statistics.median(found[name] for found in seconds) for name in ways}
@@ -84,7 +96,7 @@ def main() -> None:
     template = load_template("templates/college_preferences.yaml")
     test = split_rows(load_rows("data/college_preferences/dataset.csv", template))[1]
     rows = random.Random(0).sample(test, min(options.rows, len(test)))  # the file has its longest comments first
-    rates = measure_rates(load(None, options.lora), rows, template, options.rounds)
+    rates = measure_rates(load(None, options.lora), load_stock(options.lora), rows, template, options.rounds)
     changed = count_changed_verdicts(load("float32", options.lora), test[: options.check], template)
     for name, rate in rates.items():
         print(f"{name:24} {rate:6.2f} rows a second; verdicts are {rates['verdicts'] / rate:.1f} times as fast")
