@@ -17,12 +17,16 @@ class LeanLoraLinear(lora.Linear):
         """(..., in_features) to (..., out_features). What is not plain use of one adapter goes PEFT's way."""
         name, *others = self.active_adapters or [None]
         plain = not (others or args or kwargs or self.disable_adapters or self.merged) and name in self.lora_A
-        if not plain or name in self.lora_variant or self.lora_bias[name] or not isinstance(self.lora_dropout[name], torch.nn.Identity):
+        if not plain or name in self.lora_variant or self.lora_bias[name] or self.drops(name):
             return super().forward(x, *args, **kwargs)
         first, second = self.lora_A[name].weight.to(x.dtype), self.lora_B[name].weight.to(x.dtype)
         result = self.base_layer(x)
         result.view(-1, result.shape[-1]).addmm_(linear(x, first).flatten(0, -2), second.T, alpha=self.scaling[name])
         return result
+
+    def drops(self, name: str) -> bool:
+        """Whether the LoRA's dropout has an effect now."""
+        return self.training and not isinstance(self.lora_dropout[name], torch.nn.Identity)
 
 
 def build_layer(target: torch.nn.Module, adapter_name: str, **kwargs) -> LeanLoraLinear | None:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from fixtures_tiny import make_tiny_adapter, make_tiny_model
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
 from safetensors.torch import load_file, save_file
 
 from helpers import (
@@ -31,6 +33,7 @@ from helpers import (
     templating,
     training,
 )
+from helpers.lean_lora import LeanLoraLinear, make_lean
 from helpers.settings import TrainingSettings
 
 PROMPT = [{"role": "user", "content": "Where to?"}]
@@ -189,6 +192,29 @@ def test_name_that_is_part_of_pefts_own_prefix_attaches_whole(made, home):
     attaching.attach_adapter(loaded, "a")
     attaching.switch_adapter(loaded, "lora")
     assert torch.equal(proving.compute_logits(loaded, PROMPT), wanted)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_attached_layers_are_lean_and_give_what_pefts_own_give(made, dropout):
+    change_config(made[0], lora_dropout=dropout)
+    loaded = attaching.attach_adapter(load_tiny(), "a")
+    layer = loaded.model.base_model.model.model.layers[0].self_attn.q_proj
+    assert isinstance(layer, LeanLoraLinear) and layer.drops("a") is False
+    x = torch.randn(3, layer.in_features, dtype=layer.weight.dtype)
+    lean, theirs = layer(x), LoraLinear.forward(layer, x)
+    assert torch.allclose(lean, theirs, atol=1e-6) and not torch.allclose(lean, layer.base_layer(x), atol=1e-3)
+    layer.train()
+    assert torch.equal(layer(x), layer(x)) == (dropout == 0)
+
+
+def test_layers_that_are_not_torchs_plain_ones_are_left_to_peft():
+    class Quantised(torch.nn.Linear):
+        """As bitsandbytes' layers are: of torch's kind, with something else inside."""
+
+    config = make_lean(LoraConfig(target_modules=["0", "1"], r=2))
+    model = get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4), Quantised(4, 4)), config)
+    plain, quantised = model.base_model.model
+    assert type(plain) is LeanLoraLinear and type(quantised) is LoraLinear
 
 
 def test_strength_scales_what_the_adapter_adds_and_is_put_back(made):
