@@ -34,7 +34,7 @@
 #
 # | lane | minutes | memory | disk | measured |
 # |---|---|---|---|---|
-# | tiny | 3.4 | 3.8 GB | 0.3 GB | 2026-11-26 on CPU, 2 cores, bfloat16, commit 59553f9a4122 |
+# | tiny | 3.1 | 3.6 GB | 0.3 GB | 2026-11-26 on CPU, 2 cores, bfloat16, commit 34b46bb8847d |
 # | t4 | no record yet | no record yet | no record yet | no record yet |
 # | large | no record yet | no record yet | no record yet | no record yet |
 #
