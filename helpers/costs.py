@@ -11,7 +11,7 @@ from helpers import KitError
 # Python, torch, transformers and the buffers of a first pass, as measured with torch 2.13 on a CPU; on a GPU the CUDA context, which no
 # counter of torch's shows, as an allowance.
 OVERHEAD_RUNNING = {"cpu": 470_000_000, "cuda": 500_000_000}
-OVERHEAD_TRAINING = {"cpu": 870_000_000, "cuda": 500_000_000}
+OVERHEAD_TRAINING = {"cpu": 700_000_000, "cuda": 500_000_000}
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 OPTIMIZER_BYTES = {"adamw_torch_fused": 8, "adamw_torch": 8, "adamw_8bit": 2, "paged_adamw_8bit": 2, "sgd": 0}  # states a trained parameter
 
@@ -109,17 +109,20 @@ def estimate_training(
     if unknown := [name for name in names if name not in linears]:
         raise KitError(f"'{unknown[0]}' is no layer that a LoRA is put on.", f"Say all-linear, or some of: {','.join(linears)}.")
     trained = shape.layers * r * sum(sum(linears[name]) for name in names)
+    checkpointing = device == "cuda" if checkpointing is None else checkpointing
+    masks = 1 if checkpointing or device == "cpu" else shape.layers  # on a CPU all layers share one (helpers.packing)
     return [
         estimate_weights(config, file_bytes, dtype),
         Term("LoRA", 4 * trained, f"{trained:,} parameters (r {r}, {len(names)} layers a block) x 4 bytes (float32)"),
         Term("gradients", 4 * trained, f"{trained:,} x 4 bytes"),
         Term("optimizer", OPTIMIZER_BYTES[optimizer] * trained, f"{trained:,} x {OPTIMIZER_BYTES[optimizer]} bytes ({optimizer})"),
-        *estimate_activations(shape, size, tokens, device == "cuda" if checkpointing is None else checkpointing),
+        estimate_activations(shape, size, tokens, checkpointing),
+        Term("attention mask", tokens**2 * (1 + masks * size), f"{tokens} x {tokens} tokens x (1 + {masks} x {size} bytes)"),
         Term("overhead", OVERHEAD_TRAINING[device], f"Python and its libraries, measured ({device})"),
     ]  # fmt: skip
 
 
-def estimate_activations(shape: Shape, size: int, tokens: int, checkpointing: bool) -> list[Term]:
+def estimate_activations(shape: Shape, size: int, tokens: int, checkpointing: bool) -> Term:
     """What a pass over `tokens` tokens, packed as one sequence, keeps for the backward pass, in numbers of `size` bytes.
 
     With gradient checkpointing each layer keeps its input only, and one layer at a time is computed once more.
@@ -129,7 +132,4 @@ def estimate_activations(shape: Shape, size: int, tokens: int, checkpointing: bo
     count, formula = copies * layer, f"{shape.layers} layers x ({words})"
     if checkpointing:
         count, formula = shape.layers * shape.hidden + layer, f"({shape.layers} layers x {shape.hidden} + {words})"
-    return [
-        Term("activations", tokens * count * size, f"{tokens} tokens x {formula} x {size} bytes, kept for the backward pass"),
-        Term("attention mask", tokens**2 * (1 + copies * size), f"{tokens} x {tokens} tokens x (1 + {copies} x {size} bytes)"),
-    ]
+    return Term("activations", tokens * count * size, f"{tokens} tokens x {formula} x {size} bytes, kept for the backward pass")
