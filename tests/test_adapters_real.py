@@ -3,6 +3,7 @@
 import functools
 import importlib.util
 import json
+import math
 import os
 import shutil
 import time
@@ -155,11 +156,16 @@ def test_judged_over_the_api_as_it_is_offline(lora, home, lessons, tmp_path):
         pytest.skip("the API is the same; its model is tested in test_openai_api")
     template, _, test = lessons
     loaded = attaching.attach_adapter(loading.load_model(base, dtype="float32"), name)
-    offline = verdicts.pick_verdicts(scoring.score_answers(loaded, test[:50], template, progress=False))
+    scores = scoring.score_answers(loaded, test[:50], template, progress=False)
+    offline = verdicts.pick_verdicts(scores)
     server = clients.start_server(base, loras=[name], extra=["--dtype", "float32"])
     try:
         ask = functools.partial(clients.ask_openai, clients.make_openai_client(server.openai_url), model=name, temperature=0, max_tokens=32)
-        assert evaluation.ask_verdicts(ask, test[:50], template, progress=False) == offline
+        asked = evaluation.ask_verdicts(ask, test[:50], template, progress=False)
+        # without sampling an answer with more than half of the probability is taken, token by token; a less likely one may be passed over
+        pairs = list(zip(asked, offline, (max(found.values()) > math.log(0.5) for found in scores), strict=True))
+        assert sum(sure for *_, sure in pairs) >= 5 and all(one == other for one, other, sure in pairs if sure)
+        assert sum(one == other for one, other, _ in pairs) >= 45
         words = ["--url", server.openai_url, "--model", name, "--data", "data/college_preferences/dataset.csv"]
         words += ["--template", "templates/college_preferences.yaml", "--split", "test", "--limit", "4", "--json", str(tmp_path / "result.json")]
         assert run_command(evaluation.main, words) == 0
