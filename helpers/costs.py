@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from helpers import KitError
 
-# Python, torch, transformers and the buffers of a first pass, as measured with torch 2.13 on a CPU; on a GPU the CUDA context, which no
-# counter of torch's shows, as an allowance.
+# Python, torch, transformers and the buffers of a first pass: what runs with torch 2.13 on a CPU took beyond the other terms; on a GPU the CUDA
+# context, which no counter of torch's shows, as an allowance.
 OVERHEAD_RUNNING = {"cpu": 470_000_000, "cuda": 500_000_000}
 OVERHEAD_TRAINING = {"cpu": 700_000_000, "cuda": 500_000_000}
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

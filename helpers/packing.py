@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 ARCHITECTURES = {"llama", "mistral", "qwen2", "qwen3"}  # transformers' model_type; each is held against plain computation by a test
-BRANCH_TOKENS = 400  # on 2 cores up to 600 are as fast, 128 and one branch for all that begins alike up to a tenth slower
+BRANCH_TOKENS = 400  # on 2 cores up to 600 are as fast; 128, and one branch for all that begins alike, are slower by a tenth or so
 
 Segment = tuple[Sequence[int], int | None]  # token ids, and the number of the segment that they continue
 
@@ -97,8 +97,7 @@ def pack_continuations(packed: PackedSequence, groups: Sequence[Sequence[Sequenc
 def find_branches(segments: list[Segment], places: list[int], before: int) -> tuple[list[int], list[tuple[int, list[int]]]]:
     """(pieces, branches) of a PackedSequence: a part of the tree of up to BRANCH_TOKENS is one branch, a segment with more behind it another."""
     ends = list(range(1, len(segments) + 1))  # of each segment, the number after the last one that continues it
-    for number in reversed(range(len(segments))):
-        parent = segments[number][1]
+    for number, (_, parent) in reversed(list(enumerate(segments))):
         if parent is not None:
             ends[parent] = max(ends[parent], ends[number])
     pieces, branches, number, owner = [before], [], 0, {None: [0]}
@@ -166,7 +165,7 @@ def cut_masks(packed: PackedSequence) -> list[tuple[torch.Tensor, list[int]]]:
 
 
 def attend_by_branches(module, query, key, value, attention_mask, pieces=None, branches=None, scaling=None, **kwargs) -> tuple[torch.Tensor, None]:
-    """transformers' attention function for packed sequences: each branch attends to itself and to what all see.
+    """transformers' attention function for packed sequences: each branch attends to itself and to what it continues.
 
     `query`: (1, heads, tokens, size); `key`, `value`: (1, key heads, before + tokens, size); `branches`: of cut_masks; the result: (1, tokens,
     heads, size). Without `branches`, and with dropout, it is plain `sdpa`.
@@ -176,9 +175,8 @@ def attend_by_branches(module, query, key, value, attention_mask, pieces=None, b
     keys, values = key.split(pieces, 2), value.split(pieces, 2)  # no slices: a slice's backward pass is as large as what it is cut from
     results = []
     for part, (mask, seen) in zip(query.split([len(mask) for mask, _ in branches], 2), branches, strict=True):
-        if len(mask):
-            near = [torch.cat([parts[number] for number in seen], 2) for parts in (keys, values)]
-            results.append(attend_grouped(part, *near, mask.to(query.dtype), scaling))
+        near = [torch.cat([parts[number] for number in seen], 2) for parts in (keys, values)]
+        results.append(attend_grouped(part, *near, mask.to(query.dtype), scaling))
     return torch.cat(results, 1), None
 
 
