@@ -110,7 +110,9 @@ def estimate_training(
         raise KitError(f"'{unknown[0]}' is no layer that a LoRA is put on.", f"Say all-linear, or some of: {','.join(linears)}.")
     trained = shape.layers * r * sum(sum(linears[name]) for name in names)
     checkpointing = device == "cuda" if checkpointing is None else checkpointing
-    masks = 1 if checkpointing or device == "cpu" else shape.layers  # on a CPU all layers share one (helpers.packing)
+    copies = 1 if checkpointing else shape.layers
+    masks = 1 if device == "cpu" else copies  # on a CPU all layers share one (helpers.packing)
+    weights = shape.heads * tokens * length * size * copies if device == "cpu" and size == 2 else 0  # in float32 they are not kept
     return [
         estimate_weights(config, file_bytes, dtype),
         Term("LoRA", 4 * trained, f"{trained:,} parameters (r {r}, {len(names)} layers a block) x 4 bytes (float32)"),
@@ -118,6 +120,7 @@ def estimate_training(
         Term("optimizer", OPTIMIZER_BYTES[optimizer] * trained, f"{trained:,} x {OPTIMIZER_BYTES[optimizer]} bytes ({optimizer})"),
         estimate_activations(shape, size, tokens, checkpointing),
         Term("attention mask", tokens**2 * (1 + masks * size), f"{tokens} x {tokens} tokens x (1 + {masks} x {size} bytes)"),
+        Term("attention weights", weights, f"{copies} layers x {shape.heads} heads x {tokens} x {length} tokens x {size} bytes, on a CPU in 16 bits"),
         Term("overhead", OVERHEAD_TRAINING[device], f"Python and its libraries, measured ({device})"),
     ]  # fmt: skip
 
