@@ -19,6 +19,7 @@ setup: .venv/.installed  ## install into .venv
 
 tutorial: setup  ## run the five notebooks, write runs/TIMESTAMP/report.html
 	@$(RUN) helpers.tutorial $(ARGS)
+	@$(if $(findstring --in-place,$(ARGS)),$(RUN) tools.cost_boxes)
 
 lab: setup  ## open JupyterLab on notebooks/
 	@$(RUN) jupyterlab notebooks $(ARGS)
@@ -41,11 +42,11 @@ gptq: setup  ## make a 4-bit GPTQ folder of the embedded model (a minute)
 	@$(RUN) helpers.weights gptq smollm2-135m-instruct
 
 slides: setup  ## build the talk: runs/slides.html, one file for a browser
-	@$(RUN) helpers.slides
+	@$(RUN) tools.slides
 
 screenshots: setup  ## make the panels' pictures anew, notebooks/images/panel-*.png (needs Debian's Chromium)
 	@$(RUN) helpers.weights fetch smollm2-135m-instruct
-	@KIT_SCREENSHOTS=notebooks/images $(RUN) pytest -rs tests/test_panels_browser.py
+	@KIT_SCREENSHOTS=notebooks/images $(RUN) pytest -rs tests/tutorial/test_panels_browser.py
 
 bench: setup  ## measure training, judging, learning and serving on this machine (hours)
 	@$(RUN) benchmarks.training

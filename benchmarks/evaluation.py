@@ -16,16 +16,18 @@ import time
 import torch
 from peft import PeftModel
 
-from helpers import find_home, write_json
-from helpers.attaching import attach_adapter
-from helpers.dataset import load_rows, split_rows
-from helpers.loading import LoadedModel, load_model
-from helpers.lora_folders import find_adapter
-from helpers.machine import name_device
-from helpers.scoring import score_answers, score_plainly, tokenize_row
-from helpers.templating import load_template
-from helpers.verdicts import pick_verdicts
-from helpers.weights import fetch
+from helpers import find_home
+from helpers.adapters.attaching import attach_adapter
+from helpers.adapters.folders import find_adapter
+from helpers.common.files import write_json
+from helpers.common.machine import name_device
+from helpers.evaluation.metrics import pick_verdicts
+from helpers.evaluation.scoring import score_answers, score_plainly, tokenize_row
+from helpers.loading.model import LoadedModel, load_model
+from helpers.tasks.rows import load_rows
+from helpers.tasks.split import split_rows
+from helpers.tasks.template import load_template
+from helpers.weights.fetching import fetch
 
 
 def load(dtype: str | None, lora: str | None) -> LoadedModel:
@@ -56,10 +58,21 @@ def generate_answers(loaded: LoadedModel, rows: list, template, batch_size: int)
     for start in range(0, len(rows), batch_size):
         chats = [template.build_messages(row) for row in rows[start : start + batch_size]]
         inputs = loaded.tokenizer.apply_chat_template(
-            chats, add_generation_prompt=True, return_tensors="pt", return_dict=True, padding=True, tokenizer_kwargs={"padding_side": "left"}
+            chats,
+            add_generation_prompt=True,
+            return_tensors="pt",
+            return_dict=True,
+            padding=True,
+            tokenizer_kwargs={"padding_side": "left"},
         )
         with torch.inference_mode():
-            loaded.model.generate(**inputs.to(loaded.model.device), max_new_tokens=16, do_sample=False, temperature=None, top_p=None)
+            loaded.model.generate(
+                **inputs.to(loaded.model.device),
+                max_new_tokens=16,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+            )
 
 
 def load_stock(lora: str | None) -> LoadedModel:
@@ -70,7 +83,9 @@ def load_stock(lora: str | None) -> LoadedModel:
     return loaded
 
 
-def measure_rates(loaded: LoadedModel, stock: LoadedModel, rows: list, template, rounds: int) -> dict[str, float]:
+def measure_rates(
+    loaded: LoadedModel, stock: LoadedModel, rows: list, template, rounds: int
+) -> dict[str, float]:
     """Rows a second of each way, medians of rounds in which they take turns."""
     ways = {
         "verdicts": lambda: score_answers(loaded, rows, template, progress=False, every=False),
@@ -95,14 +110,28 @@ def main() -> None:
     fetch("smollm2-135m-instruct")
     template = load_template("templates/college_preferences.yaml")
     test = split_rows(load_rows("data/college_preferences/dataset.csv", template))[1]
-    rows = random.Random(0).sample(test, min(options.rows, len(test)))  # the file has its longest comments first
+    rows = random.Random(0).sample(
+        test, min(options.rows, len(test))
+    )  # the file has its longest comments first
     rates = measure_rates(load(None, options.lora), load_stock(options.lora), rows, template, options.rounds)
     changed = count_changed_verdicts(load("float32", options.lora), test[: options.check], template)
     for name, rate in rates.items():
-        print(f"{name:24} {rate:6.2f} rows a second; verdicts are {rates['verdicts'] / rate:.1f} times as fast")
+        print(
+            f"{name:24} {rate:6.2f} rows a second; verdicts are {rates['verdicts'] / rate:.1f} times as fast"
+        )
     print(f"verdicts changed by packing, float32: {changed} of {len(test[: options.check])}")
-    record = {"date": time.strftime("%Y-%m-%d"), "device": name_device(), **vars(options), "rows_per_second": rates, "changed": changed}
-    print(write_json(find_home() / "runs" / f"benchmark-evaluation-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json", record))
+    record = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": name_device(),
+        **vars(options),
+        "rows_per_second": rates,
+        "changed": changed,
+    }
+    print(
+        write_json(
+            find_home() / "runs" / f"benchmark-evaluation-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json", record
+        )
+    )
 
 
 if __name__ == "__main__":

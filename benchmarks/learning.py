@@ -20,18 +20,23 @@ import numpy as np
 import pandas as pd
 import torch
 
-from helpers import PROJECT, find_commit, find_home, write_json
-from helpers.dataset import list_texts, load_rows, make_bag_of_words, split_rows
-from helpers.evaluation import summarise_scores
-from helpers.loading import LoadedModel, load_model, tokenize_chat
-from helpers.lora_folders import loras_folder
-from helpers.machine import name_device
-from helpers.scoring import score_answers
-from helpers.settings import TrainingSettings, pick_settings
-from helpers.templating import Template, load_template
-from helpers.training import train_lora
-from helpers.verdicts import Scores, bootstrap_gain, measure_told_apart
-from helpers.weights import fetch
+from helpers import PROJECT, find_home
+from helpers.adapters.folders import loras_folder
+from helpers.common.files import write_json
+from helpers.common.machine import name_device
+from helpers.common.paths import find_commit
+from helpers.evaluation.judging import summarise_scores
+from helpers.evaluation.metrics import Scores, bootstrap_gain, measure_told_apart
+from helpers.evaluation.scoring import score_answers
+from helpers.loading.messages import tokenize_chat
+from helpers.loading.model import LoadedModel, load_model
+from helpers.tasks.baseline import list_texts, make_bag_of_words
+from helpers.tasks.rows import load_rows
+from helpers.tasks.split import split_rows
+from helpers.tasks.template import Template, load_template
+from helpers.training.settings import TrainingSettings, pick_settings
+from helpers.training.train import train_lora
+from helpers.weights.fetching import fetch
 
 MODEL = "SmolLM2-135M-Instruct"
 RECORDS = PROJECT / "benchmarks" / "learning.json"
@@ -46,7 +51,15 @@ def describe(name: str, scores: list[Scores], rows: list, template: Template, **
     """One line of the table."""
     result, apart = summarise_scores(scores, rows, template), measure_told_apart(scores, rows)
     low, high = result.interval
-    return {"what": name, "accuracy": result.accuracy, "low": low, "high": high, "macro_f1": result.macro_f1, "told_apart": apart, **more}
+    return {
+        "what": name,
+        "accuracy": result.accuracy,
+        "low": low,
+        "high": high,
+        "macro_f1": result.macro_f1,
+        "told_apart": apart,
+        **more,
+    }
 
 
 def score_bag_of_words(train: list, test: list) -> list[Scores]:
@@ -56,7 +69,9 @@ def score_bag_of_words(train: list, test: list) -> list[Scores]:
     return [dict(zip(model.classes_.tolist(), line, strict=True)) for line in chances.tolist()]
 
 
-def train(model: str, rows: list, template: Template, settings: TrainingSettings, name: str) -> tuple[LoadedModel, dict]:
+def train(
+    model: str, rows: list, template: Template, settings: TrainingSettings, name: str
+) -> tuple[LoadedModel, dict]:
     """(model with the trained LoRA on it, figures of the training). The LoRA stays as loras/NAME for a closer look."""
     loaded = load_model(model, purpose="training")
     run = train_lora(loaded, rows, template, settings, loras_folder() / name, progress=False)
@@ -69,16 +84,26 @@ def count_clean_answers(loaded: LoadedModel, rows: list, template: Template) -> 
     for row in rows:
         inputs = tokenize_chat(loaded.tokenizer, template.build_messages(row)).to(loaded.model.device)
         with torch.inference_mode():
-            output = loaded.model.generate(**inputs, max_new_tokens=24, do_sample=False, temperature=None, top_p=None)
+            output = loaded.model.generate(
+                **inputs, max_new_tokens=24, do_sample=False, temperature=None, top_p=None
+            )
         *answer, last = output[0, inputs["input_ids"].shape[1] :].tolist()
-        clean += last == loaded.tokenizer.eos_token_id and loaded.tokenizer.decode(answer) in template.build_answers(row).values()
+        clean += (
+            last == loaded.tokenizer.eos_token_id
+            and loaded.tokenizer.decode(answer) in template.build_answers(row).values()
+        )
     return clean / len(rows)
 
 
-def judge_without_lora(model: str, fit: list, test: list, template: Template) -> tuple[list[Scores], list[dict]]:
+def judge_without_lora(
+    model: str, fit: list, test: list, template: Template
+) -> tuple[list[Scores], list[dict]]:
     """(the base's scores, lines of the table) of what needs no LoRA."""
     base = score_answers(load_model(model), test, template)
-    lines = [describe("base", base, test, template), describe("bag of words", score_bag_of_words(fit, test), test, template)]
+    lines = [
+        describe("base", base, test, template),
+        describe("bag of words", score_bag_of_words(fit, test), test, template),
+    ]
     majority = summarise_scores(base, test, template).majority_accuracy
     return base, [{"what": "majority class", "accuracy": majority}, *lines]
 
@@ -90,10 +115,19 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--settings", default="tiny-15-minutes", help="a preset or a YAML file")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--test-size", type=float, default=0.25)
-    parser.add_argument("--data", nargs="+", default=["data/college_preferences/dataset.csv"], help="judged on the test part of each")
-    parser.add_argument("--train", nargs="+", help="trained on the training parts of these (default: the first of --data)")
+    parser.add_argument(
+        "--data",
+        nargs="+",
+        default=["data/college_preferences/dataset.csv"],
+        help="judged on the test part of each",
+    )
+    parser.add_argument(
+        "--train", nargs="+", help="trained on the training parts of these (default: the first of --data)"
+    )
     parser.add_argument("--template", default="templates/college_preferences.yaml")
-    parser.add_argument("--record", metavar="NAME", help="keep the run under this name in benchmarks/learning.json too")
+    parser.add_argument(
+        "--record", metavar="NAME", help="keep the run under this name in benchmarks/learning.json too"
+    )
     options = parser.parse_args()
     options.train = options.train or options.data[:1]
     return options
@@ -104,7 +138,10 @@ def main() -> None:
     options = parse_options()
     fetch("smollm2-135m-instruct")
     template = load_template(options.template)
-    parts = {path: split_rows(load_rows(path, template), options.test_size) for path in dict.fromkeys([*options.data, *options.train])}
+    parts = {
+        path: split_rows(load_rows(path, template), options.test_size)
+        for path in dict.fromkeys([*options.data, *options.train])
+    }
     fit = [row for path in options.train for row in parts[path][0]]
     bases, lines = {}, []
     for path in options.data:
@@ -113,20 +150,40 @@ def main() -> None:
     print(pd.DataFrame(lines).to_string(), flush=True)
     for seed in options.seeds:
         name = f"{name_data(options.data[0])}-seed-{seed}".replace("_", "-")
-        loaded, figures = train(options.model, fit, template, pick_settings(options.settings).replace({"seed": seed}), name)
+        loaded, figures = train(
+            options.model, fit, template, pick_settings(options.settings).replace({"seed": seed}), name
+        )
         for path, base in bases.items():
             test = parts[path][1]
             scores = score_answers(loaded, test, template)
             low, high = bootstrap_gain(base, scores, test)
             if path == options.data[0]:
-                figures["clean_answers"] = count_clean_answers(loaded, random.Random(0).sample(test, min(200, len(test))), template)
-            line = describe(f"LoRA, seed {seed}", scores, test, template, gain_low=low, gain_high=high, **figures)
+                figures["clean_answers"] = count_clean_answers(
+                    loaded, random.Random(0).sample(test, min(200, len(test))), template
+                )
+            line = describe(
+                f"LoRA, seed {seed}", scores, test, template, gain_low=low, gain_high=high, **figures
+            )
             lines.append({"data": name_data(path), **line, "rows": len(test)})
             print(lines[-1], flush=True)
     print(pd.DataFrame(lines).to_string(index=False, float_format="{:.3f}".format))
-    named = {"data": [name_data(path) for path in options.data], "train": [name_data(path) for path in options.train]}
-    record = {"date": time.strftime("%Y-%m-%d"), "device": name_device(), "commit": find_commit(), **vars(options), **named, "table": lines}
-    print(write_json(find_home() / "runs" / f"benchmark-learning-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json", record))
+    named = {
+        "data": [name_data(path) for path in options.data],
+        "train": [name_data(path) for path in options.train],
+    }
+    record = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": name_device(),
+        "commit": find_commit(),
+        **vars(options),
+        **named,
+        "table": lines,
+    }
+    print(
+        write_json(
+            find_home() / "runs" / f"benchmark-learning-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json", record
+        )
+    )
     if options.record:
         known = json.loads(RECORDS.read_text(encoding="utf-8")) if RECORDS.is_file() else {}
         write_json(RECORDS, {**known, options.record: record})

@@ -23,16 +23,17 @@ import pandas as pd
 import psutil
 import requests
 
-from helpers import find_home, write_json
-from helpers.loading import load_tokenizer
-from helpers.machine import name_device, pick_dtype
-from helpers.running import find_port, wait_until_ready
-from helpers.weights import fetch, find_model
+from helpers import find_home
+from helpers.clients.process import wait_until_ready
+from helpers.common.files import write_json
+from helpers.common.machine import name_device, pick_dtype
+from helpers.loading.model import load_tokenizer
+from helpers.server.ports import find_port
+from helpers.weights.fetching import fetch
+from helpers.weights.folders import find_model
 
 NAME = "SmolLM2-135M-Instruct"
-SUBJECTS = (
-    "the sea, a river, an old tree, a lost dog, winter, a train, the moon, a garden, a bridge, two friends, rain, a map, a bell, fire, a song, bread"
-)
+SUBJECTS = "the sea, a river, an old tree, a lost dog, winter, a train, the moon, a garden, a bridge, two friends, rain, a map, a bell, fire, a song, bread"
 PER_CLIENT = {1: 4, 4: 3, 16: 2}  # answers a client asks for, one after another
 KIT = "python -m helpers.server"
 STOCK = "transformers serve --continuous-batching"
@@ -40,14 +41,33 @@ STOCK = "transformers serve --continuous-batching"
 
 def kit_command(model: str) -> Callable[[int], list[str]]:
     """The kit's server on a model folder."""
-    return lambda port: [sys.executable, "-m", "helpers.server", "--model", model, "--extensions", "openai", "--openai-port", str(port)]
+    return lambda port: [
+        sys.executable,
+        "-m",
+        "helpers.server",
+        "--model",
+        model,
+        "--extensions",
+        "openai",
+        "--openai-port",
+        str(port),
+    ]
 
 
 def stock_command(port: int) -> list[str]:
     """transformers' server on the same folder; it names the model by its path."""
     dtype = str(pick_dtype().value).removeprefix("torch.")
     program = Path(sys.executable).with_name("transformers")
-    return [str(program), "serve", "--continuous-batching", "--dtype", dtype, "--port", str(port), str(find_model(NAME))]
+    return [
+        str(program),
+        "serve",
+        "--continuous-batching",
+        "--dtype",
+        dtype,
+        "--port",
+        str(port),
+        str(find_model(NAME)),
+    ]
 
 
 CONTESTANTS = {  # name: (command of a port, what it calls the model)
@@ -62,7 +82,9 @@ def run_server(command: Callable[[int], list[str]]) -> Iterator[tuple[str, psuti
     """(address, process) of a server that answers; it is ended after the block."""
     port = find_port(0)
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command(port), stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+        process = subprocess.Popen(
+            command(port), stdout=log, stderr=log, env={**os.environ, "HF_HUB_OFFLINE": "1"}
+        )
         try:
             wait_until_ready(f"http://127.0.0.1:{port}/v1/models", process, log=log)
             yield f"http://127.0.0.1:{port}/v1/chat/completions", psutil.Process(process.pid)
@@ -91,7 +113,10 @@ def measure(url: str, model: str, clients: int, tokens: int, count: Callable[[st
     subjects = SUBJECTS.split(", ")
 
     def be_client(number: int) -> list[tuple[str, float]]:
-        return [ask(url, model, subjects[(number + turn) % len(subjects)], tokens) for turn in range(PER_CLIENT.get(clients, 2))]
+        return [
+            ask(url, model, subjects[(number + turn) % len(subjects)], tokens)
+            for turn in range(PER_CLIENT.get(clients, 2))
+        ]
 
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
@@ -114,9 +139,20 @@ def run_rounds(options: argparse.Namespace) -> pd.DataFrame:
                 ask(url, model(), "warmth", 4)
                 started = time.perf_counter() - start
                 for clients in options.clients:
-                    found = measure(url, model(), clients, options.tokens, lambda text: len(tokenizer(text)["input_ids"]))
+                    found = measure(
+                        url, model(), clients, options.tokens, lambda text: len(tokenizer(text)["input_ids"])
+                    )
                     memory = process.memory_info().rss / 1e6
-                    lines.append({"round": turn, "server": name, "clients": clients, **found, "rss_mb": memory, "first_answer_s": started})
+                    lines.append(
+                        {
+                            "round": turn,
+                            "server": name,
+                            "clients": clients,
+                            **found,
+                            "rss_mb": memory,
+                            "first_answer_s": started,
+                        }
+                    )
                     print(json.dumps(lines[-1]), flush=True)
     return pd.DataFrame(lines)
 
@@ -124,7 +160,9 @@ def run_rounds(options: argparse.Namespace) -> pd.DataFrame:
 def summarise(lines: pd.DataFrame) -> pd.DataFrame:
     """Medians of the rounds, and the ratio of the tokens a second to the stock server's in the same round."""
     stock = lines[lines.server == STOCK].set_index(["round", "clients"]).tokens_per_second
-    lines["ratio"] = [line.tokens_per_second / stock[line["round"], line.clients] for _, line in lines.iterrows()]
+    lines["ratio"] = [
+        line.tokens_per_second / stock[line["round"], line.clients] for _, line in lines.iterrows()
+    ]
     return lines.drop(columns="round").groupby(["server", "clients"], sort=False).median().reset_index()
 
 

@@ -22,23 +22,36 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from trl import SFTTrainer
 
-from helpers import find_home, write_json
-from helpers.dataset import load_rows
-from helpers.loading import LoadedModel, load_model
-from helpers.machine import Choice, measure_peak_mb, name_device, pick_device, pick_dtype
-from helpers.prefix_trainer import SharedPrefixTrainer
-from helpers.settings import pick_settings
-from helpers.templating import load_template
-from helpers.trainers import build_dataset, make_lora_config, make_sft_config
-from helpers.weights import fetch
+from helpers import find_home
+from helpers.common.files import write_json
+from helpers.common.machine import Choice, measure_peak_mb, name_device, pick_device, pick_dtype
+from helpers.loading.model import LoadedModel, load_model
+from helpers.tasks.rows import load_rows
+from helpers.tasks.template import load_template
+from helpers.training.prefix_trainer import SharedPrefixTrainer
+from helpers.training.settings import pick_settings
+from helpers.training.trainer import build_dataset, make_lora_config, make_sft_config
+from helpers.weights.fetching import fetch
 
 CONTESTANTS = {  # name: (trainer, dtype or None for the machine's best, loss on the completion only, batch sizes tried on a CPU, on a GPU)
     "2023 recipe": (SFTTrainer, "float32", False, (4,), (4,)),
     "SFTTrainer": (SFTTrainer, None, True, (1, 2, 4), (16, 64)),
     "kit": (SharedPrefixTrainer, None, True, (8, 16), (16, 64)),
 }
-PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "T4": 65e12}  # dense, 16 bits, from NVIDIA's data sheets
-BILLION = LlamaConfig(vocab_size=49152, hidden_size=2048, intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8)
+PEAK_FLOPS = {
+    "H100": 989e12,
+    "H200": 989e12,
+    "A100": 312e12,
+    "T4": 65e12,
+}  # dense, 16 bits, from NVIDIA's data sheets
+BILLION = LlamaConfig(
+    vocab_size=49152,
+    hidden_size=2048,
+    intermediate_size=8192,
+    num_hidden_layers=16,
+    num_attention_heads=32,
+    num_key_value_heads=8,
+)
 
 
 def load_base(dtype: str | None) -> LoadedModel:
@@ -50,7 +63,15 @@ def load_base(dtype: str | None) -> LoadedModel:
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(BILLION, dtype=wanted)
     made = Choice("transformers", "made on the spot")
-    return LoadedModel("random-llama-1b", folder, made, model, AutoTokenizer.from_pretrained(folder), pick_device(), Choice(wanted, "asked for"))
+    return LoadedModel(
+        "random-llama-1b",
+        folder,
+        made,
+        model,
+        AutoTokenizer.from_pretrained(folder),
+        pick_device(),
+        Choice(wanted, "asked for"),
+    )
 
 
 def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> dict:
@@ -59,15 +80,25 @@ def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> di
     template = load_template(options.template)
     settings = pick_settings("tiny").replace({"batch_size": batch_size, "max_rows": 0})
     loaded = load_base(dtype)
-    examples = build_dataset(load_rows(options.data, template), template, settings).select(range(options.rows))
+    examples = build_dataset(load_rows(options.data, template), template, settings).select(
+        range(options.rows)
+    )
     if not completion_only:  # as one text: the loss is on every token
-        examples = examples.map(lambda row: {"messages": row["prompt"] + row["completion"]}, remove_columns=["prompt", "completion"])
-    order = "random" if kind is SharedPrefixTrainer else "group_by_length"  # what pads is given rows of one length: its best
+        examples = examples.map(
+            lambda row: {"messages": row["prompt"] + row["completion"]},
+            remove_columns=["prompt", "completion"],
+        )
+    order = (
+        "random" if kind is SharedPrefixTrainer else "group_by_length"
+    )  # what pads is given rows of one length: its best
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = kind(
             model=loaded.model,
-            args=dataclasses.replace(make_sft_config(loaded.model, settings, Path(folder), progress=False), train_sampling_strategy=order),
+            args=dataclasses.replace(
+                make_sft_config(loaded.model, settings, Path(folder), progress=False),
+                train_sampling_strategy=order,
+            ),
             train_dataset=examples,
             processing_class=loaded.tokenizer,
             peft_config=make_lora_config(loaded.model, settings),
@@ -100,18 +131,35 @@ def run_rounds(options: argparse.Namespace) -> pd.DataFrame:
     for number in range(options.rounds):
         for contestant, (*_, on_cpu, on_gpu) in CONTESTANTS.items():
             for size in on_gpu if torch.cuda.is_available() else on_cpu:
-                command = [sys.executable, "-m", "benchmarks.training", "--one", contestant, str(size), "--rows", str(options.rows)]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "benchmarks.training",
+                    "--one",
+                    contestant,
+                    str(size),
+                    "--rows",
+                    str(options.rows),
+                ]
                 command += ["--data", options.data, "--template", options.template]
                 output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 found.setdefault((contestant, size), []).append(json.loads(output.splitlines()[-1]))
-                print(f"round {number + 1}: {contestant}, batch {size}: {found[contestant, size][-1]}", file=sys.stderr)
-    lines = [{"contestant": name, "batch": size, **summarise(results)} for (name, size), results in found.items()]
+                print(
+                    f"round {number + 1}: {contestant}, batch {size}: {found[contestant, size][-1]}",
+                    file=sys.stderr,
+                )
+    lines = [
+        {"contestant": name, "batch": size, **summarise(results)} for (name, size), results in found.items()
+    ]
     return pd.DataFrame(lines)
 
 
 def summarise(results: list[dict]) -> dict:
     """Medians of the rounds."""
-    return {key: statistics.median(result[key] for result in results) if results[0][key] is not None else None for key in results[0]}
+    return {
+        key: statistics.median(result[key] for result in results) if results[0][key] is not None else None
+        for key in results[0]
+    }
 
 
 def main() -> None:
@@ -121,7 +169,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--data", default="data/college_preferences/dataset.csv")
     parser.add_argument("--template", default="templates/college_preferences.yaml")
-    parser.add_argument("--one", nargs=2, metavar=("CONTESTANT", "BATCH"), help="measure one in this process (used by the rounds)")
+    parser.add_argument(
+        "--one",
+        nargs=2,
+        metavar=("CONTESTANT", "BATCH"),
+        help="measure one in this process (used by the rounds)",
+    )
     options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.one[0], int(options.one[1]), options)))
@@ -130,10 +183,19 @@ def main() -> None:
     table = run_rounds(options)
     best = table.groupby("contestant")["rows_per_second"].max()
     print(table.to_string(index=False, float_format="{:.3g}".format))
-    print(f"kit over 2023 recipe: {best['kit'] / best['2023 recipe']:.2f}x, kit over SFTTrainer: {best['kit'] / best['SFTTrainer']:.2f}x")
-    record = {"date": time.strftime("%Y-%m-%d"), "device": name_device(), "data": options.data, "rows": options.rows, "rounds": options.rounds}
+    print(
+        f"kit over 2023 recipe: {best['kit'] / best['2023 recipe']:.2f}x, kit over SFTTrainer: {best['kit'] / best['SFTTrainer']:.2f}x"
+    )
+    record = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": name_device(),
+        "data": options.data,
+        "rows": options.rows,
+        "rounds": options.rounds,
+    }
     path = write_json(
-        find_home() / "runs" / f"benchmark-training-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json", {**record, "table": table.to_dict("records")}
+        find_home() / "runs" / f"benchmark-training-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json",
+        {**record, "table": table.to_dict("records")},
     )
     print(path)
 

@@ -20,7 +20,7 @@ def home(tmp_path, monkeypatch):
 @pytest.fixture
 def tiny(home):
     """A random Llama of 2 layers with a byte tokenizer, in float32, loaded from models/tiny of the home."""
-    from fixtures_tiny import make_tiny_model
+    from support.tiny import make_tiny_model
 
     from helpers import loading
 
@@ -31,9 +31,9 @@ def tiny(home):
 @pytest.fixture
 def template():
     """The template of the lessons."""
-    from helpers import templating
+    from helpers import tasks
 
-    return templating.load_template("templates/college_preferences.yaml")
+    return tasks.load_template("templates/college_preferences.yaml")
 
 
 @pytest.fixture
@@ -41,7 +41,12 @@ def rows():
     """Twelve rows, six comments, three of each label."""
     colleges = ["Alderbrook College", "Dunmarsh State University"]
     return [
-        {"text": f"Comment number {i // 2}, {'long ' * i}", "alternative_a": colleges[i % 2], "alternative_b": colleges[1 - i % 2], "label": i % 4}
+        {
+            "text": f"Comment number {i // 2}, {'long ' * i}",
+            "alternative_a": colleges[i % 2],
+            "alternative_b": colleges[1 - i % 2],
+            "label": i % 4,
+        }
         for i in range(12)
     ]
 
@@ -57,8 +62,8 @@ def real_model_name():
 @pytest.fixture(scope="module")
 def browser():
     """Debian's Chromium."""
-    from fixtures_browser import CHROMIUM, FLAGS
     from playwright.sync_api import sync_playwright
+    from support.browser import CHROMIUM, FLAGS
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

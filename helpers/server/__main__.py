@@ -15,54 +15,87 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 
-from helpers import CommandParser, KitError, run_command
+from helpers.common.command import CommandParser, run_command
+from helpers.common.errors import KitError
 from helpers.server.guards import BODY_LIMIT, HostGate
+from helpers.server.ports import open_port
 from helpers.server.service import Choice, Service
-from helpers.weights import LOADERS
+from helpers.weights.catalogue import LOADERS
 
 GRACE_S = 3  # seconds that a running answer gets when the server ends; who presses Ctrl-C waits no longer
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The WebUI's flags as far as they mean something here; KitError when nothing would be served."""
-    parser = CommandParser(prog="python -m helpers.server", description="Serve a model, and LoRAs on it, over two APIs.")
+    parser = CommandParser(
+        prog="python -m helpers.server", description="Serve a model, and LoRAs on it, over two APIs."
+    )
     parser.add_argument("--model", required=True, metavar="NAME", help="folder below models/")
-    parser.add_argument("--lora", nargs="+", default=[], metavar="NAME", help="adapters below loras/; the first one answers by default")
+    parser.add_argument(
+        "--lora",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="adapters below loras/; the first one answers by default",
+    )
     parser.add_argument("--api", action="store_true", help="the raw API of 2023")
-    parser.add_argument("--extensions", nargs="+", default=[], choices=("openai", "api"), help="openai: the OpenAI-style API; api: the raw one")
+    parser.add_argument(
+        "--extensions",
+        nargs="+",
+        default=[],
+        choices=("openai", "api"),
+        help="openai: the OpenAI-style API; api: the raw one",
+    )
     parser.add_argument("--loader", choices=LOADERS, help="default: detected from the folder")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: what the hardware computes fastest")
-    parser.add_argument("--api-blocking-port", type=int, default=5000, metavar="PORT", help="of the raw API (default: 5000)")
-    parser.add_argument("--api-streaming-port", type=int, default=5005, metavar="PORT", help="of its websockets (default: 5005)")
-    parser.add_argument("--openai-port", type=int, default=5001, metavar="PORT", help="of the OpenAI-style API (default: 5001)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="default: what the hardware computes fastest",
+    )
+    parser.add_argument(
+        "--api-blocking-port", type=int, default=5000, metavar="PORT", help="of the raw API (default: 5000)"
+    )
+    parser.add_argument(
+        "--api-streaming-port",
+        type=int,
+        default=5005,
+        metavar="PORT",
+        help="of its websockets (default: 5005)",
+    )
+    parser.add_argument(
+        "--openai-port",
+        type=int,
+        default=5001,
+        metavar="PORT",
+        help="of the OpenAI-style API (default: 5001)",
+    )
     parser.add_argument("--model-dir", type=Path, metavar="D", help="default: models/")
     parser.add_argument("--lora-dir", type=Path, metavar="D", help="default: loras/")
-    parser.add_argument("--listen", action="store_true", help="be reachable from other machines; wants --api-key or --no-api-key")
+    parser.add_argument(
+        "--listen",
+        action="store_true",
+        help="be reachable from other machines; wants --api-key or --no-api-key",
+    )
     parser.add_argument("--api-key", metavar="K", help="clients must send it as a bearer token")
     parser.add_argument("--no-api-key", action="store_true", help="with --listen: anyone may use it")
-    parser.add_argument("--strict-model", action="store_true", help="an unknown model name is a 404, not the default")
-    parser.add_argument("--stop-with-parent", action="store_true", help=argparse.SUPPRESS)  # ends when standard input closes
+    parser.add_argument(
+        "--strict-model", action="store_true", help="an unknown model name is a 404, not the default"
+    )
+    parser.add_argument(
+        "--stop-with-parent", action="store_true", help=argparse.SUPPRESS
+    )  # ends when standard input closes
     options = parser.parse_args(arguments)
     options.api = options.api or "api" in options.extensions
     if not options.api and "openai" not in options.extensions:
-        raise KitError("No API was asked for.", "Add --api (raw, port 5000), --extensions openai (port 5001), or both.")
+        raise KitError(
+            "No API was asked for.", "Add --api (raw, port 5000), --extensions openai (port 5001), or both."
+        )
     if options.listen and not options.api_key and not options.no_api_key:
-        raise KitError("--listen opens the server to other machines.", "Add --api-key KEY, or --no-api-key if anyone may use it.")
+        raise KitError(
+            "--listen opens the server to other machines.",
+            "Add --api-key KEY, or --no-api-key if anyone may use it.",
+        )
     return options
-
-
-def open_port(host: str, port: int, flag: str) -> socket.socket:
-    """A socket bound to the port, so that it is taken before the model is loaded; KitError names the flag when it is in use."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    if os.name != "nt":  # on Windows it would let two programs share a port
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen()  # a port that is bound only could be bound once more
-    except (OSError, OverflowError) as error:
-        listener.close()
-        raise KitError(f"Port {port} cannot be used ({error}).", f"Choose another one: {flag} PORT.") from None
-    return listener
 
 
 class QuietServer(uvicorn.Server):
@@ -98,7 +131,9 @@ async def serve(apps: list[tuple[FastAPI, socket.socket]], service: Service) -> 
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-    await asyncio.gather(*(server.serve(sockets=[listener]) for server, (_, listener) in zip(servers, apps, strict=True)))
+    await asyncio.gather(
+        *(server.serve(sockets=[listener]) for server, (_, listener) in zip(servers, apps, strict=True))
+    )
 
 
 def stop_with_parent() -> None:
@@ -131,7 +166,10 @@ def main(arguments: list[str]) -> None:
     apps = []
     if raw:
         running = Running()
-        apps += [(make_raw_app(service, options.api_key, running), raw), (make_streaming_app(service, options.api_key, running), streaming)]
+        apps += [
+            (make_raw_app(service, options.api_key, running), raw),
+            (make_streaming_app(service, options.api_key, running), streaming),
+        ]
         print(f"raw API:    http://{host}:{raw.getsockname()[1]}/api/v1/chat", flush=True)
         print(f"websockets: ws://{host}:{streaming.getsockname()[1]}/api/v1/chat-stream", flush=True)
     if openai:

@@ -3,18 +3,32 @@
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from helpers import KitError
-from helpers.engines import EngineBusy, EngineStopping, PromptTooLong, UnknownToken
+from helpers.common.errors import KitError
+from helpers.generation.engine import EngineBusy, EngineStopping, PromptTooLong, UnknownToken
 from helpers.server.service import NoModel
 
 RETRY_S = 2  # what Retry-After says: an answer or two are done by then
-CODES = {401: "invalid_api_key", 404: "unknown_url", 405: "method_not_allowed", 413: "body_too_large", 429: "rate_limit_exceeded"}
+
+
+CODES = {
+    401: "invalid_api_key",
+    404: "unknown_url",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    429: "rate_limit_exceeded",
+}
+
+
 HEADERS = {
     401: {"WWW-Authenticate": "Bearer"},
     429: {"Retry-After": str(RETRY_S)},
-    500: {"Connection": "close"},  # uvicorn closes it after an exception: a client that is not told sends its next request into it
+    500: {
+        "Connection": "close"
+    },  # uvicorn closes it after an exception: a client that is not told sends its next request into it
     503: {"Retry-After": str(RETRY_S)},
 }
+
+
 # (status, OpenAI's word, field at fault) of the KitErrors that are not simply a 400
 KNOWN = {
     EngineStopping: (503, None, None),
@@ -61,8 +75,16 @@ def as_api_error(error: Exception, param: str | None = None) -> ApiError:
 def describe_error(error: Exception) -> dict[str, str | None]:
     """OpenAI's error object."""
     refusal = as_api_error(error)
-    kind = "server_error" if refusal.status >= 500 else "requests" if refusal.status == 429 else "invalid_request_error"
-    return ErrorDetail(message=refusal.message, type=kind, param=refusal.param, code=refusal.code).model_dump()
+    kind = (
+        "server_error"
+        if refusal.status >= 500
+        else "requests"
+        if refusal.status == 429
+        else "invalid_request_error"
+    )
+    return ErrorDetail(
+        message=refusal.message, type=kind, param=refusal.param, code=refusal.code
+    ).model_dump()
 
 
 def error_response(error: Exception) -> JSONResponse:

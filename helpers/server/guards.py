@@ -18,8 +18,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from helpers.server.errors import ApiError, error_response
 
 BODY_LIMIT = 4 * 2**20  # bytes; a hundred times what a context of 8192 tokens holds
+
+
 TOO_LARGE = f"The body is too large; the limit is {BODY_LIMIT} bytes."
+
+
 LOCAL_HOST = r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
+
+
 LOCAL_ORIGIN = r"https?://" + LOCAL_HOST
 
 
@@ -35,7 +41,11 @@ class Gate(ABC):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's call."""
-        fault = self.find_fault(scope["type"], Headers(scope=scope)) if scope["type"] in ("http", "websocket") else None
+        fault = (
+            self.find_fault(scope["type"], Headers(scope=scope))
+            if scope["type"] in ("http", "websocket")
+            else None
+        )
         await (error_response(fault) if fault else self.app)(scope, receive, send)
 
 
@@ -49,7 +59,11 @@ class KeyGate(Gate):
     def find_fault(self, kind: str, headers: Headers) -> ApiError | None:
         """401 without the key."""
         sent = headers.get("authorization", "").encode("latin-1")
-        return None if hmac.compare_digest(sent, self.wanted) else ApiError(401, "Wrong or missing API key: send Authorization: Bearer KEY.")
+        return (
+            None
+            if hmac.compare_digest(sent, self.wanted)
+            else ApiError(401, "Wrong or missing API key: send Authorization: Bearer KEY.")
+        )
 
 
 class HostGate(Gate):
@@ -63,7 +77,10 @@ class HostGate(Gate):
         """400 for another name, or none."""
         if re.fullmatch(LOCAL_HOST, headers.get("host", ""), re.IGNORECASE):
             return None
-        return ApiError(400, "The Host header must be localhost, 127.0.0.1 or [::1]; a server for other machines is started with --listen.")
+        return ApiError(
+            400,
+            "The Host header must be localhost, 127.0.0.1 or [::1]; a server for other machines is started with --listen.",
+        )
 
 
 class OriginGate(Gate):
@@ -73,7 +90,9 @@ class OriginGate(Gate):
         """403 for a page that is not of this computer; programs send no Origin."""
         origin = headers.get("origin")
         if kind == "websocket" and origin is not None and not re.fullmatch(LOCAL_ORIGIN, origin):
-            return ApiError(403, "Pages of this computer only may open a websocket here.", None, "foreign_origin")
+            return ApiError(
+                403, "Pages of this computer only may open a websocket here.", None, "foreign_origin"
+            )
         return None
 
 
@@ -94,4 +113,6 @@ def guard_app(app: FastAPI, api_key: str | None) -> None:
         app.add_middleware(KeyGate, api_key=api_key)
     app.add_middleware(OriginGate)
     # Added last, so first to be asked: a browser's preflight carries no key, and a page may read a refusal.
-    app.add_middleware(CORSMiddleware, allow_origin_regex=LOCAL_ORIGIN, allow_methods=["GET", "POST"], allow_headers=["*"])
+    app.add_middleware(
+        CORSMiddleware, allow_origin_regex=LOCAL_ORIGIN, allow_methods=["GET", "POST"], allow_headers=["*"]
+    )

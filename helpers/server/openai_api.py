@@ -11,11 +11,12 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from helpers import KitError
-from helpers.engines import Engine
-from helpers.generation import Generation, GenerationRequest, Piece
-from helpers.server.common import Answers, ApiError, generate_all, make_app
-from helpers.server.errors import as_api_error, describe_error
+from helpers.common.errors import KitError
+from helpers.generation.engine import Engine
+from helpers.generation.request import Generation, GenerationRequest, Piece
+from helpers.server.answers import Answers, generate_all
+from helpers.server.apps import make_app
+from helpers.server.errors import ApiError, as_api_error, describe_error
 from helpers.server.openai_bodies import ChatCompletionBody, CompletionBody, SamplingBody
 from helpers.server.openai_dialects import ChatDialect, Dialect, TextDialect
 from helpers.server.openai_replies import ChatCompletion, Completion, ModelCard, ModelList, count_usage
@@ -23,6 +24,8 @@ from helpers.server.service import Service
 
 # For /openapi.json, beside the whole reply: events whose data is a chunk of the reply as JSON, or [DONE].
 EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+
+
 STREAMED = {200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}}
 
 
@@ -41,7 +44,9 @@ class EventStream(StreamingResponse):
             self.answers.close()
 
 
-async def write_events(dialect: Dialect, answers: Answers, base: dict, include_usage: bool) -> AsyncIterator[str]:
+async def write_events(
+    dialect: Dialect, answers: Answers, base: dict, include_usage: bool
+) -> AsyncIterator[str]:
     """Server-sent events: the beginnings, the pieces, the reason of each answer's end, the usage when asked for, [DONE]."""
     base = {**base, "object": dialect.event_object, **({"usage": None} if include_usage else {})}
     whole: dict[int, Generation] = {}
@@ -69,9 +74,15 @@ async def write_events(dialect: Dialect, answers: Answers, base: dict, include_u
     yield "data: [DONE]\n\n"
 
 
-async def answer(engine: Engine, requests: list[GenerationRequest], dialect: Dialect, body: SamplingBody, http: Request) -> BaseModel | EventStream:
+async def answer(
+    engine: Engine, requests: list[GenerationRequest], dialect: Dialect, body: SamplingBody, http: Request
+) -> BaseModel | EventStream:
     """The reply, whole or streamed. What is refused is refused before the first event."""
-    base = {"id": dialect.prefix + uuid.uuid4().hex, "created": int(time.time()), "model": requests[0].adapter or engine.name}
+    base = {
+        "id": dialect.prefix + uuid.uuid4().hex,
+        "created": int(time.time()),
+        "model": requests[0].adapter or engine.name,
+    }
     try:
         if body.stream:
             answers = Answers(engine, requests)
@@ -81,7 +92,12 @@ async def answer(engine: Engine, requests: list[GenerationRequest], dialect: Dia
     except KitError as error:
         raise as_api_error(error, "prompt" if requests[0].messages is None else "messages") from None
     choices = [dialect.describe_choice(index, generation) for index, generation in enumerate(generations)]
-    return dialect.reply(**base, object=dialect.whole_object, choices=choices, usage=count_usage(generations, dialect.choices_per_prompt))
+    return dialect.reply(
+        **base,
+        object=dialect.whole_object,
+        choices=choices,
+        usage=count_usage(generations, dialect.choices_per_prompt),
+    )
 
 
 def make_openai_app(service: Service, api_key: str | None = None, strict_model: bool = False) -> FastAPI:
@@ -129,4 +145,9 @@ def make_openai_app(service: Service, api_key: str | None = None, strict_model: 
 
 def unknown_model(name: str | None) -> ApiError:
     """OpenAI's refusal of a model's name."""
-    return ApiError(404, f"The model '{name or ''}' does not exist or you do not have access to it.", "model", "model_not_found")
+    return ApiError(
+        404,
+        f"The model '{name or ''}' does not exist or you do not have access to it.",
+        "model",
+        "model_not_found",
+    )

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
-from helpers.generation import Generation, Piece, Token
+from helpers.generation.request import Generation, Piece, Token
 from helpers.server.openai_replies import ChatCompletion, Completion
 
 
@@ -36,7 +36,12 @@ class Dialect(Protocol):
 class ChatDialect:
     """The shapes of /v1/chat/completions."""
 
-    prefix, reply, whole_object, event_object = "chatcmpl-", ChatCompletion, "chat.completion", "chat.completion.chunk"
+    prefix, reply, whole_object, event_object = (
+        "chatcmpl-",
+        ChatCompletion,
+        "chat.completion",
+        "chat.completion.chunk",
+    )
 
     def __init__(self, with_logprobs: bool, choices_per_prompt: int):
         self.with_logprobs, self.choices_per_prompt = with_logprobs, choices_per_prompt
@@ -44,15 +49,30 @@ class ChatDialect:
     def describe_choice(self, index: int, generation: Generation) -> dict:
         """The message with its tokens."""
         message = {"role": "assistant", "content": generation.text, "refusal": None}
-        return {"index": index, "message": message, "logprobs": self._describe(generation.tokens), "finish_reason": generation.finish_reason}
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": self._describe(generation.tokens),
+            "finish_reason": generation.finish_reason,
+        }
 
     def describe_start(self, index: int) -> dict:
         """The role."""
-        return {"index": index, "delta": {"role": "assistant", "content": "", "refusal": None}, "logprobs": None, "finish_reason": None}
+        return {
+            "index": index,
+            "delta": {"role": "assistant", "content": "", "refusal": None},
+            "logprobs": None,
+            "finish_reason": None,
+        }
 
     def describe_piece(self, index: int, piece: Piece) -> dict:
         """The text with its tokens."""
-        return {"index": index, "delta": {"content": piece.text}, "logprobs": self._describe(piece.tokens), "finish_reason": None}
+        return {
+            "index": index,
+            "delta": {"content": piece.text},
+            "logprobs": self._describe(piece.tokens),
+            "finish_reason": None,
+        }
 
     def describe_end(self, index: int, reason: str) -> dict:
         """The reason."""
@@ -60,7 +80,13 @@ class ChatDialect:
 
     def _describe(self, tokens: Sequence[Token]) -> dict | None:
         """The log-probabilities, when they were asked for."""
-        content = [{**describe_token(one.data, one.logprob), "top_logprobs": [describe_token(*rival) for rival in one.top]} for one in tokens]
+        content = [
+            {
+                **describe_token(one.data, one.logprob),
+                "top_logprobs": [describe_token(*rival) for rival in one.top],
+            }
+            for one in tokens
+        ]
         return {"content": content, "refusal": None} if self.with_logprobs else None
 
 
@@ -75,7 +101,9 @@ class TextDialect:
 
     def describe_choice(self, index: int, generation: Generation) -> dict:
         """The text, after its prompt when that is returned too."""
-        return self._describe(index, self._find_prompt(index) + generation.text, generation.tokens, generation.finish_reason)
+        return self._describe(
+            index, self._find_prompt(index) + generation.text, generation.tokens, generation.finish_reason
+        )
 
     def describe_start(self, index: int) -> dict | None:
         """The prompt, when it is returned too."""
@@ -92,7 +120,9 @@ class TextDialect:
     def _find_prompt(self, index: int) -> str:
         return self.echoed[index // self.choices_per_prompt] if self.echoed else ""
 
-    def _describe(self, index: int, text: str, tokens: Sequence[Token] = (), reason: str | None = None) -> dict:
+    def _describe(
+        self, index: int, text: str, tokens: Sequence[Token] = (), reason: str | None = None
+    ) -> dict:
         logprobs = self._describe_tokens(index, tokens) if self.with_logprobs and tokens else None
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
@@ -103,7 +133,9 @@ class TextDialect:
         return {
             "tokens": names,
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [{**top, name: token.logprob} for top, name, token in zip(rivals, names, tokens, strict=True)],
+            "top_logprobs": [
+                {**top, name: token.logprob} for top, name, token in zip(rivals, names, tokens, strict=True)
+            ],
             "text_offset": [self._ends[index].move(token.data) for token in tokens],
         }
 

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from helpers.generation import Generation
+from helpers.generation.request import Generation
 
 Reason = Literal["stop", "length"]
 

@@ -5,19 +5,37 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
 
-from helpers.engines import Engine, UnknownToken
-from helpers.generation import GenerationRequest
+from helpers.generation.engine import Engine, UnknownToken
+from helpers.generation.request import GenerationRequest
 from helpers.server.errors import ApiError
-from helpers.server.histories import Turn, take_turn
-from helpers.server.prompts import Chat, TurnFormat, fit_prompt, format_lines, list_stops
 from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody
-from helpers.server.templates import check_turn, load_character, load_instruct
+from helpers.server.raw_histories import Turn, take_turn
+from helpers.server.raw_prompts import Chat, TurnFormat, fit_prompt, format_lines, list_stops
+from helpers.server.raw_templates import check_turn, load_character, load_instruct
 
 TEMPLATE_OF_NONE = "Vicuna-v1.1"  # what the WebUI took for the name "None"
-TEMPLATE_OF_TURN = "Alpaca"  # the WebUI's own default: what a turn_template without an instruction_template changes
+
+
+TEMPLATE_OF_TURN = (
+    "Alpaca"  # the WebUI's own default: what a turn_template without an instruction_template changes
+)
+
+
 DEFAULT_CHARACTER = "Assistant"
+
+
 MODES = ("instruct", "chat", "chat-instruct")
-INSTRUCT_FIELDS = ("instruction_template", "name1_instruct", "name2_instruct", "context_instruct", "turn_template")
+
+
+INSTRUCT_FIELDS = (
+    "instruction_template",
+    "name1_instruct",
+    "name2_instruct",
+    "context_instruct",
+    "turn_template",
+)
+
+
 CHAT_FIELDS = ("name2", "context")  # name1 takes the place of <USER> in every mode
 
 
@@ -66,12 +84,20 @@ def ask_chat(body: ChatBody, engine: Engine) -> Asked:
         return Asked(None, lambda _: {"history": body.history.model_dump()}, {})
     chat = build_chat(body, turn)
     prompt = fit_prompt(chat, engine.render, engine.count_tokens, body.measure_room(engine))
-    request = body.build_request(engine, prompt, body.add_bos_token and not takes_own_template(chat), list_stops(chat))
+    request = body.build_request(
+        engine, prompt, body.add_bos_token and not takes_own_template(chat), list_stops(chat)
+    )
     extra = describe_extra(body, engine, request, list_unused(body, chat))
-    return Asked(request, lambda text: {"history": body.history.model_dump() | turn.write(text, chat.lines.user)}, extra)
+    return Asked(
+        request,
+        lambda text: {"history": body.history.model_dump() | turn.write(text, chat.lines.user)},
+        extra,
+    )
 
 
-def describe_extra(body: RawBody, engine: Engine, request: GenerationRequest, unused: Iterable[str] = ()) -> dict:
+def describe_extra(
+    body: RawBody, engine: Engine, request: GenerationRequest, unused: Iterable[str] = ()
+) -> dict:
     """What was sent and not honoured, and the prompt when it was asked for."""
     ignored = body.list_ignored(engine, request, unused)
     extra = {"ignored": ignored} if ignored else {}
@@ -84,7 +110,16 @@ def build_chat(body: ChatBody, turn: Turn) -> Chat:
     name1, name2 = pick(body.name1, body.your_name), pick(body.name2, name)
     lines = format_lines(name1, name2, pick(body.context, context))
     mode = body.mode if body.mode in MODES else "chat"
-    return Chat(mode, turn.internal, turn.said, turn.begun, lines, pick_format(body), body.context_instruct, body.chat_instruct_command)
+    return Chat(
+        mode,
+        turn.internal,
+        turn.said,
+        turn.begun,
+        lines,
+        pick_format(body),
+        body.context_instruct,
+        body.chat_instruct_command,
+    )
 
 
 def pick_format(body: ChatBody) -> TurnFormat | None:
@@ -118,7 +153,11 @@ def takes_own_template(chat: Chat) -> bool:
 
 def list_unused(body: ChatBody, chat: Chat) -> Iterator[str]:
     """Names of fields that mean nothing in this chat."""
-    texts = [*(INSTRUCT_FIELDS if chat.mode == "chat" else []), *(CHAT_FIELDS if chat.mode == "instruct" else []), "greeting"]
+    texts = [
+        *(INSTRUCT_FIELDS if chat.mode == "chat" else []),
+        *(CHAT_FIELDS if chat.mode == "instruct" else []),
+        "greeting",
+    ]
     if takes_own_template(chat):
         texts += ["name1_instruct", "name2_instruct"]
         yield from () if body.add_bos_token else ("add_bos_token",)

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from fastapi import Body, FastAPI, Request
 from pydantic import BaseModel
 
-from helpers.server.common import generate, make_app
+from helpers.server.answers import generate
+from helpers.server.apps import make_app
 from helpers.server.raw_answers import Asked, Running, ask_chat, ask_generate
 from helpers.server.raw_bodies import ChatBody, GenerateBody, Words
 from helpers.server.raw_model import ModelBody, ModelControl
@@ -30,7 +31,9 @@ def make_raw_app(service: Service, api_key: str | None = None, running: Running 
 
     async def answer(body: GenerateBody | ChatBody, ask, http: Request) -> dict:
         engine = service.need()
-        asked: Asked = await asyncio.to_thread(ask, body, engine)  # a long history is tokenized more than once
+        asked: Asked = await asyncio.to_thread(
+            ask, body, engine
+        )  # a long history is tokenized more than once
         text = ""
         if asked.request:
             with running.track(asked.request):

@@ -7,28 +7,50 @@ honoured, and was sent with a value that asks for something, is named by `list_i
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
 
-from helpers.engines import Engine
-from helpers.generation import GenerationRequest
-from helpers.server.common import SEED_LIMIT, StopTexts, Text
+from helpers.generation.engine import Engine
+from helpers.generation.request import GenerationRequest
 from helpers.server.errors import ApiError
-from helpers.server.histories import History
+from helpers.server.fields import SEED_LIMIT, StopTexts, Text
+from helpers.server.raw_histories import History
 
 ALIASES = {  # other name: the name here
     "max_length": "max_new_tokens", "typical": "typical_p", "rep_pen": "repetition_penalty", "presence_pen": "presence_penalty",
     "frequency_pen": "frequency_penalty", "max_context_length": "truncation_length", "chat-instruct_command": "chat_instruct_command",
 }  # fmt: skip
+
+
 SAME = (  # fields that engines know under the same name; each engine says which of them it honours
     "presence_penalty", "frequency_penalty", "repetition_penalty_range", "encoder_repetition_penalty", "no_repeat_ngram_size", "min_length",
     "tfs", "top_a", "mirostat_mode", "mirostat_tau", "mirostat_eta", "skip_special_tokens",
 )  # fmt: skip
-OTHERWISE = {"grammar": "grammar_string", "ban_eos": "ban_eos_token", "logit_bias": "custom_token_bans"}  # engines' name: the name here
+
+
+OTHERWISE = {
+    "grammar": "grammar_string",
+    "ban_eos": "ban_eos_token",
+    "logit_bias": "custom_token_bans",
+}  # engines' name: the name here
+
+
 NEVER = (  # fields that no engine honours
     "max_tokens_second", "num_beams", "penalty_alpha", "length_penalty", "early_stopping", "guidance_scale", "negative_prompt",
     "stop_at_newline", "chat_generation_attempts", "chat_prompt_size",
 )  # fmt: skip
+
+
 BAN = -1e9  # added to a logit; minus infinity is no JSON, which llama.cpp is asked in
+
+
 CUTOFF_UNIT = 1e-4  # of epsilon_cutoff and eta_cutoff
 
 
@@ -38,10 +60,20 @@ def write_number(value: object) -> object:
 
 
 Words = Annotated[Text, BeforeValidator(write_number)]
+
+
 Count = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 Amount = Annotated[float, Field(ge=0)]
+
+
 Part = Annotated[float, Field(gt=0, le=1)]
+
+
 Penalty = Annotated[float, Field(ge=0.01, le=100)]
+
+
 Cutoff = Annotated[float, Field(ge=0, lt=1 / CUTOFF_UNIT)]
 
 
@@ -101,7 +133,9 @@ class RawBody(BaseModel):
         if not isinstance(data, dict):
             return handler(data)
         sent = {name: value for name, value in data.items() if value is not None}
-        named = {ALIASES[name]: value for name, value in sent.items() if name in ALIASES} | {n: v for n, v in sent.items() if n not in ALIASES}
+        named = {ALIASES[name]: value for name, value in sent.items() if name in ALIASES} | {
+            n: v for n, v in sent.items() if n not in ALIASES
+        }
         if not isinstance(named.get("stopping_strings", []), list):  # such as one string: it was ignored, too
             del named["stopping_strings"]
         body = handler(named)
@@ -124,7 +158,9 @@ class RawBody(BaseModel):
             raise ValueError(f"there is no preset '{name}', nor any other; send the settings themselves")
         return name
 
-    def build_request(self, engine: Engine, prompt: str, add_special_tokens: bool, stop: list[str]) -> GenerationRequest:
+    def build_request(
+        self, engine: Engine, prompt: str, add_special_tokens: bool, stop: list[str]
+    ) -> GenerationRequest:
         """The engine's request; the first attached adapter answers when there is one, as after the WebUI's --lora."""
         room, length = self.measure_room(engine), max(1, self.max_new_tokens)  # 0 gave one token
         if self.auto_max_new_tokens:
@@ -157,17 +193,29 @@ class RawBody(BaseModel):
         both = min(self.truncation_length, engine.context)
         room = both - max(1, self.max_new_tokens)
         if room < 1:
-            raise ApiError(400, f"max_new_tokens: prompt and answer have {both} tokens together, so take fewer than that.", "max_new_tokens")
+            raise ApiError(
+                400,
+                f"max_new_tokens: prompt and answer have {both} tokens together, so take fewer than that.",
+                "max_new_tokens",
+            )
         return room
 
-    def list_ignored(self, engine: Engine, request: GenerationRequest, unused: Iterable[str] = ()) -> list[str]:
+    def list_ignored(
+        self, engine: Engine, request: GenerationRequest, unused: Iterable[str] = ()
+    ) -> list[str]:
         """Names, as they were sent, of fields that asked for something and got nothing; `unused` are more of them."""
-        names = {*unused, *self.model_extra} | {name for name in NEVER if getattr(self, name) != type(self).model_fields[name].default}
+        names = {*unused, *self.model_extra} | {
+            name for name in NEVER if getattr(self, name) != type(self).model_fields[name].default
+        }
         names |= {OTHERWISE.get(name, name) for name in engine.list_unsupported(request)}
         if self._sent.get("stopping_strings") and not isinstance(self._sent["stopping_strings"], list):
             names.add("stopping_strings")
         aliases = {ALIASES[name]: name for name in self._sent if name in ALIASES}
-        doubles = {alias for name, alias in aliases.items() if name in self._sent and self._sent[name] != self._sent[alias]}
+        doubles = {
+            alias
+            for name, alias in aliases.items()
+            if name in self._sent and self._sent[name] != self._sent[alias]
+        }
         return sorted({name if name in self._sent else aliases.get(name, name) for name in names} | doubles)
 
 
@@ -196,4 +244,6 @@ class ChatBody(RawBody):
     name2_instruct: Words | None = None
     context_instruct: Words | None = None
     turn_template: Words | None = None
-    chat_instruct_command: Words = 'Write the next message of "<|character|>" in this chat, and nothing else.\n\n<|prompt|>'
+    chat_instruct_command: Words = (
+        'Write the next message of "<|character|>" in this chat, and nothing else.\n\n<|prompt|>'
+    )

@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from helpers import KitError
-from helpers.folders import find_model, list_models
-from helpers.server.common import Text
+from helpers.common.errors import KitError
 from helpers.server.errors import ApiError
+from helpers.server.fields import Text
 from helpers.server.raw_bodies import RawBody
 from helpers.server.service import Choice, Service
-from helpers.weights import LOADERS
+from helpers.weights.catalogue import LOADERS
+from helpers.weights.folders import find_model, list_models
 
 NOTHING = (None, False, 0, -1, "", [])  # values of flags that ask for nothing
 
@@ -58,7 +58,16 @@ class ModelControl:
     def describe(self) -> dict:
         """The WebUI's info object, with the settings and flags that mean something here."""
         choice = self.service.choice
-        flags = {"model": choice.model, "lora": list(choice.loras) or None, "loader": choice.loader, "dtype": choice.dtype} if choice else {}
+        flags = (
+            {
+                "model": choice.model,
+                "lora": list(choice.loras) or None,
+                "loader": choice.loader,
+                "dtype": choice.dtype,
+            }
+            if choice
+            else {}
+        )
         folders = {"model_dir": self.service.model_dir, "lora_dir": self.service.lora_dir}
         return {
             "model_name": self.name(),
@@ -78,7 +87,11 @@ class ModelControl:
         except Exception as error:  # whatever a damaged folder makes transformers raise
             if before and not self.service.engine:
                 self.service.load(before)
-            problem = str(error) if isinstance(error, KitError) else f"{choice.model} cannot be loaded ({type(error).__name__}: {error})."
+            problem = (
+                str(error)
+                if isinstance(error, KitError)
+                else f"{choice.model} cannot be loaded ({type(error).__name__}: {error})."
+            )
             raise ApiError(400, problem, self.find_fault(body, error), "model_not_loaded") from error
         self.last = choice
         return ignored

@@ -18,17 +18,22 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.websockets import WebSocketDisconnect
 
-from helpers import KitError
-from helpers.engines import Engine
-from helpers.generation import Piece
-from helpers.server.common import explain_validation, make_app, stream
+from helpers.common.errors import KitError
+from helpers.generation.engine import Engine
+from helpers.generation.request import Piece
+from helpers.server.answers import stream
+from helpers.server.apps import explain_validation, make_app
 from helpers.server.errors import ApiError, describe_error
 from helpers.server.raw_answers import Asked, Running, ask_chat, ask_generate
 from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody
 from helpers.server.service import Service
 
 UPDATES_S = 24  # a chat's whole history goes out with each update, so there are at most so many a second
+
+
 WAITING = 8  # requests that a connection may send ahead
+
+
 REASON = 123  # bytes that a close frame's reason may have
 
 
@@ -43,7 +48,9 @@ def read_body(text: str | bytes, kind: type[RawBody]) -> RawBody:
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise RequestValidationError([{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_context=False)]) from None
+        raise RequestValidationError(
+            [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_context=False)]
+        ) from None
 
 
 async def write_texts(asked: Asked, engine: Engine) -> AsyncIterator[dict]:
@@ -109,7 +116,9 @@ class Connection:
                 with self.running.track(asked.request) if asked.request else contextlib.nullcontext():
                     async with contextlib.aclosing(write(asked, engine)) as results:
                         async for result in results:
-                            await self.socket.send_json({"event": "text_stream", "message_num": number, **result})
+                            await self.socket.send_json(
+                                {"event": "text_stream", "message_num": number, **result}
+                            )
                             number += 1
                 await self.socket.send_json({"event": "stream_end", "message_num": number, **asked.extra})
         except WebSocketDisconnect:  # found out while sending
@@ -128,7 +137,9 @@ class Connection:
             await self.socket.close(1011, told["message"].encode()[:REASON].decode(errors="ignore"))
 
 
-def make_streaming_app(service: Service, api_key: str | None = None, running: Running | None = None) -> FastAPI:
+def make_streaming_app(
+    service: Service, api_key: str | None = None, running: Running | None = None
+) -> FastAPI:
     """The application; `running` is what /stop-stream on the blocking port ends."""
     app = make_app("Open LLM Kit: raw API, streaming", api_key)
     running = running or Running()
@@ -144,6 +155,8 @@ def make_streaming_app(service: Service, api_key: str | None = None, running: Ru
     @app.websocket("/{path:path}")
     async def refuse_path(socket: WebSocket, path: str) -> None:
         await socket.accept()
-        await socket.close(1000, "No such path: /api/v1/stream and /api/v1/chat-stream are here.")  # 1000 as then
+        await socket.close(
+            1000, "No such path: /api/v1/stream and /api/v1/chat-stream are here."
+        )  # 1000 as then
 
     return app

@@ -7,10 +7,10 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers import KitError
-from helpers.engines import Engine
-from helpers.lora_folders import check_base, find_adapter, read_config
-from helpers.weights import find_model
+from helpers.adapters.folders import check_base, find_adapter, read_config
+from helpers.common.errors import KitError
+from helpers.generation.engine import Engine
+from helpers.weights.folders import find_model
 
 
 @dataclass(frozen=True)
@@ -77,11 +77,14 @@ def check_choice(choice: Choice, model_dir: Path | None, lora_dir: Path | None) 
         if choice.dtype or choice.bits:
             raise KitError("A GGUF file has a number format of its own.", "Leave --dtype away.")
         if not any(folder.glob("*.gguf")):
-            raise KitError(f"{folder.name} has no GGUF file for llama.cpp.", "Leave --loader away, or name a folder with one.")
+            raise KitError(
+                f"{folder.name} has no GGUF file for llama.cpp.",
+                "Leave --loader away, or name a folder with one.",
+            )
     for name in choice.loras:
         check_base(lora := find_adapter(name, lora_dir), folder.name)
         if is_llama(choice, folder):
-            from helpers.lora_gguf import refuse_more_than_factors
+            from helpers.adapters.gguf import refuse_more_than_factors
 
             refuse_more_than_factors(name, read_config(lora))
 
@@ -89,13 +92,13 @@ def check_choice(choice: Choice, model_dir: Path | None, lora_dir: Path | None) 
 def load_engine(choice: Choice, model_dir: Path | None, lora_dir: Path | None) -> Engine:
     """The model with its adapters, after check_choice."""
     if is_llama(choice, folder := find_model(choice.model, model_dir)):
-        from helpers.llama_engine import LlamaEngine
+        from helpers.generation.llama_engine import LlamaEngine
 
         return LlamaEngine(folder, [find_adapter(name, lora_dir) for name in choice.loras])
-    from helpers.attaching import attach_adapter
-    from helpers.loading import load_model
-    from helpers.quantizing import import_gptqmodel
-    from helpers.transformers_engine import TransformersEngine
+    from helpers.adapters.attaching import attach_adapter
+    from helpers.generation.transformers_engine import TransformersEngine
+    from helpers.loading.model import load_model
+    from helpers.weights.gptq import import_gptqmodel
 
     if choice.loras:  # PEFT imports it when it attaches one, and it keeps the frames that it was imported from: then with the model in them
         import_gptqmodel()

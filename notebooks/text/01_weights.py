@@ -39,7 +39,7 @@
 # | t4 | no record yet | no record yet | no record yet | no record yet |
 # | large | no record yet | no record yet | no record yet | no record yet |
 #
-# Written by `python -m helpers.boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
+# Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
 
 # %% slideshow={"slide_type": "skip"}
 # @title Set-up: run this cell first
@@ -52,14 +52,15 @@ if not importlib.util.find_spec("helpers"):
         # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
     sys.path.insert(0, os.path.abspath(kit))
 
-from helpers import installing
+from helpers.tutorial import setup
 
-installing.set_up()
+setup.set_up()
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import checks, machine
+from helpers.common import lanes, machine
+from helpers.tutorial import checks
 
-for name, (value, reason) in machine.describe().items():
+for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -218,9 +219,9 @@ gigabytes.map(lambda needed: f"{needed:.2f} GB, {'fits' if needed < total else '
 # for a folder here or for a repository at the hub, before you download it:
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import folders, sizes
+from helpers import weights
 
-size = sizes.measure_size(folder.name, context=2048, batch=4, length=240)
+size = weights.measure_size(folder.name, context=2048, batch=4, length=240)
 with pd.option_context("display.max_colwidth", None):
     display(pd.DataFrame([{"to run": term.name, "MB": round(term.bytes / 1e6), "how": term.formula} for term in size.running]).set_index("to run"))
 
@@ -333,7 +334,7 @@ import ipywidgets as widgets
 
 repository, picked = "TheBloke/Llama-2-7B-Chat-GPTQ", widgets.Dropdown(options=["main"], description="branch")
 try:
-    branches = pd.DataFrame([vars(branch) for branch in sizes.describe_branches(repository)])
+    branches = pd.DataFrame([vars(branch) for branch in weights.describe_branches(repository)])
 except KitError as error:
     print(error)
 else:
@@ -345,7 +346,7 @@ else:
 
 # %% slideshow={"slide_type": "skip"}
 print(f"python -m helpers.weights fetch {repository} --revision {picked.value}")
-print(folders.write_git_command(repository, picked.value))
+print(weights.write_git_command(repository, picked.value))
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The kit keeps a short catalogue. It holds the models of the tutorial, the originals, and two of today.
@@ -402,7 +403,7 @@ print(weights.name_folder("TheBloke/Llama-2-7B-Chat-GPTQ", "gptq-4bit-32g-actord
 print(weights.name_folder("TheBloke/Llama-2-70B-chat-GPTQ", "gptq-4bit-64g-actorder_True"))
 
 # %% slideshow={"slide_type": "skip"}
-same = weights.name_folder("TheBloke/Llama-2-70B-chat-GPTQ", "gptq-4bit-64g-actorder_True") == machine.LANES["large"].folder
+same = weights.name_folder("TheBloke/Llama-2-70B-chat-GPTQ", "gptq-4bit-64g-actorder_True") == lanes.LANES["large"].folder
 checks.confirm(same, "the large lane looks for the folder that these commands make", "compare the two names")
 
 # %% [markdown] slideshow={"slide_type": "skip"}

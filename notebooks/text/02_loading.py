@@ -38,7 +38,7 @@
 # | t4 | no record yet | no record yet | no record yet | no record yet |
 # | large | no record yet | no record yet | no record yet | no record yet |
 #
-# Written by `python -m helpers.boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
+# Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
 
 # %% slideshow={"slide_type": "skip"}
 # @title Set-up: run this cell first
@@ -51,14 +51,15 @@ if not importlib.util.find_spec("helpers"):
         # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
     sys.path.insert(0, os.path.abspath(kit))
 
-from helpers import installing
+from helpers.tutorial import setup
 
-installing.set_up()
+setup.set_up()
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import checks, machine
+from helpers.common import lanes, machine
+from helpers.tutorial import checks
 
-for name, (value, reason) in machine.describe().items():
+for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -72,7 +73,7 @@ for name, (value, reason) in machine.describe().items():
 # %% slideshow={"slide_type": "skip"}
 from helpers import KitError, loading, weights
 
-lane = machine.pick_lane().value
+lane = lanes.pick_lane().value
 folder = weights.fetch(lane.model, lane.revision)
 print(f"{lane.folder} is in models/, and its loader is {loading.detect_loader(folder).value}")
 
@@ -303,10 +304,11 @@ except KitError as error:
 guess = 2.0  # yours
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import formats, plots
+from helpers import tutorial
+from helpers.tutorial import plots
 
 loading.free(loaded)
-compared = formats.compare_formats("SmolLM2-135M-Instruct")
+compared = tutorial.compare_formats("SmolLM2-135M-Instruct")
 pd.DataFrame(compared).drop(columns="folder").set_index("format").round({"disk_mb": 0, "load_s": 1, "memory_mb": 0, "tokens_per_s": 0, "perplexity": 1})
 
 # %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
@@ -336,8 +338,8 @@ checks.confirm(table["bfloat16"]["perplexity"] < 1.02 * table["float32"]["perple
 # %% slideshow={"slide_type": "skip"}
 from dataclasses import asdict
 
-lanes = pd.DataFrame([asdict(lane) for lane in machine.LANES.values()]).set_index("name")
-lanes[["machines", "model", "revision", "loader", "gpu_gb"]]
+table = pd.DataFrame([asdict(lane) for lane in lanes.LANES.values()]).set_index("name")
+table[["machines", "model", "revision", "loader", "gpu_gb"]]
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The tutorial of 2023 ran the last one: LLaMA 2 70B in 4 bits on one large GPU. Its lines were of this kind:
@@ -438,7 +440,7 @@ lanes[["machines", "model", "revision", "loader", "gpu_gb"]]
 # Enter choose.
 
 # %% slideshow={"slide_type": "skip"}
-from helpers.model_panel import ModelPanel
+from helpers.tutorial.panels import ModelPanel
 
 ModelPanel(lane.model, lane.revision)
 

@@ -38,7 +38,7 @@
 # | t4 | no record yet | no record yet | no record yet | no record yet |
 # | large | no record yet | no record yet | no record yet | no record yet |
 #
-# Written by `python -m helpers.boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
+# Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
 
 # %% slideshow={"slide_type": "skip"}
 # @title Set-up: run this cell first
@@ -51,14 +51,15 @@ if not importlib.util.find_spec("helpers"):
         # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
     sys.path.insert(0, os.path.abspath(kit))
 
-from helpers import installing
+from helpers.tutorial import setup
 
-installing.set_up()
+setup.set_up()
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import checks, machine
+from helpers.common import lanes, machine
+from helpers.tutorial import checks
 
-for name, (value, reason) in machine.describe().items():
+for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -74,10 +75,10 @@ for name, (value, reason) in machine.describe().items():
 # the cell starts none. Such a server has no raw API, so the cells that need one pass it by.
 
 # %% slideshow={"slide_type": "-"}
-from helpers import clients, reaching
+from helpers import clients, tutorial
 
-lane = machine.pick_lane().value
-server = reaching.reach_server(lane.folder, lane.model, lane.revision)
+lane = lanes.pick_lane().value
+server = tutorial.reach_server(lane.folder, lane.model, lane.revision)
 print(server.command)
 print("raw:   ", server.raw_url)
 print("OpenAI:", server.openai_url)
@@ -258,7 +259,7 @@ rivals = sure.choices[0].logprobs.content[0].top_logprobs
 shares = {repr(rival.token): math.exp(rival.logprob) for rival in rivals}
 
 # %% slideshow={"slide_type": "-"}
-from helpers import plots
+from helpers.tutorial import plots
 
 words = ", ".join(f"{token} {share:.1%}" for token, share in shares.items())
 plots.show(plots.draw_shares(shares, "probability as the first token"), f"Bars: {words}")
@@ -293,7 +294,7 @@ checks.compare_guess(guess, len(lines), "different lines")
 # The same streaming call behind a field to type in. It needs a running notebook: on a web page that only shows the file it is not there.
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import panels
+from helpers.tutorial import panels
 
 print("The chat box stands below this line while the notebook runs: type a question, press Enter.")
 panels.ChatBox(client, server.model, temperature=0.2, max_tokens=80)
@@ -322,7 +323,7 @@ except KitError as error:
 
 # %% slideshow={"slide_type": "skip"}
 other_name = "SmolLM2-135M-Instruct-GGUF" if importlib.util.find_spec("xllamacpp") else "SmolLM2-135M-Instruct"
-other = reaching.reach_server(other_name, "smollm2-135m-instruct")
+other = tutorial.reach_server(other_name, "smollm2-135m-instruct")
 
 # %% slideshow={"slide_type": "skip"}
 for each in (server, other):
@@ -405,7 +406,7 @@ checks.confirm(not server.runs_here(), "no server of this notebook runs any more
 # `clients.start_server` makes, but takes the very ports that you choose, and says so when one is in use. Nothing is started before that.
 
 # %% slideshow={"slide_type": "skip"}
-from helpers.session_panel import SessionPanel
+from helpers.tutorial.panels import SessionPanel
 
 SessionPanel(lane.folder)
 

@@ -38,7 +38,7 @@
 # | t4 | no record yet | no record yet | no record yet | no record yet |
 # | large | no record yet | no record yet | no record yet | no record yet |
 #
-# Written by `python -m helpers.boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
+# Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
 
 # %% slideshow={"slide_type": "skip"}
 # @title Set-up: run this cell first
@@ -51,14 +51,15 @@ if not importlib.util.find_spec("helpers"):
         # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
     sys.path.insert(0, os.path.abspath(kit))
 
-from helpers import installing
+from helpers.tutorial import setup
 
-installing.set_up()
+setup.set_up()
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import checks, machine
+from helpers.common import lanes, machine
+from helpers.tutorial import checks
 
-for name, (value, reason) in machine.describe().items():
+for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -72,9 +73,9 @@ for name, (value, reason) in machine.describe().items():
 # %% slideshow={"slide_type": "skip"}
 import pandas as pd
 
-from helpers import PROJECT, templating
+from helpers import PROJECT, tasks, tutorial
 
-task = templating.pick_task()
+task = tutorial.pick_task()
 table = pd.read_csv(PROJECT / task.data)
 print(f"{len(table)} rows, {table['text'].nunique()} different comments")
 table.head(3)
@@ -99,10 +100,10 @@ for key in ("instruction", "task", "label"):
 # comment with the word `text` or a brace in it was changed on the way.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
-from helpers import dataset
+from helpers import tasks
 
-template = templating.load_template(task.template)
-rows = dataset.load_rows(task.data, template)
+template = tasks.load_template(task.template)
+rows = tasks.load_rows(task.data, template)
 example = template.build_example(rows[0])
 for part, message in zip(("instruction", "task", "label"), [*example["prompt"], *example["completion"]]):
     print(f"{part} -> {message['role']}:\n{message['content']}\n")
@@ -117,7 +118,7 @@ for part, message in zip(("instruction", "task", "label"), [*example["prompt"], 
 # %% slideshow={"slide_type": "skip"}
 from helpers import loading, weights
 
-lane = machine.pick_lane().value
+lane = lanes.pick_lane().value
 weights.fetch(lane.model, lane.revision)
 loaded = loading.load_model(lane.folder)
 prompt = loaded.tokenizer.apply_chat_template(example["prompt"], tokenize=False, add_generation_prompt=True)
@@ -149,10 +150,10 @@ print(f"random split of rows: {leaked} of {cut} test rows have a comment that is
 checks.compare_guess(guess, leaked / cut, "%")
 
 # %% slideshow={"slide_type": "fragment"}
-train, test = dataset.split_rows(rows, test_size=0.2, seed=0)
-leaked = len(dataset.find_leaks(train, test))
+train, test = tasks.split_rows(rows, test_size=0.2, seed=0)
+leaked = len(tasks.find_leaks(train, test))
 print(f"split by comment: {leaked} of {len(test)} test rows leak, {len(train)} rows to train on")
-print("labels in training:", dataset.count_labels(train), "in the test:", dataset.count_labels(test))
+print("labels in training:", tasks.count_labels(train), "in the test:", tasks.count_labels(test))
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 2 min.** Collect guesses from the room before the number appears. A random split of rows leaks; a grouped one does not.
@@ -165,7 +166,7 @@ print("labels in training:", dataset.count_labels(train), "in the test:", datase
 # %% slideshow={"slide_type": "skip"}
 from helpers import find_home
 
-files = dataset.write_split(find_home() / "runs" / task.name, template, train, test)
+files = tasks.write_split(find_home() / "runs" / task.name, template, train, test)
 print(*(path.relative_to(find_home()) for path in files), sep="\n")
 checks.confirm_split(train, test)
 
@@ -182,7 +183,7 @@ checks.confirm_split(train, test)
 guess = 0.25  # yours
 
 # %% slideshow={"slide_type": "skip"}
-audit = dataset.audit_rows(rows)
+audit = tasks.audit_rows(rows)
 print(f"copies: {audit.duplicates}, near copies: {len(audit.near_duplicates)}, five-word phrases in more than one comment: {audit.repeated_5grams:.1%}")
 print(f"rows of each label: {audit.labels}, median length in words: {audit.words}")
 checks.compare_guess(guess, audit.bag_of_words, "%")
@@ -207,8 +208,8 @@ print(f"bag of words: {audit.bag_of_words:.1%} right; label 1 told from label 2 
 # figure could be off with so few rows.
 
 # %% slideshow={"slide_type": "-"}
-from helpers import evaluation, scoring
-base_scores = scoring.score_answers(loaded, test, template, progress=False)
+from helpers import evaluation
+base_scores = evaluation.score_answers(loaded, test, template, progress=False)
 base = evaluation.summarise_scores(base_scores, test, template)
 checks.publish("accuracy.majority", checks.describe_accuracy(base.majority_accuracy, base.rows))
 checks.publish("accuracy.base", checks.describe_accuracy(base.accuracy, base.rows))
@@ -234,14 +235,14 @@ print(*before, sep="\n---\n")
 # %% slideshow={"slide_type": "-"}
 from peft import LoraConfig
 
-from helpers import settings, trainers
+from helpers import training
 
-chosen = settings.pick_settings(lane.name)
+chosen = training.pick_settings(lane.name)
 lora = LoraConfig(
     r=chosen.lora_r,
     lora_alpha=chosen.lora_alpha,
     lora_dropout=chosen.lora_dropout,
-    target_modules=trainers.list_targets(loaded.model),
+    target_modules=training.list_targets(loaded.model),
     task_type="CAUSAL_LM",
 )
 layer = loaded.model.model.layers[0].mlp.up_proj
@@ -257,7 +258,7 @@ print(f"one layer: W has {inputs * outputs:,} numbers, A and B together {chosen.
 
 # %% slideshow={"slide_type": "skip"}
 pd.set_option("display.max_colwidth", None)  # show whole sentences
-pd.DataFrame(settings.explain_changes(lane.name), columns=["setting", "2023", "here", "because"])
+pd.DataFrame(training.explain_changes(lane.name), columns=["setting", "2023", "here", "because"])
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Training, the stock way
@@ -268,14 +269,14 @@ pd.DataFrame(settings.explain_changes(lane.name), columns=["setting", "2023", "h
 # %% slideshow={"slide_type": "skip"}
 from trl import SFTConfig, SFTTrainer
 
-examples = trainers.build_dataset(train, template, chosen)
+examples = training.build_dataset(train, template, chosen)
 config = SFTConfig(
     output_dir=find_home() / "runs" / "stock",
     max_steps=2,
     per_device_train_batch_size=chosen.batch_size,
     learning_rate=chosen.learning_rate,
     disable_tqdm=False,
-    **trainers.describe_hardware(loaded.model),
+    **training.describe_hardware(loaded.model),
 )
 trainer = SFTTrainer(model=loaded.model, args=config, train_dataset=examples, processing_class=loaded.tokenizer, peft_config=lora)
 
@@ -286,7 +287,8 @@ trainer = SFTTrainer(model=loaded.model, args=config, train_dataset=examples, pr
 # and `<|im_end|>` are what the model is taught. Without that last token it would never learn to stop.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
-from helpers import plots
+from helpers import tutorial
+from helpers.tutorial import plots
 
 batch = next(iter(trainer.get_train_dataloader()))
 ids, labels = batch["input_ids"][0], batch["labels"][0]
@@ -343,17 +345,17 @@ print(f"stock: {stock_rate:.1f} rows a second, {trainer.model.num_parameters(onl
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
 import torch
 
-from helpers.prefix_trainer import SharedPrefixTrainer
+from helpers.training import SharedPrefixTrainer
 
 loaded = loading.load_model(lane.folder)  # a fresh base: the two steps above are forgotten
 torch.manual_seed(chosen.seed)  # A is drawn at random; so it is the same in every run
 trainer = SharedPrefixTrainer(
     model=loaded.model,
-    args=trainers.make_sft_config(loaded.model, chosen, find_home() / "runs" / "shared", progress=False),
+    args=training.make_sft_config(loaded.model, chosen, find_home() / "runs" / "shared", progress=False),
     train_dataset=examples,
     processing_class=loaded.tokenizer,
-    peft_config=trainers.make_lora_config(loaded.model, chosen),
-    callbacks=[plots.LiveLoss(), trainers.LossGuard()],  # draws the curve; stops when the loss is no number or runs away
+    peft_config=training.make_lora_config(loaded.model, chosen),
+    callbacks=[tutorial.LiveLoss(), training.LossGuard()],  # draws the curve; stops when the loss is no number or runs away
 )
 result = trainer.train()
 print(f"ours: {result.metrics['train_samples_per_second']:.1f} rows a second, stock: {stock_rate:.1f}")
@@ -366,7 +368,7 @@ print(f"ours: {result.metrics['train_samples_per_second']:.1f} rows a second, st
 # What saves the time? Tokens that are not computed twice. One batch, laid out both ways:
 
 # %% slideshow={"slide_type": "skip"}
-from helpers.prefix_trainer import pack_batch
+from helpers.training import pack_batch
 
 batch = next(iter(trainer.get_train_dataloader()))
 packed, places, _ = pack_batch(batch["input_ids"], batch["attention_mask"], batch["labels"])
@@ -402,13 +404,13 @@ print(f"layer and formula differ by {(layer(x).float() - from_w - from_update).n
 # only when all of it is written; an older one of that name is kept as `college-preferences-previous`.
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import records
+from helpers import training
 
 folder = find_home() / "loras" / task.adapter
 facts = {"data": task.data, "template_file": task.template, "split": {"seed": 0, "test_size": 0.2}}
-with records.open_adapter_folder(folder) as fresh:
+with training.open_adapter_folder(folder) as fresh:
     trainer.model.save_pretrained(fresh)
-    run = records.record_run(trainer, loaded, fresh, train, template, chosen, facts)
+    run = training.record_run(trainer, loaded, fresh, train, template, chosen, facts)
 for path in sorted(folder.iterdir()):
     print(f"{path.name:30} {path.stat().st_size / 1e6:8.3f} MB")
 
@@ -422,15 +424,15 @@ guess = 0.6  # yours
 
 # %% slideshow={"slide_type": "skip"}
 loaded.model = trainer.model.eval()
-tuned_scores = scoring.score_answers(loaded, test, template, progress=False)
+tuned_scores = evaluation.score_answers(loaded, test, template, progress=False)
 tuned = evaluation.summarise_scores(tuned_scores, test, template)
 checks.publish("accuracy.lora", checks.describe_accuracy(tuned.accuracy, tuned.rows))
 checks.compare_guess(guess, tuned.accuracy, "%")
-records.add_to_run(folder, evaluation={"base": base, "lora": tuned})
+training.add_to_run(folder, evaluation={"base": base, "lora": tuned})
 checks.confirm(tuned.accuracy > max(base.accuracy, base.majority_accuracy), "the LoRA beats base and majority", "train on more rows")
 
 # %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
-from helpers import verdicts
+from helpers import evaluation
 
 compared = {"majority": (base.majority_accuracy, base.rows), "base": (base.accuracy, base.rows)}
 compared |= {"bag of words": (audit.bag_of_words, audit.rows), "LoRA": (tuned.accuracy, tuned.rows)}
@@ -440,7 +442,7 @@ for name, (accuracy, count) in compared.items():
     print(f"{name:12} {accuracy:.1%}  (95 % interval {low:.1%} to {high:.1%})")
 
 # %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
-low, high = verdicts.bootstrap_gain(base_scores, tuned_scores, test)
+low, high = evaluation.bootstrap_gain(base_scores, tuned_scores, test)
 print(f"LoRA above base: {tuned.accuracy - base.accuracy:+.1%}  (95 % interval {low:+.1%} to {high:+.1%}, comments drawn anew)")
 
 # %% [markdown] slideshow={"slide_type": "notes"}
@@ -474,7 +476,7 @@ for row, old in zip(asked, before):
 # A score hides its mistakes. Look at those of which the model was surest: is the label wrong, the comment hard, or the model blind?
 
 # %% slideshow={"slide_type": "skip"}
-for row, verdict, gap in verdicts.find_worst(tuned_scores, test):
+for row, verdict, gap in evaluation.find_worst(tuned_scores, test):
     answers = template.build_answers(row)
     print(f"{row['text']}\n  right: {answers[row['label']]}, said: {answers[verdict]} (by {gap:.1f} nats)\n")
 
@@ -517,7 +519,7 @@ found[["data", "what", "rows", "accuracy", "macro_f1", "told_apart"]].round(3).a
 # die, the next panel says so, and *Start* goes on from the last checkpoint. Nothing is trained before you press *Start*.
 
 # %% slideshow={"slide_type": "skip"}
-from helpers.training_panel import TrainingPanel
+from helpers.tutorial.panels import TrainingPanel
 
 TrainingPanel(task, lane)
 
@@ -529,7 +531,7 @@ TrainingPanel(task, lane)
 # 1. **Model** tab: load the base with the *Transformers* loader (the training tab trains nothing else).
 # 2. **Training** tab, *Train LoRA*: name it `college-preferences`; *Copy parameters from* takes over the shapes of an older LoRA.
 # 3. Rank, alpha, batch size, micro batch size, epochs, learning rate, cutoff length: the same words as in `settings`.
-# 4. *Formatted dataset*: a JSON list in `training/datasets/` and a format file in `training/formats/`; `helpers.webui.write_dataset` makes both of our rows.
+# 4. *Formatted dataset*: a JSON list in `training/datasets/` and a format file in `training/formats/`; `helpers.clients.write_dataset` makes both of our rows.
 # 5. *Start LoRA training*. The folder appears in `loras/`.
 #
 # | | WebUI 2023 | WebUI today | this lesson |
@@ -580,12 +582,12 @@ TrainingPanel(task, lane)
 # Hold out more comments, so that at least a quarter of all rows are judged on.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
-_, held_out = dataset.split_rows(rows, test_size=0.2, seed=0)
+_, held_out = tasks.split_rows(rows, test_size=0.2, seed=0)
 checks.confirm(len(held_out) >= len(rows) / 4, "a quarter of the rows or more to judge on", "test_size is the share of the comments")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
-_, held_out = dataset.split_rows(rows, test_size=0.3, seed=0)
+_, held_out = tasks.split_rows(rows, test_size=0.3, seed=0)
 checks.confirm(len(held_out) >= len(rows) / 4, "a quarter of the rows or more to judge on", "test_size is the share of the comments")
 
 # %% [markdown] slideshow={"slide_type": "skip"}

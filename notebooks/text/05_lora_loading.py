@@ -38,7 +38,7 @@
 # | t4 | no record yet | no record yet | no record yet | no record yet |
 # | large | no record yet | no record yet | no record yet | no record yet |
 #
-# Written by `python -m helpers.boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
+# Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
 
 # %% slideshow={"slide_type": "skip"}
 # @title Set-up: run this cell first
@@ -51,14 +51,15 @@ if not importlib.util.find_spec("helpers"):
         # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
     sys.path.insert(0, os.path.abspath(kit))
 
-from helpers import installing
+from helpers.tutorial import setup
 
-installing.set_up()
+setup.set_up()
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import checks, machine
+from helpers.common import lanes, machine
+from helpers.tutorial import checks
 
-for name, (value, reason) in machine.describe().items():
+for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -68,18 +69,18 @@ for name, (value, reason) in machine.describe().items():
 
 # %% slideshow={"slide_type": "skip"}
 import math, time
-from helpers import loading, lora_folders, templating, training, weights
+from helpers import adapters, loading, tasks, tutorial, weights
 
-lane, task = machine.pick_lane().value, templating.pick_task()
+lane, task = lanes.pick_lane().value, tutorial.pick_task()
 weights.fetch(lane.model, lane.revision)
-folder = training.ensure_adapter(task, lane)
-for facts in map(lora_folders.describe_adapter, lora_folders.list_folders()):
+folder = tutorial.ensure_adapter(task, lane)
+for facts in map(adapters.describe_adapter, adapters.list_folders()):
     print(f"{facts.name:30} base {facts.base}, rank {facts.rank}, {facts.bytes / 1e6:.0f} MB", facts.problem or "")
 
 # %% slideshow={"slide_type": "-"}
 import json
 
-config = lora_folders.read_config(folder)
+config = adapters.read_config(folder)
 run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
 for key in ("base_model_name_or_path", "peft_type", "r", "lora_alpha", "target_modules"):
     print(f"{key:24} {config[key]}")
@@ -132,10 +133,10 @@ print(type(plain).__name__, "->", type(loaded.model).__name__)
 # - The *KL divergence* compares what the model says next with the LoRA and without it; 0 nats would mean that they are equal.
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import proving
+from helpers import adapters
 
-template = templating.load_template(task.template)
-findings = proving.prove(loaded, task.adapter, template)
+template = tasks.load_template(task.template)
+findings = adapters.prove(loaded, task.adapter, template)
 for finding in findings:
     print(f"{finding.claim}: {finding.seen}")
 
@@ -161,9 +162,9 @@ checks.confirm_adapter(findings)
 guess = "q_proj"  # yours
 
 # %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
-from helpers import plots
+from helpers.tutorial import plots
 
-norms = proving.measure_norms(folder)
+norms = adapters.measure_norms(folder)
 means = norms.mean().sort_values(ascending=False)
 words = f"Mean over the layers, largest first: {', '.join(f'{name} {value:.2f}' for name, value in means.items())}."
 layers = norms.mean(axis=1)
@@ -181,15 +182,15 @@ checks.compare_guess(guess, means.index[0])
 # Four comments that the LoRA never saw, answered freely, without and with it.
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import dataset
+from helpers import tasks
 
-rows = dataset.load_rows(task.data, template)
-train, test = dataset.split_rows(rows, **run["split"])
+rows = tasks.load_rows(task.data, template)
+train, test = tasks.split_rows(rows, **run["split"])
 shown = sorted(test, key=lambda row: len(row["text"]))[:40:10]
 
 # %% slideshow={"slide_type": "skip"}
 for row in shown:
-    base, lora = proving.answer_both_ways(loaded, template.build_messages(row), max_new_tokens=12)
+    base, lora = adapters.answer_both_ways(loaded, template.build_messages(row), max_new_tokens=12)
     print(f"{row['text']}\n  base: {base!r}\n  LoRA: {lora!r}\n  true: {template.build_answers(row)[row['label']]!r}\n")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -202,13 +203,13 @@ for row in shown:
 # each of the four answers is for one comment.
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import attaching, evaluation, scoring
+from helpers import adapters, evaluation
 
 row = shown[0]
 print(row["text"], *template.build_answers(row).values(), sep="\n  ")
 for strength in (0, 0.5, 1, 1.5, 2):
-    with attaching.set_strength(loaded, strength):
-        scores = scoring.score_answers(loaded, [row], template, progress=False)[0]
+    with adapters.set_strength(loaded, strength):
+        scores = evaluation.score_answers(loaded, [row], template, progress=False)[0]
         answer = loading.chat(loaded, template.build_messages(row), max_new_tokens=12)
     print(strength, " ".join(f"{math.exp(score):6.1%}" for score in scores.values()), repr(answer))
 
@@ -219,9 +220,9 @@ for strength in (0, 0.5, 1, 1.5, 2):
 
 # %% slideshow={"slide_type": "skip"}
 start = time.monotonic()
-attaching.switch_adapter(loaded, None)  # the base alone
-attaching.switch_adapter(loaded, task.adapter)
-print(f"off and on again: {time.monotonic() - start:.3f} s; on the model: {attaching.list_attached(loaded)}")
+adapters.switch_adapter(loaded, None)  # the base alone
+adapters.switch_adapter(loaded, task.adapter)
+print(f"off and on again: {time.monotonic() - start:.3f} s; on the model: {adapters.list_attached(loaded)}")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Merging
@@ -234,17 +235,17 @@ print(f"off and on again: {time.monotonic() - start:.3f} s; on the model: {attac
 
 # %% slideshow={"slide_type": "skip"}
 import shutil
-from helpers import KitError, folders, merging, quantizing
+from helpers import KitError, adapters, weights
 
-for old in folders.models_folder().glob(f"{task.adapter}-merged*"):  # of an earlier run
+for old in weights.models_folder().glob(f"{task.adapter}-merged*"):  # of an earlier run
     shutil.rmtree(old)
 merged = []
 try:
-    merged.append(merging.merge_adapter(task.adapter, f"{task.adapter}-merged"))
+    merged.append(adapters.merge_adapter(task.adapter, f"{task.adapter}-merged"))
 except KitError as refusal:
     print(refusal)
-if merged and (folders.models_folder() / f"{lane.folder}-GPTQ").is_dir():
-    merged.append(quantizing.quantize(merged[0].name))
+if merged and (weights.models_folder() / f"{lane.folder}-GPTQ").is_dir():
+    merged.append(weights.quantize(merged[0].name))
 for path in merged:
     print(f"{path.name:36} {sum(file.stat().st_size for file in path.iterdir()) / 1e6:.0f} MB")
 
@@ -254,7 +255,7 @@ for path in merged:
 # %% slideshow={"slide_type": "skip"}
 judged = test[:64]
 results = {"LoRA on its base": evaluation.evaluate(loaded, judged, template, progress=False)}
-attaching.switch_adapter(loaded, None)
+adapters.switch_adapter(loaded, None)
 results = {"base": evaluation.evaluate(loaded, judged, template, progress=False)} | results
 
 # %% slideshow={"slide_type": "-"}
@@ -281,9 +282,9 @@ for path in merged[:1]:
 # Where `OPENAI_BASE_URL` names a server, none is started, and that one is asked (without the LoRA, if it does not list it).
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import clients, reaching
+from helpers import clients, tutorial
 
-server = reaching.reach_server(lane.folder, lane.model, lane.revision, loras=[task.adapter])
+server = tutorial.reach_server(lane.folder, lane.model, lane.revision, loras=[task.adapter])
 print(server.command)
 print(server.raw_url, server.openai_url)
 
@@ -334,7 +335,7 @@ checks.confirm(not server.runs_here(), "no server of this notebook runs any more
 # `attaching.detach_adapter` and `loading.chat`. The base is loaded when it is first needed.
 
 # %% slideshow={"slide_type": "skip"}
-from helpers.lora_panel import LoraPanel
+from helpers.tutorial.panels import LoraPanel
 
 LoraPanel(lane.folder, template.build_messages(shown[0]))
 
@@ -371,10 +372,10 @@ LoraPanel(lane.folder, template.build_messages(shown[0]))
 # vLLM reads the folder as it is, but wants to know the rank and the number of LoRAs beforehand.
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import exporting, find_home
+from helpers import adapters, find_home
 
 for program in ("webui-2023", "webui"):
-    path = exporting.export_adapter(task.adapter, program)
+    path = adapters.export_adapter(task.adapter, program)
     print(f"{program}: {path.relative_to(find_home())}\n   {', '.join(sorted(file.name for file in path.iterdir()))}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -382,7 +383,7 @@ for program in ("webui-2023", "webui"):
 # (`--tensor-parallel-size`), and the model across the machines (`--pipeline-parallel-size`), which Ray joins.
 
 # %% slideshow={"slide_type": "skip"}
-print(*exporting.build_vllm_command([task.adapter], gpus=4, machines=2), sep="\n")
+print(*adapters.build_vllm_command([task.adapter], gpus=4, machines=2), sep="\n")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # In a terminal: `python -m helpers.adapters export college-preferences --for webui-2023` (or `webui`, `llama.cpp`, `vllm`).
@@ -414,13 +415,13 @@ print((folder / "README.md").read_text(encoding="utf-8"))
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 gpus = 1
-line = exporting.build_vllm_command([task.adapter], gpus=gpus)[-1]
+line = adapters.build_vllm_command([task.adapter], gpus=gpus)[-1]
 checks.confirm("--tensor-parallel-size 2" in line, "the model is split across two GPUs", "one value says how many")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 gpus = 2
-line = exporting.build_vllm_command([task.adapter], gpus=gpus)[-1]
+line = adapters.build_vllm_command([task.adapter], gpus=gpus)[-1]
 checks.confirm("--tensor-parallel-size 2" in line, "the model is split across two GPUs", "one value says how many")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -429,12 +430,12 @@ checks.confirm("--tensor-parallel-size 2" in line, "the model is split across tw
 # An old WebUI of 2023 is to load the LoRA. Export it for that one.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
-path = exporting.export_adapter(task.adapter, "webui")
+path = adapters.export_adapter(task.adapter, "webui")
 checks.confirm((path / "adapter_model.bin").is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
-path = exporting.export_adapter(task.adapter, "webui-2023")
+path = adapters.export_adapter(task.adapter, "webui-2023")
 checks.confirm((path / "adapter_model.bin").is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -443,7 +444,7 @@ checks.confirm((path / "adapter_model.bin").is_file(), "PEFT of 2023 reads this 
 # The norm of what the LoRA adds to one layer: of `scale * B @ A`.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
-from helpers.lora_tensors import read_tensors
+from helpers.adapters import read_tensors
 
 
 def measure_norm(a, b, scale):

@@ -1,0 +1,125 @@
+"""`python -m helpers.adapters`: LoRAs listed, proved, merged and exported. What is done stands in lora_folders, proving, merging, exporting."""
+
+import argparse
+from pathlib import Path
+
+from helpers.adapters.attaching import attach_adapter
+from helpers.adapters.exporting import build_vllm_command, export_adapter
+from helpers.adapters.fingerprint import list_prompts
+from helpers.adapters.folders import describe_adapter, find_adapter, list_folders, loras_folder, name_base
+from helpers.adapters.merging import merge_adapter
+from helpers.adapters.proving import Finding, answer_both_ways, measure_norms, prove
+from helpers.common.command import CommandParser, run_command
+from helpers.common.errors import KitError
+from helpers.loading.model import load_model
+from helpers.tasks.template import load_template
+
+PROGRAMS = ("webui-2023", "webui", "llama.cpp", "vllm")
+
+
+def print_list() -> None:
+    """A line for each folder in loras/, broken ones with the reason."""
+    names = list_folders()
+    for facts in map(describe_adapter, names):
+        accuracy = f"accuracy {facts.accuracy:.1%}" if facts.accuracy is not None else "accuracy not measured"
+        known = [
+            f"base {facts.base or 'not recorded'}",
+            f"rank {facts.rank}",
+            f"{facts.bytes / 1e6:.1f} MB",
+            facts.targets,
+        ]
+        known += [f"data {facts.data or 'not recorded'}", accuracy]
+        print(f"{facts.name:30} {'  '.join(known) if facts.rank else ''}")
+        if facts.problem:
+            print(f"{'':30} cannot be attached: {facts.problem}")
+    if not names:
+        print(f"No LoRA in {loras_folder()} yet: train one with notebook 04 or python -m helpers.training.")
+
+
+def print_proof(name: str, model: str | None, template: str | None) -> bool:
+    """Loads base and LoRA, prints norms, answers and findings; True when nothing speaks against the LoRA."""
+    folder = find_adapter(name)
+    model = model or name_base(folder)
+    if model is None:
+        raise KitError(f"The LoRA {name} does not record its base.", "Name it with --model.")
+    loaded = attach_adapter(load_model(model), name)
+    norms = measure_norms(folder)
+    print("||B A|| of each module: mean over the layers, smallest, largest")
+    for module, column in norms.items():
+        print(f"  {module:12} {column.mean():8.3f} {column.min():8.3f} {column.max():8.3f}")
+    for messages in list_prompts(folder):
+        base, lora = answer_both_ways(loaded, messages)
+        print(f"{messages[-1]['content']}\n  base: {base!r}\n  LoRA: {lora!r}")
+    findings = prove(loaded, name, load_template(template) if template else None)
+    print_findings(findings)
+    return all(finding.passed is not False for finding in findings)
+
+
+def print_findings(findings: list[Finding]) -> None:
+    """A line for each finding, with the remedy where it speaks against the LoRA."""
+    for finding in findings:
+        word = {True: "yes", False: "NO", None: "unknown"}[finding.passed]
+        print(
+            f"{word:8} {finding.claim}: {finding.seen}"
+            + (f". {finding.remedy}" if finding.passed is False else "")
+        )
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """The command line of helpers.adapters."""
+    parser = CommandParser(prog="python -m helpers.adapters", description="The LoRAs in loras/.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser(
+        "list", help="base, rank, layers, size, data and accuracy of each; broken ones with the reason"
+    )
+    proof = commands.add_parser(
+        "prove", help="whether a LoRA loads and changes what it was trained to change"
+    )
+    proof.add_argument("name")
+    proof.add_argument("--model", help="base below models/, when the LoRA records none")
+    proof.add_argument(
+        "--template",
+        metavar="YAML",
+        help="the template it will be asked with, held against the one of its training",
+    )
+    merge = commands.add_parser("merge", help="base and LoRA as one model folder")
+    merge.add_argument("name")
+    merge.add_argument("--output", required=True, metavar="M", help="the new folder below models/")
+    merge.add_argument("--base", metavar="MODEL", help="merge into this model instead of the recorded one")
+    merge.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="of the saved weights (default: the base's own)",
+    )
+    export = commands.add_parser("export", help="the LoRA as another program takes it")
+    export.add_argument("name", nargs="+", help="one LoRA; for vllm, several if you like")
+    export.add_argument("--for", dest="program", required=True, choices=PROGRAMS)
+    export.add_argument("--output", type=Path, help="where to (default: runs/exports/PROGRAM/NAME)")
+    export.add_argument("--gpus", type=int, default=1, help="for vllm: GPUs in each machine")
+    export.add_argument("--machines", type=int, default=1, help="for vllm: machines, joined by Ray")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> int:
+    """`python -m helpers.adapters`; 2 when `prove` finds something against the LoRA."""
+    options = parse_arguments(arguments)
+    if options.command == "list":
+        print_list()
+    elif options.command == "prove":
+        return 0 if print_proof(options.name, options.model, options.template) else 2
+    elif options.command == "merge":
+        print(merge_adapter(options.name, options.output, options.base, options.dtype))
+    elif options.program == "vllm":
+        print(*build_vllm_command(options.name, options.gpus, options.machines), sep="\n")
+    elif len(options.name) > 1:
+        raise KitError(
+            f"{options.program} takes one LoRA at a time, not {len(options.name)}.",
+            "Export them one after the other.",
+        )
+    else:
+        print(export_adapter(options.name[0], options.program, options.output))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(run_command(main))

@@ -1,0 +1,217 @@
+"""Which loader a folder gets and why, what loading reports, and the memory that comes back."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from support.tiny import make_tiny_model
+
+from helpers import KitError, common, loading, training
+from helpers.loading.loaders import explain_missing_package, pick_quantization
+from helpers.training.settings import pick_settings
+
+needs_bitsandbytes = pytest.mark.skipif(
+    not importlib.util.find_spec("bitsandbytes"),
+    reason="bitsandbytes is not installed: pip install -e '.[gpu]'",
+)
+
+
+def make_folder(home, name="tiny", quantization=None, **files):
+    """A complete folder of the tiny model, with a quantization_config in its config.json and more files (__ in a name is its dot)."""
+    folder = make_tiny_model(home / "models" / name)
+    if quantization:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "quantization_config": quantization}))
+    for file, text in files.items():
+        (folder / file.replace("__", ".")).write_text(text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("quantization", "files", "loader", "reason"),
+    [
+        (None, {}, "transformers", "full precision"),
+        ({"quant_method": "gptq"}, {}, "gptq", "quant_method gptq"),
+        (None, {"quantize_config__json": "{}"}, "gptq", "there is a quantize_config.json"),
+        ({"quant_method": "awq"}, {}, "awq", "quant_method awq"),
+        (None, {"quant_config__json": "{}"}, "awq", "there is a quant_config.json"),
+        (
+            {"quant_method": "bitsandbytes", "load_in_4bit": True},
+            {},
+            "bitsandbytes",
+            "quant_method bitsandbytes",
+        ),
+        (None, {"model__gguf": ""}, "llama.cpp", ".gguf"),
+    ],
+)
+def test_loader_is_detected_with_its_reason(home, quantization, files, loader, reason):
+    found = loading.detect_loader(make_folder(home, quantization=quantization, **files))
+    assert found.value == loader and reason in found.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "quantization", "message"),
+    [
+        ("tiny", {"quant_method": "exl3"}, "ExLlama's own format.*GPTQ or GGUF"),
+        ("Llama-2-7B-exl2", None, "ExLlama's own format .by its name"),
+        ("tiny", {"quant_method": "aqlm"}, "quantised with aqlm, which this kit does not load"),
+    ],
+)
+def test_format_that_is_not_read_is_refused_with_what_to_take(home, name, quantization, message):
+    make_folder(home, name, quantization)
+    with pytest.raises(KitError, match=message):
+        loading.load_model(name)
+
+
+def test_pickles_are_never_opened(home):
+    folder = make_folder(home)
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch /tmp/opened'\ntR.")
+    with pytest.raises(KitError, match="pickles only, which can run any code"):
+        loading.load_model("tiny")
+
+
+def test_loaded_model_tells_its_dtype_device_seconds_and_bytes(home):
+    make_folder(home)
+    loaded, half = loading.load_model("tiny"), loading.load_model("tiny", dtype="bfloat16")
+    assert (
+        loaded.dtype == common.pick_dtype()
+        and loaded.device == common.pick_device()
+        and loaded.loader.value == "transformers"
+    )
+    assert half.dtype == (torch.bfloat16, "asked for") and half.model.dtype == torch.bfloat16
+    assert (
+        loading.load_model("tiny", dtype="float32").bytes == pytest.approx(2 * half.bytes, rel=1e-3)
+        and 0 < half.seconds < 60
+    )
+
+
+def test_device_map_and_memory_limits_are_settings(home):
+    make_folder(home)
+    loaded = loading.load_model("tiny", dtype="float32", device_map="auto", max_memory={"cpu": "1GiB"})
+    plain = loading.load_model("tiny", dtype="float32", device_map="cpu")
+    ids = torch.arange(10)[None]
+    assert torch.equal(loaded.model(ids.to(loaded.model.device)).logits.cpu(), plain.model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("places", "on_disk"),
+    [
+        ({"device_map": {"": "cpu"}}, False),
+        ({"max_memory": {"cpu": "1GiB"}}, False),
+        (
+            {"device_map": "auto", "max_memory": {"cpu": "60KB"}},
+            True,
+        ),  # less than the weights: the rest stays on the disk
+    ],
+)
+def test_model_answers_the_same_from_wherever_it_lies(home, places, on_disk):
+    make_folder(home)
+    loaded, plain = (
+        loading.load_model("tiny", dtype="float32", **places),
+        loading.load_model("tiny", dtype="float32", device_map="cpu"),
+    )
+    assert (
+        loaded.device == ("cpu", "asked for with device_map or max_memory")
+        and (loaded.model.device.type == "meta") == on_disk
+    )
+    ids = torch.arange(10)[None]
+    assert torch.equal(loaded.model(ids).logits, plain.model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ({"device_map": "cuda:99"}, "no GPU 99 on this machine"),
+        ({"device_map": {"": 99}}, "no GPU 99 on this machine"),
+        ({"max_memory": {99: "14GiB", "cpu": "30GiB"}}, "no GPU 99 on this machine"),
+        ({"device_map": "everywhere"}, "'everywhere' is no device. Say 'cpu'"),
+        ({"max_memory": {"cpu": "much"}}, "'much' in max_memory is no size. Write it as '14GiB'"),
+    ],
+)
+def test_places_that_are_not_there_are_refused(home, places, message):
+    make_folder(home)
+    with pytest.raises(KitError, match=message):
+        loading.load_model("tiny", **places)
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize(("bits", "agreement"), [(8, 0.98), (4, 0.7)])
+def test_model_of_fewer_bits_answers_and_then_trains(home, rows, template, bits, agreement):
+    make_tiny_model(home / "models" / "tiny", hidden=64)
+    full, small = loading.load_model("tiny"), loading.load_model("tiny", bits=bits)
+    ids = torch.arange(40, device=full.model.device)[None]
+    with torch.inference_mode():
+        logits = [loaded.model(ids).logits.float().flatten() for loaded in (full, small)]
+    assert torch.nn.functional.cosine_similarity(*logits, dim=0) > agreement and small.bytes < full.bytes
+    loading.chat(small, [{"role": "user", "content": "Hi"}], 3)
+    settings = pick_settings("tiny").replace(
+        {"targets": "q_proj"}
+    )  # its gradient comes through the quantised layers behind it
+    training.train_lora(small, rows, template, settings, home / "loras" / "x", progress=False)
+    assert all(
+        parameter.abs().sum() > 0 for name, parameter in small.model.named_parameters() if "lora_B" in name
+    )  # they start at 0
+
+
+@pytest.mark.parametrize("purpose", ["inference", "training"])
+def test_on_a_gpu_the_kernel_is_one_that_nothing_compiles(purpose):
+    found = [
+        pick_quantization(loader, torch.float16, purpose, None, "cuda")
+        for loader in ("gptq", "awq", "transformers")
+    ]
+    assert [config and config.backend for config in found] == ["gptq_torch", "torch_awq", None]
+    assert (
+        pick_quantization("gptq", torch.float16, "inference", None, "cpu") is None
+    )  # gptqmodel's own choice is the fastest there
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"bits": 3}, "8 or 4 bits, not 3"), ({"bits": 4, "loader": "gptq"}, "quantised already")],
+)
+def test_bits_that_cannot_be_had_are_refused(home, settings, message):
+    make_folder(home)
+    with pytest.raises(KitError, match=message):
+        loading.load_model("tiny", **settings)
+
+
+def test_missing_package_is_named_with_the_line_that_installs_it():
+    with pytest.raises(
+        KitError, match="tiny needs a package .* no module x Install it: pip install bitsandbytes"
+    ):
+        with explain_missing_package("tiny", "bitsandbytes"):
+            raise ImportError("no module x")
+
+
+def test_importing_the_package_is_quick():
+    code = "import time; start = time.perf_counter(); import helpers; print(time.perf_counter() - start)"
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    ]
+    assert min(seconds) < 0.3
+
+
+@pytest.mark.real
+def test_free_gives_the_memory_back(real_model_name):
+    loaded = loading.load_model(real_model_name, dtype="float32")
+    loading.chat(loaded, [{"role": "user", "content": "Hi"}], max_new_tokens=2)
+    assert loading.free(loaded) > 0.8 * loaded.bytes  # the first pass leaves torch some buffers
+
+
+@pytest.mark.real
+def test_gguf_is_dequantised_into_what_the_safetensors_folder_holds(real_model_name):
+    gguf, folder = (
+        loading.load_model(f"{real_model_name}-GGUF", "transformers", "bfloat16"),
+        loading.load_model(real_model_name, dtype="bfloat16"),
+    )
+    for text in ("Room 2023, 10%", "naïve café — 東京 🙂", "<|im_start|>user\nHi<|im_end|>"):
+        ids = gguf.tokenizer(text, return_tensors="pt")["input_ids"]
+        assert torch.equal(ids, folder.tokenizer(text, return_tensors="pt")["input_ids"])
+        assert torch.equal(gguf.model(ids).logits, folder.model(ids).logits)
+    with pytest.raises(KitError, match="de-quantise it: loader='transformers'"):
+        loading.load_model(f"{real_model_name}-GGUF")

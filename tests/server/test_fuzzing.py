@@ -1,0 +1,60 @@
+"""Both applications under schemathesis: requests made from their OpenAPI documents, right and wrong ones, and replies checked against these."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.server import make_tiny_service, serve_app
+
+from helpers.server.openai_api import make_openai_app
+from helpers.server.raw_api import make_raw_app
+
+# That whatever fits the document is accepted cannot be: only the tokenizer knows whether a prompt fits into the context. And the raw API takes
+# what can be read as the wanted type, as the WebUI did.
+APPS = [
+    (make_openai_app, "positive_data_acceptance"),
+    (make_raw_app, "positive_data_acceptance,negative_data_rejection"),
+]
+
+
+def fuzz(make_app, left_out: str, home: Path, seconds: int) -> str:
+    """What schemathesis reports, without the checks that are left out."""
+    service = make_tiny_service(home)
+    service.engine.context = 160  # an answer without a limit ends soon
+    with serve_app(make_app(service)) as url:
+        command = [
+            str(Path(sys.executable).with_name("schemathesis")),
+            "run",
+            f"{url}/openapi.json",
+            "--max-time",
+            str(seconds),
+        ]
+        settings = [
+            "--exclude-checks",
+            left_out,
+            "--generation-database",
+            "none",
+            "--continue-on-failure",
+            "--no-color",
+            "--request-timeout",
+            "120",
+        ]
+        run = subprocess.run(
+            [*command, *settings], capture_output=True, text=True, timeout=3 * seconds + 120, cwd=home
+        )
+    assert run.returncode == 0, run.stdout + run.stderr
+    return run.stdout
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("make_app", "left_out"), APPS)
+def test_no_request_breaks_the_server_and_every_reply_is_as_documented(make_app, left_out, tmp_path):
+    assert "Test cases:" in fuzz(make_app, left_out, tmp_path, seconds=25)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize(("make_app", "left_out"), APPS)
+def test_no_request_breaks_the_server_in_five_minutes(make_app, left_out, tmp_path):
+    assert "Test cases:" in fuzz(make_app, left_out, tmp_path, seconds=300)

@@ -1,0 +1,1 @@
+"""What several test files share: tiny models, servers, a fake hub, a browser."""

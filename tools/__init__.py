@@ -1,0 +1,1 @@
+"""Upkeep of the project: not part of the package."""
