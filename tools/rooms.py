@@ -76,7 +76,9 @@ def measure(package: Path = PACKAGE) -> dict[str, object]:
 
 def main() -> None:
     """Prints the numbers, then a line for each room with the rooms that it imports."""
-    argparse.ArgumentParser(prog="python -m tools.rooms", description=(__doc__ or "").split("\n")[0]).parse_args()
+    argparse.ArgumentParser(
+        prog="python -m tools.rooms", description=(__doc__ or "").split("\n")[0]
+    ).parse_args()
     for name, value in measure().items():
         print(f"{name:40} {value}")
     arrows = find_arrows()

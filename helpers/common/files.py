@@ -1,8 +1,4 @@
-"""Open LLM Kit: the code that the five notebooks share.
-
-Promise of this file: what every module needs and nothing else: the error that names its remedy, the project's folders, files that
-are complete or absent, and how a command reads its words and ends. It imports no module of the kit.
-"""
+"""Files that are either complete or absent, and a few facts about files."""
 
 import contextlib
 import dataclasses
@@ -13,23 +9,25 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
+
+from helpers.common.errors import DamagedError
 
 
 @contextlib.contextmanager
 def replace_when_complete(target: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `target` to write to (a file or a folder); it takes the place of `target` when the block ends well.
+    """Yields a temporary path to write to, a file or a folder; it replaces `target` if the block succeeds.
 
-    When the block fails or is interrupted, what was written is removed and an older `target` stays as it was.
+    If the block fails or is interrupted, what it wrote is removed and an older `target` stays as it was.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    for abandoned in target.parent.glob(f".{target.name}.*.part"):  # of a process that was killed
+    for abandoned in target.parent.glob(f".{target.name}.*.part"):  # left by a process that was killed
         if not psutil.pid_exists(int(abandoned.name.split(".")[-2])):
             shutil.rmtree(abandoned, ignore_errors=True)
-    workspace = Path(
-        tempfile.mkdtemp(prefix=f".{target.name}.", suffix=f".{os.getpid()}.part", dir=target.parent)
-    )
+    suffix = f".{os.getpid()}.part"
+    workspace = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=suffix, dir=target.parent))
     try:
         fresh = workspace / target.name
         yield fresh
@@ -40,28 +38,40 @@ def replace_when_complete(target: Path) -> Iterator[Path]:
         shutil.rmtree(workspace, ignore_errors=True)
 
 
-def write_json(path: Path, value: object) -> Path:
-    """Writes `value` as indented UTF-8 JSON, whole or not at all; dataclasses in it become objects. Returns the path."""
+def write_text(path: Path, text: str) -> Path:
+    """Writes a UTF-8 text file, whole or not at all. Returns the path."""
     with replace_when_complete(Path(path)) as fresh:
-        fresh.write_text(
-            json.dumps(value, indent=2, ensure_ascii=False, default=dataclasses.asdict) + "\n",
-            encoding="utf-8",
-        )
+        fresh.write_text(text, encoding="utf-8")
     return Path(path)
 
 
+def write_json(path: Path, value: object) -> Path:
+    """Writes `value` as indented JSON, whole or not at all; dataclasses become objects. Returns the path."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=dataclasses.asdict)
+    return write_text(path, text + "\n")
+
+
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """The JSON object in a file; a DamagedError with `remedy` if the file holds anything else."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise DamagedError(f"{path} is not valid JSON ({error}).", remedy) from None
+    if not isinstance(value, dict):
+        raise DamagedError(f"{path} does not hold a JSON object.", remedy)
+    return value
+
+
 def hash_file(path: Path) -> str:
-    """sha256 of a file, hexadecimal."""
+    """sha256 of a file, in hexadecimal."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder; one that vanishes meanwhile counts nothing."""
+    """Bytes of all files below a folder; a file that vanishes in the meantime counts as 0."""
     total = 0
     for path in folder.rglob("*"):
-        try:
+        with contextlib.suppress(OSError):
             total += path.stat().st_size if path.is_file() else 0
-        except OSError:
-            continue
     return total

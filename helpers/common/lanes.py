@@ -1,6 +1,6 @@
-"""What this computer has: device, dtype, memory, each with the reason; and the lane that fits it.
+"""Lanes: settings for a class of machine. `KIT_LANE` overrides the choice.
 
-A lane is a set of settings for a class of machine. The notebooks' cells are the same in every lane; `KIT_LANE` overrides the choice.
+The lessons' cells are the same in every lane.
 """
 
 import importlib.util
@@ -9,9 +9,8 @@ import platform
 from dataclasses import dataclass
 
 import psutil
-import torch
 
-from helpers.common.errors import KitError
+from helpers.common.errors import UsageError
 from helpers.common.machine import Choice, measure_memory, pick_device, pick_dtype
 
 
@@ -20,34 +19,46 @@ class Lane:
     """Settings for a class of machine."""
 
     name: str  # what KIT_LANE takes
-    machines: str  # for whom
-    model: str  # name in the catalogue of helpers.weights, or OWNER/REPO
-    revision: str  # branch of that repository
-    folder: str  # where it lies below models/
+    machines: str  # the machines that it is for
+    model: str  # a name in the catalogue of helpers.weights, or OWNER/REPO
+    revision: str  # the branch of that repository
+    folder: str  # its folder below models/
     loader: str  # transformers or gptq
-    batch_size: int  # rows an optimizer step
-    gpu_gb: int  # GPU memory it needs, GB; 0 for a CPU
+    batch_size: int  # rows in an optimizer step
+    gpu_gb: int  # GPU memory that it needs, GB; 0 for a CPU
 
 
 LANES = {
     lane.name: lane
     for lane in (
-        Lane("tiny", "any CPU, CI, a GPU without GPTQ", "smollm2-135m-instruct", "main", "SmolLM2-135M-Instruct", "transformers", 8, 0),
-        Lane("t4", "a 15 GB GPU, such as Colab's T4", "TheBloke/Llama-2-7B-Chat-GPTQ", "main", "TheBloke_Llama-2-7B-Chat-GPTQ", "gptq", 8, 14),
         Lane(
-            "large", "a 48-80 GB GPU", "TheBloke/Llama-2-70B-chat-GPTQ", "gptq-4bit-64g-actorder_True",
-            "TheBloke_Llama-2-70B-chat-GPTQ_gptq-4bit-64g-actorder_True", "gptq", 8, 45,
+            name="tiny", machines="any CPU, CI, a GPU without GPTQ",
+            model="smollm2-135m-instruct", revision="main", folder="SmolLM2-135M-Instruct",
+            loader="transformers", batch_size=8, gpu_gb=0,
+        ),
+        Lane(
+            name="t4", machines="a 15 GB GPU, such as Colab's T4",
+            model="TheBloke/Llama-2-7B-Chat-GPTQ", revision="main", folder="TheBloke_Llama-2-7B-Chat-GPTQ",
+            loader="gptq", batch_size=8, gpu_gb=14,
+        ),
+        Lane(
+            name="large", machines="a 48-80 GB GPU",
+            model="TheBloke/Llama-2-70B-chat-GPTQ", revision="gptq-4bit-64g-actorder_True",
+            folder="TheBloke_Llama-2-70B-chat-GPTQ_gptq-4bit-64g-actorder_True",
+            loader="gptq", batch_size=8, gpu_gb=45,
         ),
     )
 }  # fmt: skip
 
 
-def pick_lane() -> Choice:
-    """The lane for this machine; raises KitError for an unknown KIT_LANE."""
+def pick_lane() -> Choice[Lane]:
+    """The lane for this machine; a UsageError if KIT_LANE names none."""
     forced = os.environ.get("KIT_LANE")
     if forced:
         if forced not in LANES:
-            raise KitError(f"KIT_LANE is '{forced}', which is no lane.", f"Use one of: {', '.join(LANES)}.")
+            raise UsageError(
+                f"KIT_LANE is '{forced}', which is not a lane.", f"Use one of: {', '.join(LANES)}."
+            )
         return Choice(LANES[forced], "KIT_LANE asks for it")
     device = pick_device()
     if device.value == "cpu":
@@ -56,21 +67,23 @@ def pick_lane() -> Choice:
         return Choice(
             LANES["tiny"], "there is a GPU, but gptqmodel, which reads GPTQ weights, is not installed"
         )
+    import torch
+
     gigabytes = torch.cuda.get_device_properties(0).total_memory / 1e9
     fitting = [lane for lane in LANES.values() if lane.gpu_gb <= gigabytes]
     return Choice(fitting[-1], f"the GPU has {gigabytes:.0f} GB, the lane needs {fitting[-1].gpu_gb}")
 
 
 def describe() -> dict[str, Choice]:
-    """Everything the first cell of a notebook shows: one Choice a line."""
-    device = pick_device()
-    (free, total), why = measure_memory(device.value)
+    """What the first cell of a lesson shows: device, dtype, memory, cores and lane, each with its reason."""
+    device, lane = pick_device(), pick_lane()
+    (free, total), reason = measure_memory(device.value)
     return {
         "device": device,
         "dtype": pick_dtype(device.value),
-        "memory": Choice(f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free", why),
+        "memory": Choice(f"{free / 1e9:.1f} of {total / 1e9:.1f} GB free", reason),
         "cores": Choice(
             psutil.cpu_count(logical=False) or os.cpu_count(), f"{platform.system()}, {platform.machine()}"
         ),
-        "lane": Choice((lane := pick_lane()).value.name, lane.reason),
+        "lane": Choice(lane.value.name, lane.reason),
     }

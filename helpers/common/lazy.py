@@ -1,6 +1,6 @@
 """Rooms that cost nothing to import: what a room's `__init__` lists is imported when it is first asked for.
 
-A room lists its public names once, as imports under `if TYPE_CHECKING:`, where editors and type checkers read them too.
+A room lists its public names once, as imports under `if TYPE_CHECKING:`, where type checkers read them too.
 """
 
 import ast
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def export_lazily(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]], list[str]]:
-    """The `__getattr__`, `__dir__` and `__all__` of a package, from the imports under its `if TYPE_CHECKING:`.
+    """`__getattr__`, `__dir__` and `__all__` of a package, from the imports under its `if TYPE_CHECKING:`.
 
     Example: after `__getattr__, __dir__, __all__ = export_lazily(__name__)`, `helpers.weights.fetch` imports
     `helpers.weights.fetching` the first time. The idea is that of scientific Python's lazy_loader.

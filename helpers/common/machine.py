@@ -1,6 +1,6 @@
-"""What this computer has: device, dtype, memory, each with the reason; and the lane that fits it.
+"""What this computer has: device, number format, memory, each with the reason.
 
-A lane is a set of settings for a class of machine. The notebooks' cells are the same in every lane; `KIT_LANE` overrides the choice.
+torch is imported only when a function needs it.
 """
 
 import ctypes
@@ -10,21 +10,27 @@ import platform
 import re
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import psutil
-import torch
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
 
 
-class Choice(NamedTuple):
-    """A detected value and, in words, why it is this one."""
+class Choice(NamedTuple, Generic[T]):
+    """A detected value and, in words, the reason for it."""
 
-    value: Any
+    value: T
     reason: str
 
 
-def pick_device() -> Choice:
-    """'cuda' or 'cpu', as torch names them. Apple's MPS is left aside: nothing in this kit was measured on it."""
+def pick_device() -> Choice[str]:
+    """The device to compute on: "cuda" or "cpu". Apple's MPS is left out, since it was never measured."""
+    import torch
+
     if torch.cuda.is_available():
         return Choice("cuda", f"torch sees {torch.cuda.get_device_name(0)}")
     if torch.version.cuda is None:
@@ -32,19 +38,26 @@ def pick_device() -> Choice:
     return Choice("cpu", "torch finds no CUDA device")
 
 
-def pick_dtype(device: str | None = None) -> Choice:
-    """The torch dtype to compute in: bfloat16 where the hardware multiplies it natively, else float16 on a GPU, float32 on a CPU."""
+def pick_dtype(device: str | None = None) -> "Choice[torch.dtype]":
+    """The dtype to compute in: bfloat16 where the hardware has it, else float16 (GPU) or float32 (CPU)."""
+    import torch
+
     if (device or pick_device().value) == "cuda":
         if torch.cuda.get_device_capability() >= (8, 0):
             return Choice(torch.bfloat16, "the GPU has bfloat16 (compute capability 8.0 or newer)")
-        return Choice(torch.float16, "the GPU is older than compute capability 8.0: no bfloat16")
+        return Choice(torch.float16, "the GPU is older than compute capability 8.0 and has no bfloat16")
     if cpu_multiplies_bfloat16():
         return Choice(torch.bfloat16, "the CPU multiplies bfloat16 natively (AVX512-BF16 or AMX)")
     return Choice(torch.float32, "the CPU has no bfloat16 instructions; emulating them would be slow")
 
 
+def name_dtype(dtype: "torch.dtype") -> str:
+    """A torch dtype's name without the prefix: "bfloat16" for torch.bfloat16."""
+    return str(dtype).removeprefix("torch.")
+
+
 def cpu_multiplies_bfloat16() -> bool:
-    """True when Linux reports AVX512-BF16 or AMX-BF16; False elsewhere, where nothing reports it."""
+    """True if Linux reports AVX512-BF16 or AMX-BF16; False on other systems, which do not report it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             flags = next((line for line in file if line.startswith("flags")), "")
@@ -53,9 +66,11 @@ def cpu_multiplies_bfloat16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
-def measure_memory(device: str | None = None) -> Choice:
-    """(free, total) bytes of the memory that models go to: the GPU's, else the computer's."""
+def measure_memory(device: str | None = None) -> Choice[tuple[int, int]]:
+    """(free, total) bytes of the memory that models are loaded into: the GPU's, or else the computer's."""
     if (device or pick_device().value) == "cuda":
+        import torch
+
         return Choice(torch.cuda.mem_get_info(), "the GPU's memory, as CUDA reports it")
     memory = psutil.virtual_memory()
     return Choice(
@@ -63,9 +78,11 @@ def measure_memory(device: str | None = None) -> Choice:
     )
 
 
-def measure_used(device: str | None = None) -> Choice:
-    """Bytes this process holds now: of the GPU's memory where models go there, else resident memory."""
+def measure_used(device: str | None = None) -> Choice[int]:
+    """Bytes that this process holds now: GPU memory if models are loaded there, or else resident memory."""
     if (device or pick_device().value) == "cuda":
+        import torch
+
         return Choice(torch.cuda.memory_allocated(), "GPU memory that torch has given to tensors")
     return Choice(
         psutil.Process().memory_info().rss,
@@ -74,21 +91,25 @@ def measure_used(device: str | None = None) -> Choice:
 
 
 def name_device() -> str:
-    """One line for a run record, such as 'NVIDIA H100' or 'CPU, 2 cores, bfloat16'."""
+    """One line for a run record, such as "NVIDIA H100" or "CPU, 2 cores, bfloat16"."""
     if pick_device().value == "cuda":
+        import torch
+
         return torch.cuda.get_device_name(0)
-    return f"CPU, {os.cpu_count()} cores, {str(pick_dtype('cpu').value).removeprefix('torch.')}"
+    return f"CPU, {os.cpu_count()} cores, {name_dtype(pick_dtype('cpu').value)}"
 
 
 def measure_peak_mb() -> int:
-    """Highest memory of this process so far, in MB (1e6 bytes): the GPU's where there is one, else resident memory."""
+    """Peak memory of this process in MB (1e6 bytes): the GPU's if there is one, or else resident memory."""
+    import torch
+
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated() / 1e6)
     if platform.system() == "Windows":
         return int(psutil.Process().memory_info().peak_wset / 1e6)
     status = Path(
         "/proc/self/status"
-    )  # ru_maxrss would begin with the peak of the process that started this one
+    )  # ru_maxrss would start with the peak of the process that started this one
     if found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None:
         return int(found[1]) * 1024 // 1_000_000
     import resource  # does not exist on Windows
@@ -98,7 +119,9 @@ def measure_peak_mb() -> int:
 
 
 def free_memory() -> str:
-    """Returns freed memory to the system after a `del`; says in words what is free now. Source: torch's notes on memory management."""
+    """Returns freed memory to the system after a `del`; says how much is free now."""
+    import torch
+
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

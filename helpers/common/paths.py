@@ -1,22 +1,19 @@
-"""Open LLM Kit: the code that the five notebooks share.
-
-Promise of this file: what every module needs and nothing else: the error that names its remedy, the project's folders, files that
-are complete or absent, and how a command reads its words and ends. It imports no module of the kit.
-"""
+"""Where things are: the project, the home of models/, loras/ and runs/, and files named by the user."""
 
 import os
 import subprocess
 from pathlib import Path
 
-from helpers.common.errors import KitError
+from helpers.common.errors import NotFoundError, UsageError
 
 PROJECT = Path(__file__).resolve().parents[2]
 
 
 def find_home() -> Path:
-    """Folder that holds models/, loras/ and runs/: $OPEN_LLM_KIT_HOME, else the nearest parent of the working folder with notebooks/.
+    """The folder that holds models/, loras/ and runs/.
 
-    Raises KitError where there is neither.
+    It is $OPEN_LLM_KIT_HOME, or else the nearest folder at or above here that has notebooks/.
+    Raises NotFoundError if there is neither.
     """
     if os.environ.get("OPEN_LLM_KIT_HOME"):
         return Path(os.environ["OPEN_LLM_KIT_HOME"]).expanduser().resolve()
@@ -24,37 +21,35 @@ def find_home() -> Path:
     for folder in (here, *here.parents):
         if (folder / "notebooks").is_dir():
             return folder
-    raise KitError(
-        f"No folder with notebooks/ at or above {here}.",
-        "Run this inside the kit's folder, or set OPEN_LLM_KIT_HOME.",
-    )
+    problem = f"No folder with notebooks/ at or above {here}."
+    raise NotFoundError(problem, "Run this inside the kit's folder, or set OPEN_LLM_KIT_HOME.")
 
 
 def find_file(path: str | Path, what: str) -> Path:
-    """An input file as the user named it: as it stands, else below the home, else below the project.
+    """An input file as the user named it: relative to the working directory, to the home, or to the project.
 
-    `what` names the kind of file in the KitError raised when it is nowhere.
+    `what` names the kind of file in the NotFoundError that is raised if it is in none of the three.
     """
     path = Path(path).expanduser()
     for candidate in (path, find_home() / path, PROJECT / path):
         if candidate.is_file():
             return candidate
-    raise KitError(
-        f"No {what} at {path}.",
-        f"Give the path of an existing {what} (tried here, in {find_home()} and in {PROJECT}).",
-    )
+    tried = f"tried here, in {find_home()} and in {PROJECT}"
+    raise NotFoundError(f"No {what} at {path}.", f"Give the path of an existing {what} ({tried}).")
 
 
-def resolve_inside(base: Path, name: str, what: str) -> Path:
-    """`base`/`name`, refused with a KitError when the name is empty or leads out of `base`."""
-    folder = (base / name).resolve()
-    if not name or folder == base.resolve() or not folder.is_relative_to(base.resolve()):
-        raise KitError(f"'{name}' is no name for a {what}.", f"Use a plain folder name; it lies in {base}.")
-    return folder
+def resolve_inside(folder: Path, name: str, what: str) -> Path:
+    """`folder`/`name`; a UsageError if that is not inside `folder`. `what` says what the name is for."""
+    found = (folder / name).resolve()
+    if not name or found == folder.resolve() or not found.is_relative_to(folder.resolve()):
+        raise UsageError(
+            f"'{name}' is not a valid name for a {what}.", f"Use a plain folder name in {folder}."
+        )
+    return found
 
 
 def find_commit() -> str:
-    """The project's git commit, short, with -dirty for uncommitted changes; "unknown" outside a git checkout."""
+    """The project's git commit, 12 characters, then -dirty if files differ; "unknown" without a checkout."""
     command = ["git", "-C", str(PROJECT), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

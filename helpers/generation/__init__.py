@@ -5,34 +5,16 @@ from typing import TYPE_CHECKING
 from helpers.common.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from helpers.generation.engine import (
-        Engine as Engine,
-    )
-    from helpers.generation.engine import (
-        EngineBusy as EngineBusy,
-    )
-    from helpers.generation.engine import (
-        EngineStopping as EngineStopping,
-    )
-    from helpers.generation.engine import (
-        PromptTooLong as PromptTooLong,
-    )
-    from helpers.generation.engine import (
-        UnknownToken as UnknownToken,
-    )
+    from helpers.generation.engine import Engine as Engine
+    from helpers.generation.engine import EngineBusy as EngineBusy
+    from helpers.generation.engine import EngineStopping as EngineStopping
+    from helpers.generation.engine import PromptTooLong as PromptTooLong
+    from helpers.generation.engine import UnknownToken as UnknownToken
     from helpers.generation.llama_engine import LlamaEngine as LlamaEngine
-    from helpers.generation.request import (
-        Generation as Generation,
-    )
-    from helpers.generation.request import (
-        GenerationRequest as GenerationRequest,
-    )
-    from helpers.generation.request import (
-        Piece as Piece,
-    )
-    from helpers.generation.request import (
-        Token as Token,
-    )
+    from helpers.generation.request import Generation as Generation
+    from helpers.generation.request import GenerationRequest as GenerationRequest
+    from helpers.generation.request import Piece as Piece
+    from helpers.generation.request import Token as Token
     from helpers.generation.transformers_engine import TransformersEngine as TransformersEngine
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
-from helpers.generation.llama_engine import LlamaEngine
 from helpers.generation.request import GenerationRequest, Piece, Token
 from helpers.generation.stopping import StopGate
+
+if TYPE_CHECKING:
+    from helpers.generation.llama_engine import LlamaEngine
 
 
 class Answer:
@@ -13,7 +16,7 @@ class Answer:
 
     def __init__(
         self,
-        engine: LlamaEngine,
+        engine: "LlamaEngine",
         request: GenerationRequest,
         prompt: list[int],
         emit: Callable[[Piece], None],

@@ -6,26 +6,12 @@ from helpers.common.lazy import export_lazily
 
 if TYPE_CHECKING:
     from helpers.loading.loaders import detect_loader as detect_loader
-    from helpers.loading.messages import (
-        chat as chat,
-    )
-    from helpers.loading.messages import (
-        render_chat as render_chat,
-    )
-    from helpers.loading.messages import (
-        tokenize_chat as tokenize_chat,
-    )
-    from helpers.loading.model import (
-        LoadedModel as LoadedModel,
-    )
-    from helpers.loading.model import (
-        free as free,
-    )
-    from helpers.loading.model import (
-        load_model as load_model,
-    )
-    from helpers.loading.model import (
-        load_tokenizer as load_tokenizer,
-    )
+    from helpers.loading.messages import chat as chat
+    from helpers.loading.messages import render_chat as render_chat
+    from helpers.loading.messages import tokenize_chat as tokenize_chat
+    from helpers.loading.model import LoadedModel as LoadedModel
+    from helpers.loading.model import free as free
+    from helpers.loading.model import load_model as load_model
+    from helpers.loading.model import load_tokenizer as load_tokenizer
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

@@ -5,21 +5,11 @@ from typing import TYPE_CHECKING
 from helpers.common.lazy import export_lazily
 
 if TYPE_CHECKING:
-    from helpers.server.ports import (
-        OPENAI_PORT as OPENAI_PORT,
-    )
-    from helpers.server.ports import (
-        PORTS as PORTS,
-    )
-    from helpers.server.ports import (
-        RAW_PORT as RAW_PORT,
-    )
-    from helpers.server.ports import (
-        STREAMING_PORT as STREAMING_PORT,
-    )
-    from helpers.server.ports import (
-        find_port as find_port,
-    )
+    from helpers.server.ports import OPENAI_PORT as OPENAI_PORT
+    from helpers.server.ports import PORTS as PORTS
+    from helpers.server.ports import RAW_PORT as RAW_PORT
+    from helpers.server.ports import STREAMING_PORT as STREAMING_PORT
+    from helpers.server.ports import find_port as find_port
     from helpers.server.service import Service as Service
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

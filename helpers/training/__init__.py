@@ -8,51 +8,21 @@ if TYPE_CHECKING:
     from helpers.training.checkpoints import list_unfinished as list_unfinished
     from helpers.training.guards import LossGuard as LossGuard
     from helpers.training.guards import StopOnRequest as StopOnRequest
-    from helpers.training.prefix_trainer import (
-        SharedPrefixTrainer as SharedPrefixTrainer,
-    )
-    from helpers.training.prefix_trainer import (
-        pack_batch as pack_batch,
-    )
-    from helpers.training.runs import (
-        add_to_run as add_to_run,
-    )
-    from helpers.training.runs import (
-        open_adapter_folder as open_adapter_folder,
-    )
-    from helpers.training.runs import (
-        record_run as record_run,
-    )
-    from helpers.training.settings import (
-        PRESETS as PRESETS,
-    )
-    from helpers.training.settings import (
-        TrainingSettings as TrainingSettings,
-    )
-    from helpers.training.settings import (
-        explain_changes as explain_changes,
-    )
-    from helpers.training.settings import (
-        pick_settings as pick_settings,
-    )
+    from helpers.training.prefix_trainer import SharedPrefixTrainer as SharedPrefixTrainer
+    from helpers.training.prefix_trainer import pack_batch as pack_batch
+    from helpers.training.runs import add_to_run as add_to_run
+    from helpers.training.runs import open_adapter_folder as open_adapter_folder
+    from helpers.training.runs import record_run as record_run
+    from helpers.training.settings import PRESETS as PRESETS
+    from helpers.training.settings import TrainingSettings as TrainingSettings
+    from helpers.training.settings import explain_changes as explain_changes
+    from helpers.training.settings import pick_settings as pick_settings
     from helpers.training.train import train_lora as train_lora
-    from helpers.training.trainer import (
-        build_dataset as build_dataset,
-    )
-    from helpers.training.trainer import (
-        describe_hardware as describe_hardware,
-    )
-    from helpers.training.trainer import (
-        list_targets as list_targets,
-    )
-    from helpers.training.trainer import (
-        make_lora_config as make_lora_config,
-    )
-    from helpers.training.trainer import (
-        make_sft_config as make_sft_config,
-    )
-    from helpers.training.trainer import (
-        make_trainer as make_trainer,
-    )
+    from helpers.training.trainer import build_dataset as build_dataset
+    from helpers.training.trainer import describe_hardware as describe_hardware
+    from helpers.training.trainer import list_targets as list_targets
+    from helpers.training.trainer import make_lora_config as make_lora_config
+    from helpers.training.trainer import make_sft_config as make_sft_config
+    from helpers.training.trainer import make_trainer as make_trainer
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

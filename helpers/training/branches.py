@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from helpers.training.packing import PackedSequence
 
@@ -119,3 +121,7 @@ def attend_grouped(
     scores = ((query * scaling).reshape(groups, -1, size) @ key[0].mT).view(groups, -1, n, key.shape[2])
     chances = scores.add_(mask).softmax(-1)  # which torch computes in float32 and rounds once
     return (chances.view(groups, -1, key.shape[2]) @ value[0]).view(1, heads, n, size).transpose(1, 2)
+
+
+AttentionInterface.register("branches", attend_by_branches)
+AttentionMaskInterface.register("branches", sdpa_mask)  # for calls that pack nothing, such as generate

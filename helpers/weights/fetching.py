@@ -11,8 +11,9 @@ from helpers.common.errors import KitError
 from helpers.common.paths import resolve_inside
 from helpers.common.progress import Report
 from helpers.weights import embedded, folders, hub
-from helpers.weights.folders import PICKLES, find_missing, find_model, models_folder, name_folder
+from helpers.weights.folders import PICKLES, find_missing, find_model, models_folder
 from helpers.weights.hub import RemoteFile
+from helpers.weights.names import EMBEDDED_NAME, name_folder
 
 
 def fetch(
@@ -31,7 +32,7 @@ def fetch(
     folder = resolve_inside(models_folder(), name_folder(name, revision), "model")
     if folder.is_dir():
         return find_model(folder.name)
-    if name == embedded.NAME:
+    if name == EMBEDDED_NAME:
         return embedded.fetch_embedded(folder, progress)
     if "/" not in name:
         raise KitError(

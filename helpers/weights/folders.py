@@ -7,7 +7,7 @@ from pathlib import Path
 from helpers.common.errors import KitError
 from helpers.common.files import hash_file, write_json
 from helpers.common.paths import find_home, resolve_inside
-from helpers.weights import embedded
+from helpers.weights.names import EMBEDDED_NAME, name_folder
 
 
 def record_source(folder: Path, **facts: object) -> None:
@@ -31,19 +31,6 @@ def models_folder() -> Path:
     return find_home() / "models"
 
 
-def name_folder(repo: str, revision: str = "main") -> str:
-    """The WebUI's folder name for a hub repository: OWNER_REPO, with _BRANCH unless the branch is main."""
-    if repo == embedded.NAME:
-        return embedded.FOLDER
-    return repo.strip("/").replace("/", "_") + ("" if revision == "main" else f"_{revision}")
-
-
-def write_git_command(repo: str, revision: str = "main") -> str:
-    """The line that clones one branch of a hub repository into models/, run in the kit's folder; it needs git-lfs."""
-    branch = "" if revision == "main" else f"--branch {revision} "
-    return f"git clone --single-branch {branch}https://huggingface.co/{repo} models/{name_folder(repo, revision)}"
-
-
 def find_model(name: str, base: Path | None = None) -> Path:
     """The complete folder of a model below `base` (models/ by default); `name` is a folder name or a catalogue name.
 
@@ -55,7 +42,7 @@ def find_model(name: str, base: Path | None = None) -> Path:
         folder = resolve_inside(base, name_folder(name), "model")
     if not folder.is_dir():
         there = ", ".join(sorted(list_models(base))) or "none yet"
-        known = "/" in name or name == embedded.NAME
+        known = "/" in name or name == EMBEDDED_NAME
         remedy = (
             f"Fetch it: python -m helpers.weights fetch {name}"
             if known
@@ -116,7 +103,7 @@ def find_damage(folder: Path) -> str:
     record = folder / "weights.json"
     files = json.loads(record.read_text(encoding="utf-8"))["files"] if record.is_file() else {}
     for name, facts in files.items():
-        if not (folder / name).is_file() or files.hash_file(folder / name) != facts["sha256"]:
+        if not (folder / name).is_file() or hash_file(folder / name) != facts["sha256"]:
             return f"{name} was changed or removed"
     return ""
 

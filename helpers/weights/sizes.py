@@ -3,12 +3,13 @@
 import json
 from dataclasses import dataclass
 
-from helpers.common import files
 from helpers.common.errors import KitError
+from helpers.common.files import size_of
 from helpers.common.paths import resolve_inside
 from helpers.weights import hub, memory
 from helpers.weights.fetching import choose_files
-from helpers.weights.folders import PICKLES, find_model, models_folder, name_folder
+from helpers.weights.folders import PICKLES, find_model, models_folder
+from helpers.weights.names import name_folder
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def read_local(name: str) -> tuple[dict, int, int]:
     weights = sum(
         path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", *PICKLES)
     )
-    return config, files.size_of(folder), weights
+    return config, size_of(folder), weights
 
 
 def name_dtype(device: str) -> str:

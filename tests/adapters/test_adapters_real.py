@@ -136,7 +136,9 @@ def test_merged_folder_judges_as_base_and_lora_do(lora, home, lessons, real_mode
         assert all(
             abs(one[label] - other[label]) < 0.2 for label in one
         )  # nats; what is saved is rounded to the base's bfloat16
-    assert run_command(adapters_command.main, ["prove", name, "--model", merged.name]) == 2  # the LoRA on top of itself
+    assert (
+        run_command(adapters_command.main, ["prove", name, "--model", merged.name]) == 2
+    )  # the LoRA on top of itself
 
 
 @needs_gptq

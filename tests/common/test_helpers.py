@@ -37,7 +37,9 @@ def test_folder_takes_the_place_of_an_older_one(tmp_path):
 
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path):
-    script = "import os; from pathlib import Path; from helpers import replace_when_complete as replace\n"
+    script = (
+        "import os; from pathlib import Path; from helpers.common import replace_when_complete as replace\n"
+    )
     script += f"with replace(Path({str(tmp_path)!r}) / 'a'): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 9
     assert [p.suffix for p in tmp_path.iterdir()] == [".part"]

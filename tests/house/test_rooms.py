@@ -17,7 +17,9 @@ def test_package_holds_the_rooms_and_nothing_beside_them():
 
 
 def test_no_arrow_points_upward():
-    assert {arrow: by for arrow, by in find_arrows().items() if ROOMS.index(arrow[0]) < ROOMS.index(arrow[1])} == {}
+    assert {
+        arrow: by for arrow, by in find_arrows().items() if ROOMS.index(arrow[0]) < ROOMS.index(arrow[1])
+    } == {}
 
 
 @pytest.mark.parametrize("room", ROOMS)
@@ -34,5 +36,7 @@ def test_no_exported_name_is_hidden_by_a_module_of_that_name(room):
 
 def test_importing_the_rooms_brings_no_heavy_library():
     code = f"import sys, {', '.join(f'helpers.{room}' for room in ROOMS)}\nprint(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert {"torch", "transformers", "pandas", "fastapi", "matplotlib", "IPython"} & set(loaded) == set()

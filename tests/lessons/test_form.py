@@ -27,7 +27,7 @@ def test_lesson_begins_with_goals_prerequisites_box_and_one_set_up_cell(path):
         title.source.startswith("# Lesson") and "## What you will do" in title.source and 3 <= len(goals) <= 5
     )
     assert "\nPrerequisites: " in title.source and TAG in box.metadata.tags
-    assert [setup.cell_type, first.cell_type] == ["code", "code"] and "installing.set_up()" in setup.source
+    assert [setup.cell_type, first.cell_type] == ["code", "code"] and "setup.set_up()" in setup.source
 
 
 @lessons

@@ -10,8 +10,8 @@ import pytest
 
 from helpers import PROJECT, common
 from helpers.common.files import write_json
-from helpers.tutorial.records import RECORDS, measure_disk, read_records
-from tools.cost_boxes import TAG, add_record, write_boxes
+from helpers.tutorial.records import RECORDS, add_record, measure_disk, read_records
+from tools.cost_boxes import TAG, write_boxes
 
 NAMES = ["01_weights", "02_loading", "03_api", "04_training", "05_lora_loading"]
 
@@ -83,6 +83,7 @@ def test_boxes_follow_a_new_record_and_change_nothing_without_one(copied):
     add_record(
         "t4", {"commit": "0123abc", "device": "Some GPU", "date": "2030-01-02", "notebooks": entries}, copied
     )
+    write_boxes(copied)
     columns = ["7.2", "12.3 GB", "5.7 GB", "2030-01-02 on Some GPU, commit 0123abc"]
     for name in NAMES:
         assert [box["t4"] for box in read_box(name, copied)] == [columns] * 2 and read_box(name, copied)[0][

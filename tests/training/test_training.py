@@ -275,9 +275,9 @@ def write_training_script(home, rows, settings):
     (home / "rows.json").write_text(json.dumps(rows))
     settings.to_yaml(home / "settings.yaml")
     script = (
-        "import json; from helpers import loading, templating, training; from helpers.adapters.folders import loras_folder\n"
+        "import json; from helpers import loading, tasks, training; from helpers.adapters.folders import loras_folder\n"
         "from helpers.training.settings import TrainingSettings\n"
-        "template = templating.load_template('templates/college_preferences.yaml')\n"
+        "template = tasks.load_template('templates/college_preferences.yaml')\n"
         "tiny, rows = loading.load_model('tiny', dtype='float32'), json.load(open('rows.json'))\n"
         "training.train_lora(tiny, rows, template, TrainingSettings.from_yaml('settings.yaml'), loras_folder() / 'mine', progress=False)\n"
     )

@@ -67,7 +67,7 @@ def open_panel(browser, lab, home):
 
 
 def test_model_panel_fetches_loads_and_asks(open_panel):
-    notebook = open_panel("model", "from helpers.tutorial.panels.model import ModelPanel\nModelPanel()")
+    notebook = open_panel("model", "from helpers.tutorial.panels import ModelPanel\nModelPanel()")
     notebook.expect("its loader is transformers")
     notebook.press("Stop")
     notebook.expect("Nothing is running, so there is nothing to stop")
@@ -100,7 +100,7 @@ def test_model_panel_fetches_loads_and_asks(open_panel):
 def test_session_panel_serves_who_calls_from_outside(open_panel):
     notebook = open_panel(
         "session",
-        "from helpers.tutorial.panels.session import SessionPanel\nSessionPanel('SmolLM2-135M-Instruct')",
+        "from helpers.tutorial.panels import SessionPanel\nSessionPanel('SmolLM2-135M-Instruct')",
     )
     notebook.expect("No server runs")
     ports = {
@@ -131,9 +131,10 @@ def test_session_panel_serves_who_calls_from_outside(open_panel):
     notebook.expect("Nothing is running, so there is nothing to stop")
 
 
-TRAINING = """from helpers import machine, templating
-from helpers.training_panel import TrainingPanel
-TrainingPanel(templating.pick_task(), machine.LANES["tiny"])"""
+TRAINING = """from helpers import tutorial
+from helpers.common.lanes import LANES
+from helpers.tutorial.panels import TrainingPanel
+TrainingPanel(tutorial.pick_task(), LANES["tiny"])"""
 
 
 def test_training_panel_trains_stops_and_outlives_its_kernel(open_panel, home):
@@ -187,7 +188,7 @@ def lora(home, real_model_name):
 
 
 def test_lora_panel_changes_the_answer_by_keyboard_alone(open_panel, lora):
-    code = f"from helpers.tutorial.panels.lora import LoraPanel\nLoraPanel('SmolLM2-135M-Instruct', {lora!r})"
+    code = f"from helpers.tutorial.panels import LoraPanel\nLoraPanel('SmolLM2-135M-Instruct', {lora!r})"
     notebook = open_panel("lora", code)
     order = [
         "LoRA",

@@ -13,15 +13,15 @@ import nbformat
 import psutil
 import pytest
 
-import helpers
 from helpers import PROJECT
+from helpers.common import paths
 from helpers.common.command import run_command
 from helpers.tutorial.__main__ import main
 from helpers.tutorial.execution import build_environment
 from helpers.tutorial.report import PUBLISHERS, collect_results
 
 PUBLISH = """
-from helpers import checks
+from helpers.tutorial import checks
 checks.publish("answer.raw", "The sky is <blue>.")
 checks.publish("answer.openai", "Blue.")
 for name, value in (("majority", 0.4), ("base", 0.5), ("lora", 0.75)):
@@ -210,7 +210,7 @@ def test_interrupt_stops_the_kernel_and_leaves_nothing(home):
         signal.signal, signal.SIGINT, signal.SIG_DFL
     )  # a shell's background jobs, such as a CI's, are born deaf to it
     command = subprocess.Popen(
-        [sys.executable, "-m", "helpers.tutorial.execution"],
+        [sys.executable, "-m", "helpers.tutorial"],
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=hear,
@@ -225,13 +225,13 @@ def test_interrupt_stops_the_kernel_and_leaves_nothing(home):
 
 
 def test_commit_says_when_files_differ(home, monkeypatch):
-    monkeypatch.setattr(helpers, "PROJECT", home)
-    assert helpers.find_commit() == "unknown"
+    monkeypatch.setattr(paths, "PROJECT", home)
+    assert paths.find_commit() == "unknown"
     git = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org"]
     (home / "file").write_text("1")
     for command in (["init", "--quiet"], ["add", "file"], ["commit", "--quiet", "--message", "one"]):
         subprocess.run([*git, *command], check=True)
-    clean = helpers.find_commit()
+    clean = paths.find_commit()
     (home / "file").write_text("2")
     head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
-    assert head.startswith(clean) and len(clean) == 12 and helpers.find_commit() == f"{clean}-dirty"
+    assert head.startswith(clean) and len(clean) == 12 and paths.find_commit() == f"{clean}-dirty"

@@ -7,7 +7,8 @@ import torch
 from transformers import StoppingCriteriaList
 
 from helpers.common.errors import KitError
-from helpers.loading import chat, model
+from helpers.loading import model
+from helpers.loading.messages import chat
 from helpers.tutorial.panels.base import Panel, make_field
 
 
@@ -33,9 +34,7 @@ class AskingPanel(Panel):
     def reply(self, messages: list[dict[str, str]]) -> str:
         """The model's answer, the likeliest one; Stop cuts it off after the token at hand."""
         cut = lambda ids, scores, **_: torch.full((len(ids),), self.asked_to_stop.is_set(), device=ids.device)  # noqa: E731
-        return chat.chat(
-            self.loaded, messages, max_new_tokens=80, stopping_criteria=StoppingCriteriaList([cut])
-        )
+        return chat(self.loaded, messages, max_new_tokens=80, stopping_criteria=StoppingCriteriaList([cut]))
 
     def answer(self) -> str:
         """Asks what stands in the box and adds the answer to those before."""

@@ -5,7 +5,7 @@ import ipywidgets
 from helpers.adapters import attaching
 from helpers.adapters.folders import describe_adapter, list_folders
 from helpers.common.errors import KitError
-from helpers.loading import model
+from helpers.loading.model import load_model
 from helpers.tutorial.panels.asking import AskingPanel
 from helpers.tutorial.panels.base import NONE, make_field
 from helpers.weights.folders import list_models
@@ -82,7 +82,7 @@ class LoraPanel(AskingPanel):
         if self.loaded is None or self.loaded.name != self.base.value:
             self.let_go()
             self.applied = None
-            self.put_model(model.load_model(self.base.value))
+            self.put_model(load_model(self.base.value))
 
     def apply(self) -> str:
         """attaching.attach_adapter, or attaching.switch_adapter to none."""

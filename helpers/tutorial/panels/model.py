@@ -10,7 +10,9 @@ from helpers.loading import model
 from helpers.loading.loaders import detect_loader
 from helpers.tutorial.panels.asking import AskingPanel
 from helpers.tutorial.panels.base import make_field
-from helpers.weights import catalogue, embedded, fetching, folders, sizes
+from helpers.weights import catalogue, folders, sizes
+from helpers.weights.fetching import fetch
+from helpers.weights.names import EMBEDDED_NAME
 
 
 class ModelPanel(AskingPanel):
@@ -19,7 +21,7 @@ class ModelPanel(AskingPanel):
     title, picture = "Model", "panel-model.png"
     alt = "The Model panel: source, branch, Download; model, loader, Load and Unload; a question and the model's answer; what happened, in words"
 
-    def __init__(self, source: str = embedded.NAME, branch: str = "main"):
+    def __init__(self, source: str = EMBEDDED_NAME, branch: str = "main"):
         known = [each.name for each in catalogue.CATALOGUE]
         self.source = make_field(
             ipywidgets.Combobox, "Source", value=source, options=known, placeholder="OWNER/REPO"
@@ -45,7 +47,7 @@ class ModelPanel(AskingPanel):
 
     def download(self) -> str:
         """weights.fetch, with its progress."""
-        folder = fetching.fetch(self.source.value.strip(), self.branch.value.strip() or "main", self.tell)
+        folder = fetch(self.source.value.strip(), self.branch.value.strip() or "main", self.tell)
         self.reload(folder.name)
         return f"{folder.name} is in models/."
 

@@ -6,7 +6,7 @@ from helpers.adapters.folders import list_adapters
 from helpers.clients import process
 from helpers.clients.process import RunningServer, read_last_line
 from helpers.common.errors import KitError
-from helpers.server import ports
+from helpers.server.ports import PORTS
 from helpers.tutorial.panels.base import NONE, Panel, make_field
 from helpers.weights.folders import list_models
 
@@ -27,7 +27,7 @@ class SessionPanel(Panel):
         self.openai = make_field(ipywidgets.Checkbox, "OpenAI-style API", value=True)
         labels = {"raw": "Port, raw", "streaming": "Port, streaming", "openai": "Port, OpenAI"}
         self.ports = {
-            name: make_field(ipywidgets.BoundedIntText, label, value=ports.PORTS[name], min=1024, max=65535)
+            name: make_field(ipywidgets.BoundedIntText, label, value=PORTS[name], min=1024, max=65535)
             for name, label in labels.items()
         }
         shown = {"raw": "Raw address", "streaming": "Streaming address", "openai": "OpenAI address"}
