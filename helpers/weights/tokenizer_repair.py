@@ -1,0 +1,1 @@
+"""Placeholder merged from the other branch."""
