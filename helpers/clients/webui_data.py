@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from helpers.clients.webui import check_era, find_folder
+from helpers.clients.webui import find_folder
 from helpers.common.errors import DamagedError
 from helpers.common.files import write_json
 from helpers.common.paths import find_file
@@ -33,7 +33,6 @@ def write_dataset(
     own chat template around them. Today: a JSON list of objects with `messages`; choose the format "Chat
     Template" for it there.
     """
-    check_era(era)
     path = find_folder(era, root, "training/datasets") / f"{name}.json"
     examples = [template.build_example(row) for row in rows]
     conversations = [example["prompt"] + example["completion"] for example in examples]
@@ -82,7 +81,7 @@ def read_row(row: Any, name: str) -> dict[str, list[Message]]:
     """One row of such a data set; `name` says in the DamagedError which one it is."""
     messages = read_messages(row)
     if messages is None:
-        problem = f"{name} has neither messages nor instruction and output."
+        problem = f"{name} has neither messages nor texts for instruction and output."
         raise DamagedError(problem, "Give every row one or the other.")
     complete = all(isinstance(message, dict) and {"role", "content"} <= set(message) for message in messages)
     if not complete or len(messages) < 2 or messages[-1]["role"] != "assistant":

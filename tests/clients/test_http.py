@@ -1,4 +1,4 @@
-"""How a request that fails is explained: each failure is told from the others by its class and its remedy."""
+"""How a request that fails is explained: each failure has a class and a remedy of its own."""
 
 import contextlib
 import socket
@@ -15,7 +15,7 @@ CUT_REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"
 
 @contextlib.contextmanager
 def send_bytes(reply: bytes, hold: bool):
-    """A server that replies with these bytes to one request and then hangs up, with `hold` only at the end."""
+    """A server that replies with these bytes to one request and hangs up, with `hold` only at the end."""
     over = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:
 

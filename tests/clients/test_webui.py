@@ -38,21 +38,23 @@ LESSONS = {  # what the lessons print, as options
 # What server.py accepts, as far as a line built here could need it. Each era fails at other flags.
 FLAGS = {
     "2023": """
-        --model --model-dir --lora --lora-dir --loader --cpu --load-in-8bit --load-in-4bit --use_double_quant
-        --compute_dtype --quant_type --bf16 --wbits --groupsize --model_type --pre_layer --checkpoint
-        --desc_act --triton --n_ctx --n-gpu-layers --threads --max_seq_len --gpu-split --alpha_value --rope_freq_base
-        --compress_pos_emb --api --extensions --api-blocking-port --api-streaming-port --public-api
-        --public-api-id --listen --listen-host --listen-port --settings --multi-user --share --gradio-auth
-        --ssl-keyfile --ssl-certfile --verbose --trust-remote-code --use_fast
+        --model --model-dir --lora --lora-dir --loader --cpu --load-in-8bit --load-in-4bit
+        --use_double_quant --compute_dtype --quant_type --bf16 --wbits --groupsize --model_type
+        --pre_layer --checkpoint --desc_act --triton --n_ctx --n-gpu-layers --threads --max_seq_len
+        --gpu-split --alpha_value --rope_freq_base --compress_pos_emb --api --extensions
+        --api-blocking-port --api-streaming-port --public-api --public-api-id --listen --listen-host
+        --listen-port --settings --multi-user --share --gradio-auth --ssl-keyfile --ssl-certfile
+        --verbose --trust-remote-code --use_fast
     """,
     "today": """
         --user-data-dir --model --model-dir --lora --lora-dir --loader --ctx-size --n_ctx --max_seq_len
         --cache-type --gpu-layers --n-gpu-layers --cpu --cpu-memory --disk --load-in-8bit --load-in-4bit
         --use_double_quant --compute_dtype --quant_type --bf16 --no_use_fast --attn-implementation
         --force-safetensors --trust-remote-code --gpu-split --settings --extensions --multi-user
-        --idle-timeout --verbose --listen --listen-host --listen-port --share --auto-launch --gradio-auth --gradio-auth-path
-        --ssl-keyfile --ssl-certfile --subpath --nowebui --portable --api --api-port --api-key --admin-key
-        --public-api --public-api-id --api-enable-ipv6 --api-disable-ipv4
+        --idle-timeout --verbose --listen --listen-host --listen-port --share --auto-launch
+        --gradio-auth --gradio-auth-path --ssl-keyfile --ssl-certfile --subpath --nowebui --portable
+        --api --api-port --api-key --admin-key --public-api --public-api-id --api-enable-ipv6
+        --api-disable-ipv4
     """,
 }
 LOADER_NAMES = {  # as each era spells them
