@@ -12,6 +12,7 @@ from helpers.generation.engine import GREEDY_BELOW, Engine
 from helpers.generation.llama_answer import Answer
 from helpers.generation.llama_server import PARALLEL, LlamaServer
 from helpers.generation.request import Generation, GenerationRequest, Piece
+from helpers.weights.folders import ModelFolder
 
 SEEDS = 2**32  # llama.cpp's have 32 bits
 
