@@ -1,11 +1,11 @@
 """One HTTP request with JSON in and JSON out. Every failure becomes a KitError with a remedy."""
 
+import http.client
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import requests
-from urllib3.exceptions import ProtocolError, ReadTimeoutError
 
 from helpers.common.errors import KitError, ServerError, UsageError
 
@@ -22,6 +22,8 @@ REMEDIES: dict[int | str, str] = {
     "closed": "The server has ended, or it does not accept this request: look at its output.",
     "not JSON": "Check the address and the values sent.",
 }
+# What Python raises if a connection was there and broke.
+BROKEN = (http.client.HTTPException, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 MAX_REASON = 300  # characters of a server's own words that an error repeats
 
 
@@ -60,16 +62,23 @@ def explain_failure(
     error: requests.RequestException, url: str, timeout: float, remedies: Mapping[int | str, str] = REMEDIES
 ) -> KitError:
     """The error to raise for a request that got no reply: a UsageError or a ServerError."""
-    cause = error.args[0] if error.args else None  # the error of urllib3, which requests wraps
-    if isinstance(error, requests.Timeout) or isinstance(cause, ReadTimeoutError):
+    causes = list(list_causes(error))
+    if isinstance(error, requests.Timeout) or any(isinstance(cause, TimeoutError) for cause in causes):
         return ServerError(f"No reply from {url} in {timeout} s.", remedies["timeout"])
-    if isinstance(cause, ProtocolError):  # there was a connection
+    if any(isinstance(cause, BROKEN) for cause in causes):
         return ServerError(f"{url} closed the connection before it had replied.", remedies["closed"])
     if isinstance(error, requests.ConnectionError):
         return ServerError(f"No server answers at {url}.", remedies["unreachable"])
     if isinstance(error, ValueError | requests.exceptions.InvalidJSONError):  # it was never sent
         return UsageError(f"The request to {url} is not valid: {error}.", "Check the address and the values.")
     return ServerError(f"The request to {url} failed: {error}.", remedies["unreachable"])
+
+
+def list_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and the errors that it was raised from: requests wraps urllib3's, which wrap Python's own."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def build_refusal(

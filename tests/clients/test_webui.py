@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import PROJECT, clients, weights
+from helpers import PROJECT, clients, loading
 from helpers.clients.webui import (
     ERAS,
     HARDWARE,
@@ -181,7 +181,7 @@ def test_folders_are_below_user_data_today():
 
 
 def test_every_loader_of_the_kit_has_a_name_in_both_eras():
-    assert set(LOADERS) == set(weights.LOADERS)
+    assert set(LOADERS) == set(loading.LOADERS)
     assert all(set(names) == set(ERAS) for names in LOADERS.values())
 
 
