@@ -17,7 +17,7 @@ from helpers.weights.config import Shape, read_quantization, read_shape
 OVERHEAD_RUNNING = {"cpu": 470_000_000, "cuda": 500_000_000}
 OVERHEAD_TRAINING = {"cpu": 700_000_000, "cuda": 500_000_000}
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # a number
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # of one number
 
 # State that an optimizer keeps for each trained parameter: AdamW two averages, of 4 bytes or of 1 byte each.
 OPTIMIZER_BYTES = {
@@ -66,31 +66,22 @@ def estimate_running(
 ) -> list[Term]:
     """Memory to generate: `batch` answers at once, each with prompt and answer of `context` tokens together.
 
-    `config` is a config.json, `file_bytes` the size of the weight files, `dtype` a key of BYTES, and `device`
-    "cpu" or "cuda". Raises UnsupportedError for weights stored in another dtype, and KeyError if the config
-    is not that of a decoder like Llama.
+    `config` is a config.json, `file_bytes` the size of the weight files, `dtype` a key of DTYPE_BYTES, and
+    `device` "cpu" or "cuda". Raises UnsupportedError for weights stored in another dtype, and KeyError if the
+    config is not that of a decoder like Llama.
     """
     shape = read_shape(config)
-    number = BYTES[dtype]
+    number_bytes = DTYPE_BYTES[dtype]
     tokens = context * batch
     weights = estimate_weights(config, file_bytes, dtype)
-    cache = Term(
-        "KV cache",
-        2 * shape.layers * shape.kv_heads * shape.head_size * number * tokens,
-        f"2 x {shape.layers} layers x {shape.kv_heads} KV heads x {shape.head_size} x {number} bytes"
-        f" x {tokens} tokens",
-    )
-    activations = Term(
-        "activations",
-        tokens * (3 * shape.intermediate + 4 * shape.hidden) * number,
-        f"{tokens} tokens x (3 x {shape.intermediate} + 4 x {shape.hidden}) x {number} bytes,"
-        " one layer at a time",
-    )
-    answering = [cache, activations]
+    answering = [
+        estimate_kv_cache(shape, number_bytes, tokens),
+        estimate_running_activations(shape, number_bytes, tokens),
+    ]
     # While a CPU converts weights to another dtype, the file and its copy are both in memory. That is over
     # before the first token, so that only the larger of the two amounts counts.
     converted = device == "cpu" and weights.bytes != file_bytes
-    if converted and file_bytes > cache.bytes + activations.bytes:
+    if converted and file_bytes > sum(term.bytes for term in answering):
         formula = "bytes on disk; gone when loading ends, more than cache and activations"
         answering = [Term("the file while it is converted", file_bytes, formula)]
     return [weights, *answering, estimate_overhead(OVERHEAD_RUNNING, device)]
@@ -107,14 +98,14 @@ def estimate_training(
     """
     chosen = TrainingStep(**step)
     shape = read_shape(config)
-    number = BYTES[dtype]
+    number_bytes = DTYPE_BYTES[dtype]
     checkpointing = device == "cuda" if chosen.checkpointing is None else chosen.checkpointing
     return [
         estimate_weights(config, file_bytes, dtype),
         *estimate_lora(shape, chosen),
-        estimate_activations(shape, number, chosen.tokens, checkpointing),
-        estimate_mask(shape, number, chosen.tokens, device, checkpointing),
-        estimate_attention_weights(shape, number, chosen, device, checkpointing),
+        estimate_training_activations(shape, number_bytes, chosen.tokens, checkpointing),
+        estimate_mask(shape, number_bytes, chosen.tokens, device, checkpointing),
+        estimate_attention_weights(shape, number_bytes, chosen, device, checkpointing),
         estimate_overhead(OVERHEAD_TRAINING, device),
     ]
 
@@ -127,13 +118,36 @@ def estimate_weights(config: dict[str, Any], file_bytes: int, dtype: str) -> Ter
     if read_quantization(config):
         return Term("weights", file_bytes, "as on disk: quantised weights stay packed")
     stored = config.get("dtype") or config.get("torch_dtype") or "float16"
-    if stored not in BYTES:
+    if stored not in DTYPE_BYTES:
         problem = f"The weights are stored as {stored}, whose cost is not known here."
-        raise UnsupportedError(problem, f"Known: {', '.join(BYTES)}, and quantised weights.")
-    parameters = file_bytes // BYTES[stored]
-    number = BYTES[dtype]
-    formula = f"{parameters / 1e6:,.1f} million parameters x {number} bytes ({dtype})"
-    return Term("weights", parameters * number, formula)
+        raise UnsupportedError(problem, f"Known: {', '.join(DTYPE_BYTES)}, and quantised weights.")
+    parameters = file_bytes // DTYPE_BYTES[stored]
+    number_bytes = DTYPE_BYTES[dtype]
+    formula = f"{parameters / 1e6:,.1f} million parameters x {number_bytes} bytes ({dtype})"
+    return Term("weights", parameters * number_bytes, formula)
+
+
+def estimate_kv_cache(shape: Shape, number_bytes: int, tokens: int) -> Term:
+    """The KV cache: for every token, one key and one value in each KV head of each layer."""
+    numbers = 2 * shape.layers * shape.kv_heads * shape.head_size * tokens
+    formula = (
+        f"2 x {shape.layers} layers x {shape.kv_heads} KV heads x {shape.head_size} x {number_bytes} bytes"
+        f" x {tokens} tokens"
+    )
+    return Term("KV cache", numbers * number_bytes, formula)
+
+
+def estimate_running_activations(shape: Shape, number_bytes: int, tokens: int) -> Term:
+    """What one layer computes for the prompt; the next layer uses the same memory.
+
+    For each token: 3 vectors as long as the MLP is wide, and 4 as long as the hidden state.
+    """
+    numbers = tokens * (3 * shape.intermediate + 4 * shape.hidden)
+    formula = (
+        f"{tokens} tokens x (3 x {shape.intermediate} + 4 x {shape.hidden}) x {number_bytes} bytes,"
+        " one layer at a time"
+    )
+    return Term("activations", numbers * number_bytes, formula)
 
 
 def estimate_overhead(overhead: dict[str, int], device: str) -> Term:
@@ -142,12 +156,12 @@ def estimate_overhead(overhead: dict[str, int], device: str) -> Term:
 
 
 def count_lora_parameters(shape: Shape, r: int, targets: list[str]) -> int:
-    """Parameters of a LoRA of rank `r`: a layer gets A with r x inputs and B with outputs x r numbers.
+    """Parameters of a LoRA of rank `r`: A has r x inputs and B has outputs x r for each layer with a LoRA.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021.
     """
     linears = shape.list_linears()
-    in_a_block = sum(r * (inputs + outputs) for inputs, outputs in (linears[name] for name in targets))
+    in_a_block = sum(r * sum(linears[name]) for name in targets)  # the sum of inputs and outputs
     return shape.layers * in_a_block
 
 
@@ -180,11 +194,12 @@ def estimate_lora(shape: Shape, step: TrainingStep) -> list[Term]:
     ]
 
 
-def estimate_activations(shape: Shape, number: int, tokens: int, checkpointing: bool) -> Term:
-    """What a pass over `tokens` tokens keeps for the backward pass, in numbers of `number` bytes.
+def estimate_training_activations(shape: Shape, number_bytes: int, tokens: int, checkpointing: bool) -> Term:
+    """What a pass over `tokens` tokens keeps for the backward pass.
 
-    Without gradient checkpointing it is everything that every layer computes. With it, each layer keeps only
-    its input, and everything is there for one layer at a time, which is computed again.
+    For each token a layer computes 10 vectors as long as the hidden state and 5 as long as the MLP is wide.
+    Without gradient checkpointing every layer keeps them all. With it, each layer keeps only its input, and
+    the rest is computed again for one layer at a time.
     """
     in_a_layer = 10 * shape.hidden + 5 * shape.intermediate  # numbers a token
     words = f"10 x {shape.hidden} + 5 x {shape.intermediate}"
@@ -194,33 +209,33 @@ def estimate_activations(shape: Shape, number: int, tokens: int, checkpointing: 
     else:
         kept = shape.layers * in_a_layer
         words = f"{shape.layers} layers x ({words})"
-    formula = f"{tokens} tokens x {words} x {number} bytes, kept for the backward pass"
-    return Term("activations", tokens * kept * number, formula)
+    formula = f"{tokens} tokens x {words} x {number_bytes} bytes, kept for the backward pass"
+    return Term("activations", tokens * kept * number_bytes, formula)
 
 
-def estimate_mask(shape: Shape, number: int, tokens: int, device: str, checkpointing: bool) -> Term:
-    """The attention mask of a packed batch: one of 1 byte a pair of tokens, and copies in numbers.
+def estimate_mask(shape: Shape, number_bytes: int, tokens: int, device: str, checkpointing: bool) -> Term:
+    """The attention mask of a packed batch: for each pair of tokens 1 byte, and copies in the dtype.
 
     On a CPU all layers share one copy (helpers.training.packing). On a GPU every layer keeps its own, unless
     gradients are checkpointed.
     """
     copies = 1 if device == "cpu" or checkpointing else shape.layers
-    formula = f"{tokens} x {tokens} tokens x (1 + {copies} x {number} bytes)"
-    return Term("attention mask", tokens**2 * (1 + copies * number), formula)
+    formula = f"{tokens} x {tokens} tokens x (1 + {copies} x {number_bytes} bytes)"
+    return Term("attention mask", tokens**2 * (1 + copies * number_bytes), formula)
 
 
 def estimate_attention_weights(
-    shape: Shape, number: int, step: TrainingStep, device: str, checkpointing: bool
+    shape: Shape, number_bytes: int, step: TrainingStep, device: str, checkpointing: bool
 ) -> Term:
     """The weights between every token of the step and the tokens of its row, in every head.
 
     Only a CPU in 16 bits keeps them, for all layers or, with checkpointing, for one.
     """
     layers = 1 if checkpointing else shape.layers
-    kept = device == "cpu" and number == 2
-    size = layers * shape.heads * step.tokens * step.length * number if kept else 0
+    kept = device == "cpu" and number_bytes == 2
+    size = layers * shape.heads * step.tokens * step.length * number_bytes if kept else 0
     formula = (
-        f"{layers} layers x {shape.heads} heads x {step.tokens} x {step.length} tokens x {number} bytes,"
-        " on a CPU in 16 bits"
+        f"{layers} layers x {shape.heads} heads x {step.tokens} x {step.length} tokens"
+        f" x {number_bytes} bytes, on a CPU in 16 bits"
     )
     return Term("attention weights", size, formula)
