@@ -74,6 +74,7 @@ def list_explanations() -> list[tuple[Kinds, Explanation]]:
         (errors.GatedRepoError, explain_gate),  # a RepositoryNotFoundError
         (errors.RepositoryNotFoundError, explain_unknown_repository),  # an HfHubHTTPError, as is the next
         (errors.RevisionNotFoundError, explain_unknown_revision),
+        (errors.EntryNotFoundError, explain_missing_file),  # in most cases an HfHubHTTPError
         (errors.HfHubHTTPError, explain_status),  # an error of the HTTP client, and an OSError
         (errors.HFValidationError, explain_bad_name),
         (errors.OfflineModeIsEnabled, explain_offline_mode),  # a ConnectionError
@@ -123,6 +124,11 @@ def explain_unknown_revision(error: Exception, request: Request) -> KitError:
     )
 
 
+def explain_missing_file(error: Exception, request: Request) -> KitError:
+    """The repository has changed since its files were listed."""
+    return NotFoundError(f"{request.repo} no longer has this file.", f"See {request.page}/tree/main.")
+
+
 def explain_bad_name(error: Exception, request: Request) -> KitError:
     """huggingface_hub checks names before it asks."""
     remedy = "Write it as OWNER/REPO, not as an address; name a branch with --revision."
@@ -166,8 +172,8 @@ def explain_status(error: "HfHubHTTPError", request: Request) -> KitError:
     if status == 403:
         remedy = f"Let it read gated repositories ({TOKENS_PAGE}), and ask for access at {request.page}."
         return ServerError(f"Your token is not allowed to read {repo}.", remedy)
-    if status == 404:
-        return NotFoundError(f"{repo} no longer has this file.", f"See {request.page}/tree/main.")
+    if status == 404:  # a hub says in a header what it has not found
+        return explain_strange_answer(error, request)
     if status == 429:
         seconds = error.response.headers.get("Retry-After", "")
         wait = f"{seconds} seconds" if seconds.isdigit() else "a few minutes"
