@@ -16,7 +16,7 @@ The layout, with an example:
 import os
 import struct
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 from gguf import GGUFValueType
 
@@ -26,8 +26,6 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 LONGEST_TEXT = 1 << 24  # bytes; a longer name or string means that the file is damaged
 MOST_DIMENSIONS = 8  # of a tensor; ggml allows 4
-
-Setting: TypeAlias = str | int | float | bool
 
 # How the struct module writes a number of each kind.
 NUMBER_CODES = {
@@ -45,10 +43,11 @@ NUMBER_CODES = {
 }
 
 
-def read_header(path: Path) -> tuple[dict[str, Setting], dict[str, tuple[int, ...]]]:
-    """(settings without the lists among them, {name of a tensor: its shape in PyTorch's order}).
+def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """(settings, {name of a tensor: its shape in PyTorch's order}).
 
-    Raises DamagedError if the file is not a GGUF file or is cut short before its weights.
+    The settings are texts, numbers and truth values; lists are left out. Raises DamagedError if the file is
+    not a GGUF file or is cut short before its weights.
     """
     with path.open("rb") as file:
         try:
@@ -58,7 +57,7 @@ def read_header(path: Path) -> tuple[dict[str, Setting], dict[str, tuple[int, ..
             raise DamagedError(problem, "Fetch it again.") from None
 
 
-def read_parts(file: BinaryIO) -> tuple[dict[str, Setting], dict[str, tuple[int, ...]]]:
+def read_parts(file: BinaryIO) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
     """The same from an open file; a ValueError or a struct.error if it is damaged."""
     magic, version, tensor_count, setting_count = read_numbers(file, "4sIQQ")
     if magic != MAGIC or version not in VERSIONS:
@@ -89,7 +88,7 @@ def read_text(file: BinaryIO) -> str:
     return data.decode("utf-8", errors="replace")
 
 
-def read_value(file: BinaryIO, kind: int) -> Setting | None:
+def read_value(file: BinaryIO, kind: int) -> str | int | float | bool | None:
     """A value of this kind; None for a list, which is skipped."""
     if kind == GGUFValueType.STRING:
         return read_text(file)

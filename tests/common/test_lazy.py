@@ -1,5 +1,6 @@
 """Packages that import what they export only when it is asked for."""
 
+import importlib
 import subprocess
 import sys
 
@@ -31,9 +32,7 @@ def sleepy(tmp_path, monkeypatch):
     (folder / "numbers.py").write_text("ONE = 1\nTWO = 2\n")
     (folder / "words.py").write_text("HELLO = 'hello'\n")
     monkeypatch.syspath_prepend(tmp_path)
-    import sleepy
-
-    yield sleepy
+    yield importlib.import_module("sleepy")
     for name in ("sleepy", "sleepy.numbers", "sleepy.words"):
         sys.modules.pop(name, None)
 

@@ -81,7 +81,7 @@ class HubHandler(BaseHTTPRequestHandler):
     hub: FakeHub
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, *_):
+    def log_message(self, format, *args):
         """Logs nothing."""
 
     def do_HEAD(self):
@@ -108,9 +108,9 @@ class HubHandler(BaseHTTPRequestHandler):
         elif match := MODEL_INFO.fullmatch(path):
             self.send_model_info(match[1], match[2] or "main")
         elif match := LARGE_FILE.fullmatch(path):
-            self.send_large_file(*match.groups(), fault)
+            self.send_large_file(match[1], match[2], match[3], fault)
         elif match := FILE.fullmatch(path):
-            self.send_file(*match.groups(), fault)
+            self.send_file(match[1], match[2], match[3], fault)
         else:
             self.reply(404)
 

@@ -7,6 +7,9 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+BOS = 256  # <|im_start|>; ids 0-255 are bytes
+EOS = 257  # <|im_end|>, which is also the pad token, as in the embedded model
+
 # ChatML
 CHAT_TEMPLATE = (
     "{% for message in messages %}"
@@ -17,10 +20,7 @@ CHAT_TEMPLATE = (
 
 
 def make_byte_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with one token for each byte (ids 0-255) and the two special tokens of ChatML.
-
-    <|im_start|> (256) is BOS; <|im_end|> (257) is EOS and pad, as in the embedded model.
-    """
+    """A tokenizer with one token for each byte and the two special tokens of ChatML, BOS and EOS."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: number for number, character in enumerate(alphabet)}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -44,7 +44,6 @@ def make_tiny_model(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
 
     float32, 260 tokens, `hidden` wide, 2 layers, 4 heads, 2 KV heads, context 2048.
     """
-    tokenizer = make_byte_tokenizer()
     config = LlamaConfig(
         vocab_size=260,
         hidden_size=hidden,
@@ -55,16 +54,16 @@ def make_tiny_model(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
         max_position_embeddings=2048,
         initializer_range=0.2,  # ten times the usual: otherwise the next byte hardly depends on the text
         tie_word_embeddings=True,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        pad_token_id=EOS,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    make_byte_tokenizer().save_pretrained(folder)
     return folder
 
 
@@ -84,5 +83,5 @@ def make_tiny_adapter(folder: Path, model_folder: Path, seed: int = 1) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config)
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(str(folder))
     return folder

@@ -1,5 +1,7 @@
 """transformers without progress bars, for a while."""
 
+from logging import ERROR
+
 import pytest
 from transformers.utils import logging
 
@@ -26,7 +28,7 @@ def test_bars_and_verbosity_are_as_before_at_the_end(had_bars):
     verbosity = logging.get_verbosity()
     with quiet_transformers():
         assert not logging.is_progress_bar_enabled()
-        assert logging.get_verbosity() == logging.ERROR
+        assert logging.get_verbosity() == ERROR
     assert logging.is_progress_bar_enabled() == had_bars
     assert logging.get_verbosity() == verbosity
 
