@@ -29,8 +29,7 @@ from helpers.loading.loaders import detect_loader, explain_missing_package
 from helpers.loading.placement import pick_place
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.folders import ModelFolder, find_model
-from helpers.weights.gguf_header import read_header
-from helpers.weights.tokenizer_repair import split_digits
+from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
 
 # A bar of transformers' stays in a notebook's file as a widget, and GitHub does not show notebooks with
 # such widgets.
@@ -56,8 +55,8 @@ def load_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
     """The folder's tokenizer, padding on the left as generation needs it; a missing pad token becomes EOS."""
     source = {"gguf_file": folder.gguf.name} if folder.gguf else {}
     tokenizer = AutoTokenizer.from_pretrained(folder.path, padding_side="left", **source)
-    if folder.gguf and read_header(folder.gguf)[0].get("tokenizer.ggml.pre") == "smollm":
-        split_digits(tokenizer)  # transformers' conversion loses this step
+    if folder.gguf and needs_digit_splitting(folder.gguf):
+        split_digits(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -1,4 +1,4 @@
-"""Keeps transformers quiet inside a block."""
+"""transformers without its warnings and progress bars, for a while."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,15 +6,16 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No warnings and progress bars of transformers inside the block; afterwards both are as they were."""
+    """Inside the block transformers shows errors only, and no progress bars; then both are as they were."""
     from transformers.utils import logging
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    verbosity = logging.get_verbosity()
+    had_bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
-        if bars:
+        logging.set_verbosity(verbosity)
+        if had_bars:  # helpers.loading switches them off for good: a notebook would keep each as a widget
             logging.enable_progress_bar()
