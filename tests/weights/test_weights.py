@@ -121,9 +121,3 @@ def test_embedded_model_chats_and_stops(real_model_name):
     )
     assert "sky" in answer.lower() and "<|im_end|>" not in answer
     assert loading.chat(loaded, [{"role": "user", "content": "Reply with Yes"}], max_new_tokens=60) != ""
-
-
-@pytest.mark.real
-def test_digits_are_tokens_of_their_own(real_model_name):
-    tokenizer = loading.load_tokenizer(weights.find_model(real_model_name))
-    assert [t for t in tokenizer.tokenize("in 2023") if t.strip("Ġ")][-4:] == ["2", "0", "2", "3"]
