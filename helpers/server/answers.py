@@ -3,13 +3,13 @@
 An engine computes in threads of its own and calls back from them. `Answers` carries these calls into the
 event loop:
 
-    engine's thread                                      event loop
-    ---------------                                      ----------
-    emit(piece)      --+
-                       +-- call_soon_threadsafe -->  queue  -->  async for index, piece in answers
-    job is done      --+                               ^
-                                                       |
-                                 close(): ClientLeft --+
+    engine's thread                            event loop's thread
+    ---------------                            -------------------
+    emit(piece)  --+
+                   +-- call_soon_threadsafe --> queue --> async for index, piece in answers
+    job is done  --+                              ^
+                                                  |
+                            close(): ClientLeft --+
 
 `close` also sets `request.cancelled`, which ends the computing in the engine's thread.
 """
@@ -44,7 +44,7 @@ class Answers:
         self._events: asyncio.Queue[tuple[int, Piece | Future] | ClientLeft] = asyncio.Queue()
 
     async def start(self) -> None:
-        """Hands all requests to the engine, or none: raises the KitError, such as EngineBusy, of a refused one."""
+        """Hands all requests to the engine, or none: raises the KitError that one is refused with."""
         try:
             await asyncio.to_thread(self._start_all)  # tokenizing long prompts takes a while
         except BaseException:
@@ -63,7 +63,7 @@ class Answers:
             self._loop.call_soon_threadsafe(self._events.put_nowait, (index, event))
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, Piece | Generation]]:
-        """(number of the request, its next piece); last for each request is the Generation with the whole answer.
+        """(number of the request, its next piece), at the end of each answer the Generation with all of it.
 
         Raises what the engine failed with, and an ApiError as soon as `close` is called.
         """
@@ -131,5 +131,5 @@ async def generate(engine: Engine, request: GenerationRequest, http: Request) ->
 
 
 def find_default_adapter(engine: Engine) -> str | None:
-    """The adapter for a request that names none: the first one, as after the WebUI's --lora; None is the base."""
+    """The adapter for a request that names none: the first, as after the WebUI's --lora; None is the base."""
     return engine.adapters[0] if engine.adapters else None

@@ -57,7 +57,7 @@ def explain_http_error(error: HTTPException, request: Request) -> ApiError:
 
 
 def list_methods(app: FastAPI, request: Request) -> list[str]:
-    """The methods that the path takes, sorted. (starlette's Allow header has those of the first route only.)"""
+    """The methods that the path takes, sorted. (starlette's Allow header has the first route's only.)"""
     methods: set[str] = set()
     for route in app.routes:
         match, _ = route.matches(request.scope)

@@ -1,4 +1,4 @@
-"""How errors leave the server: with an HTTP status, as {"error": {"message", "type", "param", "code"}}, like OpenAI's.
+"""How errors leave the server: as OpenAI's do, {"error": {"message", "type", "param", "code"}} and a status.
 
 `REFUSALS` says which KitError becomes which status; an exception that nobody foresaw is a 500.
 """
@@ -27,7 +27,7 @@ CODES = {
 HEADERS = {
     401: {"WWW-Authenticate": "Bearer"},
     429: {"Retry-After": str(RETRY_S)},
-    # uvicorn closes the connection after an exception. Otherwise a client would send its next request into it.
+    # uvicorn closes the connection after an exception. Unwarned, a client sends its next request into it.
     500: {"Connection": "close"},
     503: {"Retry-After": str(RETRY_S)},
 }

@@ -11,7 +11,7 @@ SEED_LIMIT = 2**63  # seeds are 64 bits, signed, as in torch: -SEED_LIMIT <= see
 
 
 def refuse_half_characters(text: str) -> str:
-    """The text. Raises a ValueError if it is not valid UTF-8: JSON's \\u escapes can write half a character."""
+    """The text. Raises a ValueError if UTF-8 cannot hold it: JSON's \\u can write half a surrogate pair."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

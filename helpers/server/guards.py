@@ -24,7 +24,7 @@ LOCAL_ORIGIN = r"https?://" + LOCAL_HOST
 
 
 class Gate(ABC):
-    """Answers a request that `find_fault` refuses, a websocket before it is accepted; passes all others on."""
+    """Answers what `find_fault` refuses, a websocket before it is accepted; passes everything else on."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -76,7 +76,7 @@ class HostGate(Gate):
 
 
 class OriginGate(Gate):
-    """Refuses websockets that a page from another site opens: for these, browsers do not ask the server first."""
+    """Refuses websockets that a page from another site opens. Browsers do not ask before they open one."""
 
     def find_fault(self, kind: str, headers: Headers) -> ApiError | None:
         """403 for a page from elsewhere. Programs that are not browsers send no Origin."""

@@ -182,7 +182,7 @@ def list_cards(service: Service, created: int) -> list[ModelCard]:
 
 
 def pick_adapter(engine: Engine, name: str | None, strict: bool) -> str | None:
-    """The adapter that a request's `model` names; None is the base. With `strict`, unknown names are a 404."""
+    """The adapter that a request's `model` names; None is the base. With `strict`, other names are a 404."""
     if name in engine.adapters:
         return name
     if name == engine.name:

@@ -18,7 +18,7 @@ BYTES_PREFIX = "bytes:"  # of tokens in a completion that are not whole characte
 
 
 class Dialect(ABC):
-    """The shapes of one endpoint. `index` is a choice's number; `choices_per_prompt` of them answer a prompt."""
+    """The shapes of one endpoint. `index` numbers the choices, of which each prompt has the same number."""
 
     id_prefix: str  # of a reply's id
     reply: type[BaseModel]  # the whole reply
@@ -134,7 +134,7 @@ class TextDialect(Dialect):
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": None}
 
     def _describe_tokens(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
-        """Four parallel lists, one entry a token. top_logprobs includes the token itself, however unlikely."""
+        """Four parallel lists, one entry a token. top_logprobs always includes the token itself."""
         names = []
         rivals = []
         offsets = []

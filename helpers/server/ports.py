@@ -1,4 +1,4 @@
-"""The server's ports: the names of its three APIs, their usual ports and flags, how to take a port or find one."""
+"""The server's ports: names of its three APIs, their usual ports and flags, how to take or find a port."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""The fields of raw requests, with the WebUI's defaults of October 2023, and the engine's request they become.
+"""The fields of raw requests, with the WebUI's defaults of October 2023, and how they become an engine's.
 
 Values are read as in 2023 if that does no harm ("0.7" is a number, 5 is a text); null counts as not sent. A
 field that asks for something and cannot be honoured is named by `RawBody.list_ignored`.
@@ -37,8 +37,8 @@ ALIASES = {
 
 NEVER = ""  # in HANDLING: no engine honours the field
 
-# What becomes of each field that is not always honoured: NEVER, or the name of the engine's field, which not every
-# engine honours.
+# What becomes of each field that is not always honoured: NEVER, or the name of the engine's field. An engine
+# says which of these it honours.
 HANDLING = {
     "presence_penalty": "presence_penalty",
     "frequency_penalty": "frequency_penalty",
@@ -218,7 +218,7 @@ class RawBody(BaseModel):
         return room
 
     def measure_answer(self, engine: Engine, prompt: str, add_special_tokens: bool) -> int:
-        """Tokens that the answer may have: max_new_tokens, or with auto_max_new_tokens what the prompt leaves."""
+        """Tokens that the answer may have: max_new_tokens, or what the prompt leaves if that is asked for."""
         if not self.auto_max_new_tokens:
             return self.answer_limit
         tokens = engine.count_tokens(prompt)

@@ -97,7 +97,7 @@ class ModelControl:
         return list_ignored_flags(body.args)
 
     def _explain_failure(self, body: ModelBody, choice: Choice, error: Exception) -> ApiError:
-        """The refusal. At fault is `model_name`, or `args` if the model's folder is in order and flags were sent."""
+        """The refusal. At fault is model_name, or args if the folder is in order and flags were sent."""
         if not isinstance(error, KitError):
             problem = f"{choice.model} cannot be loaded ({type(error).__name__}: {error})."
             return ApiError(400, problem, "model_name", "model_not_loaded")

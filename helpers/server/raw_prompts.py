@@ -83,13 +83,13 @@ class TurnFormat:
         return self._fill(self._bot_part.partition(BOT_MESSAGE)[0])
 
     def list_stops(self) -> list[str]:
-        """What a model writes if it goes on to the next turn: what follows each message, up to the next name."""
+        """What a model writes if it goes on to the next turn: what follows each message, and a name."""
         after_user = self._user_part.partition(USER_MESSAGE)[2] + BOT_NAME
         after_bot = self._bot_part.partition(BOT_MESSAGE)[2] + USER_NAME
         return [self._fill(text).rstrip(" ") for text in (after_user, after_bot)]
 
     def write_conversation(self, past: Sequence[Exchange], first: int, user_message: str) -> str:
-        """The context, the past exchanges, of which the oldest has the number `first`, and the user's message."""
+        """The context, the past exchanges, numbered from `first` on, and the user's message."""
         text = self.context
         for number, (said, replied) in enumerate(past, first):
             text += self._write_user_turn(said, number)
@@ -120,7 +120,7 @@ def has_user_turn(message: str) -> bool:
 
 
 def format_lines(name1: str, name2: str, context: str) -> TurnFormat:
-    """The format "Name: text" of mode chat. The context may name both: {{user}} or <USER>, {{char}} or <BOT>."""
+    """The format "Name: text" of mode chat. In the context, placeholders such as {{user}} become names."""
     names = {"{{user}}": name1, "<USER>": name1, "{{char}}": name2, "<BOT>": name2}
     context = fill(context.strip(), names)
     return TurnFormat(name1.strip(), name2.strip(), CHAT_TURN, f"{context}\n")
@@ -207,8 +207,8 @@ def drop_oldest_exchanges(chat: Chat, render: Render, count: Callable[[str], int
 
     if fits(0) or not chat.past:
         return write_prompt(chat, render)
-    # Fewer exchanges never have more tokens, so `fits` is False, False, ..., True, True for growing numbers, and a
-    # binary search finds the first True. If dropping all but one exchange is not enough, that one goes, too.
+    # Fewer exchanges never have more tokens, so `fits` is False, False, ..., True, True for growing numbers, and
+    # a binary search finds the first True. If one exchange alone is too long, it is dropped too.
     candidates = range(1, len(chat.past))
     dropped = 1 + bisect_left(candidates, True, key=fits)
     return write_prompt(chat, render, dropped)

@@ -97,7 +97,7 @@ CHATS = Endpoint(ChatBody, prepare_chat, write_histories)
 
 
 class Connection:
-    """One client's websocket: its requests are answered in order; the one that runs ends if the client leaves."""
+    """One client's websocket: its requests are answered in order, and if it leaves, its answer ends."""
 
     def __init__(self, socket: WebSocket, service: Service, running: RunningRequests):
         self.socket = socket
@@ -109,15 +109,12 @@ class Connection:
     async def serve(self, endpoint: Endpoint) -> None:
         """Answers requests until the client leaves or asks for something that cannot be answered."""
         await self.socket.accept()
-        tasks = [asyncio.create_task(self.read()), asyncio.create_task(self.answer_all(endpoint))]
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:  # also if the server ends
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        for task in done:
-            task.result()  # raises what it failed with
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(self.read())
+            answering = group.create_task(self.answer_all(endpoint))
+            # Whichever ends first ends the other one.
+            reading.add_done_callback(lambda _: answering.cancel())
+            answering.add_done_callback(lambda _: reading.cancel())
 
     async def read(self) -> None:
         """Takes requests in until the client leaves."""

@@ -3,10 +3,10 @@
 import pytest
 
 from helpers.server.errors import ApiError
-from helpers.server.raw_answers import build_chat, list_unused
+from helpers.server.raw_answers import build_chat, list_unused_fields
 from helpers.server.raw_bodies import ChatBody
-from helpers.server.raw_histories import take_turn
-from helpers.server.raw_prompts import fit_prompt, list_stops, write_prompt
+from helpers.server.raw_histories import plan_exchange
+from helpers.server.raw_prompts import drop_oldest_exchanges, list_stops, write_prompt
 from helpers.server.raw_templates import load_character, load_instruct
 
 ALPACA = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
@@ -33,7 +33,7 @@ def render(messages, continue_last):
 
 def build(**sent):
     body = ChatBody.model_validate({"user_input": "Hi", **sent})
-    return body, build_chat(body, take_turn(body.history, body.user_input, body.regenerate, body.continue_))
+    return body, build_chat(body, plan_exchange(body.history, body.user_input, body.regenerate, body.continue_))
 
 
 PROMPTS = {
@@ -168,7 +168,7 @@ def test_oldest_rows_are_dropped_until_the_prompt_fits(mode, rows):
     history = [[f"user{number}", f"bot{number}"] for number in range(rows)]
     chat = build(**mode, history={"internal": history, "visible": history})[1]
     for room in range(1, 60):
-        prompt = fit_prompt(chat, render, count, room)
+        prompt = drop_oldest_exchanges(chat, render, count, room)
         kept = sum(f"user{number}" in prompt for number in range(rows))
         assert prompt == write_prompt(chat, render, rows - kept) and prompt.startswith("a b c")
         assert count(prompt) < room or not kept
@@ -179,7 +179,7 @@ def test_oldest_rows_are_dropped_until_the_prompt_fits(mode, rows):
 
 def test_row_that_is_lengthened_is_never_dropped():
     chat = build(**NAMED, history=PAST, _continue=True)[1]
-    assert fit_prompt(chat, render, count, 1) == MET + "Ann: three\nBo: four"
+    assert drop_oldest_exchanges(chat, render, count, 1) == MET + "Ann: three\nBo: four"
 
 
 @pytest.mark.parametrize(
@@ -249,4 +249,4 @@ def test_character_gives_name_and_context():
     ],
 )
 def test_what_means_nothing_in_a_mode_is_named(sent, unused):
-    assert sorted(list_unused(*build(**sent))) == unused
+    assert sorted(list_unused_fields(*build(**sent))) == unused

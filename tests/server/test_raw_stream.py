@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from helpers import clients
 from helpers.generation.transformers_engine import TransformersEngine
-from helpers.server.raw_answers import Running
+from helpers.server.raw_answers import RunningRequests
 from helpers.server.raw_api import make_raw_app
 from helpers.server.raw_stream import UPDATES_S, make_streaming_app
 from helpers.server.service import Service
@@ -171,7 +171,7 @@ def test_plain_http_on_the_streaming_port_is_a_404_of_the_usual_shape():
 
 
 def test_stop_stream_of_the_blocking_port_ends_what_streams():
-    engine, running = ScriptedEngine(["x "] * 1000, pause_s=0.01), Running()
+    engine, running = ScriptedEngine(["x "] * 1000, pause_s=0.01), RunningRequests()
     with (
         TestClient(make_raw_app(Service(engine=engine), running=running)) as http,
         open_socket(engine, running=running) as socket,
