@@ -207,8 +207,8 @@ def drop_oldest_exchanges(chat: Chat, render: Render, count: Callable[[str], int
 
     if fits(0) or not chat.past:
         return write_prompt(chat, render)
-    # Fewer exchanges never have more tokens, so `fits` is False, False, ..., True, True for growing numbers, and
-    # a binary search finds the first True. If one exchange alone is too long, it is dropped too.
+    # Fewer exchanges never have more tokens, so `fits` is False, False, ..., True, True for growing
+    # numbers, and a binary search finds the first True. If one exchange alone is too long, it is dropped too.
     candidates = range(1, len(chat.past))
     dropped = 1 + bisect_left(candidates, True, key=fits)
     return write_prompt(chat, render, dropped)
