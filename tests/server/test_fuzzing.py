@@ -14,8 +14,8 @@ from helpers.server.openai_api import make_openai_app
 from helpers.server.raw_api import make_raw_app
 
 # Each application with the checks that are left out. The OpenAI-style API cannot accept everything that fits
-# its document: only the tokenizer knows whether a prompt fits into the context. And the raw API accepts what can
-# be read as the right type, as the WebUI did.
+# its document: only the tokenizer knows whether a prompt fits into the context. And the raw API accepts what
+# can be read as the right type, as the WebUI did.
 APPS = [
     (make_openai_app, "positive_data_acceptance"),
     (make_raw_app, "positive_data_acceptance,negative_data_rejection"),

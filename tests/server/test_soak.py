@@ -17,8 +17,8 @@ from support.tiny import make_tiny_adapter
 from helpers import clients
 
 CLIENTS = 16
-# In none of the real model's answers to them do two tokens have logits within 0.001 of each other. Between such
-# two, rounding decides, which depends on what is computed beside an answer.
+# In none of the real model's answers to them do two tokens have logits within 0.001 of each other. Between
+# such tokens rounding decides, which depends on what is computed beside an answer.
 QUESTIONS = [
     "Hi",
     "What color is the sky?",
@@ -80,7 +80,7 @@ def list_calls(server, names):
 
 
 def soak(server, names, count):
-    """The growth of memory, as a share, while CLIENTS clients make `count` calls; each is answered as if alone."""
+    """The growth of memory, as a share, while CLIENTS clients make `count` calls, answered as if alone."""
     calls = list_calls(server, names)
     alone = [call() for call in calls]
     assert len({str(answer) for answer in alone}) > len(QUESTIONS) * len(names)  # the models do differ
