@@ -15,14 +15,15 @@ from helpers import PROJECT
 from helpers.weights.embedded import WHEEL
 
 EXTRAS = read_extras()
-# `make setup` installs these. The extra `gpu` needs CUDA, and constraints.txt is made on a machine without it.
+# `make setup` installs these. The extra `gpu` needs CUDA; constraints.txt is made on a machine without it.
 TESTED = [*read_base(), *(found for name, group in EXTRAS.items() if name != "gpu" for found in group)]
 BUILD = [Requirement(line) for line in read_pyproject()["build-system"]["requires"]]
 ENVIRONMENT = yaml.safe_load((PROJECT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
 PIN = re.compile(r"\b[A-Za-z][\w.-]*(\[[\w,-]+\])?===?\d[\w.]*")
 INSTALLED_BY_SETUP = ".[dev,lab,llamacpp,gptq]"
 COURSE = """
-    datasets gptqmodel ipywidgets jupyterlab matplotlib nbval openai optimum pandas peft requests transformers trl
+    jupyterlab ipywidgets nbval matplotlib pandas datasets transformers peft trl
+    gptqmodel optimum openai requests
 """.split()
 
 
