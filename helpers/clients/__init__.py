@@ -1,4 +1,4 @@
-"""The calls that a user makes: both APIs, a server started and waited for, the real WebUI."""
+"""What a user calls: both APIs, a server that is started and waited for, and the real WebUI."""
 
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from helpers.clients.raw import last_reply as last_reply
     from helpers.clients.raw import stream_chat_raw as stream_chat_raw
     from helpers.clients.raw import stream_raw as stream_raw
-    from helpers.clients.webui import Choices as Choices
+    from helpers.clients.webui import WebUIOptions as WebUIOptions
     from helpers.clients.webui import build_command as build_command
     from helpers.clients.webui import find_folder as find_folder
     from helpers.clients.webui import list_install_lines as list_install_lines

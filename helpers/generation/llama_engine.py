@@ -1,16 +1,18 @@
 """The engine on llama.cpp: a GGUF file as it is, and LoRAs converted to GGUF while loading; what comes together is batched by llama.cpp."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
+from helpers.adapters.folders import AdapterFolder
 from helpers.adapters.gguf import export_gguf, read_base
 from helpers.common.errors import KitError
 from helpers.generation.engine import GREEDY_BELOW, Engine
 from helpers.generation.llama_answer import Answer
 from helpers.generation.llama_server import PARALLEL, LlamaServer
 from helpers.generation.request import Generation, GenerationRequest, Piece
+from helpers.weights.folders import ModelFolder
 
 SEEDS = 2**32  # llama.cpp's have 32 bits
 
@@ -23,9 +25,9 @@ class LlamaEngine(Engine):
         "presence_penalty frequency_penalty logit_bias repetition_penalty_range grammar ban_eos".split()
     ) | frozenset("mirostat_mode mirostat_tau mirostat_eta".split())
 
-    def __init__(self, folder: Path, loras: list[Path] | tuple[Path, ...] = (), parallel: int = PARALLEL):
+    def __init__(self, folder: ModelFolder, loras: Sequence[AdapterFolder] = (), parallel: int = PARALLEL):
         super().__init__()
-        gguf = next(folder.glob("*.gguf"))
+        gguf = folder.gguf
         with tempfile.TemporaryDirectory() as scratch:  # llama.cpp has read the files when it is up
             base = read_base(gguf) if loras else None
             converted = [export_gguf(lora, base, Path(scratch) / f"{lora.name}.gguf") for lora in loras]

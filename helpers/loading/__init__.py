@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from helpers.common.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from helpers.loading.loaders import LOADERS as LOADERS
     from helpers.loading.loaders import detect_loader as detect_loader
     from helpers.loading.messages import chat as chat
     from helpers.loading.messages import render_chat as render_chat

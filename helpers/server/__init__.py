@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from helpers.server.ports import RAW_PORT as RAW_PORT
     from helpers.server.ports import STREAMING_PORT as STREAMING_PORT
     from helpers.server.ports import find_port as find_port
+    from helpers.server.service import ModelChoice as ModelChoice
     from helpers.server.service import Service as Service
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

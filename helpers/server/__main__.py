@@ -17,10 +17,10 @@ from fastapi import FastAPI
 
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import KitError
+from helpers.loading.loaders import LOADERS
 from helpers.server.guards import BODY_LIMIT, HostGate
 from helpers.server.ports import open_port
-from helpers.server.service import Choice, Service
-from helpers.weights.catalogue import LOADERS
+from helpers.server.service import ModelChoice, Service
 
 GRACE_S = 3  # seconds that a running answer gets when the server ends; who presses Ctrl-C waits no longer
 
@@ -157,7 +157,7 @@ def main(arguments: list[str]) -> None:
     streaming = open_port(host, options.api_streaming_port, "--api-streaming-port") if options.api else None
     openai = open_port(host, options.openai_port, "--openai-port") if "openai" in options.extensions else None
     service = Service(options.model_dir, options.lora_dir)
-    service.load(Choice(options.model, tuple(options.lora), options.loader, options.dtype))
+    service.load(ModelChoice(options.model, tuple(options.lora), options.loader, options.dtype))
     from helpers.server.openai_api import make_openai_app
     from helpers.server.raw_answers import Running
     from helpers.server.raw_api import make_raw_app

@@ -129,13 +129,13 @@ def make_openai_app(service: Service, api_key: str | None = None, strict_model: 
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
     async def complete_chat(body: ChatCompletionBody, http: Request):
-        engine = service.need()
+        engine = service.get_engine()
         requests = body.build_requests(engine, pick_adapter(engine, body.model))
         return await answer(engine, requests, ChatDialect(bool(body.logprobs), body.n or 1), body, http)
 
     @app.post("/v1/completions", response_model=Completion, responses=STREAMED)
     async def complete_text(body: CompletionBody, http: Request):
-        engine = service.need()
+        engine = service.get_engine()
         requests = body.build_requests(engine, pick_adapter(engine, body.model))
         dialect = TextDialect(body.logprobs is not None, body.n or 1, body.prompt if body.echo else None)
         return await answer(engine, requests, dialect, body, http)

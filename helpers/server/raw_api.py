@@ -30,7 +30,7 @@ def make_raw_app(service: Service, api_key: str | None = None, running: Running 
     running, control = running or Running(), ModelControl(service)
 
     async def answer(body: GenerateBody | ChatBody, ask, http: Request) -> dict:
-        engine = service.need()
+        engine = service.get_engine()
         asked: Asked = await asyncio.to_thread(
             ask, body, engine
         )  # a long history is tokenized more than once
@@ -50,7 +50,9 @@ def make_raw_app(service: Service, api_key: str | None = None, running: Running 
 
     @app.post("/api/v1/token-count")
     async def count_tokens(body: TokenCountBody) -> dict:
-        return {"results": [{"tokens": await asyncio.to_thread(service.need().count_tokens, body.prompt)}]}
+        return {
+            "results": [{"tokens": await asyncio.to_thread(service.get_engine().count_tokens, body.prompt)}]
+        }
 
     @app.post("/api/v1/stop-stream")
     async def stop_stream(body: Annotated[Any, Body()]) -> dict:

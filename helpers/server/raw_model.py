@@ -10,11 +10,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from helpers.common.errors import KitError
+from helpers.loading.loaders import LOADERS
 from helpers.server.errors import ApiError
 from helpers.server.fields import Text
 from helpers.server.raw_bodies import RawBody
-from helpers.server.service import Choice, Service
-from helpers.weights.catalogue import LOADERS
+from helpers.server.service import ModelChoice, Service
 from helpers.weights.folders import find_model, list_models
 
 NOTHING = (None, False, 0, -1, "", [])  # values of flags that ask for nothing
@@ -104,7 +104,7 @@ class ModelControl:
         return "model_name"
 
 
-def read_choice(body: ModelBody, last: Choice | None) -> tuple[Choice, list[str]]:
+def read_choice(body: ModelBody, last: ModelChoice | None) -> tuple[ModelChoice, list[str]]:
     """What to load, and names of flags that mean nothing here. LoRAs stay when none are named, the number format when the model stays."""
     flags = dict(body.args)
     loras = flags.pop("lora", list(last.loras) if last else []) or []
@@ -119,4 +119,4 @@ def read_choice(body: ModelBody, last: Choice | None) -> tuple[Choice, list[str]
     if last and last.model == body.model_name:
         dtype = dtype or last.dtype
     ignored = sorted(f"args.{name}" for name, value in flags.items() if value not in NOTHING)
-    return Choice(body.model_name, tuple(loras), loader, dtype, bits), ignored
+    return ModelChoice(body.model_name, tuple(loras), loader, dtype, bits), ignored

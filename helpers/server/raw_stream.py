@@ -111,7 +111,7 @@ class Connection:
         try:
             while True:
                 body, number = read_body(await self.inbox.get(), kind), 0
-                engine = self.service.need()
+                engine = self.service.get_engine()
                 asked = await asyncio.to_thread(ask, body, engine)
                 with self.running.track(asked.request) if asked.request else contextlib.nullcontext():
                     async with contextlib.aclosing(write(asked, engine)) as results:

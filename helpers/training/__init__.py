@@ -10,9 +10,7 @@ if TYPE_CHECKING:
     from helpers.training.guards import StopOnRequest as StopOnRequest
     from helpers.training.prefix_trainer import SharedPrefixTrainer as SharedPrefixTrainer
     from helpers.training.prefix_trainer import pack_batch as pack_batch
-    from helpers.training.runs import add_to_run as add_to_run
-    from helpers.training.runs import open_adapter_folder as open_adapter_folder
-    from helpers.training.runs import record_run as record_run
+    from helpers.training.runs import save_run as save_run
     from helpers.training.settings import PRESETS as PRESETS
     from helpers.training.settings import TrainingSettings as TrainingSettings
     from helpers.training.settings import explain_changes as explain_changes

@@ -14,7 +14,7 @@ from peft import LoraConfig
 from transformers import PrinterCallback
 from trl import SFTTrainer
 
-from helpers.adapters.layers import make_lean
+from helpers.adapters._private import use_lean_layers
 from helpers.training.branches import attend_branchwise, find_obstacle, score_targets
 from helpers.training.packing import PackedSequence, pack_sequences
 
@@ -25,7 +25,7 @@ class SharedPrefixTrainer(SFTTrainer):
     def __init__(self, *args, peft_config: LoraConfig | None = None, **kwargs):
         super().__init__(
             *args,
-            peft_config=make_lean(peft_config) if isinstance(peft_config, LoraConfig) else peft_config,
+            peft_config=use_lean_layers(peft_config) if isinstance(peft_config, LoraConfig) else peft_config,
             **kwargs,
         )
         self.remove_callback(

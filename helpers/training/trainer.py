@@ -15,6 +15,7 @@ from trl import SFTConfig, SFTTrainer
 
 from helpers.common.errors import KitError
 from helpers.loading.model import LoadedModel
+from helpers.tasks.data import TaskData
 from helpers.tasks.rows import Row
 from helpers.tasks.split import keep_short
 from helpers.tasks.template import Template
@@ -103,8 +104,7 @@ def make_sft_config(
 
 def make_trainer(
     loaded: LoadedModel,
-    rows: list[Row],
-    template: Template,
+    data: TaskData,
     settings: TrainingSettings,
     output: Path,
     progress: bool = True,
@@ -120,7 +120,7 @@ def make_trainer(
         raise KitError(f"The shared prefix cannot be used: {obstacle}.", "Leave out --prefix-sharing on.")
     torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
     loaded.model.state_dict()  # on a CPU a 4-bit model that has answered lets no gradient through until bitsandbytes unpacks it, as it does here
-    examples = build_dataset(rows, template, settings)
+    examples = build_dataset(data.train, data.template, settings)
     kind = SFTTrainer if prefix_sharing == "off" else SharedPrefixTrainer
     with hide_bars(not progress):
         trainer = kind(

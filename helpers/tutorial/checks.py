@@ -3,12 +3,11 @@
 The checkpoints of artefacts (weights, split, taught tokens, adapter) are functions here, so that tests show each of them a broken one.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from IPython.display import display
 
-from helpers.weights.folders import find_damage
+from helpers.weights.folders import ModelFolder
 
 if (
     TYPE_CHECKING
@@ -26,9 +25,9 @@ def confirm(passed: bool, claim: str, remedy: str) -> None:
     print(f"✅ {claim}" if passed else f"❌ not yet: {claim}. What to do: {remedy}")
 
 
-def confirm_weights(folder: Path) -> None:
+def confirm_weights(folder: ModelFolder) -> None:
     """Checkpoint of a model's folder: every file is there and whole, and the weights are those that were fetched."""
-    damage = find_damage(folder)
+    damage = folder.find_damage()
     confirm(
         not damage,
         "the folder is complete, and its weights are as they were fetched",

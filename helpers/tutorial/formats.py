@@ -121,7 +121,7 @@ def compare_formats(name: str) -> list[dict[str, object]]:
                 f"{label} could not be measured: {(done.stderr.strip().splitlines() or ['no message'])[-1]}",
                 "Mend it, or leave it out.",
             )
-        weights = [path for path in find_model(folder).iterdir() if path.suffix in (".safetensors", ".gguf")]
+        weights = find_model(folder).weight_files
         rows.append(
             {
                 "format": label,
@@ -144,7 +144,7 @@ def main(arguments: list[str]) -> None:
         "dtype", nargs="?", default="bfloat16", help="float32, bfloat16 or float16; a GGUF file has its own"
     )
     options = parser.parse_args(arguments)
-    is_gguf = any(find_model(options.folder).glob("*.gguf"))
+    is_gguf = find_model(options.folder).format == "gguf"
     print(json.dumps((measure_llama_cpp if is_gguf else measure_transformers)(options.folder, options.dtype)))
 
 
