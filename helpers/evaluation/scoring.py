@@ -1,15 +1,15 @@
 """How likely each possible answer is after a prompt, computed from as few tokens as possible; nothing is generated.
 
-What all prompts begin with goes through the model once for the whole set, and each prompt once for all of its answers
-(their end-of-turn tokens included). A batch of rows is scored in two phases:
+What all prompts begin with goes through the model once for the whole set, and each prompt once for all of its
+answers. An answer includes its end-of-turn token. A batch of rows is scored in two phases:
 
-1. Beginnings: the prompts are packed (helpers.training.packing) and go through the model. At the end of each prompt
-   its output gives the probability of the first token of every answer.
-2. Endings: the answers are packed as continuations of the prompts, whose keys and values a cache now holds, and the
-   probabilities of their other tokens are added.
+1. Beginnings: the prompts are packed (helpers.training.packing) and go through the model. The output at the end
+   of each prompt gives the probability of every answer's first token.
+2. Endings: the answers are packed as continuations of the prompts, which are in a cache by now, and go through
+   the model. This gives the probabilities of their other tokens.
 
-If only the likeliest answer is wanted, phase 2 first takes the answer of each row that begins best, and then only those
-whose first token alone is as likely as that whole answer: more tokens can only lower a probability.
+If only the likeliest answer is wanted, phase 2 first takes the answer that begins best in each row, and after it
+only those whose first token alone is as likely as that whole answer: more tokens can only lower a probability.
 """
 
 from dataclasses import dataclass, field
@@ -35,21 +35,23 @@ class ScoredRow:
     """A row as token ids, and what is known of its answers so far."""
 
     prompt: list[int]
-    answers: dict[int, list[int]]  # of each label, in the template's order: its answer, end-of-turn token included
+    answers: dict[int, list[int]]  # of each label, in the template's order
     beginnings: Scores = field(default_factory=dict)  # log P(first token of the answer | prompt), in nats
-    scores: Scores = field(default_factory=dict)  # log P(whole answer | prompt), in nats, where it was computed
+    scores: Scores = field(default_factory=dict)  # log P(answer | prompt), in nats, as far as computed
 
     def find_favourite(self) -> int:
         """The label whose answer begins best."""
         return max(self.beginnings, key=self.beginnings.__getitem__)
 
     def list_rivals(self) -> list[int]:
-        """The labels without a score that may still be the likeliest: they begin no worse than the best score is."""
+        """The labels without a score that may still be the likeliest: their beginnings reach the best score."""
         best = max(self.scores.values())
-        return [label for label in self.answers if label not in self.scores and self.beginnings[label] >= best]
+        return [
+            label for label in self.answers if label not in self.scores and self.beginnings[label] >= best
+        ]
 
     def sort_scores(self) -> Scores:
-        """The scores in the template's order, so that equal ones give the prediction that all scores would give."""
+        """The scores in the template's order, so that a tie gives the same prediction as with all scores."""
         return {label: self.scores[label] for label in self.answers if label in self.scores}
 
 
@@ -61,10 +63,10 @@ def score_answers(
     progress: bool = True,
     every: bool = True,
 ) -> list[Scores]:
-    """log P(answer | prompt), in nats, of each possible answer of each row: {label: score} in the order of the rows.
+    """log P(answer | prompt), in nats, of each possible answer: {label: score} of each row, in the order of the rows.
 
-    A batch takes rows until their prompts have `batch_tokens` tokens that not all rows share. Without `every`, a row
-    has only the scores that were needed to know which answer is the likeliest.
+    A batch takes rows until their prompts have `batch_tokens` tokens, not counting those that all rows share.
+    Without `every`, a row has only the scores that were needed to know which answer is the likeliest.
     """
     scored = [tokenize_row(loaded, row, template) for row in rows]
     prompts = [row.prompt for row in scored]
@@ -88,7 +90,7 @@ def score_answers(
 
 
 def fill_batches(order: list[int], lengths: list[int], limit: int) -> list[list[int]]:
-    """The numbers in `order`, cut into batches whose lengths add up to at most the limit; a longer one is alone."""
+    """The numbers in `order`, in batches whose lengths add up to at most `limit`; a longer one is alone."""
     batches: list[list[int]] = []
     room = 0
     for i in order:
@@ -117,7 +119,7 @@ def fill_cache(loaded: LoadedModel, prefix: list[int]) -> Cache:
 
 
 def score_batch(loaded: LoadedModel, rows: list[ScoredRow], shared: int, cache: Cache, every: bool) -> None:
-    """Fills in the scores of these rows. The cache holds the first `shared` tokens of all prompts, before and after."""
+    """Fills in the scores of these rows. The cache holds the prompts' first `shared` tokens, before and after."""
     prefix = rows[0].prompt[:shared]
     prompts = pack_sequences([row.prompt[shared:] for row in rows], cached_prefix=prefix)
     score_beginnings(loaded, rows, prompts, cache)
@@ -154,8 +156,8 @@ def score_endings(
     prompts: PackedSequences,
     cache: Cache,
 ) -> None:
-    """Phase 2: fills in the scores of the wanted labels of each row. The cache holds the prompts, before and after."""
-    groups = []  # of each row, the tokens of the wanted answers that have another token to predict
+    """Phase 2: fills in the scores of each row's wanted labels. The cache holds the prompts, before and after."""
+    groups = []  # of each row: the wanted answers without their last tokens, which have nothing to predict
     for row, labels in zip(rows, wanted, strict=True):
         groups.append([row.answers[label][:-1] for label in labels])
     endings = pack_continuations(prompts, groups)
@@ -177,7 +179,9 @@ def score_plainly(loaded: LoadedModel, row: ScoredRow) -> Scores:
     scores = {}
     for label, answer in row.answers.items():
         input_ids = torch.tensor([[*row.prompt, *answer]], device=loaded.model.device)
-        before_answer = slice(len(row.prompt) - 1, -1)  # each token of the answer is predicted by the one before it
+        before_answer = slice(
+            len(row.prompt) - 1, -1
+        )  # each token of the answer is predicted by the one before it
         log_probabilities = loaded.model(input_ids).logits[0, before_answer].float().log_softmax(-1)
         targets = input_ids[0, len(row.prompt) :, None]
         scores[label] = log_probabilities.gather(-1, targets).sum().item()

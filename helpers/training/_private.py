@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 def read_attention(model: PreTrainedModel) -> str | None:
     """The name of the attention implementation that a model uses now, such as "sdpa".
 
-    transformers documents how to set it (PreTrainedModel.set_attn_implementation) but has no public way to read it.
+    transformers documents how to set it (PreTrainedModel.set_attn_implementation) but not how to read it.
     """
     return model.config._attn_implementation
 
@@ -15,7 +15,7 @@ def read_attention(model: PreTrainedModel) -> str | None:
 def unpack_4bit_weights(model: torch.nn.Module) -> None:
     """Undoes what bitsandbytes does to the weights of a 4-bit model that has answered on a CPU.
 
-    It repacks them for its inference kernel, which does not let gradients through. Its hook on `state_dict` unpacks
-    them again, and bitsandbytes has no other way to ask for it. For any other model nothing changes.
+    It repacks them for its inference kernel, which does not let gradients through. Its hook on `state_dict`
+    unpacks them again, and bitsandbytes offers no other way to do that. Nothing changes for any other model.
     """
     model.state_dict()

@@ -1,8 +1,8 @@
-"""Packed rows (helpers.training.packing) go through a model: which models can, their attention, log-probabilities.
+"""How a packed row (helpers.training.packing) goes through a model, and how likely its next tokens are.
 
 transformers lets a program register an attention function under a name and switch a model to it
-(https://huggingface.co/docs/transformers/attention_interface). The function registered here computes the attention
-of a packed row one branch at a time. A model is switched to it only while it computes a packed row.
+(https://huggingface.co/docs/transformers/attention_interface). The function registered here computes the
+attention of a packed row one branch at a time. A model is switched to it only while it computes a packed row.
 """
 
 import contextlib
@@ -25,11 +25,14 @@ PACKED_ATTENTION = "packed"  # the name under which attend_by_branches is regist
 
 
 class BranchMasks(NamedTuple):
-    """What attend_by_branches needs to know of a packed row. It is the same in all layers."""
+    """What attend_by_branches needs to know of a packed row; the same in all layers.
 
-    lengths: list[int]  # of all branches: they divide the columns (keys and values)
-    sees: list[list[int]]  # of each branch of the lines (queries): numbers of the branches that it sees
-    masks: list[torch.Tensor]  # of each branch of the lines: (its tokens, tokens that it sees), added to scores
+    Lines are queries, columns are keys and values (see PackedInputs).
+    """
+
+    lengths: list[int]  # of all branches: they divide the columns
+    sees: list[list[int]]  # of each branch of the lines: numbers of the branches that it sees
+    masks: list[torch.Tensor]  # of each branch of the lines: (tokens, tokens that it sees)
 
 
 def why_not_packable(model: PreTrainedModel) -> str | None:
@@ -47,7 +50,7 @@ def why_not_packable(model: PreTrainedModel) -> str | None:
 
 @contextlib.contextmanager
 def use_packed_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block the model computes packed rows, and nothing else; after it, its attention is what it was."""
+    """Within the block the model computes packed rows only. After it, the model has the attention it had before."""
     before = read_attention(model)
     if before is None or before == PACKED_ATTENTION:  # within another such block
         yield
@@ -68,9 +71,9 @@ def score_targets(
 ) -> torch.Tensor:
     """(targets,): the log-probability, in nats, of each target as the token after the one at its place.
 
-    The language-model head is computed at these places only; several targets may have the same place. `cache` holds
-    the columns of `inputs` that are not lines, and the lines too from then on. `model` may be wrapped, as accelerate
-    does it for several processes.
+    The language-model head is computed at these places only; several targets may have the same place. `cache`
+    holds the columns that come before the lines; after the call it holds the lines as well. `model` may be
+    wrapped, as accelerate does it for several processes.
     """
     device = model.device
     places = torch.as_tensor(places, device=device, dtype=torch.long)
@@ -105,7 +108,8 @@ def mask_all(inputs: PackedInputs) -> torch.Tensor:
 def mask_branches(inputs: PackedInputs) -> BranchMasks:
     """The masks of all branches of a packed row, once for all layers.
 
-    A mask is 0 where a token sees another one, else minus infinity. bfloat16 holds both exactly.
+    A mask is added to attention scores: 0 where a token sees another one, else minus infinity. bfloat16 can
+    represent both.
     """
     segments = inputs["segments"].split(inputs["branch_lengths"])
     positions = inputs["positions"].split(inputs["branch_lengths"])
@@ -142,20 +146,21 @@ def attend_by_branches(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     branch_masks: BranchMasks | None = None,
-    scaling: float | None = None,
+    *,
+    scaling: float,
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention function for packed rows: each branch attends to the branches that it sees.
 
-    `query`: (1, heads, lines, size); `key` and `value`: (1, key heads, columns, size); result: (1, lines, heads, size).
-    Without `branch_masks` it is plain `sdpa` with `attention_mask`.
+    `query`: (1, heads, lines, size); `key` and `value`: (1, key heads, columns, size); the result: (1, lines,
+    heads, size). Without `branch_masks` it is transformers' own `sdpa` with `attention_mask`.
     """
     if branch_masks is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    # split, not slices: the backward pass of each slice would fill a tensor as large as the whole.
+    # Split, not sliced: the backward pass of a slice fills a tensor as large as what the slice is from.
     queries = query.split([len(mask) for mask in branch_masks.masks], dim=2)
     keys = key.split(branch_masks.lengths, dim=2)
     values = value.split(branch_masks.lengths, dim=2)
@@ -163,8 +168,7 @@ def attend_by_branches(
     for own_query, mask, sees in zip(queries, branch_masks.masks, branch_masks.sees, strict=True):
         seen_key = torch.cat([keys[number] for number in sees], dim=2)
         seen_value = torch.cat([values[number] for number in sees], dim=2)
-        mask = mask.to(query.dtype)
-        results.append(attend(own_query, seen_key, seen_value, mask, scaling or query.shape[-1] ** -0.5, dropout))
+        results.append(attend(own_query, seen_key, seen_value, mask.to(query.dtype), scaling, dropout))
     return torch.cat(results, dim=1), None
 
 
@@ -176,10 +180,11 @@ def attend(
     scaling: float,
     dropout: float = 0.0,
 ) -> torch.Tensor:
-    """softmax(query key' scaling + mask) value, with several query heads for each key head.
+    """softmax(scaling query key' + mask) value, where each key head serves several query heads.
 
-    `query`: (1, heads, lines, size); `key`, `value`: (1, key heads, columns, size); `mask`: (lines, columns);
-    result: (1, lines, heads, size).
+    `query`: (1, heads, lines, size); `key` and `value`: (1, key heads, columns, size); `mask`: (lines, columns);
+    the result: (1, lines, heads, size). In float32 it is torch's sdpa, whose rounding is that of the plain
+    computation.
     """
     if query.dtype == torch.float32 or dropout:
         result = scaled_dot_product_attention(
@@ -192,22 +197,22 @@ def attend(
 def attend_grouped(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, scaling: float
 ) -> torch.Tensor:
-    """The same written out, for bfloat16: torch's sdpa takes nearly twice as long on a CPU, and backwards even more.
+    """The same, without dropout, written out.
 
-    The query heads that share a key head are one matrix, so that keys and values need not be repeated for them.
-    In float32 attend() prefers sdpa because its rounding is that of the plain computation.
+    On a CPU in bfloat16, torch's sdpa takes nearly twice as long, and its backward pass two to three times.
+    The query heads that share a key head form one matrix, so keys and values need not be repeated for them.
     """
     _, heads, lines, size = query.shape
     _, key_heads, columns, _ = key.shape
-    grouped_query = (query * scaling).reshape(key_heads, -1, size)  # (key heads, query heads of each x lines, size)
-    scores = grouped_query @ key[0].mT  # (key heads, query heads of each x lines, columns)
-    masked_scores = scores.view(key_heads, -1, lines, columns).add_(mask)
-    weights = masked_scores.softmax(-1)  # torch computes this in float32 and rounds once
-    grouped_result = weights.view(key_heads, -1, columns) @ value[0]
-    return grouped_result.view(1, heads, lines, size).transpose(1, 2)
+    stacked_lines = heads // key_heads * lines  # the lines of all query heads that share a key head
+    stacked_query = (query * scaling).reshape(key_heads, stacked_lines, size)
+    stacked_scores = stacked_query @ key[0].mT  # (key heads, stacked lines, columns)
+    scores = stacked_scores.view(key_heads, heads // key_heads, lines, columns)
+    weights = scores.add_(mask).softmax(-1)  # torch computes a softmax in float32 and rounds once
+    stacked_result = weights.view(key_heads, stacked_lines, columns) @ value[0]
+    return stacked_result.view(1, heads, lines, size).transpose(1, 2)
 
 
-# Registered when this module is imported, because that only adds a name to transformers' table: no model changes
-# before use_packed_attention. There is no entry in AttentionMaskInterface on purpose: transformers then does not
-# build a mask of its own, which would be the whole square.
+# Done at import, because it only adds a name to a table: no model uses it before use_packed_attention. Nothing is
+# registered in AttentionMaskInterface, so transformers does not build a mask of its own (the whole square).
 AttentionInterface.register(PACKED_ATTENTION, attend_by_branches)

@@ -1,4 +1,4 @@
-"""A data collator that packs: the rows of a batch, as lists of token ids, become one packed row with its targets."""
+"""A data collator that packs: the token lists of a batch become one packed row, with the places of the loss."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,22 +12,22 @@ IGNORED = -100  # the label of a token that the loss leaves out, in transformers
 
 
 class PackedBatch(PackedInputs):
-    """A packed row and where its loss is. All values are tensors, or lists of numbers, which accelerate can move.
+    """A packed row and its targets, as tensors and lists of numbers, which accelerate and Trainer can handle.
 
-    `labels` comes first because the number of its lines is what transformers takes for the size of the batch.
-    transformers also counts the labelled tokens of all accumulated batches in it, to divide the loss by their number.
+    `labels` is only for transformers' Trainer. It takes the first tensor's length for the number of rows, and it
+    counts the labels of all accumulated batches to divide their losses by that number.
     """
 
-    labels: torch.Tensor  # (rows, tokens of the longest row): as TRL's own collator gives them
-    places: torch.Tensor  # (targets,): places in the packed row after whose token a target comes
+    labels: torch.Tensor  # (rows, tokens of the longest row), as TRL's own collator gives them
+    places: torch.Tensor  # (targets,): where in the packed row the token is that predicts a target
     targets: torch.Tensor  # (targets,): token ids
 
 
 class PackingCollator:
-    """Packs the rows of a batch, for SharedPrefixTrainer: what rows share appears once, and nothing is padding."""
+    """Packs the rows of a batch for SharedPrefixTrainer: what rows share appears once, and nothing is padding."""
 
     def __call__(self, examples: list[dict[str, Any]]) -> PackedBatch:
-        """A batch of tokenised rows, each with `input_ids` and, unless all tokens are learned, `labels`."""
+        """The batch of these tokenised rows: `input_ids` of each, and `labels` unless all tokens are learned."""
         rows = [example["input_ids"] for example in examples]
         labels = [example.get("labels", example["input_ids"]) for example in examples]
         packed = pack_sequences(rows)
@@ -44,9 +44,9 @@ class PackingCollator:
 
 
 def find_targets(paths: Sequence[list[int]], labels: Sequence[list[int]]) -> tuple[list[int], list[int]]:
-    """(places, targets) of all rows: the token at a place predicts the next token of its row, if that is labelled.
+    """(places, targets) of all rows: each labelled token is a target, and the token before it has the place.
 
-    Rows that have a place in common may have different targets there, so a place can occur several times.
+    Rows may share a place but not its target, so a place can occur several times.
     """
     places: list[int] = []
     targets: list[int] = []

@@ -16,10 +16,10 @@ COMPARED_STEPS = 10  # how many losses at the start and at the end of a run Loss
 
 
 class LossGuard(TrainerCallback):
-    """Ends a training run whose loss is not a number or diverges, with a TrainingError that says what to change."""
+    """Ends a training run whose loss is not a number or diverges. The TrainingError says what to change."""
 
     def on_log(self, args, state, control, **kwargs):
-        """Checks the losses so far: the last ten must not be more than twice as high, on average, as the first ten."""
+        """Checks the losses so far: the mean of the last ten must not exceed twice that of the first ten."""
         history = state.log_history
         first = [float(entry["loss"]) for entry in history[:COMPARED_STEPS] if "loss" in entry]
         last = [float(entry["loss"]) for entry in history[-COMPARED_STEPS:] if "loss" in entry]
@@ -32,10 +32,8 @@ class LossGuard(TrainerCallback):
             return
         start, end = statistics.mean(first), statistics.mean(last)
         if end > 2 * start:
-            raise TrainingError(
-                f"The loss diverges: its mean was {start:.2f} in the first ten steps and is {end:.2f} in the last ten.",
-                "Lower learning_rate, or raise warmup_ratio.",
-            )
+            means = f"{start:.2f} on average in the first ten steps, {end:.2f} in the last ten"
+            raise TrainingError(f"The loss diverges: {means}.", "Lower learning_rate, or raise warmup_ratio.")
 
 
 class StopOnRequest(TrainerCallback):
@@ -58,9 +56,8 @@ def explain_memory(settings: TrainingSettings) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         rows, limit = settings.batch_size, settings.max_length
-        raise ResourceError(
-            f"Memory ran out with {rows} rows of up to {limit} tokens at a time.", suggest_less_memory(settings)
-        ) from error
+        problem = f"Memory ran out with {rows} rows of up to {limit} tokens at a time."
+        raise ResourceError(problem, suggest_less_memory(settings)) from error
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

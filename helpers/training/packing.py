@@ -1,6 +1,6 @@
-"""Token sequences that begin alike, packed into one row in which each shared part appears, and is computed, once.
+"""Token sequences that begin alike, packed into one row that has, and computes, each shared part only once.
 
-The sequences form a tree (a trie). Its nodes are *segments*: stretches of tokens that the same sequences share.
+The sequences form a tree (a trie). Its nodes are *segments*: stretches of tokens shared by the same sequences.
 
     three sequences      their tree                  its segments
 
@@ -10,8 +10,8 @@ The sequences form a tree (a trie). Its nodes are *segments*: stretches of token
                                                      3: token 5, continues segment 2
                                                      4: token 6, continues segment 2
 
-The packed row is all segments, one after the other. A token keeps the position that it has in its own sequence.
-It sees (x) itself and the tokens that come before it in its own sequence:
+The packed row consists of the segments, one after the other. A token keeps the position that it has in its own
+sequence. It sees (x) itself and the tokens that come before it in its own sequence:
 
     place in the row     0 1 2 3 4 5
     token                1 2 3 4 5 6
@@ -24,13 +24,13 @@ It sees (x) itself and the tokens that come before it in its own sequence:
     token 5              x x . x x
     token 6              x x . x . x
 
-With these positions and this mask the row goes through a model in one pass. What comes out at a token is what the
-token's whole sequence would have given, up to rounding.
+With these positions and this mask the row goes through a model in one pass. What comes out at a token is what
+the token's own sequence would have given, up to rounding.
 
 Most of a large mask is empty, because sequences do not see each other once they have parted. So the row is also
-cut into *branches*, parts of the tree whose segments follow each other in the row. On a CPU, attention is
-computed one branch at a time (helpers.training.attention): a branch attends to itself and to the branches that
-lead to it. With at most 3 tokens a branch, the example has the branches `1 2`, `3` and `4 5 6`, and the last of
+cut into *branches*: parts of the tree whose segments follow each other in the row. On a CPU, attention is
+computed one branch at a time (helpers.training.attention). A branch attends to itself and to the branches that
+lead to it. If a branch may have 3 tokens, the example has the branches `1 2`, `3` and `4 5 6`, and the last of
 them sees `1 2` and itself.
 """
 
@@ -40,7 +40,7 @@ from typing import NamedTuple, TypedDict
 
 import torch
 
-# On 2 cores, limits up to 600 are as fast as this one; 128, and no limit at all, are slower by about a tenth.
+# On 2 cores, limits up to 600 are as fast; 128, and no limit at all, are slower by about a tenth.
 BRANCH_TOKENS = 400
 
 
@@ -62,14 +62,14 @@ class Branch(NamedTuple):
 class PackedInputs(TypedDict):
     """What a model needs to compute a packed row (helpers.training.attention).
 
-    Lines are the tokens to compute. Columns are the tokens that they may see: those in the cache, then the lines.
+    Lines are the tokens to compute. Columns are the tokens they may see: those in the cache, then the lines.
     """
 
     input_ids: torch.Tensor  # (1, lines)
     positions: torch.Tensor  # (columns,): each token's position in its own sequence
     segments: torch.Tensor  # (columns,): the number of each token's segment
-    continues: torch.Tensor  # (segments, segments), bool: continues[a, b] says that a is b, or continues it
-    branch_lengths: list[int]  # of all branches: they divide the columns, and the last of them divide the lines
+    continues: torch.Tensor  # (segments, segments), bool: continues[a, b] if a is b, or continues it
+    branch_lengths: list[int]  # of all branches: they divide the columns, and the last ones the lines
     branch_sees: list[list[int]]  # of each branch of the lines: Branch.sees
 
 
@@ -115,8 +115,8 @@ class TokenTree:
     def add_branch(self, first: int, end: int) -> None:
         """Makes a branch of the segments from `first` to `end` (exclusive).
 
-        It sees itself and the branches that lead to its first segment. Its other segments must continue the first
-        one, or the branch that the first one continues.
+        The branch sees itself and the branches that lead to its first segment. Its other segments must continue
+        the first one, or the branch that the first one continues.
         """
         number = len(self.branches)
         parent = self.segments[first].parent
@@ -132,8 +132,9 @@ class TokenTree:
         Otherwise the segment alone is a branch, and what continues it is cut by the same rule.
         """
         first = len(self.branch_of)
-        sizes = [len(segment.tokens) for segment in self.segments]  # tokens of a segment and what continues it
-        ends = list(range(1, len(self.segments) + 1))  # the number after the last segment that continues it
+        # Of each segment with all that continues it: the number of tokens, and of the segment after its last.
+        sizes = [len(segment.tokens) for segment in self.segments]
+        ends = list(range(1, len(self.segments) + 1))
         for number in reversed(range(first, len(self.segments))):
             parent = self.segments[number].parent
             if parent is not None:
@@ -155,11 +156,11 @@ class TokenTree:
 
 @dataclass(frozen=True)
 class PackedSequences:
-    """Sequences packed into one row. A cache may hold the first segments of their tree; the rest is to compute."""
+    """Sequences packed into one row. A cache may hold the first segments of the tree; the rest is to be computed."""
 
     tree: TokenTree
-    cached_segments: int  # how many segments of the tree, counted from the first, the cache holds
-    routes: list[list[int]]  # of each packed sequence, the numbers of its segments that are to compute
+    cached_segments: int  # how many segments the cache holds
+    routes: list[list[int]]  # of each packed sequence, the numbers of its segments that are to be computed
 
     def count_tokens(self) -> int:
         """Number of tokens to compute."""
@@ -203,10 +204,8 @@ class PackedSequences:
         }
 
 
-def pack_sequences(
-    sequences: Sequence[Sequence[int]], cached_prefix: Sequence[int] = ()
-) -> PackedSequences:
-    """Packs sequences of token ids. All of them continue `cached_prefix`, tokens that a cache holds already."""
+def pack_sequences(sequences: Sequence[Sequence[int]], cached_prefix: Sequence[int] = ()) -> PackedSequences:
+    """Packs sequences of token ids. All of them continue `cached_prefix`, whose tokens a cache holds already."""
     tree = TokenTree()
     root = None
     if cached_prefix:
@@ -218,18 +217,16 @@ def pack_sequences(
     return PackedSequences(tree, cached_segments, routes)
 
 
-def pack_continuations(
-    packed: PackedSequences, groups: Sequence[Sequence[Sequence[int]]]
-) -> PackedSequences:
+def pack_continuations(packed: PackedSequences, groups: Sequence[Sequence[Sequence[int]]]) -> PackedSequences:
     """Packs what may follow the sequences of `packed`, all of whose tokens a cache holds by now.
 
-    `groups[i]` has the continuations of sequence i; at least one group is not empty. The routes of the result are
+    `groups[i]` has the continuations of sequence i; at least one group is not empty. The result's routes are
     those of all continuations, group after group.
     """
     tree = packed.tree.copy()
     cached_segments = len(tree.segments)
     routes: list[list[int]] = []
-    # A branch for each group would be very small: consecutive groups that continue one branch are one branch too.
+    # Groups are small. Consecutive ones that continue the same branch form one branch together.
     pending = cached_segments  # the first segment that does not belong to a branch yet
     continued = None  # number of the branch that the pending segments continue
     for route, group in zip(packed.routes, groups, strict=True):
@@ -257,10 +254,8 @@ def count_shared(sequences: Sequence[Sequence[int]], start: int = 0) -> int:
     return end - start
 
 
-def group_by_token(
-    sequences: Sequence[Sequence[int]], members: list[int], depth: int
-) -> list[list[int]]:
-    """The members that have a token at `depth`, grouped by it, in the order in which these tokens first appear."""
+def group_by_token(sequences: Sequence[Sequence[int]], members: list[int], depth: int) -> list[list[int]]:
+    """The members that have a token at `depth`, grouped by that token, in the order of first appearance."""
     groups: dict[int, list[int]] = {}
     for member in members:
         if len(sequences[member]) > depth:

@@ -1,11 +1,13 @@
 """The same training with shared prefixes computed once: a trainer that takes SFTTrainer's place.
 
-Every prompt of a template begins with the same tokens, and some rows share more. Within one step the weights do not
-change, so what rows share needs to go through the model once a batch, not once a row. A batch is packed into one row
-(helpers.training.collator), in which each shared part appears once and nothing is padding, so batches need not be
-sorted by length; back-propagation adds up the gradients of the rows. The language-model head is computed only where
-there is a label. Loss and gradients equal SFTTrainer's up to rounding (tests/training/test_prefix_trainer.py compares
-them); dropout on shared tokens is drawn once a batch.
+Every prompt of a template begins with the same tokens, and some rows share more. Within one step the weights do
+not change, so what rows share needs to go through the model once per batch, not once per row. A batch is packed
+into one row (helpers.training.collator), in which each shared part appears once. Nothing is padding, so batches
+need not be sorted by length. Back-propagation adds up the gradients of the rows. The language-model head is
+computed only where there is a label.
+
+Loss and gradients equal SFTTrainer's up to rounding (tests/training/test_prefix_trainer.py compares them), except
+that dropout on shared tokens is drawn once per batch.
 """
 
 import warnings
@@ -23,9 +25,9 @@ from helpers.training.collator import PackedBatch, PackingCollator
 
 
 class SharedPrefixTrainer(SFTTrainer):
-    """SFTTrainer that packs its batches. If that is not possible it warns once, and computes as SFTTrainer does.
+    """An SFTTrainer that packs its batches. If it cannot, it warns once and computes as SFTTrainer does.
 
-    With a `data_collator` of your own, batches are not packed.
+    With your own `data_collator`, batches are not packed.
     """
 
     def __init__(self, *args, peft_config: LoraConfig | None = None, **kwargs):
@@ -35,7 +37,7 @@ class SharedPrefixTrainer(SFTTrainer):
         reason = why_not_packable(cast(PreTrainedModel, self.model)) or self.why_not_packed()
         if reason:
             warnings.warn(
-                f"The shared prefix is not used: {reason}. Training goes on as with SFTTrainer.", stacklevel=2
+                f"The shared prefix is not used: {reason}. Training works as with SFTTrainer.", stacklevel=2
             )
         elif isinstance(self.data_collator, DataCollatorForLanguageModeling):
             self.data_collator = PackingCollator()
@@ -54,7 +56,8 @@ class SharedPrefixTrainer(SFTTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None):
         """Loss and gradients of one batch; returns the loss.
 
-        The backward pass computes checkpointed layers again, so the model must keep its packed attention until then.
+        The model keeps its packed attention until the end, because the backward pass computes layers again if
+        their activations were not kept (gradient checkpointing).
         """
         if not is_packed(inputs):
             return super().training_step(model, inputs, num_items_in_batch)
@@ -62,10 +65,10 @@ class SharedPrefixTrainer(SFTTrainer):
             return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Negative log-likelihood, in nats, of the labelled tokens, divided by their number.
+        """The negative log-likelihood, in nats, of the labelled tokens, divided by `num_items_in_batch`.
 
-        `num_items_in_batch` is that number over all accumulated batches and all processes; without it, the loss is the
-        mean over this batch.
+        That is the number of labelled tokens in all accumulated batches of all processes. Without it the loss is
+        the mean over this batch.
         """
         if not is_packed(inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -78,7 +81,7 @@ class SharedPrefixTrainer(SFTTrainer):
         total = -score_targets(model, batch, batch["places"], batch["targets"]).sum()
         if num_items_in_batch is None:
             return total / max(len(batch["targets"]), 1)
-        # The gradients of several processes are averaged; their sum is wanted, as the number counts all of them.
+        # The gradients of several processes are averaged. Their sum is wanted, since the number counts all of them.
         processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
         return total / num_items_in_batch * processes
 

@@ -1,6 +1,6 @@
 """Rows and settings become a trainer: the one place where rows become batches and a loss.
 
-TRL's SFTTrainer does the work, in a form that computes what rows share only once (helpers.training.prefix_trainer).
+TRL's SFTTrainer does the work, in a form that computes what rows share once (helpers.training.prefix_trainer).
 """
 
 import contextlib
@@ -57,7 +57,7 @@ def build_dataset(rows: list[Row], template: Template, settings: TrainingSetting
 
 
 def list_targets(model: torch.nn.Module) -> list[str]:
-    """Sorted names of the linear layers in the decoder blocks (q_proj, up_proj ...): the layers that get a LoRA."""
+    """Sorted names of the linear layers in the decoder blocks (q_proj, up_proj ...), which can get a LoRA."""
     names = set()
     for path, module in model.named_modules():
         if ".layers." in path and is_linear(module):
@@ -66,7 +66,7 @@ def list_targets(model: torch.nn.Module) -> list[str]:
 
 
 def is_linear(module: torch.nn.Module) -> bool:
-    """Whether this is a linear layer; quantised ones count too (those of gptqmodel have in_features as well)."""
+    """Whether this is a linear layer, quantised or not (gptqmodel's layers have in_features too)."""
     has_features = hasattr(module, "in_features") and hasattr(module, "out_features")
     return has_features and not list(module.children())
 
@@ -84,7 +84,7 @@ def make_lora_config(model: torch.nn.Module, settings: TrainingSettings) -> Lora
 
 
 def describe_hardware(model: PreTrainedModel) -> HardwareArguments:
-    """The arguments of SFTConfig that follow from the machine and the model's dtype, and those that keep it quiet."""
+    """The arguments of SFTConfig that follow from machine and dtype, and those that keep it quiet."""
     on_gpu = torch.cuda.is_available()
     return {
         "bf16": model.dtype == torch.bfloat16,
@@ -93,7 +93,7 @@ def describe_hardware(model: PreTrainedModel) -> HardwareArguments:
         "gradient_checkpointing": on_gpu,  # saves memory and costs time, of which a CPU has less to spare
         "dataloader_pin_memory": on_gpu,
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # otherwise a loss that is not a number is logged as the mean of the others
+        "logging_nan_inf_filter": False,  # otherwise a loss that is not a number is hidden in the logs
         "save_strategy": "no",
         "report_to": "none",
     }
@@ -148,8 +148,8 @@ def make_trainer(
 ) -> SFTTrainer:
     """The trainer for these rows. A LoRA that is attached to `loaded.model` is removed first.
 
-    `prefix_sharing`: "auto" computes what rows share only once if the model allows it, "on" raises UnsupportedError if
-    it does not, "off" uses TRL's own SFTTrainer. Raises TrainingError if no row's answer fits into max_length.
+    `prefix_sharing`: "auto" computes what rows share once if the model allows it, "on" raises UnsupportedError if
+    it does not, "off" uses TRL's own SFTTrainer. Raises TrainingError if max_length cuts off every row's answer.
     """
     reason = why_not_packable(loaded.model)
     if prefix_sharing == "on" and reason:
@@ -179,7 +179,7 @@ def make_trainer(
 
 @contextlib.contextmanager
 def hide_bars(hidden: bool) -> Iterator[None]:
-    """Within the block, if `hidden`, the library datasets does not show a bar for each of its passes over the rows."""
+    """If `hidden`, the library datasets shows no progress bar for its passes over the rows within the block."""
     hidden = hidden and not are_progress_bars_disabled()
     if hidden:
         disable_progress_bars()
@@ -191,7 +191,7 @@ def hide_bars(hidden: bool) -> Iterator[None]:
 
 
 def report_long_rows(dropped: int, total: int, settings: TrainingSettings) -> None:
-    """Warns of the rows that TRL left out because max_length cuts off their whole answer; TrainingError if all are."""
+    """Warns of rows that TRL left out because max_length cuts off their whole answer; TrainingError if all are."""
     limit = f"max_length ({settings.max_length} tokens)"
     problem = f"{dropped} of {total} rows are so long that {limit} leaves nothing of their answers"
     if dropped == total:

@@ -36,9 +36,11 @@ def make_trainer(trainer_class, loaded, rows, template, folder, eval_dataset=Non
     return trainer
 
 
-def compute_gradients(trainer_class, loaded, rows, template, folder, accumulation=1, **arguments):
+def compute_gradients(trainer_class, loaded, rows, template, folder, accumulation=1, checkpointing=False):
     """Losses of the first batches, and the gradient of every LoRA weight after them."""
-    trainer = make_trainer(trainer_class, loaded, rows, template, folder, **arguments)
+    trainer = make_trainer(trainer_class, loaded, rows, template, folder)
+    if checkpointing:
+        trainer.model.gradient_checkpointing_enable()
     examples = list(trainer.train_dataset)
     batches = [trainer.data_collator(examples[4 * i : 4 * i + 4]) for i in range(accumulation)]
     assert len({len(example["input_ids"]) for example in examples[:4]}) > 1  # so that TRL has to pad
@@ -54,13 +56,13 @@ def compute_gradients(trainer_class, loaded, rows, template, folder, accumulatio
     return losses, gradients
 
 
-def assert_same(name, rows, template, folder, accumulation=1, **arguments):
+def assert_same(name, rows, template, folder, accumulation=1, checkpointing=False):
     """Losses and gradients of both trainers agree to a relative 1e-5, the gradients also weight by weight."""
     results = []
     for trainer_class in (SharedPrefixTrainer, SFTTrainer):
         loaded = loading.load_model(name, dtype="float32", purpose="training")
         results.append(
-            compute_gradients(trainer_class, loaded, rows, template, folder, accumulation, **arguments)
+            compute_gradients(trainer_class, loaded, rows, template, folder, accumulation, checkpointing)
         )
     (our_losses, ours), (stock_losses, stock) = results
     assert our_losses == pytest.approx(stock_losses, rel=1e-5)

@@ -51,7 +51,7 @@ def test_loss_and_gradients_are_those_of_the_stock_trainer(tiny, rows, template,
 def test_checkpointed_layers_see_the_same_attention_when_they_are_computed_again(
     tiny, rows, template, tmp_path
 ):
-    assert_same("tiny", rows, template, tmp_path, gradient_checkpointing=True)
+    assert_same("tiny", rows, template, tmp_path, checkpointing=True)
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)
