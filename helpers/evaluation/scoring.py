@@ -1,15 +1,16 @@
-"""How likely each possible answer is after a prompt, computed from as few tokens as possible; nothing is generated.
+"""How likely each possible answer is after a prompt, from as few tokens as possible; nothing is generated.
 
 What all prompts begin with goes through the model once for the whole set, and each prompt once for all of its
 answers. An answer includes its end-of-turn token. A batch of rows is scored in two phases:
 
-1. Beginnings: the prompts are packed (helpers.training.packing) and go through the model. The output at the end
-   of each prompt gives the probability of every answer's first token.
-2. Endings: the answers are packed as continuations of the prompts, which are in a cache by now, and go through
-   the model. This gives the probabilities of their other tokens.
+1. Beginnings: the prompts are packed (helpers.training.packing) and go through the model. The output at the
+   end of each prompt gives the probability of every answer's first token.
+2. Endings: the answers are packed as continuations of the prompts, which are in a cache by now, and go
+   through the model. This gives the probabilities of their other tokens.
 
-If only the likeliest answer is wanted, phase 2 first takes the answer that begins best in each row, and after it
-only those whose first token alone is as likely as that whole answer: more tokens can only lower a probability.
+If only the likeliest answer is wanted, phase 2 first takes the answer that begins best in each row. After
+that it takes only those whose first token alone is as likely as that whole answer, because more tokens can
+only lower a probability.
 """
 
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from helpers.loading.messages import tokenize_chat
 from helpers.loading.model import LoadedModel
 from helpers.tasks.rows import Row
 from helpers.tasks.template import Template
-from helpers.training.attention import score_targets, why_not_packable
+from helpers.training.attention import score_targets, use_packed_attention, why_not_packable
 from helpers.training.packing import PackedSequences, count_shared, pack_continuations, pack_sequences
 
 # About eighty of the lessons' prompts. On 2 cores, 3,000 to 8,000 are about as fast.
@@ -44,11 +45,10 @@ class ScoredRow:
         return max(self.beginnings, key=self.beginnings.__getitem__)
 
     def list_rivals(self) -> list[int]:
-        """The labels without a score that may still be the likeliest: their beginnings reach the best score."""
+        """The labels without a score that may still win: their beginnings are as high as the best score."""
         best = max(self.scores.values())
-        return [
-            label for label in self.answers if label not in self.scores and self.beginnings[label] >= best
-        ]
+        unscored = [label for label in self.answers if label not in self.scores]
+        return [label for label in unscored if self.beginnings[label] >= best]
 
     def sort_scores(self) -> Scores:
         """The scores in the template's order, so that a tie gives the same prediction as with all scores."""
@@ -63,7 +63,7 @@ def score_answers(
     progress: bool = True,
     every: bool = True,
 ) -> list[Scores]:
-    """log P(answer | prompt), in nats, of each possible answer: {label: score} of each row, in the order of the rows.
+    """{label: log P(answer | prompt), in nats} of each row: how likely each possible answer is.
 
     A batch takes rows until their prompts have `batch_tokens` tokens, not counting those that all rows share.
     Without `every`, a row has only the scores that were needed to know which answer is the likeliest.
@@ -71,22 +71,28 @@ def score_answers(
     scored = [tokenize_row(loaded, row, template) for row in rows]
     prompts = [row.prompt for row in scored]
     shared = min(count_shared(prompts), min(len(prompt) for prompt in prompts) - 1)
-    own_lengths = [len(prompt) - shared for prompt in prompts]
-    order = sorted(range(len(rows)), key=lambda i: prompts[i])  # rows that begin alike come into one batch
-    batches = fill_batches(order, own_lengths, batch_tokens)
     loaded.model.eval()
     with torch.inference_mode():
-        cache = None
         if shared and not why_not_packable(loaded.model):
-            cache = fill_cache(loaded, prompts[0][:shared])
-        for batch in tqdm(batches, desc="scoring", unit="batch", disable=not progress):
-            members = [scored[i] for i in batch]
-            if cache is not None:
-                score_batch(loaded, members, shared, cache, every)
-            else:
-                for row in members:
-                    row.scores = score_plainly(loaded, row)
+            score_packed(loaded, scored, shared, batch_tokens, progress, every)
+        else:
+            for row in tqdm(scored, desc="scoring", unit="row", disable=not progress):
+                row.scores = score_plainly(loaded, row)
     return [row.sort_scores() for row in scored]
+
+
+def score_packed(
+    loaded: LoadedModel, rows: list[ScoredRow], shared: int, batch_tokens: int, progress: bool, every: bool
+) -> None:
+    """Fills in the scores of the rows, batch by batch. All prompts have their first `shared` tokens in common."""
+    # Sorted, so that rows that begin alike come into one batch.
+    order = sorted(range(len(rows)), key=lambda i: rows[i].prompt)
+    own_lengths = [len(row.prompt) - shared for row in rows]
+    batches = fill_batches(order, own_lengths, batch_tokens)
+    cache = fill_cache(loaded, rows[0].prompt[:shared])
+    with use_packed_attention(loaded.model):
+        for batch in tqdm(batches, desc="scoring", unit="batch", disable=not progress):
+            score_batch(loaded, [rows[i] for i in batch], shared, cache, every)
 
 
 def fill_batches(order: list[int], lengths: list[int], limit: int) -> list[list[int]]:
@@ -119,7 +125,7 @@ def fill_cache(loaded: LoadedModel, prefix: list[int]) -> Cache:
 
 
 def score_batch(loaded: LoadedModel, rows: list[ScoredRow], shared: int, cache: Cache, every: bool) -> None:
-    """Fills in the scores of these rows. The cache holds the prompts' first `shared` tokens, before and after."""
+    """Fills in the scores of these rows. Before and after, the cache holds the first `shared` tokens."""
     prefix = rows[0].prompt[:shared]
     prompts = pack_sequences([row.prompt[shared:] for row in rows], cached_prefix=prefix)
     score_beginnings(loaded, rows, prompts, cache)
@@ -156,7 +162,7 @@ def score_endings(
     prompts: PackedSequences,
     cache: Cache,
 ) -> None:
-    """Phase 2: fills in the scores of each row's wanted labels. The cache holds the prompts, before and after."""
+    """Phase 2: fills in the scores of the wanted labels. Before and after, the cache holds the prompts."""
     groups = []  # of each row: the wanted answers without their last tokens, which have nothing to predict
     for row, labels in zip(rows, wanted, strict=True):
         groups.append([row.answers[label][:-1] for label in labels])
@@ -175,14 +181,12 @@ def score_endings(
 
 
 def score_plainly(loaded: LoadedModel, row: ScoredRow) -> Scores:
-    """{label: score} with one pass of the model per label and nothing shared: for models that cannot be packed."""
+    """{label: score}, from one pass of the model per label: for models that cannot compute packed rows."""
     scores = {}
     for label, answer in row.answers.items():
         input_ids = torch.tensor([[*row.prompt, *answer]], device=loaded.model.device)
-        before_answer = slice(
-            len(row.prompt) - 1, -1
-        )  # each token of the answer is predicted by the one before it
-        log_probabilities = loaded.model(input_ids).logits[0, before_answer].float().log_softmax(-1)
+        # A token is predicted by the one before it, the answer's first token by the prompt's last one.
+        logits = loaded.model(input_ids).logits[0, len(row.prompt) - 1 : -1]
         targets = input_ids[0, len(row.prompt) :, None]
-        scores[label] = log_probabilities.gather(-1, targets).sum().item()
+        scores[label] = logits.float().log_softmax(-1).gather(-1, targets).sum().item()
     return scores

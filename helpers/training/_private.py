@@ -4,12 +4,13 @@ import torch
 from transformers import PreTrainedModel
 
 
-def read_attention(model: PreTrainedModel) -> str | None:
+def read_attention(model: PreTrainedModel) -> str:
     """The name of the attention implementation that a model uses now, such as "sdpa".
 
-    transformers documents how to set it (PreTrainedModel.set_attn_implementation) but not how to read it.
+    transformers documents how to set it (PreTrainedModel.set_attn_implementation) but not how to read it. A
+    model without one uses "eager".
     """
-    return model.config._attn_implementation
+    return model.config._attn_implementation or "eager"
 
 
 def unpack_4bit_weights(model: torch.nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""A data collator that packs: the token lists of a batch become one packed row, with the places of the loss."""
+"""A data collator that packs: the token lists of a batch become one packed row with its targets."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +14,8 @@ IGNORED = -100  # the label of a token that the loss leaves out, in transformers
 class PackedBatch(PackedInputs):
     """A packed row and its targets, as tensors and lists of numbers, which accelerate and Trainer can handle.
 
-    `labels` is only for transformers' Trainer. It takes the first tensor's length for the number of rows, and it
-    counts the labels of all accumulated batches to divide their losses by that number.
+    `labels` is only for transformers' Trainer. It takes the first tensor's length for the number of rows,
+    and it counts the labels of all accumulated batches to divide their losses by that number.
     """
 
     labels: torch.Tensor  # (rows, tokens of the longest row), as TRL's own collator gives them
@@ -24,10 +24,10 @@ class PackedBatch(PackedInputs):
 
 
 class PackingCollator:
-    """Packs the rows of a batch for SharedPrefixTrainer: what rows share appears once, and nothing is padding."""
+    """Packs the rows of a batch, for SharedPrefixTrainer: what rows share appears once, without padding."""
 
     def __call__(self, examples: list[dict[str, Any]]) -> PackedBatch:
-        """The batch of these tokenised rows: `input_ids` of each, and `labels` unless all tokens are learned."""
+        """Makes a batch of tokenised rows: `input_ids`, and `labels` unless all tokens are learned."""
         rows = [example["input_ids"] for example in examples]
         labels = [example.get("labels", example["input_ids"]) for example in examples]
         packed = pack_sequences(rows)

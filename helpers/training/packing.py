@@ -1,6 +1,7 @@
 """Token sequences that begin alike, packed into one row that has, and computes, each shared part only once.
 
-The sequences form a tree (a trie). Its nodes are *segments*: stretches of tokens shared by the same sequences.
+The sequences form a tree (a trie). Its nodes are *segments*, stretches of tokens that belong to the same
+sequences:
 
     three sequences      their tree                  its segments
 
@@ -10,8 +11,8 @@ The sequences form a tree (a trie). Its nodes are *segments*: stretches of token
                                                      3: token 5, continues segment 2
                                                      4: token 6, continues segment 2
 
-The packed row consists of the segments, one after the other. A token keeps the position that it has in its own
-sequence. It sees (x) itself and the tokens that come before it in its own sequence:
+The packed row consists of the segments, one after the other. A token keeps the position that it has in its
+own sequence. It sees (x) itself and the tokens that come before it in its own sequence:
 
     place in the row     0 1 2 3 4 5
     token                1 2 3 4 5 6
@@ -27,11 +28,11 @@ sequence. It sees (x) itself and the tokens that come before it in its own seque
 With these positions and this mask the row goes through a model in one pass. What comes out at a token is what
 the token's own sequence would have given, up to rounding.
 
-Most of a large mask is empty, because sequences do not see each other once they have parted. So the row is also
-cut into *branches*: parts of the tree whose segments follow each other in the row. On a CPU, attention is
-computed one branch at a time (helpers.training.attention). A branch attends to itself and to the branches that
-lead to it. If a branch may have 3 tokens, the example has the branches `1 2`, `3` and `4 5 6`, and the last of
-them sees `1 2` and itself.
+Most of a large mask is empty, because sequences do not see each other once they have parted. So the row is
+also cut into *branches*: parts of the tree whose segments follow each other in the row. On a CPU, attention
+is computed one branch at a time (helpers.training.attention). A branch attends to itself and to the branches
+that lead to it. If a branch may have 3 tokens, the example has the branches `1 2`, `3` and `4 5 6`, and the
+last of them sees `1 2` and itself.
 """
 
 from collections.abc import Sequence
@@ -115,8 +116,8 @@ class TokenTree:
     def add_branch(self, first: int, end: int) -> None:
         """Makes a branch of the segments from `first` to `end` (exclusive).
 
-        The branch sees itself and the branches that lead to its first segment. Its other segments must continue
-        the first one, or the branch that the first one continues.
+        The branch sees itself and the branches that lead to its first segment. Its other segments must
+        continue the first one, or the branch that the first one continues.
         """
         number = len(self.branches)
         parent = self.segments[first].parent
@@ -156,7 +157,7 @@ class TokenTree:
 
 @dataclass(frozen=True)
 class PackedSequences:
-    """Sequences packed into one row. A cache may hold the first segments of the tree; the rest is to be computed."""
+    """Sequences packed into one row. A cache may hold its first segments; the others are to be computed."""
 
     tree: TokenTree
     cached_segments: int  # how many segments the cache holds
@@ -205,7 +206,7 @@ class PackedSequences:
 
 
 def pack_sequences(sequences: Sequence[Sequence[int]], cached_prefix: Sequence[int] = ()) -> PackedSequences:
-    """Packs sequences of token ids. All of them continue `cached_prefix`, whose tokens a cache holds already."""
+    """Packs sequences of token ids. All of them continue `cached_prefix`, which a cache holds already."""
     tree = TokenTree()
     root = None
     if cached_prefix:

@@ -1,13 +1,13 @@
 """The same training with shared prefixes computed once: a trainer that takes SFTTrainer's place.
 
-Every prompt of a template begins with the same tokens, and some rows share more. Within one step the weights do
-not change, so what rows share needs to go through the model once per batch, not once per row. A batch is packed
-into one row (helpers.training.collator), in which each shared part appears once. Nothing is padding, so batches
-need not be sorted by length. Back-propagation adds up the gradients of the rows. The language-model head is
-computed only where there is a label.
+Every prompt of a template begins with the same tokens, and some rows share more. Within one step the
+weights do not change, so what rows share needs to go through the model once per batch, not once per row. A
+batch is packed into one row (helpers.training.collator), in which each shared part appears once. Nothing is
+padding, so batches need not be sorted by length. Back-propagation adds up the gradients of the rows. The
+language-model head is computed only where there is a label.
 
-Loss and gradients equal SFTTrainer's up to rounding (tests/training/test_prefix_trainer.py compares them), except
-that dropout on shared tokens is drawn once per batch.
+Loss and gradients equal SFTTrainer's up to rounding (tests/training/test_prefix_trainer.py compares them),
+except that dropout on shared tokens is drawn once per batch.
 """
 
 import warnings
@@ -67,8 +67,8 @@ class SharedPrefixTrainer(SFTTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The negative log-likelihood, in nats, of the labelled tokens, divided by `num_items_in_batch`.
 
-        That is the number of labelled tokens in all accumulated batches of all processes. Without it the loss is
-        the mean over this batch.
+        That is the number of labelled tokens in all accumulated batches of all processes. Without it the
+        loss is the mean over this batch.
         """
         if not is_packed(inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -81,7 +81,7 @@ class SharedPrefixTrainer(SFTTrainer):
         total = -score_targets(model, batch, batch["places"], batch["targets"]).sum()
         if num_items_in_batch is None:
             return total / max(len(batch["targets"]), 1)
-        # The gradients of several processes are averaged. Their sum is wanted, since the number counts all of them.
+        # The gradients of several processes are averaged, but their sum is wanted: the number is that of all.
         processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
         return total / num_items_in_batch * processes
 

@@ -1,6 +1,6 @@
 """Rows and settings become a trainer: the one place where rows become batches and a loss.
 
-TRL's SFTTrainer does the work, in a form that computes what rows share once (helpers.training.prefix_trainer).
+TRL's SFTTrainer does the work, in a form that computes shared tokens once (helpers.training.prefix_trainer).
 """
 
 import contextlib
@@ -30,7 +30,7 @@ from helpers.training.settings import TrainingSettings
 
 
 class HardwareArguments(TypedDict):
-    """Arguments of SFTConfig: those that follow from the machine and the model, and those that keep it quiet."""
+    """The arguments of SFTConfig that describe_hardware chooses."""
 
     bf16: bool
     fp16: bool
@@ -148,8 +148,9 @@ def make_trainer(
 ) -> SFTTrainer:
     """The trainer for these rows. A LoRA that is attached to `loaded.model` is removed first.
 
-    `prefix_sharing`: "auto" computes what rows share once if the model allows it, "on" raises UnsupportedError if
-    it does not, "off" uses TRL's own SFTTrainer. Raises TrainingError if max_length cuts off every row's answer.
+    `prefix_sharing`: "auto" computes what rows share once if the model allows it, "on" raises
+    UnsupportedError if it does not, "off" uses TRL's own SFTTrainer. Raises TrainingError if max_length
+    cuts off every row's answer.
     """
     reason = why_not_packable(loaded.model)
     if prefix_sharing == "on" and reason:
@@ -179,7 +180,7 @@ def make_trainer(
 
 @contextlib.contextmanager
 def hide_bars(hidden: bool) -> Iterator[None]:
-    """If `hidden`, the library datasets shows no progress bar for its passes over the rows within the block."""
+    """If `hidden`, the library datasets does not show progress bars within the block."""
     hidden = hidden and not are_progress_bars_disabled()
     if hidden:
         disable_progress_bars()
@@ -191,7 +192,7 @@ def hide_bars(hidden: bool) -> Iterator[None]:
 
 
 def report_long_rows(dropped: int, total: int, settings: TrainingSettings) -> None:
-    """Warns of rows that TRL left out because max_length cuts off their whole answer; TrainingError if all are."""
+    """Warns of rows that TRL left out because max_length cuts off their answers; TrainingError if all are."""
     limit = f"max_length ({settings.max_length} tokens)"
     problem = f"{dropped} of {total} rows are so long that {limit} leaves nothing of their answers"
     if dropped == total:

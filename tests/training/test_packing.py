@@ -1,8 +1,7 @@
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch import distributed
+from torch.nn.functional import scaled_dot_product_attention
 from torch.nn.parallel import DistributedDataParallel
 
 from helpers.training._private import read_attention
@@ -107,6 +106,20 @@ def test_a_place_may_have_several_targets_or_none(tiny):
         assert score_targets(tiny.model, inputs, [], []).shape == (0,)
 
 
+def test_the_whole_mask_which_a_gpu_gets_gives_the_same_scores(tiny):
+    packed = pack_sequences([[7, 8, 9, 10], [7, 8, 12]])
+    inputs = packed.to_inputs()
+    with torch.no_grad():
+        logits = tiny.model(
+            inputs["input_ids"], attention_mask=mask_all(inputs), position_ids=inputs["positions"][None]
+        ).logits
+    ends = [path[-1] for path in packed.find_paths()]
+    expected = logits[0].log_softmax(-1)[ends, [20, 21]]
+    assert score_last_tokens(tiny.model, packed, [20, 21]).tolist() == pytest.approx(
+        expected.tolist(), abs=1e-5
+    )
+
+
 def test_unknown_architectures_sliding_windows_and_attention_without_masks_are_not_packable(tiny):
     assert why_not_packable(tiny.model) is None
     tiny.model.config.layer_types = ["sliding_attention", "full_attention"]
@@ -154,22 +167,25 @@ def test_attention_by_branches_is_that_of_the_whole_mask(
     query = torch.randn(1, 4, lines, 8, generator=generator).to(dtype)
     key = torch.randn(1, 2, columns, 8, generator=generator).to(dtype)
     value = torch.randn(1, 2, columns, 8, generator=generator).to(dtype)
-    layer = SimpleNamespace(num_key_value_groups=2, is_causal=True, training=False)
-    whole, _ = attend_by_branches(layer, query, key, value, mask_all(inputs), scaling=0.3)
-    parts, _ = attend_by_branches(layer, query, key, value, None, mask_branches(inputs), scaling=0.3)
+    whole = scaled_dot_product_attention(query, key, value, mask_all(inputs), scale=0.3, enable_gqa=True)
+    masks = mask_branches(inputs)
+    parts, _ = attend_by_branches(torch.nn.Module(), query, key, value, None, branch_masks=masks, scaling=0.3)
     assert parts.shape == (1, lines, 4, 8)
-    assert torch.allclose(parts, whole, atol=1e-6 if dtype == torch.float32 else 2e-2)
+    assert torch.allclose(parts, whole.transpose(1, 2), atol=1e-6 if dtype == torch.float32 else 2e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dropout_of_attention_is_not_lost(dtype):
     torch.manual_seed(0)
     masks = mask_branches(pack_sequences([[1, 2, 3], [1, 2, 4]]).to_inputs())
-    layer = SimpleNamespace(num_key_value_groups=1, is_causal=True, training=True)
     query, key, value = torch.randn(3, 1, 2, 4, 8).to(dtype).unbind()
-    plain, _ = attend_by_branches(layer, query, key, value, None, masks, scaling=0.3, dropout=0.0)
-    dropped, _ = attend_by_branches(layer, query, key, value, None, masks, scaling=0.3, dropout=0.9)
-    assert dropped.shape == plain.shape and not torch.allclose(plain, dropped)
+    results = []
+    for dropout in (0.0, 0.9):
+        result, _ = attend_by_branches(
+            torch.nn.Module(), query, key, value, None, branch_masks=masks, scaling=0.3, dropout=dropout
+        )
+        results.append(result)
+    assert results[0].shape == results[1].shape and not torch.allclose(results[0], results[1])
 
 
 def test_a_model_wrapped_for_several_processes_is_scored_too(tiny):
