@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from helpers.common.errors import TrainingError, UnsupportedError
+from helpers.common.errors import UnsupportedError, UsageError
 from helpers.loading.model import LoadedModel
 from helpers.tasks.rows import Row
 from helpers.tasks.split import keep_short
@@ -149,19 +149,15 @@ def make_trainer(
     """The trainer for these rows. A LoRA that is attached to `loaded.model` is removed first.
 
     `prefix_sharing`: "auto" computes what rows share once if the model allows it, "on" raises
-    UnsupportedError if it does not, "off" uses TRL's own SFTTrainer. Raises TrainingError if max_length
-    cuts off every row's answer.
+    UnsupportedError if it does not, "off" uses TRL's own SFTTrainer. Raises UsageError if max_length cuts
+    off every row's answer.
     """
     reason = why_not_packable(loaded.model)
     if prefix_sharing == "on" and reason:
-        raise UnsupportedError(
-            f"The shared prefix cannot be used: {reason}.", "Leave out --prefix-sharing on."
-        )
+        problem = f"The shared prefix cannot be used: {reason}."
+        raise UnsupportedError(problem, "Leave out --prefix-sharing on.")
     torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
-    unpack_4bit_weights(loaded.model)
-    base = loaded.model
-    if isinstance(base, PeftModel):
-        base = cast(PreTrainedModel, base.unload())
+    base = prepare_base(loaded)
     examples = build_dataset(rows, template, settings)
     trainer_class = SFTTrainer if prefix_sharing == "off" else SharedPrefixTrainer
     with hide_bars(not progress):
@@ -178,6 +174,13 @@ def make_trainer(
     return trainer
 
 
+def prepare_base(loaded: LoadedModel) -> PreTrainedModel:
+    """The base model without a LoRA, ready for gradients."""
+    model = loaded.model
+    unpack_4bit_weights(model)
+    return cast(PreTrainedModel, model.unload()) if isinstance(model, PeftModel) else model
+
+
 @contextlib.contextmanager
 def hide_bars(hidden: bool) -> Iterator[None]:
     """If `hidden`, the library datasets does not show progress bars within the block."""
@@ -192,10 +195,10 @@ def hide_bars(hidden: bool) -> Iterator[None]:
 
 
 def report_long_rows(dropped: int, total: int, settings: TrainingSettings) -> None:
-    """Warns of rows that TRL left out because max_length cuts off their answers; TrainingError if all are."""
+    """Warns of rows that TRL left out because max_length cuts off their answers; UsageError if all are."""
     limit = f"max_length ({settings.max_length} tokens)"
     problem = f"{dropped} of {total} rows are so long that {limit} leaves nothing of their answers"
     if dropped == total:
-        raise TrainingError(f"{problem}.", "Raise max_length, or shorten the texts.")
+        raise UsageError(f"{problem}.", "Raise max_length, or shorten the texts.")
     if dropped:
         warnings.warn(f"{problem}: they are not trained on.", stacklevel=2)
