@@ -34,8 +34,13 @@ def make_raw_app(
 ) -> FastAPI:
     """The application; `running` is what /stop-stream ends, shared with the streaming port."""
     app = make_app("Open LLM Kit: raw API", api_key)
-    running = running or RunningRequests()
-    control = ModelControl(service)
+    add_answer_routes(app, service, running or RunningRequests())
+    add_model_routes(app, service)
+    return app
+
+
+def add_answer_routes(app: FastAPI, service: Service, running: RunningRequests) -> None:
+    """/generate, /chat and /stop-stream."""
 
     async def answer(
         body: SomeBody, prepare: Callable[[SomeBody, Engine], PreparedRequest], http: Request
@@ -58,15 +63,20 @@ def make_raw_app(
     async def chat(body: ChatBody, http: Request) -> dict:
         return await answer(body, prepare_chat, http)
 
-    @app.post("/api/v1/token-count")
-    async def count_tokens(body: TokenCountBody) -> dict:
-        tokens = await asyncio.to_thread(service.get_engine().count_tokens, body.prompt)
-        return {"results": [{"tokens": tokens}]}
-
     @app.post("/api/v1/stop-stream")
     async def stop_stream(body: Annotated[Any, Body()]) -> dict:
         running.stop()
         return {"results": "success"}
+
+
+def add_model_routes(app: FastAPI, service: Service) -> None:
+    """/model and /token-count."""
+    control = ModelControl(service)
+
+    @app.post("/api/v1/token-count")
+    async def count_tokens(body: TokenCountBody) -> dict:
+        tokens = await asyncio.to_thread(service.get_engine().count_tokens, body.prompt)
+        return {"results": [{"tokens": tokens}]}
 
     @app.get("/api/v1/model")
     async def show_model() -> dict:
@@ -75,5 +85,3 @@ def make_raw_app(
     @app.post("/api/v1/model")
     async def change_model(body: ModelBody) -> dict:
         return await asyncio.to_thread(control.act, body)
-
-    return app

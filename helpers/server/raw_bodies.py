@@ -147,10 +147,8 @@ class RawBody(BaseModel):
         sent = {name: value for name, value in data.items() if value is not None}
         named = {ALIASES[name]: value for name, value in sent.items() if name in ALIASES}
         named.update({name: value for name, value in sent.items() if name not in ALIASES})
-        if not isinstance(
-            named.get("stopping_strings", []), list
-        ):  # in 2023 a single string was ignored, too
-            del named["stopping_strings"]
+        if not isinstance(named.get("stopping_strings", []), list):
+            del named["stopping_strings"]  # in 2023 a single string was ignored, too
         body = handler(named)
         body._sent = sent
         return body

@@ -20,9 +20,7 @@ ROUND = "<|round|>"  # the exchange's number, from 0
 CHARACTER = "<|character|>"
 PROMPT = "<|prompt|>"
 
-GREETING_MARK = (
-    "<|BEGIN-VISIBLE-CHAT|>"  # the WebUI's page has it as the user's message before the bot's greeting
-)
+GREETING_MARK = "<|BEGIN-VISIBLE-CHAT|>"  # in the WebUI's histories, the user's message before a greeting
 CHAT_TURN = f"{USER_NAME}: {USER_MESSAGE}\n{BOT_NAME}: {BOT_MESSAGE}\n"  # the turn template of mode chat
 
 Exchange = tuple[str, str]  # what the user said, what the bot replied
@@ -40,9 +38,13 @@ def fill(text: str, values: Mapping[str, str]) -> str:
 class TurnFormat:
     """How a conversation is written: two names, a context that comes first, an exchange with placeholders.
 
-    Example: with the turn "<|user|>: <|user-message|>\\n<|bot|>: <|bot-message|>\\n" and the names Ann and
-    Bo, `write_user("Hi", 0)` is "Ann: Hi\\n", `write_bot("Hello", 0)` is "Bo: Hello\\n", `open_bot()` is "Bo:
-    ", and `list_stops()` is ["\\nBo", "\\nAnn"].
+    Example, with the turn "<|user|>: <|user-message|>\\n<|bot|>: <|bot-message|>\\n" and the names Ann and
+    Bo:
+
+        write_user("Hi", 0)    -> "Ann: Hi\\n"
+        write_bot("Hello", 0)  -> "Bo: Hello\\n"
+        open_bot()             -> "Bo: "
+        list_stops()           -> ["\\nBo", "\\nAnn"]
     """
 
     user: str

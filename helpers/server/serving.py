@@ -12,9 +12,7 @@ from fastapi import FastAPI
 from helpers.server.guards import BODY_LIMIT
 from helpers.server.service import Service
 
-GRACE_S = (
-    3  # seconds that running answers get to end when the server stops; nobody who presses Ctrl-C waits longer
-)
+GRACE_S = 3  # seconds that running answers get when the server stops; after Ctrl-C nobody waits longer
 POLL_S = 0.5  # seconds between looks for a signal, where a signal does not interrupt a wait (Windows)
 
 
