@@ -1,4 +1,4 @@
-"""The pages for people name only files, commands and modules that exist; the forms for GitHub are complete."""
+"""The pages for people name only files, commands and modules that exist; the GitHub forms are complete."""
 
 import importlib.util
 import re
