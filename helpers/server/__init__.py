@@ -1,4 +1,11 @@
-"""The tutorial server: the raw API of 2023 and the OpenAI-style API over one engine, with the WebUI's flags."""
+"""The tutorial server: the raw API of 2023 and the OpenAI-style API over one engine, with the WebUI's flags.
+
+The way of a request, in both dialects: its body is parsed and its fields are checked (`raw_bodies`,
+`openai_bodies`), they become the engine's request (`raw_answers` builds the prompts of 2023), the engine
+computes pieces of text in threads of its own (`answers` carries them into the event loop), and the pieces
+become a reply or a stream (`raw_api`, `raw_stream`, `openai_dialects`). `python -m helpers.server` loads a
+model and serves both dialects.
+"""
 
 from typing import TYPE_CHECKING
 
