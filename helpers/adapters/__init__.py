@@ -1,4 +1,10 @@
-"""LoRAs: their folders, putting them on a model, proving that they work, merging and exporting them."""
+"""LoRAs, from folder to folder.
+
+What a folder below loras/ is (`folders`: AdapterFolder), attaching LoRAs to a model and switching them
+(`attaching`), the proof that one works (`proving`, `fingerprint`), merging (`merging`), the forms that
+other programs take (`exporting`, `gguf`, `webui_parameters`), and the model card (`card`). `python -m
+helpers.adapters` is its command line.
+"""
 
 from typing import TYPE_CHECKING
 

