@@ -9,10 +9,10 @@ from support.tiny import make_byte_tokenizer, make_tiny_adapter
 from helpers import KitError
 from helpers.adapters.attaching import attach_adapter
 from helpers.generation.decoding import TextStream, read_bytes
-from helpers.generation.engine import LIMIT, EngineBusy, EngineStopping
+from helpers.generation.engine import MAX_REQUESTS, EngineBusy, EngineStopping
 from helpers.generation.request import GenerationRequest
 from helpers.generation.stopping import StopFilter
-from helpers.generation.transformers_engine import ROWS, TransformersEngine
+from helpers.generation.transformers_engine import MAX_BATCH, TransformersEngine
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def first_piece(tell):
 
 def test_engine_that_stops_ends_what_runs_and_refuses_what_waits(engine):
     begun = threading.Semaphore(0)
-    long = [GenerationRequest(prompt="Hello", max_new_tokens=2000) for _ in range(ROWS + 1)]
+    long = [GenerationRequest(prompt="Hello", max_new_tokens=2000) for _ in range(MAX_BATCH + 1)]
     *running, waiting = [engine.start(request, first_piece(begun.release)) for request in long]
     assert all(begun.acquire(timeout=10) for _ in running)
     engine.close()
@@ -131,7 +131,7 @@ def test_engine_that_stops_ends_what_runs_and_refuses_what_waits(engine):
 def test_request_too_many_is_refused(engine):
     jobs = [
         engine.start(GenerationRequest(prompt="Hello", max_new_tokens=2000), lambda piece: None)
-        for _ in range(LIMIT)
+        for _ in range(MAX_REQUESTS)
     ]
     with pytest.raises(EngineBusy):
         ask(engine)

@@ -21,7 +21,7 @@ from helpers.generation.decoding import read_bytes
 from helpers.generation.engine import EngineStopping
 from helpers.generation.llama_engine import LlamaEngine
 from helpers.generation.llama_server import PARALLEL, PROMPT_STEP, plan_conversations
-from helpers.generation.request import OPTIONAL, GenerationRequest
+from helpers.generation.request import OPTIONAL_FIELDS, GenerationRequest
 from helpers.server.__main__ import main
 from helpers.server.service import Choice, Service
 
@@ -107,7 +107,7 @@ def test_stop_string_ends_the_answer_and_is_not_returned(engine):
 
 
 def test_model_that_ends_its_answer_is_heard(engine):
-    end = {engine.vocabulary - 3: 100.0}  # the tokenizer's <|im_end|>
+    end = {engine.vocabulary_size - 3: 100.0}  # the tokenizer's <|im_end|>
     assert (
         ask(engine, logit_bias=end).finish_reason == "stop"
         and ask(engine, logit_bias=end).completion_tokens == 1
@@ -273,7 +273,7 @@ def test_engine_that_was_closed_refuses_what_comes_and_ends_what_runs(folders):
 
 
 def test_honoured_fields_are_optional_fields_and_the_others_are_reported(engine):
-    assert engine.honoured < set(OPTIONAL)
+    assert engine.honoured < set(OPTIONAL_FIELDS)
     assert engine.list_unsupported(
         GenerationRequest(min_length=5, tfs=0.5, ban_eos=True, presence_penalty=1)
     ) == ["min_length", "tfs"]
@@ -329,7 +329,7 @@ def test_grammar_is_followed(engine):
 
 
 def test_banned_end_lets_the_answer_go_on(engine):
-    end = {engine.vocabulary - 3: 50.0}
+    end = {engine.vocabulary_size - 3: 50.0}
     assert ask(engine, logit_bias=end, ban_eos=True).completion_tokens == 24
 
 

@@ -5,13 +5,13 @@ import time
 from concurrent.futures import Future
 
 from helpers.generation.engine import Engine
-from helpers.generation.request import OPTIONAL, Generation, Piece
+from helpers.generation.request import OPTIONAL_FIELDS, Generation, Piece
 
 
 class ScriptedEngine(Engine):
     """Answers every request with `pieces`, `pause_s` seconds apart, or until it is cancelled; a word is a token."""
 
-    def __init__(self, pieces=("Hello", "!"), pause_s=0.0, context=4096, honoured=OPTIONAL):
+    def __init__(self, pieces=("Hello", "!"), pause_s=0.0, context=4096, honoured=OPTIONAL_FIELDS):
         super().__init__()
         self.name, self.context, self.adapters, self.honoured = "scripted", context, [], frozenset(honoured)
         self.pieces, self.pause_s = pieces, pause_s
@@ -22,11 +22,11 @@ class ScriptedEngine(Engine):
         text = "".join(f"<{message['role']}>{message['content']}" for message in messages)
         return text if continue_last else f"{text}<assistant>"
 
-    def check(self, request):
-        return request.prompt.split()
+    def tokenize(self, text, add_special=True):
+        return text.split()
 
-    def count_tokens(self, text):
-        return len(text.split())
+    def check(self, request):
+        return self.tokenize(request.prompt)
 
     def read_advice(self, name, neutral):
         return neutral
