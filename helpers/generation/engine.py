@@ -101,12 +101,11 @@ class Engine(ABC):
     def start(self, request: GenerationRequest, emit: Callable[[Piece], None]) -> Future[Generation]:
         """Begins an answer in another thread, which passes its pieces to `emit`. Returns the answer's future.
 
-        Raises what `check` raises, EngineBusy and EngineStopping, all at once rather than in the future.
+        Raises what `check` raises, EngineBusy and EngineStopping. Later errors are in the future.
         """
         prompt = self.check(request)
-        with (
-            self._lock
-        ):  # shared with `close`: a request either gets in before it, and is ended by it, or is refused
+        # `close` takes the same lock: a request is accepted before it, and ended by it, or it is refused.
+        with self._lock:
             self.refuse_if_closed()
             wanted = [one for one in self._accepted.values() if not one.cancelled.is_set()]
             if len(wanted) >= MAX_REQUESTS:
@@ -197,7 +196,7 @@ class Engine(ABC):
         return ids
 
     def _check_adapter(self, adapter: str | None) -> None:
-        if adapter and adapter not in self.adapters:
+        if adapter is not None and adapter not in self.adapters:
             loaded = ", ".join(self.adapters) or "none"
             raise NotFoundError(
                 f"No LoRA '{adapter}' is loaded.", f"Choose one of the loaded ones: {loaded}."

@@ -45,6 +45,5 @@ def stack_caches(upper: DynamicCache, lower: DynamicCache) -> DynamicCache:
 def pad_left(states: torch.Tensor, tokens: int) -> torch.Tensor:
     """Keys or values with zeros before the first column, so that there are `tokens` columns."""
     missing = tokens - states.shape[TOKENS]
-    return functional.pad(
-        states, (0, 0, missing, 0)
-    )  # pairs (before, after), last axis first: size, then tokens
+    # Pairs (before, after), the last axis first: nothing for the size, `missing` before the tokens.
+    return functional.pad(states, (0, 0, missing, 0))

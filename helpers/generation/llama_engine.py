@@ -150,8 +150,8 @@ def build_body(request: GenerationRequest, prompt: list[int], context: int) -> d
         "logit_bias": [[token, bias] for token, bias in request.logit_bias.items()],
         # What the answer may contain
         "ignore_eos": request.ban_eos,
-        "grammar": request.grammar,
-        # What the events say
-        "timings_per_token": True,  # the number of tokens so far, among other things
+        "grammar": request.grammar,  # "" is none
+        # What the events contain
+        "timings_per_token": True,  # among other things, the number of tokens so far
         "n_probs": max(1, request.top_logprobs or 0) if logprobs else 0,
     }

@@ -82,6 +82,26 @@ def plan_conversations(settings: Mapping[str, Any], free: float, most: int = PAR
     return ConversationPlan(max(1, min(most, fitting)), context)
 
 
+def make_settings(
+    xllamacpp: ModuleType, gguf: Path, loras: list[Path], plan: ConversationPlan, api_key: str
+) -> Any:
+    """llama.cpp's settings, an xllamacpp.CommonParams."""
+    settings = xllamacpp.CommonParams()
+    settings.model.path = str(gguf)
+    settings.n_parallel = plan.count
+    settings.n_ctx = plan.count * plan.context  # of all conversations together
+    settings.kv_unified = False  # each conversation has its own part of the context
+    settings.n_batch = PROMPT_STEP
+    # Otherwise it keeps old conversations, and may continue one that another LoRA has computed.
+    settings.cache_ram_mib = 0
+    turned_off = 0.0  # each request turns on the one that it wants
+    settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), turned_off) for lora in loras]
+    settings.cpuparams.n_threads = os.cpu_count()
+    settings.api_keys = [api_key]  # no other program on this computer may use it
+    settings.verbosity = 0  # the default, 3, writes a page of log
+    return settings
+
+
 class LlamaServer:
     """llama.cpp with a GGUF file and LoRAs (GGUF, too), which requests turn on by their place in the list."""
 
@@ -95,28 +115,14 @@ class LlamaServer:
         plan = plan_conversations(header, psutil.virtual_memory().available, parallel)
         self.parallel = plan.count
         api_key = secrets.token_hex()
-
-        settings = xllamacpp.CommonParams()
-        settings.model.path = str(gguf)
-        settings.n_parallel = plan.count
-        settings.n_ctx = plan.count * plan.context  # of all conversations together
-        settings.kv_unified = False  # each conversation has its own part of the context
-        settings.n_batch = PROMPT_STEP
-        # Otherwise it keeps old conversations, and may continue one that another LoRA has computed.
-        settings.cache_ram_mib = 0
-        turned_off = 0.0  # each request turns on the one that it wants
-        settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), turned_off) for lora in loras]
-        settings.cpuparams.n_threads = os.cpu_count()
-        settings.api_keys = [api_key]
-        settings.verbosity = 0  # the default, 3, writes a page of log
+        self._headers = {"Authorization": f"Bearer {api_key}"}
         try:
-            self._server = xllamacpp.Server(settings)
+            self._server = xllamacpp.Server(make_settings(xllamacpp, gguf, loras, plan, api_key))
         except RuntimeError:  # it does not say why
             raise DamagedError(
                 f"llama.cpp cannot load {gguf}: it is damaged or too large.",
                 "Fetch it again, or free memory.",
             ) from None
-        self._headers = {"Authorization": f"Bearer {api_key}"}
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """llama.cpp's reply to a POST with this body, or to a GET without one; UsageError if it refuses."""

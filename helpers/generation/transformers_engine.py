@@ -1,6 +1,6 @@
 """The engine on transformers with PEFT adapters. It computes simultaneous requests together, in one thread.
 
-One thread, because several of them take 40 % of the speed on a CPU. Requests for different adapters take
+One thread, because a pool of threads costs 40 % of the speed on a CPU. Requests for different adapters take
 turns, token by token.
 """
 
@@ -28,7 +28,7 @@ from helpers.loading.model import LoadedModel, free
 MAX_BATCH = 16  # answers that are computed together; more wait
 ROWS = MAX_BATCH  # the old name, which tests/server still imports
 JOIN_TIMEOUT_S = 30  # a pass over a long prompt takes seconds
-NOT_SWITCHED = ""  # in place of an adapter's name, which is never empty: it is unknown which one is active
+NOT_SWITCHED = ""  # instead of an adapter's name, until the engine has activated one
 
 
 class TransformersEngine(Engine):
@@ -47,9 +47,8 @@ class TransformersEngine(Engine):
         self.adapters = list(loaded.model.peft_config) if isinstance(loaded.model, PeftModel) else []
         self._active: str | None = NOT_SWITCHED  # the adapter that computes; None is the base model
         self._batches: dict[str | None, Batch] = {}  # by adapter
-        self._waiting: queue.Queue[PendingAnswer | None] = (
-            queue.Queue()
-        )  # None wakes the thread when the engine closes
+        # None wakes the thread when the engine closes.
+        self._waiting: queue.Queue[PendingAnswer | None] = queue.Queue()
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
 
