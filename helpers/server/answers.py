@@ -128,8 +128,3 @@ async def generate(engine: Engine, request: GenerationRequest, http: Request) ->
     """The whole answer; a client that leaves ends it at once."""
     (generation,) = await generate_all(engine, [request], http)
     return generation
-
-
-def find_default_adapter(engine: Engine) -> str | None:
-    """The adapter for a request that names none: the first, as after the WebUI's --lora; None is the base."""
-    return engine.adapters[0] if engine.adapters else None

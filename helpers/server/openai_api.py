@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from helpers.common.errors import KitError
 from helpers.generation.engine import Engine
 from helpers.generation.request import Generation, GenerationRequest, Piece
-from helpers.server.answers import Answers, find_default_adapter, generate_all
+from helpers.server.answers import Answers, generate_all
 from helpers.server.apps import make_app
 from helpers.server.errors import ApiError, as_api_error, describe_error
 from helpers.server.openai_bodies import ChatCompletionBody, CompletionBody
@@ -189,7 +189,7 @@ def pick_adapter(engine: Engine, name: str | None, strict: bool) -> str | None:
         return None
     if strict:
         raise make_unknown_model_error(name)
-    return find_default_adapter(engine)
+    return engine.default_adapter
 
 
 def make_unknown_model_error(name: str | None) -> ApiError:

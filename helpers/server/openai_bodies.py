@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from helpers.generation.engine import LIMIT, Engine
+from helpers.generation.engine import MAX_REQUESTS, Engine
 from helpers.generation.request import GenerationRequest
 from helpers.server.errors import ApiError
 from helpers.server.fields import SEED_LIMIT, StopTexts, Text
@@ -83,7 +83,7 @@ Role = Annotated[
 Stops = Annotated[StopTexts, BeforeValidator(wrap_text, json_schema_input_type=str | list[str])]
 Prompts = Annotated[
     list[Text],
-    Field(min_length=1, max_length=LIMIT),
+    Field(min_length=1, max_length=MAX_REQUESTS),
     BeforeValidator(wrap_text, json_schema_input_type=str | list[str]),
 ]
 TokenId = Annotated[int, Field(ge=0, strict=False)]  # not strict: the keys of a JSON object are texts
@@ -117,7 +117,7 @@ class SamplingBody(BaseModel):
     max_tokens: int | None = Field(None, ge=1)
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
-    n: int | None = Field(None, ge=1, le=LIMIT)
+    n: int | None = Field(None, ge=1, le=MAX_REQUESTS)
     seed: int | None = Field(None, ge=-SEED_LIMIT, lt=SEED_LIMIT)
     stop: Stops | None = None
     presence_penalty: float | None = Field(None, ge=-2, le=2)
@@ -241,9 +241,9 @@ class CompletionBody(SamplingBody):
         if self.echo and self.logprobs is not None:
             message = "This server computes no log-probabilities of prompts: omit echo or logprobs."
             raise ApiError(400, message, "echo", "unsupported_parameter")
-        if self.answers_per_prompt * len(self.prompt) > LIMIT:
+        if self.answers_per_prompt * len(self.prompt) > MAX_REQUESTS:
             asked = f"{len(self.prompt)} prompts with {self.answers_per_prompt} answers each"
-            raise ApiError(400, f"{asked}; the limit is {LIMIT} answers.", "n", "invalid_value")
+            raise ApiError(400, f"{asked}; the limit is {MAX_REQUESTS} answers.", "n", "invalid_value")
 
     def build_requests(self, engine: Engine, adapter: str | None) -> list[GenerationRequest]:
         """The engine's requests, n for each prompt."""

@@ -19,7 +19,6 @@ from pydantic import (
 
 from helpers.generation.engine import Engine
 from helpers.generation.request import GenerationRequest
-from helpers.server.answers import find_default_adapter
 from helpers.server.errors import ApiError
 from helpers.server.fields import SEED_LIMIT, StopTexts, Text
 from helpers.server.raw_histories import History
@@ -189,7 +188,7 @@ class RawBody(BaseModel):
             repetition_penalty=self.repetition_penalty,
             seed=None if self.seed == -1 else self.seed,
             stop=[*stop, *self.stopping_strings],
-            adapter=find_default_adapter(engine),
+            adapter=engine.default_adapter,
             **settings,
         )
 

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from support.scripted_engine import ScriptedEngine
 
-from helpers.generation.request import OPTIONAL
+from helpers.generation.request import OPTIONAL_FIELDS
 from helpers.generation.transformers_engine import TransformersEngine
 from helpers.server.raw_api import make_raw_app
 from helpers.server.raw_bodies import HANDLING
@@ -157,7 +157,7 @@ def test_defaults_are_those_of_2023():
 
 
 def test_table_of_fields_has_every_optional_setting_of_an_engine():
-    assert set(OPTIONAL) <= set(HANDLING.values())
+    assert set(OPTIONAL_FIELDS) <= set(HANDLING.values())
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from support.server import make_tiny_service, serve_app
 from websockets.sync.client import connect
 
 from helpers import clients
-from helpers.generation.engine import LIMIT
-from helpers.generation.transformers_engine import ROWS, TransformersEngine
+from helpers.generation.engine import MAX_REQUESTS
+from helpers.generation.transformers_engine import MAX_BATCH, TransformersEngine
 from helpers.server.apps import make_app
 from helpers.server.guards import BODY_LIMIT, HostGate
 from helpers.server.openai_api import make_openai_app
@@ -249,8 +249,8 @@ def endless():
 def test_request_to_a_full_queue_is_asked_to_come_back(endless):
     url, engine = endless
     client = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0)
-    with begin(url, n=LIMIT, stream=True):
-        wait_for(lambda: len(engine.jobs) == LIMIT)
+    with begin(url, n=MAX_REQUESTS, stream=True):
+        wait_for(lambda: len(engine.jobs) == MAX_REQUESTS)
         with pytest.raises(openai.RateLimitError) as caught:
             client.completions.create(model="x", **LONG)
     assert int(caught.value.response.headers["Retry-After"]) > 0
@@ -260,10 +260,10 @@ def test_request_to_a_full_queue_is_asked_to_come_back(endless):
 @pytest.mark.parametrize("streamed", [True, False])
 def test_client_that_leaves_ends_all_its_answers(endless, streamed):
     url, engine = endless
-    with begin(url, n=LIMIT, stream=streamed):
-        wait_for(lambda: len(engine.jobs) == LIMIT)
+    with begin(url, n=MAX_REQUESTS, stream=streamed):
+        wait_for(lambda: len(engine.jobs) == MAX_REQUESTS)
         assert not has_room(url, 1)
-    wait_for(lambda: has_room(url, LIMIT))
+    wait_for(lambda: has_room(url, MAX_REQUESTS))
     wait_for(lambda: all(job.done() for job in engine.jobs))
 
 
@@ -272,7 +272,7 @@ def test_clients_that_leave_at_once_cost_nothing(endless, streamed):
     url, engine = endless
     for _ in range(20):
         begin(url, n=8, stream=streamed).close()
-    wait_for(lambda: has_room(url, LIMIT))
+    wait_for(lambda: has_room(url, MAX_REQUESTS))
     wait_for(lambda: all(job.done() for job in engine.jobs))
 
 
@@ -281,13 +281,13 @@ def test_client_that_leaves_while_it_waits_in_line_frees_its_places(tiny, stream
     engine = WatchedEngine(tiny)
     no_end = {"257": -100}  # the end-of-text token
     with serve_app(make_openai_app(Service(engine=engine))) as url:
-        with begin(url, n=ROWS, stream=streamed, logit_bias=no_end):
-            wait_for(lambda: len(engine.jobs) == ROWS)
-            with begin(url, n=LIMIT - ROWS, stream=streamed):
-                wait_for(lambda: len(engine.jobs) == LIMIT)
+        with begin(url, n=MAX_BATCH, stream=streamed, logit_bias=no_end):
+            wait_for(lambda: len(engine.jobs) == MAX_BATCH)
+            with begin(url, n=MAX_REQUESTS - MAX_BATCH, stream=streamed):
+                wait_for(lambda: len(engine.jobs) == MAX_REQUESTS)
                 assert not has_room(url, 1)
-            wait_for(lambda: has_room(url, LIMIT - ROWS))
-            assert not any(job.done() for job in engine.jobs[:ROWS])
+            wait_for(lambda: has_room(url, MAX_REQUESTS - MAX_BATCH))
+            assert not any(job.done() for job in engine.jobs[:MAX_BATCH])
         wait_for(lambda: all(job.done() for job in engine.jobs))
     assert all(job.result().completion_tokens < LONG["max_tokens"] for job in engine.jobs)
     engine.close()

@@ -23,7 +23,7 @@ from helpers.common.command import run_command
 from helpers.common.errors import KitError, NotFoundError, ResourceError, UsageError
 from helpers.generation.engine import EngineBusy, EngineStopping, PromptTooLong, UnknownToken
 from helpers.generation.request import GenerationRequest
-from helpers.generation.transformers_engine import ROWS, TransformersEngine
+from helpers.generation.transformers_engine import MAX_BATCH, TransformersEngine
 from helpers.loading.model import load_model
 from helpers.server.__main__ import main, parse_arguments
 from helpers.server.errors import ApiError, as_api_error
@@ -419,7 +419,7 @@ def test_all_servers_stop_together_and_a_second_stop_cuts_answers_short(monkeypa
 def test_signal_ends_a_server_in_the_middle_of_answers(server_home, at_home):
     extra = ["--api-key", "secret", "--dtype", "float32"]
     body = {**HI, "max_tokens": 2000}
-    with clients.start_server("tiny", extra=extra) as guarded, ThreadPoolExecutor(ROWS + 2) as pool:
+    with clients.start_server("tiny", extra=extra) as guarded, ThreadPoolExecutor(MAX_BATCH + 2) as pool:
 
         def ask(streamed):
             return requests.post(
@@ -430,7 +430,7 @@ def test_signal_ends_a_server_in_the_middle_of_answers(server_home, at_home):
             )
 
         # Enough of both kinds that the grace period ends before they do.
-        replies = [pool.submit(ask, bool(number % 2)) for number in range(ROWS)]
+        replies = [pool.submit(ask, bool(number % 2)) for number in range(MAX_BATCH)]
         time.sleep(1)
         replies += [pool.submit(ask, False) for _ in range(2)]
         time.sleep(0.5)
