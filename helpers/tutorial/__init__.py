@@ -1,4 +1,4 @@
-"""What only the lessons use: set-up, checks, plots, panels, and the run of all five with its report."""
+"""What only the lessons use: set-up, checks, plots, panels, and the command that runs all five lessons."""
 
 from typing import TYPE_CHECKING
 

@@ -10,7 +10,7 @@ from helpers.evaluation import __main__ as evaluation
 from helpers.tutorial import checks
 from helpers.tutorial.checks import MIME
 from helpers.tutorial.execution import execute_notebook
-from helpers.tutorial.report import find_missing
+from helpers.tutorial.report import find_unpublished
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -81,9 +81,9 @@ def test_named_server_that_does_not_answer_is_told(name_server, url):
 def test_report_asks_for_no_raw_answer_of_a_named_server(name_server, monkeypatch):
     report = {"notebooks": [{"name": "03_api"}], "answers": {"raw": None, "openai": "Blue."}, "accuracy": {}}
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    assert "answer.raw" in find_missing(report)
+    assert "answer.raw" in find_unpublished(report)
     name_server("http://127.0.0.1:9/v1")
-    assert find_missing(report) == ""
+    assert find_unpublished(report) == ""
 
 
 @pytest.mark.real
