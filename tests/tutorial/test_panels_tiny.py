@@ -136,7 +136,7 @@ def test_unexpected_error_is_told_and_the_panel_goes_on():
 def test_what_is_told_cannot_smuggle_markup_in():
     panel = Panel()
     panel.say("<i>x</i>")
-    panel.tell("<i>y</i>", 1.0)
+    panel.show_progress("<i>y</i>", 1.0)
     assert "<i>" not in panel.lines.value + panel.progress.value and "100% <progress" in panel.progress.value
 
 
