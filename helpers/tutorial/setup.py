@@ -26,7 +26,7 @@ from helpers.common.errors import MismatchError, MissingPackageError, Unsupporte
 from helpers.common.paths import PROJECT
 
 KEPT = ("torch", "numpy")  # the other packages of a machine are built against these two
-INTERFACES = ("jupyterlab",)  # whoever runs a lesson has one already; Colab brings its own
+INTERFACE = "jupyterlab"  # not needed, nor its extensions: whoever runs a lesson has a notebook interface
 DRIVE = Path("/content/drive/MyDrive")  # where Colab mounts Google Drive
 
 Versions = dict[str, str]  # canonical name of a distribution -> version
@@ -36,7 +36,8 @@ def set_up() -> None:
     """Prints what it found and did. Raises MissingPackageError if a package is missing outside Colab."""
     in_colab = "COLAB_RELEASE_TAG" in os.environ
     installed = read_installed()
-    unmet = find_unmet(read_requirements("llamacpp" if in_colab else None), installed)
+    extras = ("lab", "llamacpp") if in_colab else ("lab",)
+    unmet = find_unmet(read_requirements(*extras), installed)
     if unmet and not in_colab:
         raise MissingPackageError(
             f"This kernel's Python lacks {join_names(unmet)}.",
@@ -61,14 +62,15 @@ def show_kit_to_child_processes() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
 
 
-def read_requirements(extra: str | None = None) -> list[Requirement]:
-    """What the lessons need on this system: the dependencies in pyproject.toml, and those of `extra`."""
-    requirements = read_extra(extra) if extra else []
-    requirements += [Requirement(line) for line in read_project()["dependencies"]]
+def read_requirements(*extras: str) -> list[Requirement]:
+    """What the lessons need on this system: the dependencies in pyproject.toml, and those of these extras."""
+    requirements = [Requirement(line) for line in read_project()["dependencies"]]
+    for extra in extras:
+        requirements += read_extra(extra)
     return [
         requirement
         for requirement in requirements
-        if requirement.name not in INTERFACES and applies_here(requirement)
+        if not requirement.name.startswith(INTERFACE) and applies_here(requirement)
     ]
 
 
@@ -83,8 +85,8 @@ def read_project() -> dict[str, Any]:
 
 
 def read_extra(name: str) -> list[Requirement]:
-    """The requirements of one extra in pyproject.toml."""
-    return [Requirement(line) for line in read_project()["optional-dependencies"][name]]
+    """The requirements of one extra in pyproject.toml; none if there is no such extra."""
+    return [Requirement(line) for line in read_project()["optional-dependencies"].get(name, [])]
 
 
 def read_installed() -> Versions:

@@ -50,7 +50,7 @@ class LoraPanel(AskingPanel):
         self.lora.options = [NONE, *((name, name) for name in names)]
         self.lora.value = wanted if wanted in names else ""
         if names:
-            self.say(f"{len(names)} folders are in loras/.")
+            self.say(f"Folders in loras/: {len(names)}.")
         else:
             self.say("loras/ is empty: train a LoRA first (lesson 4).")
 

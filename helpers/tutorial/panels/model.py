@@ -70,7 +70,7 @@ class ModelPanel(AskingPanel):
     def reload(self) -> None:
         """Reads models/ again; what was chosen stays chosen."""
         names = self.fill_list(self.folder.value)
-        self.say(f"{len(names)} folders are in models/." if names else "models/ is empty: press Download.")
+        self.say(f"Folders in models/: {len(names)}." if names else "models/ is empty: press Download.")
 
     def fill_list(self, wanted: str | None) -> list[str]:
         """Lists weights.list_models and chooses `wanted`, or else the first. Returns the names."""
