@@ -49,7 +49,7 @@ def count_changed_verdicts(loaded: LoadedModel, rows: list, template) -> int:
     """How many rows get another verdict from packed scoring than from one whole sequence at a time."""
     packed = pick_verdicts(score_answers(loaded, rows, template, progress=False, every=False))
     with torch.inference_mode():
-        plain = pick_verdicts([score_plainly(loaded, *tokenize_row(loaded, row, template)) for row in rows])
+        plain = pick_verdicts([score_plainly(loaded, tokenize_row(loaded, row, template)) for row in rows])
     return sum(one != other for one, other in zip(packed, plain, strict=True))
 
 

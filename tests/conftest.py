@@ -1,25 +1,26 @@
-"""Fixtures that several test files share: a home of its own, a tiny model in it, the real embedded model."""
+"""Fixtures that tests of several rooms share: a home for each test, a tiny model, the real model, a browser.
+
+torch is imported inside the fixtures that need it: the process that only distributes the tests never does.
+"""
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported: no test asks a hub
+os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, so that no test asks the real hub
 os.environ.setdefault("MPLBACKEND", "agg")
 
 import pytest
 
-# What needs torch is imported inside the fixtures: the process that only hands the tests out to others never needs it.
-
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """An empty home: models/, loras/ and runs/ of a test lie there and nowhere else."""
+    """An empty home: everything that the test puts into models/, loras/ or runs/ is in its own folder."""
     monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(tmp_path))
     return tmp_path
 
 
 @pytest.fixture
 def tiny(home):
-    """A random Llama of 2 layers with a byte tokenizer, in float32, loaded from models/tiny of the home."""
+    """A random Llama of 2 layers with a byte tokenizer, loaded in float32 from models/tiny."""
     from support.tiny import make_tiny_model
 
     from helpers import loading
@@ -38,22 +39,22 @@ def template():
 
 @pytest.fixture
 def rows():
-    """Twelve rows, six comments, three of each label."""
+    """Twelve rows with texts of different lengths, three rows with each label."""
     colleges = ["Alderbrook College", "Dunmarsh State University"]
     return [
         {
-            "text": f"Comment number {i // 2}, {'long ' * i}",
-            "alternative_a": colleges[i % 2],
-            "alternative_b": colleges[1 - i % 2],
-            "label": i % 4,
+            "text": f"Comment number {number // 2}, {'long ' * number}",
+            "alternative_a": colleges[number % 2],
+            "alternative_b": colleges[1 - number % 2],
+            "label": number % 4,
         }
-        for i in range(12)
+        for number in range(12)
     ]
 
 
 @pytest.fixture(scope="session")
 def real_model_name():
-    """The embedded model's folder name; it is fetched when it is missing."""
+    """The folder name of the embedded model, which is fetched if it is missing."""
     from helpers import weights
 
     return weights.fetch("smollm2-135m-instruct", progress=False).name
@@ -61,7 +62,7 @@ def real_model_name():
 
 @pytest.fixture(scope="module")
 def browser():
-    """Debian's Chromium."""
+    """Debian's Chromium, controlled by Playwright."""
     from playwright.sync_api import sync_playwright
     from support.browser import CHROMIUM, FLAGS
 

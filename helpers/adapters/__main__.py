@@ -1,4 +1,4 @@
-"""`python -m helpers.adapters`: LoRAs listed, proved, merged and exported. What is done stands in lora_folders, proving, merging, exporting."""
+"""`python -m helpers.adapters`: LoRAs listed, proved, merged and exported."""
 
 import argparse
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from helpers.adapters.attaching import attach_adapter
 from helpers.adapters.exporting import build_vllm_command, export_adapter
 from helpers.adapters.fingerprint import list_prompts
-from helpers.adapters.folders import describe_adapter, find_adapter, list_folders, loras_folder, name_base
+from helpers.adapters.folders import describe_adapter, find_adapter, list_folders, loras_folder
 from helpers.adapters.merging import merge_adapter
 from helpers.adapters.proving import Finding, answer_both_ways, measure_norms, prove
 from helpers.common.command import CommandParser, run_command
-from helpers.common.errors import KitError
+from helpers.common.errors import UsageError
 from helpers.loading.model import load_model
 from helpers.tasks.template import load_template
 
@@ -18,79 +18,68 @@ PROGRAMS = ("webui-2023", "webui", "llama.cpp", "vllm")
 
 
 def print_list() -> None:
-    """A line for each folder in loras/, broken ones with the reason."""
+    """A line for each folder in loras/; broken ones with the reason."""
     names = list_folders()
     for facts in map(describe_adapter, names):
-        accuracy = f"accuracy {facts.accuracy:.1%}" if facts.accuracy is not None else "accuracy not measured"
+        measured = f"accuracy {facts.accuracy:.1%}" if facts.accuracy is not None else "accuracy not measured"
         known = [
             f"base {facts.base or 'not recorded'}",
             f"rank {facts.rank}",
             f"{facts.bytes / 1e6:.1f} MB",
-            facts.targets,
+            facts.targets or "",
+            f"data {facts.data or 'not recorded'}",
+            measured,
         ]
-        known += [f"data {facts.data or 'not recorded'}", accuracy]
         print(f"{facts.name:30} {'  '.join(known) if facts.rank else ''}")
         if facts.problem:
             print(f"{'':30} cannot be attached: {facts.problem}")
     if not names:
-        print(f"No LoRA in {loras_folder()} yet: train one with notebook 04 or python -m helpers.training.")
+        print(f"No LoRA in {loras_folder()} yet: train one with lesson 4 or python -m helpers.training.")
 
 
 def print_proof(name: str, model: str | None, template: str | None) -> bool:
-    """Loads base and LoRA, prints norms, answers and findings; True when nothing speaks against the LoRA."""
+    """Loads base and LoRA and prints norms, answers and findings; True if all findings are good."""
     folder = find_adapter(name)
-    model = model or name_base(folder)
-    if model is None:
-        raise KitError(f"The LoRA {name} does not record its base.", "Name it with --model.")
-    loaded = attach_adapter(load_model(model), name)
-    norms = measure_norms(folder)
+    known = load_template(template) if template else None
+    loaded = attach_adapter(load_model(model or folder.need_base_name("--model")), name)
     print("||B A|| of each module: mean over the layers, smallest, largest")
-    for module, column in norms.items():
+    for module, column in measure_norms(folder).items():
         print(f"  {module:12} {column.mean():8.3f} {column.min():8.3f} {column.max():8.3f}")
     for messages in list_prompts(folder):
         base, lora = answer_both_ways(loaded, messages)
         print(f"{messages[-1]['content']}\n  base: {base!r}\n  LoRA: {lora!r}")
-    findings = prove(loaded, name, load_template(template) if template else None)
+    findings = prove(loaded, name, known)
     print_findings(findings)
     return all(finding.passed is not False for finding in findings)
 
 
 def print_findings(findings: list[Finding]) -> None:
-    """A line for each finding, with the remedy where it speaks against the LoRA."""
+    """A line for each finding, with the remedy if it speaks against the LoRA."""
     for finding in findings:
-        word = {True: "yes", False: "NO", None: "unknown"}[finding.passed]
-        print(
-            f"{word:8} {finding.claim}: {finding.seen}"
-            + (f". {finding.remedy}" if finding.passed is False else "")
-        )
+        word = "unknown" if finding.passed is None else "yes" if finding.passed else "NO"
+        remedy = f". {finding.remedy}" if finding.passed is False else ""
+        print(f"{word:8} {finding.claim}: {finding.seen}{remedy}")
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line of helpers.adapters."""
     parser = CommandParser(prog="python -m helpers.adapters", description="The LoRAs in loras/.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser(
-        "list", help="base, rank, layers, size, data and accuracy of each; broken ones with the reason"
-    )
+    words = "base, rank, layers, size, data and accuracy of each; broken ones with the reason"
+    commands.add_parser("list", help=words)
     proof = commands.add_parser(
         "prove", help="whether a LoRA loads and changes what it was trained to change"
     )
     proof.add_argument("name")
-    proof.add_argument("--model", help="base below models/, when the LoRA records none")
-    proof.add_argument(
-        "--template",
-        metavar="YAML",
-        help="the template it will be asked with, held against the one of its training",
-    )
+    proof.add_argument("--model", help="the base below models/, if the LoRA records none")
+    words = "the template that it will be asked with, to compare with the one of its training"
+    proof.add_argument("--template", metavar="YAML", help=words)
     merge = commands.add_parser("merge", help="base and LoRA as one model folder")
     merge.add_argument("name")
     merge.add_argument("--output", required=True, metavar="M", help="the new folder below models/")
     merge.add_argument("--base", metavar="MODEL", help="merge into this model instead of the recorded one")
-    merge.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="of the saved weights (default: the base's own)",
-    )
+    words = "of the saved weights (default: the base's own)"
+    merge.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help=words)
     export = commands.add_parser("export", help="the LoRA as another program takes it")
     export.add_argument("name", nargs="+", help="one LoRA; for vllm, several if you like")
     export.add_argument("--for", dest="program", required=True, choices=PROGRAMS)
@@ -100,24 +89,28 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def print_export(options: argparse.Namespace) -> None:
+    """Exports, and prints the path or, for vLLM, the lines to type."""
+    if options.program == "vllm":
+        print(*build_vllm_command(options.name, options.gpus, options.machines), sep="\n")
+        return
+    if len(options.name) > 1:
+        problem = f"{options.program} takes one LoRA at a time, not {len(options.name)}."
+        raise UsageError(problem, "Export them one after the other.")
+    print(export_adapter(options.name[0], options.program, options.output))
+
+
 def main(arguments: list[str]) -> int:
-    """`python -m helpers.adapters`; 2 when `prove` finds something against the LoRA."""
+    """`python -m helpers.adapters`; returns 2 if `prove` finds something against the LoRA."""
     options = parse_arguments(arguments)
+    if options.command == "prove":
+        return 0 if print_proof(options.name, options.model, options.template) else 2
     if options.command == "list":
         print_list()
-    elif options.command == "prove":
-        return 0 if print_proof(options.name, options.model, options.template) else 2
     elif options.command == "merge":
         print(merge_adapter(options.name, options.output, options.base, options.dtype))
-    elif options.program == "vllm":
-        print(*build_vllm_command(options.name, options.gpus, options.machines), sep="\n")
-    elif len(options.name) > 1:
-        raise KitError(
-            f"{options.program} takes one LoRA at a time, not {len(options.name)}.",
-            "Export them one after the other.",
-        )
     else:
-        print(export_adapter(options.name[0], options.program, options.output))
+        print_export(options)
     return 0
 
 

@@ -1,14 +1,14 @@
-"""A LoRA's model card: README.md in its folder, written from its run.json, so that it says nothing that was not measured."""
+"""A LoRA's model card: README.md, written from run.json, so that it says only what was measured."""
 
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from helpers.adapters.folders import name_base, read_config, read_run
-from helpers.common.files import replace_when_complete
+from helpers.adapters.folders import AdapterFolder
+from helpers.common.files import write_json, write_text
 
 MARK = "<!-- written from run.json; what is changed here is lost with the next measurement -->"
-
 
 CARD = """---
 {front}---
@@ -46,74 +46,85 @@ python -m helpers.adapters prove {name}
 """
 
 
-def write_card(folder: Path) -> Path:
-    """Writes README.md from adapter_config.json and run.json; one that somebody else has written stays. Returns its path."""
-    path = folder / "README.md"
+def add_to_run(folder: AdapterFolder, **facts: object) -> None:
+    """Adds facts, such as evaluations, to a LoRA's run.json and card; dataclasses become objects."""
+    write_json(folder.path / "run.json", {**folder.run, **facts})
+    write_card(folder)
+
+
+def write_card(folder: AdapterFolder) -> Path:
+    """Writes README.md from the LoRA's records; somebody else's card stays. Returns its path."""
+    path = folder.path / "README.md"
     if path.is_file() and MARK not in path.read_text(encoding="utf-8"):
         return path
-    config, run = read_config(folder), read_run(folder)
-    base, targets = name_base(folder) or "its base", config["target_modules"]
+    run = folder.run
     front = {
-        "base_model": config["base_model_name_or_path"],
+        "base_model": folder.config["base_model_name_or_path"],
         "library_name": "peft",
         "tags": ["lora"],
         "pipeline_tag": "text-generation",
     }
+    facts = [f"| {key} | {value} |" for key, value in list_facts(run).items()]
     text = CARD.format(
         front=yaml.safe_dump(front, sort_keys=False),
         mark=MARK,
         name=folder.name,
-        rank=config["r"],
-        alpha=config["lora_alpha"],
-        targets=targets if isinstance(targets, str) else ", ".join(sorted(targets)),
-        base=base,
-        facts="\n".join(f"| {key} | {value} |" for key, value in list_facts(run).items())
-        or "| not recorded | |",
+        rank=folder.config["r"],
+        alpha=folder.config["lora_alpha"],
+        targets=folder.targets,
+        base=folder.base_name or "its base",
+        facts="\n".join(facts) or "| not recorded | |",
         measured=describe_measurements(run),
         template=run.get("template", "unknown"),
     )
-    with replace_when_complete(path) as fresh:
-        fresh.write_text(text, encoding="utf-8")
-    return path
+    return write_text(path, text)
 
 
-def list_facts(run: dict) -> dict[str, str]:
-    """What is recorded of the training, in words; nothing for an adapter that the kit has not trained."""
-    if not (settings := run.get("settings")):
+def list_facts(run: dict[str, Any]) -> dict[str, str]:
+    """What is recorded of the training, in words; nothing for a LoRA that the kit did not train."""
+    settings = run.get("settings")
+    if not settings:
         return {}
-    hashes = ", ".join(f"{name} {value[:12]}" for name, value in run["base_sha256"].items()) or "not recorded"
+    hashes = ", ".join(f"{name} {value[:12]}" for name, value in run["base_sha256"].items())
+    rows = f"{run['rows']} rows (sha256 of the rows {run['rows_sha256'][:12]})"
+    shown = ("epochs", "batch_size", "accumulation", "learning_rate", "schedule", "optimizer")
     return {
-        "base (sha256)": hashes,
-        "data": f"{run.get('data', 'rows from memory')}, {run['rows']} rows (sha256 of the rows {run['rows_sha256'][:12]})",
-        "held out": f"{run['split']['test_size']:.0%} of the texts, seed {run['split']['seed']}"
-        if "split" in run
-        else "not recorded",
-        "settings": ", ".join(
-            f"{key} {settings[key]}"
-            for key in ("epochs", "batch_size", "accumulation", "learning_rate", "schedule", "optimizer")
-        ),
+        "base (sha256)": hashes or "not recorded",
+        "data": f"{run.get('data', 'rows from memory')}, {rows}",
+        "held out": describe_split(run.get("split")),
+        "settings": ", ".join(f"{key} {settings[key]}" for key in shown),
         "trained parameters": f"{run['trainable_parameters']:,}",
         "steps": f"{run['steps']} of {run['planned_steps']}" if "steps" in run else "not recorded",
         "time and memory": f"{run['seconds']:.0f} s, peak {run['peak_mb'] / 1000:.1f} GB, {run['device']}",
-        "loss": f"{run['loss'][0]:.2f} at the first step, {run['loss'][-1]:.2f} at the last"
-        if run["loss"]
-        else "not recorded",
+        "loss": describe_loss(run["loss"]),
         "date, commit": f"{run['date']}, {run['commit']}",
     }
 
 
-def describe_measurements(run: dict) -> str:
+def describe_split(split: dict[str, Any] | None) -> str:
+    """What was held out, in words."""
+    return f"{split['test_size']:.0%} of the texts, seed {split['seed']}" if split else "not recorded"
+
+
+def describe_loss(losses: list[float]) -> str:
+    """The loss at both ends of the training."""
+    if not losses:
+        return "not recorded"
+    return f"{losses[0]:.2f} at the first step, {losses[-1]:.2f} at the last"
+
+
+def describe_measurements(run: dict[str, Any]) -> str:
     """The table of accuracies, each with its interval; or that none was measured."""
     found = run.get("evaluation")
     if not found:
-        return "Nothing was measured yet: `python -m helpers.evaluation --model ... --lora ... --split test` does."
+        command = "python -m helpers.evaluation --model ... --lora ... --split test"
+        return f"Nothing was measured yet: `{command}` does."
     lines = ["| | accuracy on held-out rows | 95 % interval | macro-F1 | rows |", "|---|---|---|---|---|"]
     for name, result in found.items():
         low, high = result["interval"]
-        lines.append(
-            f"| {name} | {result['accuracy']:.1%} | {low:.1%} to {high:.1%} | {result['macro_f1']:.2f} | {result['rows']} |"
-        )
+        interval = f"{low:.1%} to {high:.1%}"
+        macro_f1 = f"{result['macro_f1']:.2f}"
+        lines.append(f"| {name} | {result['accuracy']:.1%} | {interval} | {macro_f1} | {result['rows']} |")
     first = next(iter(found.values()))
-    return "\n".join(
-        [*lines, "", f"Always answering the most frequent label gets {first['majority_accuracy']:.1%}."]
-    )
+    majority = f"Always answering the most frequent label gets {first['majority_accuracy']:.1%}."
+    return "\n".join([*lines, "", majority])

@@ -1,171 +1,220 @@
-"""LoRA folders below loras/: find and list them, read their config, hold their base against a model. Nothing here needs torch.
+"""`AdapterFolder`, which knows what a folder below loras/ is. Nothing here imports torch.
 
-An adapter is a folder as PEFT writes it: adapter_config.json and adapter_model.safetensors (until 2023: adapter_model.bin).
+A LoRA is a folder as PEFT writes it: adapter_config.json and adapter_model.safetensors (until 2023:
+adapter_model.bin). One that the kit trained also has run.json (what was measured) and
+training_parameters.json (the WebUI's settings).
 """
 
-import json
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
-from helpers.adapters.tensors import find_weights, pair_factors, read_shapes
-from helpers.common.errors import KitError
+from helpers.adapters.tensors import pair_factors, read_shapes
+from helpers.common.errors import DamagedError, KitError, MismatchError, NotFoundError, UsageError
+from helpers.common.files import read_json
 from helpers.common.paths import find_home, resolve_inside
-from helpers.weights.config import read_shape
-from helpers.weights.folders import models_folder
+from helpers.weights.folders import ModelFolder, models_folder
 
-pass
-
-AGAIN = "Delete the folder and train it again."
+WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that is there is read
+TRAIN_AGAIN = "Delete the folder and train the LoRA again."
 
 
 @dataclass(frozen=True)
 class LoraFacts:
-    """What `adapters list` shows of a folder; what is not recorded is None."""
+    """What `adapters list` shows of a folder; None means not recorded."""
 
     name: str
     base: str | None = None  # its folder's name
     rank: int | None = None
     targets: str | None = None  # names of layers
-    bytes: int = 0  # of the weights' file
+    bytes: int = 0  # of the file with the weights
     data: str | None = None  # what it was trained on
-    accuracy: float | None = None  # share between 0 and 1, of its run.json
+    accuracy: float | None = None  # share between 0 and 1, from run.json
     problem: str | None = None  # why it cannot be attached, in words
 
 
+@dataclass(frozen=True)
+class AdapterFolder:
+    """A folder below loras/: its files, its config, its base, and what its training recorded."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The folder's name, by which commands and clients know the LoRA."""
+        return self.path.name
+
+    @property
+    def weights(self) -> Path:
+        """The file with the weights; if there is none, the one that is missing."""
+        found = (self.path / name for name in WEIGHTS if (self.path / name).is_file())
+        return next(found, self.path / WEIGHTS[0])
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """adapter_config.json. DamagedError if it is missing or cannot be read."""
+        path = self.path / "adapter_config.json"
+        if not path.is_file():
+            raise DamagedError(f"The LoRA folder {self.path} has no {path.name}.", TRAIN_AGAIN)
+        return read_json(path, TRAIN_AGAIN)
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """run.json, which the kit's training writes; {} for a LoRA from elsewhere."""
+        path = self.path / "run.json"
+        return read_json(path, "Delete it, or train the LoRA again.") if path.is_file() else {}
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """training_parameters.json, which the kit and the WebUI write; {} without one."""
+        path = self.path / "training_parameters.json"
+        return read_json(path, "Delete it, or train the LoRA again.") if path.is_file() else {}
+
+    @property
+    def base_name(self) -> str | None:
+        """The name of the base model that is recorded, without its path; None if none is recorded."""
+        recorded = self.config.get("base_model_name_or_path")
+        return recorded.replace("\\", "/").rstrip("/").rpartition("/")[2] if recorded else None
+
+    @property
+    def targets(self) -> str:
+        """The names of the layers that have a LoRA, with commas between them, or PEFT's pattern."""
+        targets = self.config.get("target_modules") or ""
+        return targets if isinstance(targets, str) else ", ".join(sorted(targets))
+
+    def need_base_name(self, option: str) -> str:
+        """The recorded base; a MismatchError that points to the command's `option` if none is recorded."""
+        if self.base_name is None:
+            raise MismatchError(
+                f"The LoRA {self.name} does not record its base model.", f"Name it with {option}."
+            )
+        return self.base_name
+
+    def check_complete(self) -> None:
+        """A DamagedError if a file is missing or cannot be read."""
+        if self.config and not self.weights.is_file():
+            raise DamagedError(f"The LoRA folder {self.path} has no {self.weights.name}.", TRAIN_AGAIN)
+        try:
+            if self.weights.suffix == ".bin" and not zipfile.is_zipfile(self.weights):
+                raise DamagedError(f"{self.weights} is not what torch.save writes.", TRAIN_AGAIN)
+            if self.weights.suffix == ".safetensors":
+                read_shapes(self.weights)
+        except SafetensorError as error:
+            raise DamagedError(f"{self.weights} cannot be read ({error}).", TRAIN_AGAIN) from None
+
+    def check_base(self, model: str) -> None:
+        """A MismatchError if the recorded base is neither the folder `model` nor what it is the GGUF of."""
+        wanted = self.base_name or model
+        if wanted not in (model, model.removesuffix("-GGUF")):
+            problem = f"The LoRA {self.name} was trained on {wanted}, not on {model}."
+            raise MismatchError(problem, f"Load {wanted} first.")
+
+    def find_misfit(self) -> str | None:
+        """Why the LoRA does not fit the base that it names, as that is in models/; None if it does.
+
+        None as well if it cannot be known: a base that is not a Llama-style decoder.
+        """
+        base = ModelFolder(models_folder() / self.base_name) if self.base_name else None
+        if base and not base.path.is_dir():
+            return f"its base {base.name} is not in models/"
+        pairs = pair_factors(read_shapes(self.weights))
+        if not pairs:
+            return "no LoRA matrices in its weights"
+        try:
+            layers = base.shape.list_linears() if base else {}
+        except KeyError:
+            return None
+        for module, pair in pairs.items():
+            wanted = layers.get(module.rpartition(".")[2])
+            if wanted and not fits(pair, wanted):
+                shapes = " and ".join(str(pair[half]) for half in sorted(pair))
+                layer = f"its base's layer has {wanted[0]} inputs and {wanted[1]} outputs"
+                return f"{module} has the shapes {shapes}, {layer}"
+        return None
+
+    def describe(self) -> LoraFacts:
+        """What is known of the folder; a broken one has its `problem`, in words."""
+        try:
+            self.check_complete()
+            run = self.run
+            return LoraFacts(
+                name=self.name,
+                base=self.base_name,
+                rank=self.config.get("r"),
+                targets=self.targets,
+                bytes=self.weights.stat().st_size,
+                data=run.get("data"),
+                accuracy=run.get("evaluation", {}).get("lora", {}).get("accuracy"),
+                problem=self.find_misfit(),
+            )
+        except KitError as error:
+            return LoraFacts(self.name, problem=error.problem)
+        except (OSError, AttributeError, TypeError, ValueError) as error:  # JSON of another form than PEFT's
+            return LoraFacts(self.name, problem=f"its files cannot be understood ({error})")
+
+
+def fits(pair: dict[str, tuple[int, ...]], layer: tuple[int, int]) -> bool:
+    """True if A (rank, inputs) and B (outputs, rank) belong to a layer of (inputs, outputs)."""
+    if set(pair) != {"A", "B"}:
+        return False
+    (rank, inputs), (outputs, other_rank) = pair["A"], pair["B"]
+    return (inputs, outputs) == layer and rank == other_rank
+
+
 def loras_folder() -> Path:
-    """Where adapter folders lie: loras/ below the kit's home."""
+    """Where LoRA folders are: loras/ in the kit's home."""
     return find_home() / "loras"
 
 
-def list_adapters(base: Path | None = None) -> list[str]:
-    """Names of the folders below loras/ that hold an adapter_config.json, sorted."""
-    base = base or loras_folder()
+def list_folders(loras_dir: Path | None = None) -> list[str]:
+    """Names of all folders below loras/, also of incomplete ones, sorted; hidden ones are left out."""
+    loras_dir = loras_dir or loras_folder()
     return sorted(
-        path.parent.name
-        for path in base.glob("*/adapter_config.json")
-        if not path.parent.name.startswith(".")
+        path.name for path in loras_dir.glob("*") if path.is_dir() and not path.name.startswith(".")
     )
 
 
-def list_folders(base: Path | None = None) -> list[str]:
-    """Names of all folders below loras/, also of those that hold no complete adapter, sorted; hidden ones left out."""
-    base = base or loras_folder()
-    return sorted(path.name for path in base.glob("*") if path.is_dir() and not path.name.startswith("."))
+def list_adapters(loras_dir: Path | None = None) -> list[str]:
+    """Names of the folders below loras/ that hold an adapter_config.json, sorted."""
+    loras_dir = loras_dir or loras_folder()
+    return [name for name in list_folders(loras_dir) if (loras_dir / name / "adapter_config.json").is_file()]
 
 
-def find_adapter(name: str, base: Path | None = None) -> Path:
-    """The folder of a complete adapter; KitError for one that is not there, leads elsewhere, or is incomplete."""
-    base = base or loras_folder()
-    folder = resolve_inside(base, name, "LoRA")
-    if "." in name:
-        raise KitError(
-            f"PEFT cannot attach a LoRA with a dot in its name ('{name}').", "Rename the folder below loras/."
-        )
-    if not folder.is_dir():
-        there = ", ".join(list_adapters(base)) or "none yet"
-        raise KitError(
-            f"No LoRA '{name}' in {base} (there: {there}).",
-            "Train one: notebook 04, or python -m helpers.training.",
-        )
-    for file in ("adapter_config.json", find_weights(folder).name):
-        if not (folder / file).is_file():
-            raise KitError(f"The LoRA folder {folder} has no {file}.", AGAIN)
-    read_config(folder)
-    weights = find_weights(folder)
-    try:
-        if weights.suffix == ".bin" and not zipfile.is_zipfile(weights):
-            raise SafetensorError("not what torch.save writes")
-        if weights.suffix == ".safetensors":
-            read_shapes(folder)
-    except SafetensorError as error:
-        raise KitError(f"{weights} cannot be read ({error}).", AGAIN) from None
-    return folder
-
-
-def read_config(folder: Path) -> dict:
-    """adapter_config.json of an adapter folder."""
-    path = folder / "adapter_config.json"
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise KitError(f"{path} is no JSON ({error}).", AGAIN) from None
-
-
-def read_run(folder: Path) -> dict:
-    """run.json of an adapter that the kit has trained; {} for others."""
-    path = folder / "run.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-
-def name_base(folder: Path) -> str | None:
-    """The name of the base that an adapter records, without its path; None where it records none."""
-    recorded = read_config(folder).get("base_model_name_or_path")
-    return recorded.replace("\\", "/").rstrip("/").rpartition("/")[2] if recorded else None
-
-
-def check_base(folder: Path, model: str) -> None:
-    """KitError when the LoRA in `folder` records another base than the model folder `model`, or than what `model` is the GGUF version of."""
-    wanted = name_base(folder) or model
-    if wanted not in (model, model.removesuffix("-GGUF")):
-        raise KitError(
-            f"The LoRA {folder.name} was trained on {wanted}, not on {model}.", f"Load {wanted} first."
-        )
-
-
-def describe_adapter(name: str, base: Path | None = None) -> LoraFacts:
+def describe_adapter(name: str, loras_dir: Path | None = None) -> LoraFacts:
     """What is known of one folder below loras/; a broken one has its `problem`, in words."""
-    folder = (base or loras_folder()) / name
-    try:
-        find_adapter(name, base)
-        facts, run = read_config(folder), read_run(folder)
-        problem = find_misfit(folder)
-    except (KitError, OSError) as error:
-        return LoraFacts(name, problem=getattr(error, "problem", str(error)))
-    targets = facts.get("target_modules") or ""
-    return LoraFacts(
-        name=name,
-        base=name_base(folder),
-        rank=facts.get("r"),
-        targets=targets if isinstance(targets, str) else ", ".join(sorted(targets)),
-        bytes=find_weights(folder).stat().st_size,
-        data=run.get("data"),
-        accuracy=run.get("evaluation", {}).get("lora", {}).get("accuracy"),
-        problem=problem,
-    )
+    return AdapterFolder((loras_dir or loras_folder()) / name).describe()
 
 
-def find_misfit(folder: Path) -> str | None:
-    """Why an adapter does not fit the base that it names, as that lies in models/; None when it does, or when it cannot be told."""
-    name = name_base(folder)
-    if name and not (models_folder() / name).is_dir():
-        return f"its base {name} is not in models/"
-    config = models_folder() / (name or "") / "config.json"
-    pairs = pair_factors(read_shapes(folder))
-    if not pairs:
-        return "no LoRA matrices in its weights"
-    try:
-        shape = read_shape(json.loads(config.read_text(encoding="utf-8")))
-    except (OSError, KeyError):
-        return None
-    for module, pair in pairs.items():
-        wanted, found = (
-            shape.list_linears().get(module.rpartition(".")[2]),
-            tuple(pair[half] for half in sorted(pair)),
-        )
-        if wanted and (len(found) < 2 or (found[0][1], found[1][0]) != wanted or found[0][0] != found[1][1]):
-            return f"{module} has the shapes {found}, its base's layer takes {wanted[0]} numbers and gives {wanted[1]}"
-    return None
+def find_adapter(name: str, loras_dir: Path | None = None) -> AdapterFolder:
+    """A complete LoRA folder.
+
+    Raises NotFoundError for one that is not there, UsageError for a name that it cannot have, DamagedError
+    for an incomplete one.
+    """
+    loras_dir = loras_dir or loras_folder()
+    folder = AdapterFolder(resolve_inside(loras_dir, name, "LoRA"))
+    check_name(name)
+    if not folder.path.is_dir():
+        there = ", ".join(list_adapters(loras_dir)) or "none yet"
+        problem = f"No LoRA '{name}' in {loras_dir} (there: {there})."
+        raise NotFoundError(problem, "Train one: lesson 4, or python -m helpers.training.")
+    folder.check_complete()
+    return folder
 
 
 def name_output(name: str) -> Path:
-    """The folder below loras/ that a LoRA will get; KitError for a name that cannot be one."""
-    folder = resolve_inside(loras_folder(), name.removeprefix("loras/"), "LoRA")
-    if "." in folder.name:
-        raise KitError(
-            f"PEFT cannot attach a LoRA with a dot in its name ('{folder.name}').",
-            "Choose another name, such as my-lora.",
-        )
-    return folder
+    """The folder below loras/ that a new LoRA will get; UsageError for a name that it cannot have."""
+    path = resolve_inside(loras_folder(), name.removeprefix("loras/"), "LoRA")
+    check_name(path.name)
+    return path
+
+
+def check_name(name: str) -> None:
+    """A UsageError for a name that PEFT cannot use: a dot would be a step in a module's path."""
+    if "." in name:
+        problem = f"PEFT cannot attach a LoRA with a dot in its name ('{name}')."
+        raise UsageError(problem, "Choose another folder name, such as my-lora.")

@@ -1,7 +1,8 @@
-"""LoRA adapters as GGUF files, which llama.cpp takes beside the GGUF file of their base. Nothing here needs torch.
+"""LoRAs as GGUF files, which llama.cpp takes beside the GGUF file of their base. Nothing here needs torch.
 
-A GGUF adapter holds, for each tensor of the base that it changes, the two factors NAME.lora_a (rank, in) and NAME.lora_b (out, rank), and one
-alpha for all: llama.cpp adds alpha / rank * B A. Names and layout: llama.cpp, convert_lora_to_gguf.py and llama-adapter.cpp, 2026.
+A GGUF LoRA holds, for each tensor of the base that it changes, the two factors NAME.lora_a (rank, inputs)
+and NAME.lora_b (outputs, rank), and one alpha for all: llama.cpp adds alpha / rank * B A. Names and layout:
+llama.cpp, convert_lora_to_gguf.py and llama-adapter.cpp, 2026.
 """
 
 import logging
@@ -12,70 +13,68 @@ from pathlib import Path
 import numpy as np
 from gguf import MODEL_ARCH, GGUFType, GGUFWriter, Keys, get_tensor_name_map
 
-from helpers.adapters.folders import read_config
+from helpers.adapters.folders import AdapterFolder
 from helpers.adapters.tensors import PAIR, find_scale, pair_factors, read_tensors
-from helpers.common.errors import KitError
+from helpers.common.errors import MismatchError, UnsupportedError
 from helpers.common.files import replace_when_complete
 from helpers.weights.gguf_header import read_header
 
 ARCHITECTURE = "llama"  # Llama 1 to 3, Mistral, SmolLM2: the one whose rows this module knows how to order
-
-
-ANOTHER_ROAD = "Merge the LoRA into its base, and convert that."
-
-
-# Settings of PEFT's that change what is computed, beyond B A, or where, with their meaning.
+ANOTHER_WAY = "Merge the LoRA into its base, and convert that."
+# PEFT's settings that change what is computed, beyond B A, or where; with their meaning.
 BEYOND_FACTORS = {
-    "use_dora": "DoRA", "modules_to_save": "whole modules", "trainable_token_indices": "trained tokens", "lora_bias": "biases",
-    "layer_replication": "replicated layers", "target_parameters": "single parameters", "use_qalora": "QALoRA", "use_bdlora": "BD-LoRA",
-    "fan_in_fan_out": "transposed layers", "alora_invocation_tokens": "an activated LoRA",
-}  # fmt: skip
+    "use_dora": "DoRA",
+    "modules_to_save": "whole modules",
+    "trainable_token_indices": "trained tokens",
+    "lora_bias": "biases",
+    "layer_replication": "replicated layers",
+    "target_parameters": "single parameters",
+    "use_qalora": "QALoRA",
+    "use_bdlora": "BD-LoRA",
+    "fan_in_fan_out": "transposed layers",
+    "alora_invocation_tokens": "an activated LoRA",
+}
 
-
-logging.getLogger("gguf").setLevel(logging.WARNING)  # it tells of every file that it writes
+logging.getLogger("gguf").setLevel(logging.WARNING)  # it logs every file that it writes
 
 
 @dataclass(frozen=True)
 class Base:
-    """What an adapter must know of its base: a GGUF file without its weights."""
+    """What a conversion must know of the LoRA's base: a GGUF file without its weights."""
 
     path: Path
     heads: int
     heads_kv: int  # those of keys and values
     layers: int
-    shapes: dict[str, tuple[int, ...]]  # name of a matrix: (out, in)
+    shapes: dict[str, tuple[int, ...]]  # name of a matrix: (outputs, inputs)
 
 
 def read_base(gguf: Path) -> Base:
-    """The base in a GGUF file, or in a model folder with one. KitError for another architecture than Llama's."""
-    path = next(gguf.glob("*.gguf"), gguf) if gguf.is_dir() else gguf
-    fields, shapes = read_header(path)
-    if (found := fields.get("general.architecture")) != ARCHITECTURE:
-        raise KitError(
-            f"{path.name} has the architecture {found}; LoRAs convert for {ARCHITECTURE} only.", ANOTHER_ROAD
-        )
-    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
-    heads = int(fields["llama.attention.head_count"])
+    """The base in a GGUF file. UnsupportedError for another architecture than Llama's."""
+    fields, shapes = read_header(gguf)
+    found = fields.get("general.architecture")
+    if found != ARCHITECTURE:
+        problem = f"{gguf.name} has the architecture {found}; LoRAs convert for {ARCHITECTURE} only."
+        raise UnsupportedError(problem, ANOTHER_WAY)
+    heads = int(str(fields["llama.attention.head_count"]))
     return Base(
-        path,
-        heads,
-        int(fields.get("llama.attention.head_count_kv", heads)),
-        int(fields["llama.block_count"]),
-        matrices,
+        path=gguf,
+        heads=heads,
+        heads_kv=int(str(fields.get("llama.attention.head_count_kv", heads))),
+        layers=int(str(fields["llama.block_count"])),
+        shapes={name: shape for name, shape in shapes.items() if len(shape) == 2},
     )
 
 
-def export_gguf(adapter: Path, base: Base | Path, target: Path | None = None) -> Path:
-    """Writes the LoRA in the folder `adapter` as GGUF, float32, for the base; returns its path, `target` or adapter.gguf in the same folder.
+def export_gguf(adapter: AdapterFolder, base: Base | Path, target: Path) -> Path:
+    """Writes the LoRA as GGUF in float32, for the base (its file, or read_base's result); returns `target`.
 
-    `base` is the GGUF file, a folder with one, or what read_base made of it. KitError for what does not convert or does not fit the base.
+    Raises UnsupportedError for what llama.cpp does not take, MismatchError for what does not fit the base.
     """
     base = base if isinstance(base, Base) else read_base(base)
-    target = target or adapter / "adapter.gguf"
-    config = read_config(adapter)
-    refuse_more_than_factors(adapter.name, config)
-    alpha = config["lora_alpha"] or 1  # 0 would mean to llama.cpp that nothing is to be scaled
-    pairs = dict(convert_pairs(adapter, config, alpha, base))
+    refuse_more_than_factors(adapter)
+    alpha = adapter.config["lora_alpha"] or 1  # 0 would tell llama.cpp not to scale at all
+    pairs = dict(convert_pairs(adapter, alpha, base))
     with replace_when_complete(target) as fresh:
         writer = GGUFWriter(fresh, ARCHITECTURE)
         writer.add_type(GGUFType.ADAPTER)
@@ -91,53 +90,61 @@ def export_gguf(adapter: Path, base: Base | Path, target: Path | None = None) ->
     return target
 
 
-def refuse_more_than_factors(name: str, config: dict, program: str = "llama.cpp") -> None:
-    """KitError for a kind of adapter that is more than two factors a matrix, which neither llama.cpp nor vLLM takes."""
-    if (kind := config.get("peft_type", "LORA")) != "LORA":
-        raise KitError(f"{name} is an adapter of the kind {kind}; {program} takes LoRAs.", "Train a LoRA.")
-    more = [words for key, words in BEYOND_FACTORS.items() if config.get(key)] + ["biases"] * (
-        config.get("bias", "none") != "none"
-    )
+def refuse_more_than_factors(adapter: AdapterFolder, program: str = "llama.cpp") -> None:
+    """An UnsupportedError for a LoRA that is more than A and B, which llama.cpp and vLLM do not take."""
+    kind = adapter.config.get("peft_type", "LORA")
+    if kind != "LORA":
+        problem = f"{adapter.name} is an adapter of the type {kind}; {program} takes LoRAs."
+        raise UnsupportedError(problem, "Train a LoRA.")
+    more = [words for key, words in BEYOND_FACTORS.items() if adapter.config.get(key)]
+    if adapter.config.get("bias", "none") != "none":
+        more.append("biases")
     if more:
-        raise KitError(f"The LoRA {name} has {more[0]}, which {program} does not take.", ANOTHER_ROAD)
+        problem = f"The LoRA {adapter.name} has {more[0]}, which {program} does not take."
+        raise UnsupportedError(problem, ANOTHER_WAY)
 
 
 def convert_pairs(
-    adapter: Path, config: dict, alpha: float, base: Base
+    adapter: AdapterFolder, alpha: float, base: Base
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
-    """(name of the base's tensor, (A, B)) for every matrix that the adapter changes, in llama.cpp's order of rows and at its scale."""
-    tensors = read_tensors(adapter)
-    pairs = pair_factors(tensors)
-    if len(tensors) > sum(map(len, pairs.values())):
-        odd = next(name for name in sorted(tensors) if not PAIR.fullmatch(name))
-        raise KitError(f"The LoRA {adapter.name} holds {odd}, which llama.cpp does not take.", ANOTHER_ROAD)
+    """(name of the base's tensor, (A, B)) for each changed matrix, in llama.cpp's row order and scale."""
+    tensors = read_tensors(adapter.weights)
+    odd = [name for name in sorted(tensors) if not PAIR.fullmatch(name)]
+    if odd:
+        problem = f"The LoRA {adapter.name} holds {odd[0]}, which llama.cpp does not take."
+        raise UnsupportedError(problem, ANOTHER_WAY)
     names = get_tensor_name_map(MODEL_ARCH.LLAMA, base.layers)
-    for module, pair in pairs.items():
-        name, (a, b) = (
-            names.get_name(f"{module}.weight", try_suffixes=(".weight",)),
-            (pair.get("A"), pair.get("B")),
-        )
-        shape = base.shapes.get(name)
-        if (
-            shape is None
-            or a is None
-            or b is None
-            or (b.shape[0], a.shape[1]) != shape
-            or b.shape[1] != a.shape[0]
-        ):
-            shapes = " and ".join(str(part.shape) if part is not None else "nothing" for part in (a, b))
-            raise KitError(
-                f"The LoRA {adapter.name} does not fit {base.path.name}: {module} has {shapes} for {shape}.",
-                "Take the base it is of.",
-            )
-        if heads := {"q_proj": base.heads, "k_proj": base.heads_kv}.get(module.rpartition(".")[2]):
-            b = order_rows(b, heads)
-        strength = (
-            find_scale(config, module) * a.shape[0] / alpha
-        )  # 1, unless PEFT's scale is not alpha / rank
+    heads = {"q_proj": base.heads, "k_proj": base.heads_kv}
+    for module, pair in pair_factors(tensors).items():
+        name = names.get_name(f"{module}.weight", try_suffixes=(".weight",)) or ""
+        check_fit(adapter, base, module, pair, name)
+        a, b = pair["A"], pair["B"]
+        projection = module.rpartition(".")[2]
+        if projection in heads:
+            b = order_rows(b, heads[projection])
+        # llama.cpp multiplies by alpha / rank; this is 1 unless PEFT's scale is something else.
+        strength = find_scale(adapter.config, module) * a.shape[0] / alpha
         yield name, (np.ascontiguousarray(a), np.ascontiguousarray(b * np.float32(strength)))
 
 
+def check_fit(
+    adapter: AdapterFolder, base: Base, module: str, pair: dict[str, np.ndarray], name: str
+) -> None:
+    """A MismatchError unless A (rank, inputs) and B (outputs, rank) fit the base's matrix `name`."""
+    wanted = base.shapes.get(name)
+    a, b = pair.get("A"), pair.get("B")
+    if a is not None and b is not None and (b.shape[0], a.shape[1]) == wanted and b.shape[1] == a.shape[0]:
+        return
+    shapes = " and ".join(str(part.shape) if part is not None else "nothing" for part in (a, b))
+    problem = f"The LoRA {adapter.name} does not fit {base.path.name}: {module} has {shapes} for {wanted}."
+    raise MismatchError(problem, "Take the base that it was trained on.")
+
+
 def order_rows(matrix: np.ndarray, heads: int) -> np.ndarray:
-    """The rows of (heads * size, rank) as llama.cpp has them: it turns neighbours by RoPE where transformers turns the two halves of a head."""
-    return matrix.reshape(heads, 2, -1, matrix.shape[1]).swapaxes(1, 2).reshape(matrix.shape)
+    """The rows of (heads * size, rank) as llama.cpp orders them.
+
+    RoPE rotates pairs of numbers of a head. transformers pairs number i of the first half with number i of
+    the second half, llama.cpp pairs neighbours. For a head of four rows, 0 1 2 3 becomes 0 2 1 3.
+    """
+    halves = matrix.reshape(heads, 2, -1, matrix.shape[1])  # (heads, halves, size / 2, rank)
+    return halves.swapaxes(1, 2).reshape(matrix.shape)

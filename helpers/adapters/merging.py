@@ -1,4 +1,4 @@
-"""A LoRA's B A added to the weights of its base: a model folder that needs no adapter."""
+"""A LoRA's B A added to the weights of its base: a model folder that needs no LoRA."""
 
 from pathlib import Path
 
@@ -6,78 +6,83 @@ import torch
 from transformers import AutoConfig
 
 from helpers.adapters.attaching import attach_adapter
-from helpers.adapters.fingerprint import TOLERANCE, compute_logits, list_prompts
-from helpers.adapters.folders import find_adapter, name_base
-from helpers.common.errors import KitError
+from helpers.adapters.fingerprint import TOLERANCE, Messages, compute_logits, list_prompts
+from helpers.adapters.folders import find_adapter
+from helpers.common.errors import AlreadyThereError, DamagedError, UnsupportedError
 from helpers.common.files import replace_when_complete
+from helpers.common.machine import name_dtype
 from helpers.common.paths import resolve_inside
 from helpers.loading.model import LoadedModel, load_model, refuse_too_large
-from helpers.weights.config import read_quantization
-from helpers.weights.folders import find_model, models_folder, record_source
+from helpers.weights.folders import ModelFolder, find_model, models_folder
 
 
 def merge_adapter(name: str, output: str, base: str | None = None, dtype: str | None = None) -> Path:
-    """Merges loras/NAME into its base and saves the result as models/OUTPUT, with tokenizer and templates; returns that folder.
+    """Merges loras/NAME into its base and saves the result as models/OUTPUT; returns that folder.
 
-    `base` names another model than the recorded one, such as the full-precision form of a GPTQ base. Computed in float32 in the CPU's
-    memory, saved in `dtype` or the base's own. KitError for a quantised base, too little memory, an OUTPUT that is there, and when the
-    merged model's logits are not those of base and LoRA (2 % of the largest, 0.1 % where the weights are float32): the update of a
-    short training can be smaller than the steps between two bfloat16 numbers, and is then lost in rounding.
+    `base` names another model than the recorded one, such as the full-precision version of a GPTQ base.
+    Computed in float32 in the CPU's memory, saved in `dtype` or the base's own. Raises UnsupportedError for
+    a quantised base and if rounding loses the update: that of a short training can be smaller than the step
+    between two bfloat16 numbers.
     """
-    folder, target = find_adapter(name), resolve_inside(models_folder(), output, "model")
+    folder = find_adapter(name)
+    target = resolve_inside(models_folder(), output, "model")
     if target.exists():
-        raise KitError(f"{target} is there already.", "Choose another --output, or delete it.")
-    model_name = base or name_base(folder)
-    if model_name is None:
-        raise KitError(f"The LoRA {name} does not record its base.", "Name it with --base.")
-    model_folder = find_model(model_name)
-    refuse_quantized(name, model_folder)
-    stored = AutoConfig.from_pretrained(model_folder).dtype or torch.float32
-    refuse_too_large(model_folder, "cpu", 4 / stored.itemsize)
-    loaded = attach_adapter(
-        load_model(model_name, dtype="float32", device_map="cpu"), name, any_model=bool(base)
-    )
-    before = [compute_logits(loaded, messages) for messages in list_prompts(folder)]
+        raise AlreadyThereError(f"{target} is there already.", "Choose another --output, or delete it.")
+    base_folder = find_model(base or folder.need_base_name("--base"))
+    refuse_quantized(name, base_folder)
+    stored = read_dtype(base_folder)
+    refuse_too_large(base_folder, "cpu", 4 / stored.itemsize)
+    loaded = load_model(base_folder.name, dtype="float32", device_map="cpu")
+    attach_adapter(loaded, name, any_model=bool(base))
+    prompts = list_prompts(folder)
+    before = [compute_logits(loaded, messages) for messages in prompts]
     try:
-        loaded.model = loaded.model.merge_and_unload(safe_merge=True).to(
-            getattr(torch, dtype) if dtype else stored
-        )
+        merged = loaded.model.merge_and_unload(safe_merge=True)
     except ValueError as error:
-        raise KitError(
-            f"{name} cannot be merged: {error}.",
-            f"See `python -m helpers.adapters prove {name}`; train it again.",
-        ) from None
-    refuse_other_logits(loaded, name, before)
+        remedy = f"See `python -m helpers.adapters prove {name}`; train it again."
+        raise DamagedError(f"{name} cannot be merged: {error}.", remedy) from None
+    loaded.model = merged.to(getattr(torch, dtype) if dtype else stored)
+    for messages, wanted in zip(prompts, before, strict=True):
+        refuse_lost_update(loaded, name, messages, wanted)
     with replace_when_complete(target) as fresh:
         loaded.model.save_pretrained(fresh)
         loaded.tokenizer.save_pretrained(fresh)
-        record_source(fresh, source=f"{loaded.name} with the LoRA {name} merged into it", revision="main")
+        source = f"{loaded.name} with the LoRA {name} merged into it"
+        ModelFolder(fresh).write_record(source=source, revision="main")
     return target
 
 
-def refuse_quantized(name: str, folder: Path) -> None:
-    """KitError that explains the two roads, for a base whose weights are quantised."""
-    if any(folder.glob("*.gguf")) or read_quantization(AutoConfig.from_pretrained(folder).to_dict()):
-        raise KitError(
-            f"{folder.name} is quantised: its few bits a number have no room for the small difference that {name} makes.",
-            "Either serve base and LoRA together (helpers.server --model ... --lora ...), or merge into the full-precision model "
-            "(--base MODEL) and quantise the result (python -m helpers.weights gptq).",
+def read_dtype(folder: ModelFolder) -> torch.dtype:
+    """The dtype that the folder's weights are stored in, as its config says."""
+    dtype = AutoConfig.from_pretrained(folder.path).dtype
+    return dtype if isinstance(dtype, torch.dtype) else torch.float32
+
+
+def refuse_quantized(name: str, base: ModelFolder) -> None:
+    """An UnsupportedError with the two ways out, for a base whose weights are quantised."""
+    if base.format == "gguf" or base.quantization:
+        problem = (
+            f"{base.name} is quantised: its few bits cannot hold the small change that {name} makes."
         )
+        remedy = (
+            "Either serve base and LoRA together (helpers.server --model ... --lora ...), or merge into the "
+            "full-precision model (--base MODEL) and quantise the result (python -m helpers.weights gptq)."
+        )
+        raise UnsupportedError(problem, remedy)
 
 
-def refuse_other_logits(loaded: LoadedModel, name: str, before: list[torch.Tensor]) -> None:
-    """KitError when the merged model does not give the logits that base and LoRA gave for the LoRA's recorded prompts."""
-    dtype, loaded.model = (
-        loaded.model.dtype,
-        loaded.model.float(),
-    )  # the rounded weights, computed with exactly
-    share = 0.001 if dtype == torch.float32 else TOLERANCE
-    for messages, wanted in zip(list_prompts(find_adapter(name)), before, strict=True):
-        off = (compute_logits(loaded, messages) - wanted).abs().max()
-        if not off <= share * wanted.abs().max():
-            remedy = "Save it in float32 (--dtype float32), or serve base and LoRA together."
-            raise KitError(
-                f"Merged in {str(dtype).removeprefix('torch.')}, {name} moves the logits by {off:.2f}: rounding loses it.",
-                remedy,
-            )
+def refuse_lost_update(loaded: LoadedModel, name: str, messages: Messages, wanted: torch.Tensor) -> None:
+    """An UnsupportedError if the merged model's logits are not `wanted`, those of base and LoRA.
+
+    They may differ by 2 % of the largest logit, or by 0.1 % if the weights are float32.
+    """
+    dtype = loaded.model.dtype
+    loaded.model = loaded.model.float()  # to compute exactly with the rounded weights
+    off = float((compute_logits(loaded, messages) - wanted).abs().max())
     loaded.model = loaded.model.to(dtype)
+    share = 0.001 if dtype == torch.float32 else TOLERANCE
+    if not off <= share * float(wanted.abs().max()):  # also if it is NaN
+        problem = f"Merged in {name_dtype(dtype)}, {name} moves the logits by {off:.2f}: rounding loses it."
+        raise UnsupportedError(
+            problem, "Save it in float32 (--dtype float32), or serve base and LoRA together."
+        )

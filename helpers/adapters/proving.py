@@ -1,10 +1,12 @@
-"""Does a LoRA do what it was trained to do? Its weights, names, template and answers against what its training recorded.
+"""Does a LoRA do what it was trained to do? Its weights, names, template and answers, checked.
 
-PEFT only warns when a LoRA's names do not match the model's layers, and an adapter of zeros loads without a word; both change nothing.
+PEFT only warns if a LoRA's names do not match the model's layers, and a LoRA of zeros loads without a
+warning. Both change nothing.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +19,7 @@ from helpers.adapters.fingerprint import (
     compute_logits,
     list_prompts,
 )
-from helpers.adapters.folders import find_adapter, read_config, read_run
+from helpers.adapters.folders import AdapterFolder, find_adapter
 from helpers.adapters.tensors import find_scale, pair_factors, read_tensors
 from helpers.loading.messages import chat
 from helpers.loading.model import LoadedModel
@@ -26,7 +28,7 @@ from helpers.tasks.template import Template
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; None in `passed` where the adapter records nothing to hold it against."""
+    """One thing that was checked; `passed` is None if the LoRA records nothing to check it against."""
 
     claim: str
     passed: bool | None
@@ -35,103 +37,100 @@ class Finding:
 
 
 def prove(
-    loaded: LoadedModel, name: str, template: Template | None = None, base: Path | None = None
+    loaded: LoadedModel, name: str, template: Template | None = None, loras_dir: Path | None = None
 ) -> list[Finding]:
-    """Looks at the LoRA loras/NAME, which is on the model and active, from all sides; best in another process than the one that trained it.
+    """Checks the LoRA loras/NAME, which is attached and active, from all sides; best in a new process.
 
-    `template` is the one that it will be asked with. Raises nothing for a bad adapter: the findings say what is wrong.
+    `template` is the one that it will be asked with. A bad LoRA raises nothing: the findings say what is
+    wrong.
     """
-    folder = find_adapter(name, base)
-    run, norms = read_run(folder), measure_norms(folder)
-    unmatched = (
-        find_unmatched(loaded, name, folder)
-        if name in list_attached(loaded)
-        else f"it is not on {loaded.name}"
-    )
-    change = measure_change(loaded, list_prompts(folder)[0]) if name in list_attached(loaded) else 0.0
-    sizes, broken = norms.to_numpy()[~norms.isna().to_numpy()], count_broken(folder)
-    zeros = f"||B A|| of {sizes.size} layers, {(sizes == 0).sum()} of them 0"
+    folder = find_adapter(name, loras_dir)
+    attached = name in list_attached(loaded)
+    unmatched = find_unmatched(loaded, folder) if attached else f"it is not attached to {loaded.name}"
     return [
-        Finding(
-            "its weights are numbers",
-            not broken,
-            f"{broken} of its matrices hold NaN or infinity",
-            "Train it anew with a lower learning rate.",
-        ),
-        Finding(
-            "its weights are not zero",
-            bool(sizes.size and (sizes > 0).all()),
-            zeros,
-            "An emptied or untrained file: copy it or train it anew.",
-        ),
+        prove_finite(folder),
+        prove_nonzero(folder),
         Finding(
             "its names match the model's layers",
             not unmatched,
             unmatched or "every tensor has its layer",
-            "Load the base it was trained on.",
+            "Load the base that it was trained on.",
         ),
-        prove_template(run, template),
-        prove_fingerprint(loaded, run.get("fingerprint", [])),
-        Finding(
-            "it changes the model",
-            change > 1e-6,
-            f"KL(LoRA || base) {change:.3g} nats",
-            "It is switched off, or an adapter of zeros.",
-        ),
+        prove_template(folder.run, template),
+        prove_fingerprint(loaded, folder.run.get("fingerprint", [])),
+        prove_change(measure_change(loaded, list_prompts(folder)[0]) if attached else 0.0),
     ]
 
 
-def prove_template(run: dict, template: Template | None) -> Finding:
+def prove_finite(folder: AdapterFolder) -> Finding:
+    """Whether all weights are numbers."""
+    broken = sum(not np.isfinite(tensor).all() for tensor in read_tensors(folder.weights).values())
+    seen = f"{broken} of its matrices hold NaN or infinity"
+    return Finding("its weights are numbers", not broken, seen, "Train it again with a lower learning rate.")
+
+
+def prove_nonzero(folder: AdapterFolder) -> Finding:
+    """Whether every layer's B A is something else than zero."""
+    norms = measure_norms(folder).to_numpy()
+    sizes = norms[~np.isnan(norms)]
+    seen = f"||B A|| of {sizes.size} layers, {(sizes == 0).sum()} of them 0"
+    passed = bool(sizes.size and (sizes > 0).all())
+    return Finding(
+        "its weights are not zero", passed, seen, "An emptied or untrained file: copy it or train it again."
+    )
+
+
+def prove_template(run: dict[str, Any], template: Template | None) -> Finding:
     """Whether the LoRA is asked with the template that it was trained with."""
-    claim, recorded = "it is asked with its own template", run.get("template_sha256")
-    if not recorded or template is None:
-        return Finding(
-            claim, None, "the training recorded none" if template else "no template was named to compare", ""
-        )
+    claim = "it is asked with its own template"
+    recorded = run.get("template_sha256")
+    if not recorded:
+        return Finding(claim, None, "the training recorded none", "")
+    if template is None:
+        return Finding(claim, None, "no template was named to compare", "")
     same = template.sha256 == recorded
-    seen = f"trained with {run['template']}" + ("" if same else f"; {template.name} is another text")
+    seen = f"trained with {run['template']}"
+    if not same:
+        seen += f"; {template.name} is another text"
     return Finding(claim, same, seen, f"Ask it with the template {run['template']} as it was then.")
 
 
-def prove_fingerprint(loaded: LoadedModel, prints: list[dict]) -> Finding:
-    """Whether the model gives, here and now, the logits that the training has saved."""
+def prove_fingerprint(loaded: LoadedModel, prints: list[dict[str, Any]]) -> Finding:
+    """Whether the model gives, here and now, the logits that the training saved."""
     claim = "its logits are those of the trained model"
     if not prints:
         return Finding(claim, None, "the training recorded none", "")
     largest = max(abs(value) for entry in prints for value in entry["top"].values())
     off = max(compare_fingerprint(loaded, entry) for entry in prints)
     seen = f"largest difference {off:.4f}, of logits up to {largest:.1f}"
-    return Finding(
-        claim,
-        off <= TOLERANCE * largest,
-        seen,
-        "Look for another base, another file of weights, another chat template.",
-    )
+    remedy = "Look for another base, another file of weights, another chat template."
+    return Finding(claim, off <= TOLERANCE * largest, seen, remedy)
 
 
-def count_broken(folder: Path) -> int:
-    """How many of an adapter's tensors hold something that is no number."""
-    return sum(not np.isfinite(tensor).all() for tensor in read_tensors(folder).values())
+def prove_change(change: float) -> Finding:
+    """Whether the LoRA changes the model at all; `change` is a KL divergence in nats."""
+    seen = f"KL(LoRA || base) {change:.3g} nats"
+    return Finding("it changes the model", change > 1e-6, seen, "It is switched off, or a LoRA of zeros.")
 
 
-def measure_norms(folder: Path) -> pd.DataFrame:
-    """||scale B A||, the Frobenius norm of what the LoRA adds to each weight matrix: a line for each layer, a column for each module.
+def measure_norms(folder: AdapterFolder) -> pd.DataFrame:
+    """||scale B A||, the Frobenius norm of what the LoRA adds to each weight matrix.
 
-    NaN where a module has no LoRA. B A itself is never built: ||B A||² is the sum over (A Aᵀ) * (Bᵀ B).
+    One line for each layer, one column for each module; NaN if a module has no LoRA. B A itself is never
+    built: ||B A||² is the sum over (A Aᵀ) * (Bᵀ B), element by element.
     """
-    config, found = read_config(folder), {}
-    for module, pair in pair_factors(read_tensors(folder)).items():
-        a, b = (pair[half].astype(np.float64) for half in "AB")
+    norms: dict[str, dict[int, float]] = {}
+    for module, pair in pair_factors(read_tensors(folder.weights)).items():
+        a, b = pair["A"].astype(np.float64), pair["B"].astype(np.float64)
         squared = float(((a @ a.T) * (b.T @ b)).sum())
         layer = next((int(part) for part in module.split(".") if part.isdigit()), 0)
-        found.setdefault(module.rpartition(".")[2], {})[layer] = (
-            find_scale(config, module) * max(squared, 0.0) ** 0.5
-        )
-    return pd.DataFrame(found).sort_index().rename_axis("layer")
+        column = norms.setdefault(module.rpartition(".")[2], {})
+        column[layer] = find_scale(folder.config, module) * max(squared, 0.0) ** 0.5
+    return pd.DataFrame(norms).sort_index().rename_axis("layer")
 
 
 def measure_change(loaded: LoadedModel, messages: Messages) -> float:
-    """How far the active adapter moves the first token's distribution: KL(adapter || base) in nats; 0 for an adapter that does nothing."""
+    """How far the active LoRA moves the first token's distribution: KL(LoRA || base) in nats."""
     adapted = compute_logits(loaded, messages).log_softmax(-1)
     with loaded.model.disable_adapter():
         base = compute_logits(loaded, messages).log_softmax(-1)

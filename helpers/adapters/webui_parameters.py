@@ -1,6 +1,14 @@
-"""Training settings: the tutorial's values of 2023, each lane's deviations with their reasons; YAML and the WebUI's files in and out."""
+"""training_parameters.json, where the WebUI's training tab keeps its settings, in 2023 and today.
 
-WEBUI_NAMES = {  # ours: the name in the WebUI's training_parameters.json, the same in 2023 and today
+Settings have the names of helpers.training.settings here; a setting that nobody recorded is left out.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from helpers.adapters.folders import AdapterFolder
+
+WEBUI_NAMES = {  # our name: the name in training_parameters.json
     "lora_r": "lora_rank",
     "lora_alpha": "lora_alpha",
     "lora_dropout": "lora_dropout",
@@ -11,28 +19,45 @@ WEBUI_NAMES = {  # ours: the name in the WebUI's training_parameters.json, the s
     "schedule": "lr_scheduler_type",
     "optimizer": "optimizer",
 }
+# The WebUI's check boxes: q_proj_en ...
+WEBUI_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-WEBUI_TARGETS = (
-    "q_proj",
-    "k_proj",
-    "v_proj",
-    "o_proj",
-    "gate_proj",
-    "up_proj",
-    "down_proj",
-)  # its check boxes: q_proj_en ...
+def read_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by our names, from the content of training_parameters.json."""
+    settings = {ours: parameters[theirs] for ours, theirs in WEBUI_NAMES.items() if theirs in parameters}
+    for name in {"learning_rate", "lora_dropout"} & settings.keys():
+        settings[name] = float(settings[name])  # the WebUI keeps the learning rate as text
+    if "batch_size" in settings and "batch_size" in parameters:  # theirs is that of a whole step
+        settings["accumulation"] = max(parameters["batch_size"] // settings["batch_size"], 1)
+    boxes = [layer for layer in WEBUI_TARGETS if f"{layer}_en" in parameters]
+    if boxes and not parameters.get("all_linear"):
+        settings["targets"] = ",".join(sorted(layer for layer in boxes if parameters[f"{layer}_en"]))
+    return settings
 
 
-def read_webui_parameters(parameters: dict) -> dict:
-    """Our settings from the content of the WebUI's training_parameters.json."""
-    values = {ours: parameters[theirs] for ours, theirs in WEBUI_NAMES.items() if theirs in parameters}
-    for name in {"learning_rate", "lora_dropout"} & set(values):
-        values[name] = float(values[name])  # the WebUI keeps the learning rate as text
-    if "batch_size" in values and "batch_size" in parameters:
-        values["accumulation"] = max(parameters["batch_size"] // values["batch_size"], 1)
-    if not parameters.get("all_linear") and any(f"{layer}_en" in parameters for layer in WEBUI_TARGETS):
-        values["targets"] = ",".join(
-            sorted(layer for layer in WEBUI_TARGETS if parameters.get(f"{layer}_en"))
-        )
-    return values
+def build_parameters(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of training_parameters.json for the LoRA `name`, as "Copy parameters from" reads it."""
+    parameters: dict[str, Any] = {"lora_name": name}
+    if "targets" in settings:
+        parameters["all_linear"] = settings["targets"] == "all-linear"
+        chosen = settings["targets"].split(",")
+        parameters |= {f"{layer}_en": layer in chosen for layer in WEBUI_TARGETS}
+    parameters |= {theirs: settings[ours] for ours, theirs in WEBUI_NAMES.items() if ours in settings}
+    if "batch_size" in settings:
+        parameters["batch_size"] = settings["batch_size"] * settings.get("accumulation", 1)
+    if "learning_rate" in settings:
+        parameters["learning_rate"] = str(settings["learning_rate"])
+    return {**parameters, "add_eos_token": True}
+
+
+def read_recorded_settings(folder: AdapterFolder) -> dict[str, Any]:
+    """What a LoRA's own files say about its training, by our names."""
+    settings = read_parameters(folder.parameters)
+    if (folder.path / "adapter_config.json").is_file():
+        config = folder.config
+        settings["targets"] = folder.targets.replace(", ", ",")
+        settings["lora_r"] = config["r"]
+        settings["lora_alpha"] = config["lora_alpha"]
+        settings["lora_dropout"] = float(config["lora_dropout"])
+    return settings

@@ -1,4 +1,9 @@
-"""The calls that a user makes: both APIs, a server started and waited for, the real WebUI."""
+"""The calls that a user makes to a server.
+
+The raw API of 2023 (`raw`, `raw_stream`), the OpenAI client (`openai_chat`), a tutorial server in a process
+of its own (`process`), and the real WebUI: its command lines (`webui`), training data (`webui_data`) and
+loaded models (`webui_control`).
+"""
 
 from typing import TYPE_CHECKING
 
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
     from helpers.clients.raw import last_reply as last_reply
     from helpers.clients.raw import stream_chat_raw as stream_chat_raw
     from helpers.clients.raw import stream_raw as stream_raw
-    from helpers.clients.webui import Choices as Choices
+    from helpers.clients.webui import WebUIOptions as WebUIOptions
     from helpers.clients.webui import build_command as build_command
     from helpers.clients.webui import find_folder as find_folder
     from helpers.clients.webui import list_install_lines as list_install_lines

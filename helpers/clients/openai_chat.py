@@ -1,91 +1,108 @@
-"""The calls a user makes: the raw API and the OpenAI client, whole answers and streams, and starting a server to call.
+"""The OpenAI-style API through the official client: whole and streamed answers, and every error explained.
 
-They run against the kit's server and against the WebUI, of 2023 (raw) and of today (OpenAI); every failure is a KitError with a remedy.
+The same calls work with the kit's server, with the WebUI of 2023 and of today, and with OpenAI itself.
 """
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 
-from helpers.common.errors import KitError
+from helpers.clients.remedies import SERVER_REMEDIES
+from helpers.common.errors import ServerError
 from helpers.common.http import build_refusal
 from helpers.server.ports import OPENAI_PORT
 
+Messages = list[dict[str, str]]  # [{"role": "user", "content": "..."}, ...]
+DEFAULT_URL = f"http://127.0.0.1:{OPENAI_PORT}/v1"
 
-def make_openai_client(
-    base_url: str = f"http://127.0.0.1:{OPENAI_PORT}/v1", api_key: str = "none"
-) -> openai.OpenAI:
-    """The official client, pointed at a server of one's own; such a server asks for no key unless it was started with one."""
+
+def make_openai_client(base_url: str = DEFAULT_URL, api_key: str = "none") -> openai.OpenAI:
+    """The official client for your own server, which needs no key unless it was started with one."""
     return openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=0)
 
 
-def ask_openai(client: openai.OpenAI, messages: list[dict[str, str]], model: str = "x", **params) -> str:
-    """The reply's text to messages, over the OpenAI API. KitError when the server is away or refuses."""
-    with explain_openai_errors(client.base_url):
-        return (
-            client.chat.completions.create(model=model, messages=messages, **params)
-            .choices[0]
-            .message.content
-        )
+def make_async_openai_client(base_url: str = DEFAULT_URL, api_key: str = "none") -> openai.AsyncOpenAI:
+    """Like `make_openai_client`, for programs that have many requests under way at the same time.
 
-
-def stream_openai(
-    client: openai.OpenAI, messages: list[dict[str, str]], model: str = "x", **params
-) -> Iterator[str]:
-    """The pieces of the reply's text, as they come. KitError as ask_openai, and when the stream ends before the answer does."""
-    finished = False
-    with (
-        explain_openai_errors(client.base_url),
-        client.chat.completions.create(model=model, messages=messages, stream=True, **params) as chunks,
-    ):
-        for choice in (
-            choice for chunk in chunks for choice in chunk.choices
-        ):  # a chunk that brings only the usage has none
-            finished = finished or choice.finish_reason is not None
-            if choice.delta.content:
-                yield choice.delta.content
-    if not finished:
-        remedy = "The WebUI does so for an error that it finds late: check that a model is loaded, the messages, the parameters; see its output."
-        raise KitError(f"{client.base_url} ended the stream before the answer's end.", remedy)
-
-
-def make_async_openai_client(
-    base_url: str = f"http://127.0.0.1:{OPENAI_PORT}/v1", api_key: str = "none"
-) -> openai.AsyncOpenAI:
-    """As make_openai_client, for programs that ask many things at once; close it with `await client.close()` or `async with`."""
+    Close it with `await client.close()`, or use `async with`.
+    """
     return openai.AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0)
 
 
-async def ask_openai_async(
-    client: openai.AsyncOpenAI, messages: list[dict[str, str]], model: str = "x", **params
-) -> str:
-    """As ask_openai, without holding up the program while it waits."""
+def ask_openai(client: openai.OpenAI, messages: Messages, model: str = "x", **params: Any) -> str:
+    """The text of the reply to `messages`; `params` are further fields of the API, such as max_tokens.
+
+    Raises a ServerError if the server is out of reach, refuses the request or gives no answer.
+    """
+    request = build_request(messages, model, params)
     with explain_openai_errors(client.base_url):
-        return (
-            (await client.chat.completions.create(model=model, messages=messages, **params))
-            .choices[0]
-            .message.content
-        )
+        completion = client.chat.completions.create(**request)
+    return read_answer(completion, client.base_url)
+
+
+async def ask_openai_async(
+    client: openai.AsyncOpenAI, messages: Messages, model: str = "x", **params: Any
+) -> str:
+    """Like `ask_openai`, without blocking the program while it waits."""
+    request = build_request(messages, model, params)
+    with explain_openai_errors(client.base_url):
+        completion = await client.chat.completions.create(**request)
+    return read_answer(completion, client.base_url)
+
+
+def stream_openai(
+    client: openai.OpenAI, messages: Messages, model: str = "x", **params: Any
+) -> Iterator[str]:
+    """The text of the reply, piece by piece as it comes.
+
+    Raises a ServerError as `ask_openai` does, and if the stream ends before the answer does.
+    """
+    request = build_request(messages, model, {**params, "stream": True})
+    finished = False
+    with explain_openai_errors(client.base_url), client.chat.completions.create(**request) as chunks:
+        for chunk in chunks:
+            for choice in chunk.choices or ():  # a chunk that carries only the usage has none
+                finished = finished or choice.finish_reason is not None
+                if choice.delta.content:
+                    yield choice.delta.content
+    if not finished:
+        remedy = "Check that a model is loaded, and the messages and parameters; look at the server's output."
+        raise ServerError(f"{client.base_url} ended the stream before the end of the answer.", remedy)
+
+
+def build_request(messages: Messages, model: str, params: dict[str, Any]) -> dict[str, Any]:
+    """The arguments for the client's `chat.completions.create`."""
+    return {"messages": messages, "model": model, **params}
+
+
+def read_answer(completion: Any, base_url: object) -> str:
+    """The text of the first answer; "" if it has none (a tool call). A ServerError if there is no answer."""
+    choices = getattr(completion, "choices", None)  # the client does not check what a server replies
+    if not choices:
+        remedy = "Check the address: what answers there is not an OpenAI-style API."
+        raise ServerError(f"The reply of {base_url} has no answer in it.", remedy)
+    return choices[0].message.content or ""
 
 
 @contextlib.contextmanager
 def explain_openai_errors(base_url: object) -> Iterator[None]:
-    """Turns what the OpenAI clients raise, the plain and the async one, into a KitError."""
+    """Turns what the OpenAI clients raise inside the block, sync or async, into a ServerError."""
     try:
         yield
     except openai.APITimeoutError:
-        raise KitError(
-            f"No reply from {base_url} in time.", "Ask for fewer tokens, or give timeout=, in seconds."
-        ) from None
+        remedy = "Ask for fewer tokens, or give timeout=, in seconds."
+        raise ServerError(f"No reply from {base_url} in time.", remedy) from None
     except openai.APIConnectionError as error:
-        problem = f"No server answers at {base_url}, or it broke off ({error.__cause__ or error})."
-        raise KitError(
-            problem, "Start one with --extensions openai, and look at its port and its output."
-        ) from None
+        cause = error.__cause__ or error
+        problem = f"No server answers at {base_url}, or it broke off ({cause})."
+        remedy = "Start one with --extensions openai, and check its port and its output."
+        raise ServerError(problem, remedy) from None
     except openai.APIStatusError as error:
-        raise build_refusal(error.status_code, error.response.reason_phrase, error.response.text) from None
+        response = error.response
+        text = response.text
+        raise build_refusal(error.status_code, response.reason_phrase, text, SERVER_REMEDIES) from None
     except openai.APIError as error:
-        raise KitError(
-            f"{base_url} gave no whole answer: {error.message}", "Look at the server's output."
-        ) from None
+        problem = f"{base_url} gave no complete answer: {error.message}"
+        raise ServerError(problem, "Look at the server's output.") from None

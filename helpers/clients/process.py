@@ -1,4 +1,4 @@
-"""A server in a process of its own: a free port for it, the wait until it answers, and its end in every case."""
+"""The tutorial server in a process of its own: started on free ports, waited for, and always stopped."""
 
 import atexit
 import shlex
@@ -6,159 +6,196 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
+from typing import IO, Self
 
 import requests
 
-from helpers.common.errors import KitError
+from helpers.common.errors import ServerError, UsageError
 from helpers.server.ports import FLAGS, PORTS, find_port, refuse_taken_port
 
 
-def wait_until_ready(
-    url: str, process: subprocess.Popen | None = None, timeout_s: float = 180, log=None
-) -> None:
-    """Returns when GET `url` is answered. KitError when `process` has ended (with its last line in `log`) or after `timeout_s`."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if process is not None and process.poll() is not None:
-            raise KitError(
-                f"The server has ended: {read_last_line(log)}", "Mend what it says, then start it again."
-            )
-        try:
-            requests.get(url, timeout=2)
-            return
-        except requests.RequestException:
-            time.sleep(0.2)
-    raise KitError(
-        f"No answer from {url} in {timeout_s:.0f} s.",
-        "Look at the server's output; a large model needs more time.",
-    )
-
-
-def read_last_line(log) -> str:
-    """The last line that a process wrote into the open file `log`."""
-    if log is None:
-        return "no output kept."
-    log.seek(0)
-    return (log.read().strip().splitlines() or ["it wrote nothing."])[-1]
-
-
 class RunningServer:
-    """A tutorial server in a process of its own; stopped by `stop()`, at the end of a `with` block, and when this Python ends.
+    """A tutorial server in a process of its own.
 
-    `note` says in words which usual ports were taken; it is empty otherwise. `command` is the line to type in a terminal. `models` are the names
-    that it answers to over the OpenAI API, the base last; no key is needed.
+    It is stopped by `stop()`, at the end of a `with` block, and when this Python ends.
+
+    Attributes:
+        model: the base model's name
+        loras: the names of its LoRAs
+        raw_url, streaming_url, openai_url: its addresses; only those of the APIs that it serves answer
+        command: the line to type in a terminal for the same server
+        note: says in words which of the usual ports were taken; "" if none was
+        process, log: the process, and the open text file with its output
+        api_key: "none": the server needs no key, but the OpenAI client does
     """
 
     api_key = "none"
 
     def __init__(
         self,
-        arguments: list[str],
-        raw_port: int,
-        streaming_port: int,
-        openai_port: int,
-        note: str,
-        models: tuple[str, ...] = (),
+        model: str,
+        ports: Mapping[str, int],
+        *,
+        loras: Sequence[str] = (),
+        extra: Sequence[str] = (),
+        note: str = "",
     ):
-        self.note, self.models = note, models
-        self.raw_url, self.openai_url = f"http://127.0.0.1:{raw_port}", f"http://127.0.0.1:{openai_port}/v1"
-        self.streaming_url = f"ws://127.0.0.1:{streaming_port}"
+        """Starts the process and returns at once. The arguments are those of `launch_server`."""
+        self.model = model
+        self.loras = tuple(loras)
+        self.note = note
+        all_ports = {**PORTS, **ports}
+        self.raw_url = f"http://127.0.0.1:{all_ports['raw']}"
+        self.streaming_url = f"ws://127.0.0.1:{all_ports['streaming']}"
+        self.openai_url = f"http://127.0.0.1:{all_ports['openai']}/v1"
+        probes = {"raw": f"{self.raw_url}/api/v1/model", "openai": f"{self.openai_url}/models"}
+        self.probes = [url for name, url in probes.items() if name in ports]
+
+        arguments = list_arguments(model, ports, loras, extra)
         self.command = "python -m helpers.server " + shlex.join(arguments)
-        self.waits_for: tuple[str, ...] = ()  # addresses that answer when it is ready
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8")
-        command = [sys.executable, "-m", "helpers.server", *arguments, "--stop-with-parent"]
-        # A session of its own: Jupyter's interrupt goes to all processes of the kernel's, and is meant for the cell.
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=self.log, stderr=self.log, start_new_session=True
+            [sys.executable, "-m", "helpers.server", *arguments, "--stop-with-parent"],
+            stdin=subprocess.PIPE,  # when it closes, --stop-with-parent ends the server
+            stdout=self.log,
+            stderr=self.log,
+            # Jupyter's interrupt is meant for the cell, but it reaches every process in the kernel's session.
+            start_new_session=True,
         )
         atexit.register(self.stop)
 
     @property
-    def model(self) -> str:
-        """The base's name."""
-        return self.models[-1]
+    def models(self) -> tuple[str, ...]:
+        """The names that it answers to over the OpenAI API: those of the LoRAs, then the base model's."""
+        return (*self.loras, self.model)
 
     def choose_model(self, name: str) -> str:
-        """`name` where the server has it, else the base's."""
+        """`name` if the server has a LoRA or model of that name, or else the base model's name."""
         return name if name in self.models else self.model
 
     def runs_here(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether it is still running."""
         return self.process.poll() is None
 
-    def stop(self) -> None:
-        """Ends the server and waits until it is gone; does nothing when it is."""
-        atexit.unregister(self.stop)
-        self.process.stdin.close()
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-
     def wait_until_ready(self) -> None:
-        """Returns when the server answers; where it does not, ends it and raises a KitError with its last line."""
+        """Returns when the server answers.
+
+        If it does not start, raises a ServerError with the last line of its output.
+        """
         try:
-            for url in self.waits_for:
+            for url in self.probes:
                 wait_until_ready(url, self.process, log=self.log)
         except BaseException:
             self.stop()
             raise
 
-    def __enter__(self) -> "RunningServer":
+    def stop(self) -> None:
+        """Ends the server and waits until it is gone; does nothing if it has ended already."""
+        atexit.unregister(self.stop)
+        if self.process.stdin:
+            self.process.stdin.close()
+        if not self.runs_here():
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.stop()
 
 
-def start_server(
-    model: str, loras: list[str] | tuple[str, ...] = (), extra: list[str] | tuple[str, ...] = ()
-) -> RunningServer:
-    """Starts the tutorial server with both APIs, on 5000, 5005 and 5001 when they are free, and returns when it answers.
+def start_server(model: str, loras: Sequence[str] = (), extra: Sequence[str] = ()) -> RunningServer:
+    """Starts the tutorial server with both APIs and returns when it answers.
 
-    `extra` goes to its command line. Raises KitError with the server's last line when it does not start.
+    It listens on the usual ports, 5000, 5005 and 5001, or on free ones in place of those that are taken.
+    `extra` is added to its command line. If it does not start, raises a ServerError with the last line of its
+    output.
     """
-    ports = {name: find_port(port) for name, port in PORTS.items()}
-    raw, streaming, other = ports.values()
-    taken = " and ".join(str(port) for name, port in PORTS.items() if port != ports[name])
-    note = (
-        f"In use: port {taken}. This server listens on {raw} (raw), {streaming} (raw, streaming) and {other} (OpenAI)."
-        if taken
-        else ""
-    )
-    server = launch_server(model, ports, loras, extra, note)
+    ports = {name: find_port(usual) for name, usual in PORTS.items()}
+    server = RunningServer(model, ports, loras=loras, extra=extra, note=describe_taken_ports(ports))
     server.wait_until_ready()
     return server
 
 
 def launch_server(
-    model: str,
-    ports: dict[str, int],
-    loras: list[str] | tuple[str, ...] = (),
-    extra: list[str] | tuple[str, ...] = (),
-    note: str = "",
+    model: str, ports: Mapping[str, int], loras: Sequence[str] = (), extra: Sequence[str] = ()
 ) -> RunningServer:
-    """Starts the tutorial server on these very ports and returns at once; its `wait_until_ready` waits.
+    """Starts the tutorial server on exactly these ports and returns at once; `wait_until_ready` waits for it.
 
-    The names in `ports` choose the APIs: "raw" with "streaming", "openai". KitError for a port that is taken, and when there is no API.
+    The names in `ports` choose the APIs: "raw" and "streaming" together, "openai". Raises a UsageError if
+    they choose none, and refuses a port that is taken.
     """
     if not {"raw", "openai"} & ports.keys():
-        raise KitError("No API was chosen.", "Choose the raw API, the OpenAI-style one, or both.")
+        raise UsageError("No API was chosen.", "Choose the raw API, the OpenAI-style one, or both.")
     for port in ports.values():
         refuse_taken_port(port)
-    arguments = ["--model", model, *(["--lora", *loras] if loras else [])]
-    arguments += [
-        *(["--api"] if "raw" in ports else []),
-        *(["--extensions", "openai"] if "openai" in ports else []),
-    ]
-    arguments += [
-        word for name, port in ports.items() if port != PORTS[name] for word in (FLAGS[name], str(port))
-    ]
-    raw, streaming, other = ({**PORTS, **ports}[name] for name in PORTS)
-    server = RunningServer([*arguments, *extra], raw, streaming, other, note, (*loras, model))
-    addresses = {"raw": f"{server.raw_url}/api/v1/model", "openai": f"{server.openai_url}/models"}
-    server.waits_for = tuple(url for name, url in addresses.items() if name in ports)
-    return server
+    return RunningServer(model, ports, loras=loras, extra=extra)
+
+
+def list_arguments(
+    model: str, ports: Mapping[str, int], loras: Sequence[str], extra: Sequence[str]
+) -> list[str]:
+    """The command line of the server. Ports that are the usual ones are not named in it."""
+    arguments = ["--model", model]
+    if loras:
+        arguments += ["--lora", *loras]
+    if "raw" in ports:
+        arguments += ["--api"]
+    if "openai" in ports:
+        arguments += ["--extensions", "openai"]
+    for name, port in ports.items():
+        if port != PORTS[name]:
+            arguments += [FLAGS[name], str(port)]
+    return [*arguments, *extra]
+
+
+def describe_taken_ports(ports: Mapping[str, int]) -> str:
+    """Says which usual ports are taken and which ones the server has in their place; "" if all were free."""
+    taken = [str(usual) for name, usual in PORTS.items() if ports[name] != usual]
+    if not taken:
+        return ""
+    return (
+        f"In use: port {' and '.join(taken)}. This server listens on {ports['raw']} (raw), "
+        f"{ports['streaming']} (raw, streaming) and {ports['openai']} (OpenAI)."
+    )
+
+
+def wait_until_ready(
+    url: str,
+    process: subprocess.Popen | None = None,
+    timeout_s: float = 180,
+    log: IO[str] | None = None,
+) -> None:
+    """Returns when GET `url` is answered, with whatever status.
+
+    Raises a ServerError if `process` ends first (with the last line of its output, from the open file `log`),
+    or if there is no answer within `timeout_s` seconds.
+    """
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        if process is not None and process.poll() is not None:
+            problem = f"The server has ended: {read_last_line(log)}"
+            raise ServerError(problem, "Fix what it reports, then start it again.")
+        try:
+            requests.get(url, timeout=2)
+            return
+        except requests.RequestException:
+            time.sleep(0.2)
+    problem = f"No answer from {url} in {timeout_s:.0f} s."
+    raise ServerError(problem, "Look at the server's output; a large model needs more time.")
+
+
+def read_last_line(log: IO[str] | None) -> str:
+    """The last line that a process wrote into the open file `log`, or a phrase if there is none."""
+    if log is None:
+        return "its output was not kept."
+    log.seek(0)
+    lines = log.read().strip().splitlines()
+    return lines[-1] if lines else "it wrote nothing."

@@ -1,18 +1,25 @@
-"""The calls a user makes: the raw API and the OpenAI client, whole answers and streams, and starting a server to call.
+"""The raw API of 2023: whole answers, streamed answers and the history of a chat.
 
-They run against the kit's server and against the WebUI, of 2023 (raw) and of today (OpenAI); every failure is a KitError with a remedy.
+The same calls work with the kit's server and with the WebUI of 2023.
 """
 
 import html
 from collections.abc import Iterator
+from typing import Any
 
 from helpers.clients.raw_stream import stream_events
-from helpers.common.errors import KitError
+from helpers.clients.remedies import SERVER_REMEDIES
+from helpers.common.errors import ServerError
 from helpers.common.http import send_request
 from helpers.server.ports import RAW_PORT, STREAMING_PORT
 
-# The request of the 2023 tutorial's chat example, with the values it sent. Names: text-generation-webui's raw API, August 2023.
-DEFAULT_CHAT_PARAMS = {
+# {"internal": [[user, reply], ...], "visible": [[user, reply], ...]}: the same turns twice, as the model
+# reads them and as a web page shows them (with HTML escapes).
+History = dict[str, list[list[str]]]
+
+# What the chat example of the 2023 tutorial sent. The names are those of text-generation-webui's raw API,
+# August 2023.
+DEFAULT_CHAT_PARAMS: dict[str, Any] = {
     "max_new_tokens": 200,
     "history": {"internal": [], "visible": []},
     "mode": "instruct",
@@ -26,50 +33,31 @@ DEFAULT_CHAT_PARAMS = {
     "top_k": 0,
     "seed": -1,
     "stopping_strings": [],
-}  # fmt: skip
-
-
-def build_chat_body(user_input: str, history: dict | None, params: dict) -> dict:
-    """The request of a raw chat: `params` replace values of DEFAULT_CHAT_PARAMS."""
-    body = {**DEFAULT_CHAT_PARAMS, **params, "user_input": user_input}
-    return body if history is None else {**body, "history": history}
-
-
-def read_history(reply: object, body: dict) -> dict:
-    """The history in a part of a raw reply; KitError when there is none, or when it has no new row."""
-    try:
-        history = reply["history"]
-        rows, before = len(history["internal"]), len(body["history"].get("internal", []))
-    except (LookupError, TypeError):
-        raise KitError(
-            "The reply has no history in it.", "Look at the address: what answers there is no raw API."
-        ) from None
-    if rows <= before and not body["regenerate"] and not body["_continue"]:
-        raise KitError("The server gave the history back without an answer.", "It has no model: load one.")
-    return history
+}
 
 
 def chat_raw(
     user_input: str,
-    history: dict | None = None,
+    history: History | None = None,
     url: str = f"http://127.0.0.1:{RAW_PORT}",
     timeout: float = 300,
     api_key: str | None = None,
-    **params,
-) -> dict:
-    """One turn of a chat over the raw API; returns the history {"internal": [[user, reply], ...], "visible": ...} with the new turn.
+    **params: Any,
+) -> History:
+    """One turn of a chat over the raw API: the history with the new turn in it.
 
-    `params` replace values of DEFAULT_CHAT_PARAMS. Raises KitError when the server is away or refuses the request.
+    `history` is that of the turns before, none for a new chat. `params` replace values of
+    DEFAULT_CHAT_PARAMS; `timeout` is in seconds. Raises a ServerError if the server is out of reach, refuses
+    the request or gives no answer.
     """
     body = build_chat_body(user_input, history, params)
-    reply = send_request("POST", f"{url}/api/v1/chat", body, api_key, timeout)
-    return read_history(
-        reply["results"][0] if isinstance(reply, dict) and reply.get("results") else reply, body
-    )
+    reply = send_request("POST", f"{url}/api/v1/chat", body, api_key, timeout, SERVER_REMEDIES)
+    has_results = isinstance(reply, dict) and reply.get("results")
+    return read_history(reply["results"][0] if has_results else reply, body)
 
 
-def last_reply(history: dict) -> str:
-    """The newest reply as plain text, read the way clients of 2023 did: the visible one, its HTML escapes undone."""
+def last_reply(history: History) -> str:
+    """The newest reply as plain text, read as it was in 2023: the visible one without its HTML escapes."""
     return html.unescape(history["visible"][-1][1])
 
 
@@ -78,22 +66,54 @@ def stream_raw(
     url: str = f"ws://127.0.0.1:{STREAMING_PORT}",
     timeout: float = 300,
     api_key: str | None = None,
-    **params,
+    **params: Any,
 ) -> Iterator[str]:
-    """The pieces of the text that follows `prompt`, as they come, over the raw API; `params` are the fields of /api/v1/generate."""
-    for message in stream_events(f"{url}/api/v1/stream", {**params, "prompt": prompt}, api_key, timeout):
+    """The text that follows `prompt`, piece by piece, over the raw API.
+
+    `params` are the fields of /api/v1/generate; `timeout` is in seconds for each piece. Raises a ServerError
+    as `chat_raw` does, and if the stream breaks off.
+    """
+    body = {**params, "prompt": prompt}
+    for message in stream_events(f"{url}/api/v1/stream", body, api_key, timeout):
         yield message["text"]
 
 
 def stream_chat_raw(
     user_input: str,
-    history: dict | None = None,
+    history: History | None = None,
     url: str = f"ws://127.0.0.1:{STREAMING_PORT}",
     timeout: float = 300,
     api_key: str | None = None,
-    **params,
-) -> Iterator[dict]:
-    """One turn of a chat over the raw API, as chat_raw: the whole history again and again, its last reply a little longer each time."""
+    **params: Any,
+) -> Iterator[History]:
+    """One turn of a chat, like `chat_raw`: the whole history each time, with a last reply that grows.
+
+    `timeout` is in seconds for each history. Raises a ServerError as `chat_raw` does, and if the stream
+    breaks off.
+    """
     body = build_chat_body(user_input, history, params)
     for message in stream_events(f"{url}/api/v1/chat-stream", body, api_key, timeout):
         yield read_history(message, body)
+
+
+def build_chat_body(user_input: str, history: History | None, params: dict[str, Any]) -> dict[str, Any]:
+    """The request of a raw chat: DEFAULT_CHAT_PARAMS, with `params` in place of some of its values."""
+    body = {**DEFAULT_CHAT_PARAMS, **params, "user_input": user_input}
+    return body if history is None else {**body, "history": history}
+
+
+def read_history(reply: Any, body: dict[str, Any]) -> History:
+    """The history in a reply to `body`; a ServerError if there is none, or if it has no new row."""
+    try:
+        history = reply["history"]
+        rows = len(history["internal"])
+    except (LookupError, TypeError):
+        raise ServerError(
+            "The reply has no history in it.", "Check the address: what answers there is not a raw API."
+        ) from None
+    adds_a_row = not (body["regenerate"] or body["_continue"])
+    if adds_a_row and rows <= len(body["history"].get("internal", [])):
+        raise ServerError(
+            "The server returned the history without an answer.", "No model is loaded there: load one."
+        )
+    return history

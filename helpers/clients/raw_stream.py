@@ -1,57 +1,75 @@
-"""One request to any of the servers: its reply or the messages of its stream, and every failure as a KitError with a remedy.
+"""The websockets of the raw API: the messages of one streamed answer, and every failure explained."""
 
-The servers: the kit's, the WebUI of 2023 (its raw API fails without words) and of today, whatever speaks OpenAI's API.
-"""
-
+import contextlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.sync.client import connect
 
-from helpers.common.errors import KitError
+from helpers.clients.remedies import SERVER_REMEDIES
+from helpers.common.errors import ServerError
 from helpers.common.http import build_headers, build_refusal
+from helpers.server.ports import STREAMING_PORT
 
 
-def stream_events(url: str, body: dict, api_key: str | None, timeout: float) -> Iterator[dict]:
-    """The messages of one request over the raw API's websocket, until the one that ends the answer; `timeout` in seconds for each.
+def stream_events(
+    url: str, body: dict[str, Any], api_key: str | None, timeout: float
+) -> Iterator[dict[str, Any]]:
+    """The messages of one request over the raw API's websocket, up to the one that ends the answer.
 
-    KitError when the server is away, refuses, or closes the connection before that.
+    `timeout` is in seconds, for the connection and for each message. Raises a ServerError if the server is
+    out of reach, refuses the request, or closes the connection before the answer is complete.
     """
-    limits = {
-        "max_size": None,
-        "close_timeout": 2,
-        "ping_interval": None,
-    }  # a server may answer no ping while it computes
+    request = json.dumps(body)
+    with (
+        explain_stream_errors(url, timeout),
+        connect(
+            url,
+            additional_headers=build_headers(api_key),
+            max_size=None,
+            open_timeout=timeout,
+            close_timeout=2,
+            ping_interval=None,  # a server may not answer pings while it computes
+        ) as connection,
+    ):
+        connection.send(request)
+        message = json.loads(connection.recv(timeout))
+        while message["event"] == "text_stream":
+            yield message
+            message = json.loads(connection.recv(timeout))
+        if message["event"] != "stream_end":
+            problem = f"The server refused the request: {message['error']['message']}"
+            raise ServerError(problem, "Correct what it names.")
+
+
+@contextlib.contextmanager
+def explain_stream_errors(url: str, timeout: float) -> Iterator[None]:
+    """Turns what can go wrong with a websocket inside the block into a ServerError."""
     try:
-        with connect(url, additional_headers=build_headers(api_key), **limits) as connection:
-            connection.send(json.dumps(body))
-            while (message := json.loads(connection.recv(timeout)))["event"] == "text_stream":
-                yield message
-            if message["event"] != "stream_end":
-                raise KitError(
-                    f"The server refused the request: {message['error']['message']}", "Mend what it names."
-                )
+        yield
     except InvalidStatus as error:
-        raise build_refusal(
-            error.response.status_code, error.response.reason_phrase, (error.response.body or b"").decode()
-        ) from None
+        response = error.response
+        text = bytes(response.body or b"").decode(errors="replace")
+        raise build_refusal(response.status_code, response.reason_phrase, text, SERVER_REMEDIES) from None
     except ConnectionClosed as error:
-        close = error.rcvd and f"code {error.rcvd.code} {error.rcvd.reason}".strip()
-        remedy = "The WebUI of 2023 does so for a wrong or missing field or path, any server when it fails: check them, and its output."
-        raise KitError(
-            f"{url} closed the connection before the answer's end ({close or 'without a word'}).", remedy
-        ) from None
+        problem = f"{url} closed the connection before the end of the answer ({describe_close(error)})."
+        remedy = "Check the path and the fields (the WebUI of 2023 says no more), and the server's output."
+        raise ServerError(problem, remedy) from None
     except TimeoutError:
-        raise KitError(
-            f"No reply from {url} in {timeout} s.", "Give a longer timeout, or look at the server's output."
-        ) from None
+        problem = f"No reply from {url} in {timeout} s."
+        raise ServerError(problem, "Give a longer timeout, or look at the server's output.") from None
     except OSError:
-        raise KitError(
-            f"No server answers at {url}.", "Start one with --api, and look at its streaming port."
-        ) from None
+        remedy = "Start one with --api, and check its streaming port."
+        raise ServerError(f"No server answers at {url}.", remedy) from None
     except (WebSocketException, ValueError, LookupError, TypeError) as error:
-        raise KitError(
-            f"{url} is no stream of the raw API ({error}).",
-            "Give the streaming port's address: ws://127.0.0.1:5005.",
-        ) from None
+        remedy = f"Give the address of the streaming port, such as ws://127.0.0.1:{STREAMING_PORT}."
+        raise ServerError(f"{url} is not a stream of the raw API ({error}).", remedy) from None
+
+
+def describe_close(error: ConnectionClosed) -> str:
+    """How the server closed the connection: "code 1011" and its reason, or "without a word"."""
+    if error.rcvd is None:
+        return "without a word"
+    return f"code {error.rcvd.code} {error.rcvd.reason}".strip()

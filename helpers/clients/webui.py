@@ -1,6 +1,7 @@
-"""The real WebUI (oobabooga's text-generation-webui), 2023 and today: installing it, its command lines, folders and training data.
+"""The real WebUI (oobabooga's text-generation-webui): how to install it, its command lines and its folders.
 
-"2023" is its snapshot of 29 October 2023, the last with the raw API; "today" is version 4.7 (TextGen). Nothing here runs the WebUI.
+It is known here in two versions, called eras. "2023" is its snapshot of 29 October 2023, the last with the
+raw API; "today" is version 4.7, named TextGen. Nothing here runs the WebUI.
 """
 
 import os
@@ -8,13 +9,17 @@ import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from helpers.common.errors import KitError
+from helpers.common.errors import UnsupportedError, UsageError
 from helpers.common.paths import find_home
 
 ERAS = ("2023", "today")
+REPOSITORY = "https://github.com/oobabooga/text-generation-webui"
 
+# {era: the folder inside the WebUI's own that holds models/, loras/ and training/}
+FOLDERS = {"2023": Path(), "today": Path("user_data")}
 
-LOADERS = {  # the kit's name: each era's name for what loads such a folder
+# {the kit's name of a loader: {era: the WebUI's name of the loader that reads the same folders}}
+LOADERS = {
     "transformers": {"2023": "transformers", "today": "Transformers"},
     "gptq": {"2023": "exllama_hf", "today": "Transformers"},
     "awq": {"2023": "autoawq", "today": "Transformers"},
@@ -22,91 +27,80 @@ LOADERS = {  # the kit's name: each era's name for what loads such a folder
     "llama.cpp": {"2023": "llama.cpp", "today": "llama.cpp"},
 }
 
-
-FOLDERS = {
-    "2023": Path(),
-    "today": Path("user_data"),
-}  # what models/, loras/ and training/ lie in, inside the WebUI's folder
-
-
-REPOSITORY = "https://github.com/oobabooga/text-generation-webui"
-
-
-INSTALLS = {  # hardware: what comes after `pip install` for torch, and the WebUI's own list of packages
+# {hardware: (what `pip install` is given for torch, the WebUI's own list of packages)}
+HARDWARE = {
     "cpu": ("torch --index-url https://download.pytorch.org/whl/cpu", "requirements_cpu_only.txt"),
-    "nvidia": (
-        '"torch~=2.9.0" --index-url https://download.pytorch.org/whl/cu128',
-        "requirements.txt",
-    ),  # its other wheels are built for 2.9
+    # 2.9, because the other wheels in the list are built for it
+    "nvidia": ('"torch~=2.9.0" --index-url https://download.pytorch.org/whl/cu128', "requirements.txt"),
     "apple": ("torch", "requirements_apple_silicon.txt"),
 }
 
+NO_KEY = "The WebUI of 2023 does not ask for a key."
+NO_RAW_API = "Today's WebUI has no raw API: it was removed in November 2023."
 
-LACKS = {  # what an era does not have, by the choice that asks for it
+# {era: {option that it does not have: (problem, remedy)}}
+UNSUPPORTED = {
     "2023": {
-        "api_key": (
-            "The WebUI of 2023 asks for no key.",
-            "Leave out api_key, or take today's WebUI or the kit's own server.",
-        ),
-        "admin_key": ("The WebUI of 2023 asks for no key.", "Leave out admin_key, or take today's WebUI."),
+        "api_key": (NO_KEY, "Omit api_key, or use today's WebUI or the kit's own server."),
+        "admin_key": (NO_KEY, "Omit admin_key, or use today's WebUI."),
     },
     "today": {
-        name: (
-            "Today's WebUI has no raw API: it was removed in November 2023.",
-            f"Leave out {name}, or take the kit's own server.",
-        )
-        for name in ("raw_port", "streaming_port")
+        "raw_port": (NO_RAW_API, "Omit raw_port, or use the kit's own server."),
+        "streaming_port": (NO_RAW_API, "Omit streaming_port, or use the kit's own server."),
     },
 }
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What a user decides before starting the WebUI; None and empty leave it to the WebUI."""
+class WebUIOptions:
+    """What a user decides before starting the WebUI. None, False and () leave it to the WebUI."""
 
-    model: str | None = None  # folder name below its models/
-    loras: tuple[str, ...] = ()  # folder names below its loras/
-    loader: str | None = None  # as the kit names them: a key of LOADERS
-    context: int | None = None  # tokens
+    model: str | None = None  # a folder's name in its models/
+    loras: tuple[str, ...] = ()  # names of folders in its loras/
+    loader: str | None = None  # a key of LOADERS
+    context: int | None = None  # length of the context, in tokens
     cpu: bool = False  # compute on the CPU, in float32
-    api: bool = False  # 2023: the raw API; today: the OpenAI-style one, the only one
+    api: bool = False  # 2023: the raw API; today: the OpenAI-style one, which is the only one
     openai: bool = False  # the OpenAI-style API
-    extensions: tuple[str, ...] = ()  # further ones; "api" and "openai" mean the two above
+    extensions: tuple[str, ...] = ()  # further ones; "api" and "openai" mean the two APIs above
     raw_port: int | None = None  # of the raw API (2023 only; default 5000)
-    streaming_port: int | None = None  # of the raw API's websocket (2023 only; default 5005)
-    openai_port: int | None = None  # of the OpenAI-style API (defaults: 5001 in 2023, 5000 today)
-    api_key: str | None = None  # that clients must send (today only)
+    streaming_port: int | None = None  # of the raw API's websockets (2023 only; default 5005)
+    openai_port: int | None = None  # of the OpenAI-style API (default: 5001 in 2023, 5000 today)
+    api_key: str | None = None  # clients must send it (today only)
     admin_key: str | None = None  # for loading models and LoRAs (today only; default: the api_key)
-    model_dir: str | None = None  # such as the kit's models/, in place of its own folder
-    lora_dir: str | None = None
+    models_dir: str | None = None  # used in place of its own models/, such as the kit's
+    loras_dir: str | None = None  # used in place of its own loras/
 
 
-def build_command(era: str, choices: Choices) -> str:
-    """The line that starts the WebUI of `era`, as a shell on Linux or macOS takes it, typed in the WebUI's folder.
+def build_command(era: str, options: WebUIOptions) -> str:
+    """The line that starts the WebUI of `era` from its own folder, in a shell of Linux or macOS.
 
-    Raises KitError for what that era does not have.
+    Raises an UnsupportedError for an option that this era does not have.
     """
     check_era(era)
-    for name, (problem, remedy) in LACKS[era].items():
-        if getattr(choices, name):
-            raise KitError(problem, remedy)
+    for name, (problem, remedy) in UNSUPPORTED[era].items():
+        if getattr(options, name):
+            raise UnsupportedError(problem, remedy)
     parts = ["python", "server.py"]
     parts += list_flags(
-        {"--model-dir": choices.model_dir, "--lora-dir": choices.lora_dir, "--model": choices.model}
+        {"--model-dir": options.models_dir, "--lora-dir": options.loras_dir, "--model": options.model}
     )
-    parts += ["--lora", *choices.loras] if choices.loras else []
-    parts += ["--loader", name_loader(era, choices.loader)] if choices.loader else []
-    context_flag = (
-        "--ctx-size" if era == "today" else "--n_ctx" if choices.loader == "llama.cpp" else "--max_seq_len"
-    )
-    parts += list_flags({context_flag: choices.context})
-    parts += ["--cpu"] if choices.cpu else []
-    variables, api = list_api_flags(era, choices)
-    return " ".join([*variables, shlex.join([*parts, *api])])
+    if options.loras:
+        parts += ["--lora", *options.loras]
+    if options.loader:
+        parts += ["--loader", name_loader(era, options.loader)]
+    parts += list_flags({name_context_flag(era, options.loader): options.context})
+    if options.cpu:
+        parts += ["--cpu"]
+    parts += list_api_flags_2023(options) if era == "2023" else list_api_flags_today(options)
+    line = shlex.join(parts)
+    if era == "2023" and options.openai_port:  # that version has no flag for it
+        line = f"OPENEDAI_PORT={options.openai_port} {line}"
+    return line
 
 
 def list_flags(values: dict[str, object]) -> list[str]:
-    """Flags with their values, without those that have none."""
+    """Flags, each followed by its value; those without a value are omitted."""
     return [part for flag, value in values.items() if value for part in (flag, str(value))]
 
 
@@ -114,53 +108,77 @@ def name_loader(era: str, loader: str) -> str:
     """What the WebUI of `era` calls one of the kit's loaders."""
     check_era(era)
     if loader not in LOADERS:
-        raise KitError(f"'{loader}' is no loader of the kit.", f"Use one of: {', '.join(LOADERS)}.")
+        raise UsageError(f"'{loader}' is not a loader of the kit.", f"Use one of: {', '.join(LOADERS)}.")
     return LOADERS[loader][era]
 
 
-def list_api_flags(era: str, choices: Choices) -> tuple[list[str], list[str]]:
-    """(environment variables, flags) that start the wanted APIs."""
-    openai = choices.openai or "openai" in choices.extensions
-    extensions = [name for name in choices.extensions if name not in ("api", "openai")]
-    flags = ["--api"] if choices.api or "api" in choices.extensions or (era == "today" and openai) else []
-    if era == "2023":
-        extensions = [*(["openai"] if openai else []), *extensions]
-    flags += ["--extensions", *extensions] if extensions else []
+def name_context_flag(era: str, loader: str | None) -> str:
+    """The flag for the length of the context."""
     if era == "today":
-        return [], flags + list_flags(
-            {
-                "--api-port": choices.openai_port,
-                "--api-key": choices.api_key,
-                "--admin-key": choices.admin_key,
-            }
-        )
-    flags += list_flags(
-        {"--api-blocking-port": choices.raw_port, "--api-streaming-port": choices.streaming_port}
+        return "--ctx-size"
+    return "--n_ctx" if loader == "llama.cpp" else "--max_seq_len"
+
+
+def list_api_flags_2023(options: WebUIOptions) -> list[str]:
+    """The flags that start the APIs in 2023: the raw API has a flag, the OpenAI-style one is an extension."""
+    flags, extensions = split_extensions(options)
+    if options.openai or "openai" in options.extensions:
+        extensions = ["openai", *extensions]
+    if extensions:
+        flags += ["--extensions", *extensions]
+    return flags + list_flags(
+        {"--api-blocking-port": options.raw_port, "--api-streaming-port": options.streaming_port}
     )
-    return [f"OPENEDAI_PORT={choices.openai_port}"] if choices.openai_port else [], flags
 
 
-def use_kit_folders(choices: Choices, webui: str | Path | None = None) -> Choices:
-    """The choices with the kit's models/ and loras/ in place of the WebUI's: relative to the folder `webui` it is in, else absolute."""
-    folders = [
-        str(find_home() / kind if webui is None else os.path.relpath(find_home() / kind, webui))
-        for kind in ("models", "loras")
-    ]
-    return replace(choices, model_dir=folders[0], lora_dir=folders[1])
+def list_api_flags_today(options: WebUIOptions) -> list[str]:
+    """The flags that start the API today: there is only the OpenAI-style one, with --api."""
+    flags, extensions = split_extensions(options)
+    if not flags and (options.openai or "openai" in options.extensions):
+        flags = ["--api"]
+    if extensions:
+        flags += ["--extensions", *extensions]
+    return flags + list_flags(
+        {
+            "--api-port": options.openai_port,
+            "--api-key": options.api_key,
+            "--admin-key": options.admin_key,
+        }
+    )
+
+
+def split_extensions(options: WebUIOptions) -> tuple[list[str], list[str]]:
+    """(["--api"] if that flag is wanted, or else []; the extensions that are not APIs)."""
+    flags = ["--api"] if options.api or "api" in options.extensions else []
+    return flags, [name for name in options.extensions if name not in ("api", "openai")]
+
+
+def use_kit_folders(options: WebUIOptions, webui: str | Path | None = None) -> WebUIOptions:
+    """The options with the kit's models/ and loras/ in place of the WebUI's own.
+
+    The paths are relative to `webui`, the folder that the WebUI is installed in; without it, absolute.
+    """
+    models, loras = find_home() / "models", find_home() / "loras"
+    if webui is None:
+        return replace(options, models_dir=str(models), loras_dir=str(loras))
+    return replace(
+        options, models_dir=os.path.relpath(models, webui), loras_dir=os.path.relpath(loras, webui)
+    )
 
 
 def list_install_lines(hardware: str = "cpu") -> list[str]:
-    """The lines that install today's WebUI, for a shell on Linux or macOS: they end in its folder, ready for server.py.
+    """The lines that install today's WebUI in a shell of Linux or macOS, which is then in its folder.
 
-    With the Transformers loader, which LoRAs need; its ready-made portable builds have llama.cpp alone. About 2 GB for a CPU, in an
-    environment of its own, since it wants other versions than the kit. In Windows it is venv\\Scripts\\activate in place of
-    source. Source: the WebUI's README.
+    They install the Transformers loader, which LoRAs need; the WebUI's portable builds have llama.cpp alone.
+    It takes about 2 GB for a CPU, in an environment of its own, because it needs other versions than the kit.
+    On Windows, `venv\\Scripts\\activate` replaces `source venv/bin/activate`. Source: the WebUI's README.
     """
-    if hardware not in INSTALLS:
-        raise KitError(
-            f"'{hardware}' is no hardware that is known here.", f"Use one of: {', '.join(INSTALLS)}."
+    if hardware not in HARDWARE:
+        raise UsageError(
+            f"'{hardware}' is not a kind of hardware that is known here.",
+            f"Use one of: {', '.join(HARDWARE)}.",
         )
-    torch, packages = INSTALLS[hardware]
+    torch, packages = HARDWARE[hardware]
     return [
         f"git clone {REPOSITORY}",
         f"cd {REPOSITORY.rsplit('/', 1)[1]}",
@@ -178,6 +196,6 @@ def find_folder(era: str, root: str | Path, kind: str) -> Path:
 
 
 def check_era(era: str) -> None:
-    """Raises KitError for a name that is no era."""
+    """Raises a UsageError if `era` is not one of ERAS."""
     if era not in ERAS:
-        raise KitError(f"'{era}' is no era of the WebUI.", f"Use one of: {', '.join(ERAS)}.")
+        raise UsageError(f"'{era}' is not a known version of the WebUI.", f"Use one of: {', '.join(ERAS)}.")

@@ -1,70 +1,80 @@
-"""Which model and which LoRAs a running WebUI holds, seen and changed from a program: in 2023 over its raw API, today over /v1/internal.
+"""Which model and which LoRAs a running WebUI has loaded, read and changed from a program.
 
-Both eras have the same calls here, and the kit's server answers those of 2023; a KitError says what an era lacks.
+The WebUI of 2023 is controlled over its raw API, today's over /v1/internal. Both controls here have the same
+methods; the kit's server answers those of 2023. Their calls raise a ServerError if the server is out of reach
+or refuses.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
+from helpers.clients.remedies import SERVER_REMEDIES
 from helpers.clients.webui import check_era
-from helpers.common.errors import KitError
+from helpers.common.errors import NotFoundError, ServerError, UnsupportedError, UsageError
 from helpers.common.http import send_request
 from helpers.server.ports import RAW_PORT
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """What the server holds."""
+    """What the server has loaded."""
 
-    model: str | None  # folder name; None when no model is loaded
-    loras: list[str]  # folder names
-    loader: str | None  # as the server calls it; the kit's server says it only where one was asked for
+    model: str | None  # a folder's name; None if no model is loaded
+    loras: list[str]  # names of folders
+    loader: str | None  # as the server calls it; the kit's server names it only if one was asked for
 
 
 class RawControl:
-    """The WebUI of 2023: POST /api/v1/model, which fails with status 200. `timeout` in seconds; loading a model takes long."""
+    """The WebUI of 2023, over POST /api/v1/model. `timeout` is in seconds; loading a model takes long."""
 
     def __init__(self, url: str, api_key: str | None = None, timeout: float = 600):
-        self.url, self.api_key, self.timeout = url, api_key, timeout
+        self.url = f"{url}/api/v1/model"
+        self.api_key = api_key
+        self.timeout = timeout
 
-    def act(self, action: str, **fields: object) -> object:
-        """The result of an action; KitError with the server's words when it has none."""
-        reply = send_request(
-            "POST", f"{self.url}/api/v1/model", {"action": action, **fields}, self.api_key, self.timeout
-        )
+    def act(self, action: str, **fields: Any) -> Any:
+        """The result of an action. Raises a ServerError with the server's words if there is none.
+
+        A load that failed has status 200 too: {"error": {"message": ...}} in place of {"result": ...}.
+        """
+        body = {"action": action, **fields}
+        reply = send_request("POST", self.url, body, self.api_key, self.timeout, SERVER_REMEDIES)
         if isinstance(reply, dict) and "result" in reply:
             return reply["result"]
-        words = reply["error"]["message"] if isinstance(reply, dict) and "error" in reply else reply
-        raise KitError(
-            f"The server could not {action}: {words}",
-            "Mend what it names and load again: what was loaded before is gone.",
-        )
+        said = reply["error"]["message"] if isinstance(reply, dict) and "error" in reply else reply
+        remedy = "Fix what it names and load again: what was loaded before is gone."
+        raise ServerError(f"The server could not {action}: {said}", remedy)
 
     def list_models(self) -> list[str]:
         """Names of the folders and files in its models/."""
         return [name for name in self.act("list") if name != "None"]
 
     def describe(self) -> Loaded:
-        """What is loaded; after a load that failed inside the loader, the WebUI still names what it should have been."""
+        """What is loaded. After a load that failed in the loader, the WebUI still reports that model."""
         return self.read_info(self.act("info"))
 
-    def read_info(self, info: dict) -> Loaded:
-        """The raw API's info object. A name without a loader that is in no list is that of a model which was not found."""
-        name, loader = info["model_name"], info.get("shared.args", {}).get("loader")
+    def read_info(self, info: dict[str, Any]) -> Loaded:
+        """What the raw API's info object says.
+
+        After a load of an unknown name, the WebUI reports that name, but without a loader. The kit's server
+        may report no loader either, so the list of models decides.
+        """
+        name = info["model_name"]
+        loader = info.get("shared.args", {}).get("loader")
         found = name not in (None, "None") and (loader is not None or name in self.list_models())
         return Loaded(name if found else None, info["lora_names"], loader)
 
-    def load_model(self, name: str, **settings: object) -> Loaded:
-        """Loads a model in place of the present one. Settings are the WebUI's flags with underscores: loader, load_in_8bit, lora.
+    def load_model(self, name: str, **settings: Any) -> Loaded:
+        """Loads a model in place of the present one.
 
-        Without `lora` it comes without any, as today, also where the server was started with one. A name that the server does not
-        have leaves it with no model at all; it calls that no error, this function does.
+        Settings are the WebUI's flags with underscores, such as loader, load_in_8bit and lora. Without `lora`
+        the model has no LoRAs, as today, even if the server was started with one. If the server does not have
+        that name, no model is loaded afterwards: the server calls that a success, here it is a NotFoundError.
         """
         loaded = self.read_info(self.act("load", model_name=name, args={"lora": [], **settings}))
         if loaded.model != name:
-            raise KitError(
-                f"The server has no model '{name}', and none is loaded now.",
-                f"Load one of: {', '.join(self.list_models())}.",
-            )
+            problem = f"The server has no model '{name}', and none is loaded now."
+            raise NotFoundError(problem, f"Load one of: {', '.join(self.list_models())}.")
         return loaded
 
     def unload_model(self) -> None:
@@ -72,44 +82,49 @@ class RawControl:
         self.act("unload")
 
     def list_loras(self) -> list[str]:
-        """Always a KitError: no call of 2023 lists what could be loaded."""
-        raise KitError(
+        """Raises an UnsupportedError: the API of 2023 cannot list the LoRAs that could be loaded."""
+        raise UnsupportedError(
             "The WebUI of 2023 has no call that lists LoRAs.",
             "Look into its loras/ folder; describe() names those that are loaded.",
         )
 
     def load_loras(self, names: list[str]) -> Loaded:
-        """Makes these the LoRAs on the present model, [] for none. 2023 has no call for it: the model is loaded once more with them."""
+        """Attaches these LoRAs to the present model, in place of all others; [] for none.
+
+        The API of 2023 has no call for it, so the model is loaded again, with them. Raises a UsageError if no
+        model is loaded.
+        """
         model = self.describe().model
         if model is None:
-            raise KitError("No model is loaded.", "Load one first: load_model(name).")
+            raise UsageError("No model is loaded.", "Load one first: load_model(name).")
         return self.load_model(model, lora=names)
 
     def unload_loras(self) -> Loaded:
-        """Leaves the model without LoRAs, by loading it once more."""
+        """Removes all LoRAs from the model, by loading it again."""
         return self.load_loras([])
 
 
 class InternalControl:
-    """Today's WebUI: /v1/internal. Its admin key (else the api key) opens all but `describe`, which takes the api key alone."""
+    """Today's WebUI, over /v1/internal. `timeout` is in seconds; loading a model takes long.
+
+    `describe` takes the API key, everything else the admin key. The API key is both if there is no admin key.
+    """
 
     def __init__(
         self, url: str, api_key: str | None = None, admin_key: str | None = None, timeout: float = 600
     ):
-        self.url, self.api_key, self.admin_key, self.timeout = (
-            f"{url}/v1/internal",
-            api_key,
-            admin_key or api_key,
-            timeout,
-        )
+        self.url = f"{url}/v1/internal"
+        self.api_key = api_key
+        self.admin_key = admin_key or api_key
+        self.timeout = timeout
 
-    def read(self, path: str) -> dict:
-        """What a GET of an admin route replies."""
-        return send_request("GET", f"{self.url}/{path}", None, self.admin_key, self.timeout)
+    def read(self, path: str) -> Any:
+        """The reply to a GET of an admin route."""
+        return send_request("GET", f"{self.url}/{path}", None, self.admin_key, self.timeout, SERVER_REMEDIES)
 
-    def change(self, path: str, **body: object) -> Loaded:
-        """Posts to an admin route, and says what is loaded then."""
-        send_request("POST", f"{self.url}/{path}", body, self.admin_key, self.timeout)
+    def change(self, path: str, **body: Any) -> Loaded:
+        """Posts to an admin route, and returns what is loaded afterwards."""
+        send_request("POST", f"{self.url}/{path}", body, self.admin_key, self.timeout, SERVER_REMEDIES)
         return self.describe()
 
     def list_models(self) -> list[str]:
@@ -117,16 +132,18 @@ class InternalControl:
         return self.read("model/list")["model_names"]
 
     def describe(self) -> Loaded:
-        """What is loaded; after a load that failed, nothing is."""
-        info = send_request("GET", f"{self.url}/model/info", None, self.api_key, self.timeout)
-        return Loaded(
-            info["model_name"] if info["loader"] and info["model_name"] != "None" else None,
-            info["lora_names"],
-            info["loader"],
-        )
+        """What is loaded. After a load that failed, nothing is."""
+        url = f"{self.url}/model/info"
+        info = send_request("GET", url, None, self.api_key, self.timeout, SERVER_REMEDIES)
+        name = info["model_name"]
+        loader = info["loader"]
+        return Loaded(name if loader and name != "None" else None, info["lora_names"], loader)
 
-    def load_model(self, name: str, **settings: object) -> Loaded:
-        """Loads a model in place of the present one, without LoRAs. Settings are its loader's flags with underscores; others are ignored."""
+    def load_model(self, name: str, **settings: Any) -> Loaded:
+        """Loads a model in place of the present one, without LoRAs.
+
+        Settings are the flags of its loader with underscores; the server ignores others.
+        """
         return self.change("model/load", model_name=name, args=settings)
 
     def unload_model(self) -> None:
@@ -138,11 +155,11 @@ class InternalControl:
         return self.read("lora/list")["lora_names"]
 
     def load_loras(self, names: list[str]) -> Loaded:
-        """Makes these the LoRAs on the present model: the whole set, in place of those before."""
+        """Attaches these LoRAs to the present model, in place of all others."""
         return self.change("lora/load", lora_names=names)
 
     def unload_loras(self) -> Loaded:
-        """Leaves the model without LoRAs."""
+        """Removes all LoRAs from the model."""
         return self.change("lora/unload")
 
 
@@ -153,13 +170,15 @@ def make_control(
     admin_key: str | None = None,
     timeout: float = 600,
 ) -> RawControl | InternalControl:
-    """The control of a WebUI of `era` at `url`, without a path; of the kit's server, the era is "2023". Keys as the server was given them."""
+    """The control of a WebUI of `era` at `url`, an address without a path.
+
+    For the kit's server, `era` is "2023". The keys are those that the server was started with; `timeout` is
+    in seconds. Raises a UsageError for an unknown era, and an UnsupportedError for an admin key in 2023.
+    """
     check_era(era)
     if era == "today":
         return InternalControl(url, api_key, admin_key, timeout)
     if admin_key:
-        raise KitError(
-            "The WebUI of 2023 has no admin key.",
-            "Leave it out; the kit's server, which speaks as it did, has an api_key.",
-        )
+        remedy = "Omit it; the kit's server, which has the API of 2023, has an api_key."
+        raise UnsupportedError("The WebUI of 2023 has no admin key.", remedy)
     return RawControl(url, api_key, timeout)

@@ -1,19 +1,22 @@
-"""The real WebUI (oobabooga's text-generation-webui), 2023 and today: installing it, its command lines, folders and training data.
-
-"2023" is its snapshot of 29 October 2023, the last with the raw API; "today" is version 4.7 (TextGen). Nothing here runs the WebUI.
-"""
+"""Training data in the forms of the real WebUI's training tab, of 2023 and of today: written and read."""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
 from helpers.clients.webui import find_folder
-from helpers.common.errors import KitError
+from helpers.common.errors import DamagedError
 from helpers.common.files import write_json
 from helpers.common.paths import find_file
 from helpers.tasks.rows import Row
 from helpers.tasks.template import Template
+
+# The roles of a training example, in order, and the alpaca keys that hold their texts.
+ALPACA_KEYS = {"system": "instruction", "user": "input", "assistant": "output"}
+
+Message = dict[str, str]  # {"role": ..., "content": ...}
 
 
 def write_dataset(
@@ -24,64 +27,79 @@ def write_dataset(
     template: Template,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[Path]:
-    """Writes rows as the training tab of a WebUI in `root` wants them; returns the paths.
+    """Writes rows for the training tab of a WebUI that is installed in `root`. Returns the paths.
 
-    2023: a JSON list of instruction, input and output, and a format file with the model's own chat template around them. Today: a JSON
-    list of `messages`; choose the format "Chat Template" there.
+    2023: a JSON list of objects with instruction, input and output, and a format file that puts the model's
+    own chat template around them. Today: a JSON list of objects with `messages`; choose the format "Chat
+    Template" for it there.
     """
     path = find_folder(era, root, "training/datasets") / f"{name}.json"
     examples = [template.build_example(row) for row in rows]
+    conversations = [example["prompt"] + example["completion"] for example in examples]
     if era == "today":
-        return [
-            write_json(
-                path, [{"messages": example["prompt"] + example["completion"]} for example in examples]
-            )
-        ]
-    contents = [
-        [message["content"] for message in example["prompt"] + example["completion"]] for example in examples
-    ]
-    entries = [dict(zip(("instruction", "input", "output"), texts, strict=True)) for texts in contents]
-    marks = [
-        {"role": role, "content": f"%{key}%"}
-        for role, key in (("system", "instruction"), ("user", "input"), ("assistant", "output"))
-    ]
-    form = {"instruction,input,output": tokenizer.apply_chat_template(marks, tokenize=False).rstrip()}
+        return [write_json(path, [{"messages": messages} for messages in conversations])]
+    form_path = find_folder(era, root, "training/formats") / f"{name}-format.json"
     return [
-        write_json(path, entries),
-        write_json(find_folder(era, root, "training/formats") / f"{name}-format.json", form),
+        write_json(path, [to_alpaca(messages) for messages in conversations]),
+        write_json(form_path, build_format(tokenizer)),
     ]
 
 
-def read_dataset(path: str | Path) -> list[dict]:
-    """A JSON data set of the WebUI as [{"prompt": messages, "completion": messages}], the last answer being the completion.
+def to_alpaca(messages: list[Message]) -> dict[str, str]:
+    """The texts of a conversation of [system, user, assistant] under alpaca's keys."""
+    contents = [message["content"] for message in messages]
+    return dict(zip(ALPACA_KEYS.values(), contents, strict=True))
 
-    Rows are alpaca's (instruction, output, and input or none) or have `messages`. KitError names the first row that is neither.
+
+def build_format(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
+    """The content of a format file: the keys of a row, and the model's chat template with %key% in it.
+
+    Example: {"instruction,input,output": "<|im_start|>system\\n%instruction%<|im_end|>\\n..."}
+    """
+    messages = [{"role": role, "content": f"%{key}%"} for role, key in ALPACA_KEYS.items()]
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    return {",".join(ALPACA_KEYS.values()): str(text).rstrip()}
+
+
+def read_dataset(path: str | Path) -> list[dict[str, list[Message]]]:
+    """The rows of a JSON data set of the WebUI: [{"prompt": messages, "completion": [the last answer]}, ...].
+
+    Rows have alpaca's keys (instruction, output, and perhaps input) or `messages`. Raises a NotFoundError if
+    there is no such file, and a DamagedError that names the first row that has another form.
     """
     path = find_file(path, "JSON data set")
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise KitError(f"{path} is no JSON: {error}.", "Give a JSON list of objects.") from None
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is a ValueError
+        raise DamagedError(f"{path} is not valid JSON ({error}).", "Give a JSON list of objects.") from None
     if not isinstance(rows, list) or not rows:
-        raise KitError(f"{path} holds no list of rows.", "Give a JSON list of objects.")
+        raise DamagedError(f"{path} does not hold a list of rows.", "Give a JSON list of objects.")
     return [read_row(row, f"Row {number} of {path}") for number, row in enumerate(rows, start=1)]
 
 
-def read_row(row: object, name: str) -> dict:
-    """One row of such a data set; `name` says in a KitError which."""
-    if isinstance(row, dict) and isinstance(row.get("messages"), list):
-        messages = row["messages"]
-    elif isinstance(row, dict) and all(isinstance(row.get(key), str) for key in ("instruction", "output")):
-        asked = "\n\n".join(text for text in (row["instruction"], row.get("input", "")) if text)
-        messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": row["output"]}]
-    else:
-        raise KitError(
-            f"{name} has neither messages nor instruction and output.", "Give every row one or the other."
+def read_row(row: Any, name: str) -> dict[str, list[Message]]:
+    """One row of such a data set; `name` says in the DamagedError which one it is."""
+    messages = read_messages(row)
+    if messages is None:
+        problem = f"{name} has neither messages nor texts for instruction and output."
+        raise DamagedError(problem, "Give every row one or the other.")
+    complete = all(isinstance(message, dict) and {"role", "content"} <= set(message) for message in messages)
+    if not complete or len(messages) < 2 or messages[-1]["role"] != "assistant":
+        raise DamagedError(
+            f"{name} does not end with an answer of the assistant.", "Correct or delete that row."
         )
-    if (
-        len(messages) < 2
-        or not all({"role", "content"} <= set(message) for message in messages)
-        or messages[-1]["role"] != "assistant"
-    ):
-        raise KitError(f"{name} does not end with an answer of the assistant.", "Mend or delete that row.")
     return {"prompt": messages[:-1], "completion": messages[-1:]}
+
+
+def read_messages(row: Any) -> list[Message] | None:
+    """The messages of a row, unchecked; None if it has neither `messages` nor alpaca's keys."""
+    if not isinstance(row, dict):
+        return None
+    if isinstance(row.get("messages"), list):
+        return row["messages"]
+    texts = [row.get("instruction"), row.get("input") or "", row.get("output")]
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    instruction, details, answer = texts
+    question = "\n\n".join(text for text in (instruction, details) if text)
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]

@@ -1,4 +1,9 @@
-"""What every room needs: errors with remedies, whole files, progress, HTTP, and what this computer has."""
+"""What every room needs, and nothing that only one of them needs.
+
+Errors that name their remedy (`errors`), files that are complete or absent (`files`), paths and the home of
+models/, loras/ and runs/ (`paths`), progress (`progress`), JSON over HTTP (`http`), how a command ends
+(`command`), what this computer has (`machine`), and the lanes that follow from it (`lanes`).
+"""
 
 from typing import TYPE_CHECKING
 

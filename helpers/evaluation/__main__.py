@@ -1,101 +1,101 @@
-"""Label accuracy with an interval, against the base model and the majority class; local or over a URL.
-
-A verdict is the answer to which the model gives the highest probability, its end-of-turn token included; nothing is generated
-(helpers.evaluation.scoring).
-"""
+"""`python -m helpers.evaluation`: judges a model, a LoRA or a server on the rows of a CSV."""
 
 import argparse
 import json
 from pathlib import Path
 
 from helpers.adapters.attaching import attach_adapter
-from helpers.adapters.folders import find_adapter, read_run
+from helpers.adapters.card import add_to_run
+from helpers.adapters.folders import find_adapter
+from helpers.clients.openai_chat import ask_openai, make_openai_client
 from helpers.common.command import CommandParser, run_command
-from helpers.common.errors import KitError
+from helpers.common.errors import UsageError
 from helpers.common.files import write_json
 from helpers.evaluation.judging import evaluate, evaluate_over_url
 from helpers.evaluation.metrics import Evaluation
 from helpers.loading.model import load_model
-from helpers.tasks.rows import load_rows
-from helpers.tasks.split import split_rows
+from helpers.tasks.data import TaskData, hash_rows, load_task_data
+from helpers.tasks.rows import Row, load_rows
+from helpers.tasks.split import Split
 from helpers.tasks.template import load_template
 
+MAX_TOKENS = 32  # of a server's reply; the answers of a label template are short
 
-def main(arguments: list[str]) -> None:
-    """`python -m helpers.evaluation`: judges a model, an adapter or a server on the rows of a CSV."""
-    options = parse_arguments(arguments)
-    template = load_template(options.template)
-    rows = load_rows(options.data, template)
+
+def read_data(options: argparse.Namespace) -> TaskData:
+    """The rows to judge as `test`: all of the file, or those that training with this split held out."""
     if options.split == "test":
-        rows = split_rows(rows, options.test_size, options.seed)[1]
-    rows = rows[: options.limit]
-    if options.url:
-        from helpers.clients.openai_chat import ask_openai, make_openai_client
+        return load_task_data(options.data, options.template, Split(options.seed, options.test_size))
+    template = load_template(options.template)
+    return TaskData(template, train=[], test=load_rows(options.data, template))
 
+
+def judge(options: argparse.Namespace, data: TaskData, rows: list[Row]) -> Evaluation:
+    """The evaluation of the model, LoRA or server that the command line names."""
+    if options.url:
         client = make_openai_client(options.url)
-        result = evaluate_over_url(
-            lambda messages: ask_openai(client, messages, model=options.model, temperature=0, max_tokens=32),
-            rows,
-            template,
+        settings = {"model": options.model, "temperature": 0, "max_tokens": MAX_TOKENS}
+        return evaluate_over_url(
+            lambda messages: ask_openai(client, messages, **settings), rows, data.template
         )
-    else:
-        loaded = load_model(options.model)
-        if options.lora:
-            attach_adapter(loaded, options.lora)
-        result = evaluate(loaded, rows, template)
-        if options.lora and options.split == "test" and not options.limit:
-            record_accuracy(options, result)
-    if options.json:
-        write_json(Path(options.json), result)
+    loaded = load_model(options.model)
+    if options.lora:
+        attach_adapter(loaded, options.lora)
+    return evaluate(loaded, rows, data.template)
+
+
+def record_accuracy(options: argparse.Namespace, data: TaskData, result: Evaluation) -> None:
+    """Adds the accuracy to the LoRA's run.json and card, if it was trained on the split's other rows."""
+    folder = find_adapter(options.lora)
+    if folder.run.get("rows_sha256") == hash_rows(data.train):
+        add_to_run(folder, evaluation={**folder.run.get("evaluation", {}), "lora": result})
+
+
+def print_result(result: Evaluation) -> None:
+    """One line with the figures, one with the confusion matrix."""
     low, high = result.interval
-    print(
-        f"rows {result.rows}  accuracy {result.accuracy:.3f} [{low:.3f}, {high:.3f}]  majority {result.majority_accuracy:.3f}",
-        end="  ",
-    )
-    print(f"macro-F1 {result.macro_f1:.3f}")
+    accuracy = f"accuracy {result.accuracy:.3f} [{low:.3f}, {high:.3f}]"
+    majority = f"majority {result.majority_accuracy:.3f}"
+    print(f"rows {result.rows}  {accuracy}  {majority}  macro-F1 {result.macro_f1:.3f}")
     print(json.dumps({"confusion": result.confusion}))
 
 
-def record_accuracy(options: argparse.Namespace, result: Evaluation) -> None:
-    """Adds the accuracy to the LoRA's run.json and model card, when these rows are what its training held out of the same file."""
-    from helpers.training.runs import add_to_run
-
-    folder, split = find_adapter(options.lora), {"seed": options.seed, "test_size": options.test_size}
-    run = read_run(folder)
-    if run.get("split") == split and run.get("data") == options.data:
-        add_to_run(folder, evaluation={**run.get("evaluation", {}), "lora": result})
+def main(arguments: list[str]) -> None:
+    """`python -m helpers.evaluation`: judges, prints, and records the figures where they belong."""
+    options = parse_arguments(arguments)
+    data = read_data(options)
+    rows = data.test[: options.limit]
+    result = judge(options, data, rows)
+    print_result(result)
+    if options.json:
+        write_json(Path(options.json), result)
+    if options.lora and options.split == "test" and not options.limit:
+        record_accuracy(options, data, result)
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line of helpers.evaluation."""
-    parser = CommandParser(
-        prog="python -m helpers.evaluation", description="Label accuracy on the rows of a CSV."
-    )
+    description = "Label accuracy on the rows of a CSV, with an interval."
+    parser = CommandParser(prog="python -m helpers.evaluation", description=description)
     parser.add_argument("--model", required=True, help="folder below models/, or the model's name at --url")
-    parser.add_argument("--lora", metavar="NAME", help="adapter below loras/")
-    parser.add_argument(
-        "--url",
-        help="ask this OpenAI-style server instead of loading the model, such as http://127.0.0.1:5001/v1",
-    )
+    parser.add_argument("--lora", metavar="NAME", help="LoRA below loras/")
+    words = "ask this OpenAI-style server instead of loading the model, such as http://127.0.0.1:5001/v1"
+    parser.add_argument("--url", help=words)
     parser.add_argument("--data", required=True, metavar="CSV")
     parser.add_argument("--template", required=True, metavar="YAML")
-    parser.add_argument(
-        "--split",
-        choices=("all", "test"),
-        default="all",
-        help="all rows, or those that training with this seed held out",
-    )
-    parser.add_argument(
-        "--test-size", type=float, default=0.2, help="share of the comments held out (default: 0.2)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
-    parser.add_argument("--limit", type=int, metavar="N", help="judge the first N of these rows only")
+    words = "all rows, or those that training with this seed held out (default: all)"
+    parser.add_argument("--split", choices=("all", "test"), default="all", help=words)
+    words = f"share of the comments that is held out (default: {Split.test_size})"
+    parser.add_argument("--test-size", type=float, default=Split.test_size, help=words)
+    words = f"of the split (default: {Split.seed})"
+    parser.add_argument("--seed", type=int, default=Split.seed, help=words)
+    parser.add_argument("--limit", type=int, metavar="N", help="judge only the first N of these rows")
     parser.add_argument("--json", metavar="FILE", help="also write the result there")
     options = parser.parse_args(arguments)
     if options.limit is not None and options.limit < 1:
-        raise KitError(f"--limit {options.limit} leaves no row.", "Give a number above 0.")
+        raise UsageError(f"--limit {options.limit} leaves no row.", "Give a number above 0.")
     if options.url and options.lora:
-        raise KitError("--lora goes with a local model.", "With --url, name the adapter as --model.")
+        raise UsageError("--lora goes with a local model.", "With --url, name the LoRA as --model.")
     return options
 
 

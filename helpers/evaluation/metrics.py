@@ -1,11 +1,13 @@
-"""Scores of answers in, figures out: accuracy with an interval, what is confused with what, how far two models differ.
+"""The figures of an evaluation: accuracy with an interval, F1, confusion, and how far two models differ.
 
-Scores are log-probabilities in nats, a {label: score} for each row; the verdict is the label with the highest.
+They are made from scores. The score of an answer is its log-probability in nats, and a row's scores are
+{label: score}. A model's prediction for a row is the label with the highest score.
 """
 
 import collections
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from scipy.stats import binomtest
@@ -13,22 +15,60 @@ from sklearn.metrics import confusion_matrix, f1_score
 
 from helpers.tasks.rows import Row
 
-Scores = dict[int, float]  # of one row: log P(answer | prompt), in nats, of each label's answer
+Scores = dict[int, float]  # of one row: {label: log P(answer | prompt), in nats}
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `python -m helpers.evaluation --json` writes."""
+    """The figures of one evaluation. `python -m helpers.evaluation --json` writes them under these names."""
 
-    rows: int  # how many were judged
-    accuracy: float  # share of right verdicts
+    rows: int  # number of rows that were judged
+    accuracy: float  # share of rows with the right prediction
     interval: tuple[float, float]  # 95 % Wilson interval of the accuracy
-    macro_f1: float  # F1 averaged over the labels
-    weighted_f1: float  # F1 averaged over the labels, weighted by their rows
-    confusion: list[
-        list[int]
-    ]  # rows: the true label, columns: the verdict, in the template's order (last column: no known answer)
-    majority_accuracy: float  # what always answering the most frequent label gets
+    macro_f1: float  # mean F1 of the labels
+    weighted_f1: float  # mean F1 of the labels, weighted by their numbers of rows
+    # One row for each true label, one column for each predicted one, in the template's order. A last column
+    # counts the rows without a known answer; it is omitted if there are none.
+    confusion: list[list[int]]
+    majority_accuracy: float  # accuracy of always answering with the most frequent label
+
+
+def pick_predictions(scores: Sequence[Scores]) -> list[int]:
+    """The most likely label of each row; the first of them if several are equal."""
+    return [max(row_scores, key=row_scores.__getitem__) for row_scores in scores]
+
+
+def summarise_predictions(
+    truth: Sequence[int], predictions: Sequence[int | None], labels: Sequence[int]
+) -> Evaluation:
+    """The figures of an evaluation, from the true and the predicted label of each row.
+
+    `labels` are all labels, in the template's order. A prediction of None means that the model gave no known
+    answer; it counts as wrong.
+    """
+    rows = len(truth)
+    no_answer = max(labels) + 1  # a label of its own, for scikit-learn
+    predicted = [no_answer if label is None else label for label in predictions]
+    right = sum(expected == found for expected, found in zip(truth, predicted, strict=True))
+    confusion = confusion_matrix(truth, predicted, labels=[*labels, no_answer])[: len(labels)]
+    if not confusion[:, -1].any():
+        confusion = confusion[:, :-1]
+    return Evaluation(
+        rows=rows,
+        accuracy=right / rows,
+        interval=estimate_interval(right, rows),
+        macro_f1=measure_f1(truth, predicted, labels, "macro"),
+        weighted_f1=measure_f1(truth, predicted, labels, "weighted"),
+        confusion=confusion.tolist(),
+        majority_accuracy=max(collections.Counter(truth).values()) / rows,
+    )
+
+
+def measure_f1(truth: Sequence[int], predicted: Sequence[int], labels: Sequence[int], average: str) -> float:
+    """Mean F1 of the labels, as scikit-learn's `average` says; a label that never occurs counts as 0."""
+    # scikit-learn annotates zero_division as a str, but documents and accepts 0
+    zero = cast(str, 0)
+    return float(f1_score(truth, predicted, labels=list(labels), average=average, zero_division=zero))
 
 
 def estimate_interval(right: int, rows: int) -> tuple[float, float]:
@@ -37,68 +77,59 @@ def estimate_interval(right: int, rows: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def summarise_verdicts(
-    truth: Sequence[int], verdicts: Sequence[int | None], labels: Sequence[int]
-) -> Evaluation:
-    """The figures of an evaluation. `verdicts` holds None where the model gave no known answer, which counts as wrong."""
-    guesses = [max(labels) + 1 if verdict is None else verdict for verdict in verdicts]
-    right, columns = sum(t == g for t, g in zip(truth, guesses, strict=True)), [*labels, max(labels) + 1]
-    matrix = confusion_matrix(truth, guesses, labels=columns)[: len(labels)]
-    if not matrix[:, -1].any():
-        matrix = matrix[:, :-1]
-    return Evaluation(
-        rows=len(truth),
-        accuracy=right / len(truth),
-        interval=estimate_interval(right, len(truth)),
-        macro_f1=float(f1_score(truth, guesses, labels=list(labels), average="macro", zero_division=0)),
-        weighted_f1=float(f1_score(truth, guesses, labels=list(labels), average="weighted", zero_division=0)),
-        confusion=matrix.tolist(),
-        majority_accuracy=max(collections.Counter(truth).values()) / len(truth),
-    )
-
-
-def pick_verdicts(scores: Sequence[Scores]) -> list[int]:
-    """The likeliest label of each row."""
-    return [max(row_scores, key=row_scores.get) for row_scores in scores]
-
-
-def measure_told_apart(
+def measure_pairwise_accuracy(
     scores: Sequence[Scores], rows: Sequence[Row], pair: tuple[int, int] = (1, 2)
 ) -> float | None:
-    """Share of the rows labelled with one of the pair whose own label scores above the other; chance is 0.5. None without such rows."""
+    """Share of the rows labelled with one of the pair in which that label scores above the other.
+
+    Chance is 0.5. None if no row has a label of the pair. Labels outside the pair play no part, even if one
+    of them is the prediction.
+    """
     first, second = pair
-    right = [
-        (s[first] > s[second]) == (row["label"] == first)
-        for s, row in zip(scores, rows, strict=True)
-        if row["label"] in pair
-    ]
+    right = []
+    for row_scores, label in zip(scores, list_labels(rows), strict=True):
+        if label in pair:
+            prefers_first = row_scores[first] > row_scores[second]
+            right.append(prefers_first == (label == first))
     return sum(right) / len(right) if right else None
 
 
 def bootstrap_gain(
     base: Sequence[Scores], tuned: Sequence[Scores], rows: Sequence[Row], draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of accuracy(tuned) - accuracy(base), paired by row: comments are drawn anew, each with all of its rows.
+    """95 % interval of accuracy(tuned) - accuracy(base), paired by row.
 
-    Source: B. Efron, Bootstrap methods, 1979 (percentiles); by comment, since rows of one comment are no independent draws.
+    Each draw takes as many comments as there are, with replacement, and each comment with all of its rows,
+    because rows of one comment are not independent. Source: B. Efron, Bootstrap methods, 1979 (percentile
+    interval).
     """
     gains: dict[object, list[int]] = collections.defaultdict(list)
-    for before, after, row in zip(pick_verdicts(base), pick_verdicts(tuned), rows, strict=True):
-        gains[row["text"]].append(int(after == row["label"]) - int(before == row["label"]))
-    sums, sizes = (
-        np.array([sum(found) for found in gains.values()]),
-        np.array([len(found) for found in gains.values()]),
-    )
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
-    low, high = np.percentile(sums[drawn].sum(1) / sizes[drawn].sum(1), [2.5, 97.5])
+    predictions = zip(pick_predictions(base), pick_predictions(tuned), strict=True)
+    for (before, after), label, row in zip(predictions, list_labels(rows), rows, strict=True):
+        gains[row["text"]].append(int(after == label) - int(before == label))
+    sums = np.array([sum(found) for found in gains.values()])
+    sizes = np.array([len(found) for found in gains.values()])
+    drawn = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))  # numbers of comments
+    differences = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    low, high = np.percentile(differences, [2.5, 97.5])
     return float(low), float(high)
 
 
 def find_worst(scores: Sequence[Scores], rows: Sequence[Row], count: int = 3) -> list[tuple[Row, int, float]]:
-    """(row, verdict, how much higher it scores than the right answer, in nats) of the most confident mistakes, worst first."""
-    mistakes = [
-        (row, verdict, row_scores[verdict] - row_scores[row["label"]])
-        for row, verdict, row_scores in zip(rows, pick_verdicts(scores), scores, strict=True)
-        if verdict != row["label"]
-    ]
+    """The most confident mistakes, worst first: (row, prediction, gap).
+
+    The gap is how much higher the prediction scores than the right label, in nats.
+    """
+    mistakes = []
+    labels = list_labels(rows)
+    for row, row_scores, label, prediction in zip(
+        rows, scores, labels, pick_predictions(scores), strict=True
+    ):
+        if prediction != label:
+            mistakes.append((row, prediction, row_scores[prediction] - row_scores[label]))
     return sorted(mistakes, key=lambda mistake: -mistake[2])[:count]
+
+
+def list_labels(rows: Sequence[Row]) -> list[int]:
+    """The label of each row."""
+    return [cast(int, row["label"]) for row in rows]

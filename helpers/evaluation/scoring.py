@@ -1,28 +1,58 @@
-"""How likely each possible answer is after a prompt, computed with as few tokens as it takes; nothing is generated.
+"""How likely each possible answer is after a prompt, from as few tokens as possible; nothing is generated.
 
-What all prompts begin with goes through the model once for the whole set, each prompt once for all of its answers (its end-of-turn
-token included). Where only the likeliest answer is asked for, an answer is left out once its beginning is less likely than
-another whole one: what follows can only lower it.
+What all prompts begin with goes through the model once for the whole set, and each prompt once for all of its
+answers. An answer includes its end-of-turn token. A batch of rows is scored in two phases:
+
+1. Beginnings: the prompts are packed (helpers.training.packing) and go through the model. The output at the
+   end of each prompt gives the probability of every answer's first token.
+2. Endings: the answers are packed as continuations of the prompts, which are in a cache by now, and go
+   through the model. This gives the probabilities of their other tokens.
+
+If only the likeliest answer is wanted, phase 2 first takes the answer that begins best in each row. After
+that it takes only those whose first token alone is as likely as that whole answer, because more tokens can
+only lower a probability.
 """
 
-import os
-from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from tqdm.auto import tqdm
+from transformers import Cache
 
 from helpers.evaluation.metrics import Scores
 from helpers.loading.messages import tokenize_chat
 from helpers.loading.model import LoadedModel
 from helpers.tasks.rows import Row
 from helpers.tasks.template import Template
-from helpers.training.branches import attend_branchwise, find_obstacle, score_targets
-from helpers.training.packing import pack_continuations, pack_sequences
+from helpers.training.attention import score_targets, use_packed_attention, why_not_packable
+from helpers.training.packing import PackedSequences, count_shared, pack_continuations, pack_sequences
 
-BATCH_TOKENS = 4000  # some eighty of the lessons' prompts; on 2 cores 3,000 to 8,000 are about as fast
+# About eighty of the lessons' prompts. On 2 cores, 3,000 to 8,000 are about as fast.
+BATCH_TOKENS = 4000
 
 
-Example = tuple[list[int], dict[int, list[int]]]  # token ids of a prompt, and of each label's answer
+@dataclass
+class ScoredRow:
+    """A row as token ids, and what is known of its answers so far."""
+
+    prompt: list[int]
+    answers: dict[int, list[int]]  # of each label, in the template's order
+    beginnings: Scores = field(default_factory=dict)  # log P(first token of the answer | prompt), in nats
+    scores: Scores = field(default_factory=dict)  # log P(answer | prompt), in nats, as far as computed
+
+    def find_favourite(self) -> int:
+        """The label whose answer begins best."""
+        return max(self.beginnings, key=self.beginnings.__getitem__)
+
+    def list_rivals(self) -> list[int]:
+        """The labels without a score that may still win: their beginnings are as high as the best score."""
+        best = max(self.scores.values())
+        unscored = [label for label in self.answers if label not in self.scores]
+        return [label for label in unscored if self.beginnings[label] >= best]
+
+    def sort_scores(self) -> Scores:
+        """The scores in the template's order, so that a tie gives the same prediction as with all scores."""
+        return {label: self.scores[label] for label in self.answers if label in self.scores}
 
 
 def score_answers(
@@ -33,37 +63,42 @@ def score_answers(
     progress: bool = True,
     every: bool = True,
 ) -> list[Scores]:
-    """log P(answer | prompt), in nats, of each possible answer of each row: a list of {label: score} in the order of the rows.
+    """{label: log P(answer | prompt), in nats} of each row: how likely each possible answer is.
 
-    A batch takes rows until their prompts have `batch_tokens` of their own. Without `every` a row has the scores of only those answers that
-    had to be computed to know which one is the likeliest.
+    A batch takes rows until their prompts have `batch_tokens` tokens, not counting those that all rows share.
+    Without `every`, a row has only the scores that were needed to know which answer is the likeliest.
     """
-    examples = [tokenize_row(loaded, row, template) for row in rows]
-    shared = min(
-        len(os.path.commonprefix([prompt for prompt, _ in examples])),
-        min(len(prompt) for prompt, _ in examples) - 1,
-    )
-    order = sorted(
-        range(len(rows)), key=lambda i: examples[i][0]
-    )  # rows that begin alike come into one batch
-    scores: list[Scores] = [{} for _ in rows]
+    scored = [tokenize_row(loaded, row, template) for row in rows]
+    prompts = [row.prompt for row in scored]
+    shared = min(count_shared(prompts), min(len(prompt) for prompt in prompts) - 1)
     loaded.model.eval()
     with torch.inference_mode():
-        cache = None
-        if shared and not find_obstacle(loaded.model):
-            attend_branchwise(loaded.model)
-            cache = fill_cache(loaded, examples[0][0][:shared])
-        batches = fill_batches(order, [len(prompt) - shared for prompt, _ in examples], batch_tokens)
+        if shared and not why_not_packable(loaded.model):
+            score_packed(loaded, scored, shared, batch_tokens, progress, every)
+        else:
+            for row in tqdm(scored, desc="scoring", unit="row", disable=not progress):
+                row.scores = score_plainly(loaded, row)
+    return [row.sort_scores() for row in scored]
+
+
+def score_packed(
+    loaded: LoadedModel, rows: list[ScoredRow], shared: int, batch_tokens: int, progress: bool, every: bool
+) -> None:
+    """Fills in the scores of the rows, batch by batch. The first `shared` tokens of all prompts are the same."""
+    # Sorted, so that rows that begin alike come into one batch.
+    order = sorted(range(len(rows)), key=lambda i: rows[i].prompt)
+    own_lengths = [len(row.prompt) - shared for row in rows]
+    batches = fill_batches(order, own_lengths, batch_tokens)
+    cache = fill_cache(loaded, rows[0].prompt[:shared])
+    with use_packed_attention(loaded.model):
         for batch in tqdm(batches, desc="scoring", unit="batch", disable=not progress):
-            found = score_batch(loaded, [examples[i] for i in batch], shared, cache, every)
-            for i, row_scores in zip(batch, found, strict=True):
-                scores[i] = row_scores
-    return scores
+            score_batch(loaded, [rows[i] for i in batch], shared, cache, every)
 
 
 def fill_batches(order: list[int], lengths: list[int], limit: int) -> list[list[int]]:
-    """The numbers in `order`, cut into batches whose lengths together stay within the limit; one that is longer stands alone."""
-    batches, room = [], 0
+    """The numbers in `order`, in batches whose lengths add up to at most `limit`; a longer one is alone."""
+    batches: list[list[int]] = []
+    room = 0
     for i in order:
         if not batches or lengths[i] > room:
             batches.append([])
@@ -73,101 +108,85 @@ def fill_batches(order: list[int], lengths: list[int], limit: int) -> list[list[
     return batches
 
 
-def tokenize_row(loaded: LoadedModel, row: Row, template: Template) -> Example:
-    """Token ids of a row's prompt, and of each of its answers up to and with the end-of-turn token."""
+def tokenize_row(loaded: LoadedModel, row: Row, template: Template) -> ScoredRow:
+    """A row's prompt and answers as token ids; each answer ends with the end-of-turn token."""
     tokenizer = loaded.tokenizer
     prompt = tokenize_chat(tokenizer, template.build_messages(row))["input_ids"][0].tolist()
-    answers = {
-        label: [*tokenizer(answer, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-        for label, answer in template.build_answers(row).items()
-    }
-    return prompt, answers
+    answers = {}
+    for label, text in template.build_answers(row).items():
+        answers[label] = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return ScoredRow(prompt, answers)
 
 
-def fill_cache(loaded: LoadedModel, prefix: list[int]):
+def fill_cache(loaded: LoadedModel, prefix: list[int]) -> Cache:
     """transformers' cache with the keys and values of the tokens that all prompts begin with."""
-    return loaded.model(
-        torch.tensor([prefix], device=loaded.model.device), use_cache=True, logits_to_keep=1
-    ).past_key_values
+    input_ids = torch.tensor([prefix], device=loaded.model.device)
+    return loaded.model(input_ids, use_cache=True, logits_to_keep=1).past_key_values
 
 
-def score_batch(
-    loaded: LoadedModel, examples: list[Example], shared: int, cache, every: bool
-) -> list[Scores]:
-    """{label: score} of each example. With a cache of the first `shared` tokens, which is left as it came, prompts and answers are packed."""
-    if cache is None:
-        return [score_plainly(loaded, prompt, answers) for prompt, answers in examples]
-    packed = pack_sequences([prompt[shared:] for prompt, _ in examples], before=shared)
-    asked = [
-        (path[-1], answer[0])
-        for path, (_, answers) in zip(packed.paths, examples, strict=True)
-        for answer in answers.values()
-    ]
-    begun = iter(score_targets(loaded.model, packed, *zip(*asked, strict=True), cache)[0].tolist())
-    beginnings = [{label: next(begun) for label in answers} for _, answers in examples]
-
-    def finish(wanted: list[list[int]]) -> list[Scores]:
-        """The scores of these labels of each example, their answers computed to the end."""
-        return score_endings(loaded, packed, examples, beginnings, wanted, cache)
-
-    scores = finish([list(found) for found in beginnings]) if every else find_likeliest(beginnings, finish)
-    cache.crop(-len(packed.input_ids))
-    return scores
+def score_batch(loaded: LoadedModel, rows: list[ScoredRow], shared: int, cache: Cache, every: bool) -> None:
+    """Fills in the scores of these rows. Before and after, the cache holds the first `shared` tokens."""
+    prefix = rows[0].prompt[:shared]
+    prompts = pack_sequences([row.prompt[shared:] for row in rows], cached_prefix=prefix)
+    score_beginnings(loaded, rows, prompts, cache)
+    if every:
+        score_endings(loaded, rows, [list(row.answers) for row in rows], prompts, cache)
+    else:
+        score_endings(loaded, rows, [[row.find_favourite()] for row in rows], prompts, cache)
+        rivals = [row.list_rivals() for row in rows]
+        if any(rivals):
+            score_endings(loaded, rows, rivals, prompts, cache)
+    cache.crop(-prompts.count_tokens())
 
 
-def find_likeliest(
-    beginnings: list[Scores], finish: Callable[[list[list[int]]], list[Scores]]
-) -> list[Scores]:
-    """The scores of the answers that may be the likeliest of their example: the one that begins best, then all whose beginning is not below it."""
-    favoured = [max(found, key=found.get) for found in beginnings]
-    scores = finish([[label] for label in favoured])
-    rivals = [
-        [label for label, score in found.items() if label != best and score >= known[best]]
-        for found, best, known in zip(beginnings, favoured, scores, strict=True)
-    ]
-    later = finish(rivals) if any(rivals) else [{} for _ in rivals]
-    complete = [first | second for first, second in zip(scores, later, strict=True)]
-    # in the template's order, so that equal scores give the verdict that they would give if all stood here
-    return [
-        {label: known[label] for label in found if label in known}
-        for found, known in zip(beginnings, complete, strict=True)
-    ]
+def score_beginnings(
+    loaded: LoadedModel, rows: list[ScoredRow], prompts: PackedSequences, cache: Cache
+) -> None:
+    """Phase 1: fills in the beginnings of all answers, and the cache with the prompts."""
+    places: list[int] = []
+    targets: list[int] = []
+    for row, path in zip(rows, prompts.find_paths(), strict=True):
+        for answer in row.answers.values():
+            places.append(path[-1])
+            targets.append(answer[0])
+    found = iter(score_targets(loaded.model, prompts.to_inputs(), places, targets, cache).tolist())
+    for row in rows:
+        for label in row.answers:
+            row.beginnings[label] = next(found)
 
 
 def score_endings(
     loaded: LoadedModel,
-    packed,
-    examples: list[Example],
-    beginnings: list[Scores],
+    rows: list[ScoredRow],
     wanted: list[list[int]],
-    cache,
-) -> list[Scores]:
-    """{label: score} of the `wanted` labels of each example, whose packed prompts the cache holds and whose first tokens are scored already."""
-    pairs = [(i, label) for i, labels in enumerate(wanted) for label in labels]
-    groups = [
-        [answers[label][:-1] for label in labels]
-        for (_, answers), labels in zip(examples, wanted, strict=True)
-    ]
-    endings = pack_continuations(packed, groups)
-    answers = [examples[i][1][label] for i, label in pairs]
-    asked = [
-        pair
-        for path, answer in zip(endings.paths, answers, strict=True)
-        for pair in zip(path, answer[1:], strict=True)
-    ]
-    found, _ = score_targets(loaded.model, endings, *zip(*asked, strict=True), cache)
-    cache.crop(-len(endings.input_ids))
-    scores: list[Scores] = [{} for _ in examples]
-    for (i, label), part in zip(pairs, found.split([len(answer) - 1 for answer in answers]), strict=True):
-        scores[i][label] = beginnings[i][label] + part.sum().item()
-    return scores
+    prompts: PackedSequences,
+    cache: Cache,
+) -> None:
+    """Phase 2: fills in the scores of the wanted labels. Before and after, the cache holds the prompts."""
+    groups = []  # of each row: the wanted answers without their last tokens, which have nothing to predict
+    for row, labels in zip(rows, wanted, strict=True):
+        groups.append([row.answers[label][:-1] for label in labels])
+    endings = pack_continuations(prompts, groups)
+    asked = [(row, label) for row, labels in zip(rows, wanted, strict=True) for label in labels]
+    places: list[int] = []
+    targets: list[int] = []
+    for (row, label), path in zip(asked, endings.find_paths(), strict=True):
+        places.extend(path)
+        targets.extend(row.answers[label][1:])
+    found = score_targets(loaded.model, endings.to_inputs(), places, targets, cache)
+    cache.crop(-endings.count_tokens())
+    parts = found.split([len(row.answers[label]) - 1 for row, label in asked])
+    for (row, label), part in zip(asked, parts, strict=True):
+        row.scores[label] = row.beginnings[label] + part.sum().item()
 
 
-def score_plainly(loaded: LoadedModel, prompt: list[int], answers: dict[int, list[int]]) -> Scores:
-    """{label: score} with one pass of the model a label and nothing shared: for architectures that cannot be packed."""
+def score_plainly(loaded: LoadedModel, row: ScoredRow) -> Scores:
+    """{label: score}, from one pass of the model per label: for models that cannot compute packed rows."""
     scores = {}
-    for label, answer in answers.items():
-        ids = torch.tensor([[*prompt, *answer]], device=loaded.model.device)
-        logits = loaded.model(ids).logits[0, len(prompt) - 1 : -1].float().log_softmax(-1)
-        scores[label] = logits.gather(-1, ids[0, len(prompt) :, None]).sum().item()
+    for label, answer in row.answers.items():
+        input_ids = torch.tensor([[*row.prompt, *answer]], device=loaded.model.device)
+        # A token is predicted by the one before it, the answer's first token by the prompt's last one.
+        logits = loaded.model(input_ids).logits[0, len(row.prompt) - 1 : -1]
+        targets = input_ids[0, len(row.prompt) :, None]
+        scores[label] = logits.float().log_softmax(-1).gather(-1, targets).sum().item()
     return scores

@@ -1,4 +1,9 @@
-"""One interface over what generates text: transformers with PEFT, and llama.cpp."""
+"""One interface over what generates text.
+
+A request in, pieces of text out (`request`, `engine`). The engines are transformers with PEFT
+(`transformers_engine`, with `batching`, `sampling` and `decoding`) and llama.cpp (`llama_engine`,
+`llama_server`). Nothing outside the two needs torch.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,152 +1,166 @@
-"""Several answers computed together: each forward pass makes the next token of every row, and rows join and leave between two passes.
+"""Several answers computed together: each forward pass makes the next token of all of them.
 
-A row's keys and values are computed from its own prompt alone and never shared, so no answer depends on what is asked beside it. (transformers'
-continuous batching has no seed or log-probabilities of a row's own.) The rows of a batch have one adapter: PEFT can mix them in a pass, but not
-on GPTQ weights.
+Answers join and leave between two passes. The keys and values of an answer are computed from its own prompt
+alone and are never shared, so no answer depends on what is asked beside it. (transformers' continuous
+batching has neither seeds nor log-probabilities for single answers.) The answers of a batch use one adapter:
+PEFT can mix adapters in a pass, but not on GPTQ weights.
+
+A batch is a table with one row for each answer and one column for each token. Prompts differ in length, so
+the rows are padded on the left ("."), and the next token of every row belongs in the same new column:
+
+    prompt and answer so far    attention mask    positions
+    .  .  a  b  c               0  0  1  1  1     0  0  0  1  2
+    d  e  f  g  h               1  1  1  1  1     0  1  2  3  4
+    .  .  .  i  j               0  0  0  1  1     0  0  0  0  1
+
+When the second answer ends, its row goes, and so do the two columns on the left that only it needed.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import torch
 from peft import PeftModel
-from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
 from helpers.generation.decoding import TextStream
+from helpers.generation.kv_cache import keep_rows, stack_caches
 from helpers.generation.request import Generation, GenerationRequest
 from helpers.generation.sampling import Sampler
 
+PADDING_ID = 0  # any token id does: the attention mask hides it
+
 
 @dataclass
-class Row:
-    """An answer that is being computed."""
+class PendingAnswer:
+    """An answer that waits for its first pass or is being computed."""
 
     request: GenerationRequest
-    prompt: list[int]
+    prompt: list[int]  # token ids
     sampler: Sampler
     text: TextStream
-    limit: int  # tokens of the answer at most
-    eos: list[int]
-    job: Future = field(default_factory=Future)
-    answer: list[int] = field(default_factory=list)
+    max_tokens: int  # of the answer
+    eos_ids: list[int]  # each of them ends the answer
+    must_end: Callable[[], bool]  # true as soon as the answer is to end where it is
+    job: Future[Generation] = field(default_factory=Future)
+    tokens: list[int] = field(default_factory=list)  # the answer's token ids so far
 
-    def take(self, logits: torch.Tensor, ending: Callable[[GenerationRequest], bool]) -> None:
-        """Chooses the next token by logits (vocabulary,) and finishes the job when it was the last one."""
-        number, token = self.sampler.choose(self.prompt + self.answer, logits)
-        self.answer.append(number)
-        if number in self.eos:
-            self.finish("stop")
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and of the answer so far."""
+        return len(self.prompt) + len(self.tokens)
+
+    def extend(self, logits: torch.Tensor) -> None:
+        """Chooses the next token by its logits (vocabulary,); finishes the answer if that was the last one.
+
+        An error (a sampling setting that does not work, for one) goes into this answer's future, so that the
+        other answers of the pass go on.
+        """
+        try:
+            reason = self._add_token(logits)
+        except Exception as error:
+            self.fail(error)
             return
+        if reason:
+            self.finish(reason)
+
+    def _add_token(self, logits: torch.Tensor) -> str | None:
+        """Why the answer ends after the new token; None if it goes on."""
+        number, token = self.sampler.choose(self.prompt + self.tokens, logits)
+        self.tokens.append(number)
+        if number in self.eos_ids:
+            return "stop"
         self.text.push(number, token)
         if self.text.stopped:
-            self.finish("stop")
-        elif len(self.answer) >= self.limit or ending(self.request):
-            self.finish("length")
+            return "stop"
+        if len(self.tokens) >= self.max_tokens or self.must_end():
+            return "length"
+        return None
 
     def finish(self, reason: str) -> None:
-        """Hands out what was held back and the result."""
-        self.text.finish()
-        self.job.set_result(Generation("", len(self.prompt), len(self.answer), reason))
+        """Passes on the text that was held back, and sets the result."""
+        try:
+            self.text.finish()
+        except Exception as error:
+            self.fail(error)
+            return
+        self.job.set_result(Generation("", len(self.prompt), len(self.tokens), reason))
+
+    def fail(self, error: Exception) -> None:
+        """Sets the error as the outcome, unless there is one already."""
+        if not self.job.done():
+            self.job.set_exception(error)
 
 
 class Batch:
-    """The rows of a model's next pass, with their keys and values, padded on the left to the longest."""
+    """The answers of one adapter that are computed together, with their keys and values."""
 
-    def __init__(self, model: PreTrainedModel | PeftModel, ending: Callable[[GenerationRequest], bool]):
-        self.model, self.ending = model, ending
-        self.rows: list[Row] = []
+    def __init__(self, model: PreTrainedModel | PeftModel):
+        self.model = model
+        self.answers: list[PendingAnswer] = []  # answer i has row i of the cache
         self.cache = DynamicCache()
 
-    def advance(self, new: list[Row]) -> None:
-        """One token more for every row, and for the new ones, which take part from now on, their first."""
-        try:
-            self._step()
-            self._join(new)
-        except Exception as error:  # out of memory, for one: these answers fail, those of other batches go on
-            for row in self.rows + new:
-                if not row.job.done():
-                    row.job.set_exception(error)
-            self.rows = []
+    def advance(self, new: list[PendingAnswer]) -> None:
+        """Computes one more token of every answer, and the first token of the new ones, which join the batch.
 
-    def _join(self, rows: list[Row]) -> None:
-        """Reads the prompts in one pass, which makes the first tokens."""
-        if not rows:
-            return
-        longest = max(len(row.prompt) for row in rows)
-        ids = torch.tensor(
-            [[0] * (longest - len(row.prompt)) + row.prompt for row in rows], device=self.model.device
-        )
-        cache = DynamicCache()
-        self._pass(rows, ids, cache)
-        self.cache = stack([self.cache, cache]) if self.rows else cache
-        self.rows = self.rows + rows
+        If a pass fails (for lack of memory, say), all these answers fail. Those of other batches go on.
+        """
+        try:
+            if self.answers:
+                self._compute_next()
+            if new:
+                self._join(new)
+        except Exception as error:
+            for answer in self.answers + new:
+                answer.fail(error)
+            self.answers = []
+
+    def _compute_next(self) -> None:
+        """One pass over the newest token of every answer; the cache has the earlier ones."""
+        newest = [answer.tokens[-1:] for answer in self.answers]
+        self._run_pass(self.answers, torch.tensor(newest, device=self.model.device), self.cache)
         self._drop_finished()
 
-    def _step(self) -> None:
-        if self.rows:
-            ids = torch.tensor([row.answer[-1:] for row in self.rows], device=self.model.device)
-            self._pass(self.rows, ids, self.cache)
-            self._drop_finished()
+    def _join(self, new: list[PendingAnswer]) -> None:
+        """One pass over the prompts of the new answers, which makes their first tokens."""
+        longest = max(len(answer.prompt) for answer in new)
+        padded = [[PADDING_ID] * (longest - len(answer.prompt)) + answer.prompt for answer in new]
+        cache = DynamicCache()
+        self._run_pass(new, torch.tensor(padded, device=self.model.device), cache)
+        self.cache = stack_caches(self.cache, cache) if self.answers else cache
+        self.answers = self.answers + new
+        self._drop_finished()
 
     @torch.inference_mode()
-    def _pass(self, rows: list[Row], ids: torch.Tensor, cache: DynamicCache) -> None:
-        """The pass over ids (rows, tokens), which lengthens the cache and gives every row its next token."""
-        total = cache.get_seq_length() + ids.shape[1]
-        lengths = torch.tensor([len(row.prompt) + len(row.answer) for row in rows], device=ids.device)
-        padding = total - lengths[:, None]  # (rows, 1)
-        places = torch.arange(total, device=ids.device)[None]
+    def _run_pass(self, answers: list[PendingAnswer], ids: torch.Tensor, cache: DynamicCache) -> None:
+        """One pass over ids (rows, new columns): extends the cache and gives each answer its next token."""
+        new_columns = ids.shape[1]
+        all_columns = cache.get_seq_length() + new_columns
+        lengths = torch.tensor([answer.length for answer in answers], device=ids.device)
+        padding = all_columns - lengths[:, None]  # (rows, 1)
+        columns = torch.arange(all_columns, device=ids.device)[None]  # (1, all columns)
+        mask = None  # attention without a mask is faster
+        if padding.any():
+            mask = (columns >= padding).long()
+        positions = (columns[:, -new_columns:] - padding).clamp(min=0)
         logits = self.model(
             input_ids=ids,
-            attention_mask=(places >= padding).long()
-            if padding.any()
-            else None,  # without one, attention is faster
-            position_ids=(places[:, -ids.shape[1] :] - padding).clamp(min=0),
+            attention_mask=mask,
+            position_ids=positions,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        for row, scores in zip(rows, logits, strict=True):
-            try:
-                row.take(scores, self.ending)
-            except Exception as error:  # of this row's settings: the others' answers go on
-                row.job.set_exception(error)
+        for answer, row in zip(answers, logits, strict=True):
+            answer.extend(row)
 
     def _drop_finished(self) -> None:
-        """Lets finished rows go, with the columns that only they needed."""
-        kept = [place for place, row in enumerate(self.rows) if not row.job.done()]
-        if len(kept) < len(self.rows):
-            self.rows = [self.rows[place] for place in kept]
-            longest = max((len(row.prompt) + len(row.answer) - 1 for row in self.rows), default=0)
-            self.cache = DynamicCache(
-                [
-                    (keys[kept, :, -longest:], values[kept, :, -longest:])
-                    for keys, values in list_layers(self.cache)
-                ]
-                if kept
-                else None
-            )
-
-
-def list_layers(cache: DynamicCache) -> Iterable[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values of each layer, (rows, heads, tokens, head size)."""
-    return ((layer.keys, layer.values) for layer in cache.layers)
-
-
-def stack(caches: list[DynamicCache]) -> DynamicCache:
-    """One cache with the rows of all, the shorter ones padded on the left."""
-    longest = max(cache.get_seq_length() for cache in caches)
-    padded = [
-        [
-            [functional.pad(part, (0, 0, longest - part.shape[2], 0)) for part in layer]
-            for layer in list_layers(cache)
-        ]
-        for cache in caches
-    ]
-    return DynamicCache(
-        [
-            tuple(torch.cat(parts) for parts in zip(*layers, strict=True))
-            for layers in zip(*padded, strict=True)
-        ]
-    )
+        """Removes the rows of finished answers, and the columns that only they needed."""
+        kept = [row for row, answer in enumerate(self.answers) if not answer.job.done()]
+        if len(kept) == len(self.answers):
+            return
+        self.answers = [self.answers[row] for row in kept]
+        # The newest token of an answer is not in the cache yet: the next pass computes it.
+        columns = max((answer.length - 1 for answer in self.answers), default=0)
+        self.cache = keep_rows(self.cache, kept, columns)

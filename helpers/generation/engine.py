@@ -1,6 +1,7 @@
-"""One interface over what generates text: a request in, pieces of text out.
+"""The interface of everything that generates text: a request goes in, pieces of text come out.
 
-`transformers_engine` and `llama_engine` are its two forms. Nothing here needs torch, so that a server on llama.cpp starts without it.
+It is implemented by `transformers_engine` and `llama_engine`. Nothing here needs torch, so a server on
+llama.cpp starts without it.
 """
 
 import queue
@@ -9,156 +10,201 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
-from helpers.common.errors import KitError
-from helpers.generation.request import OPTIONAL, Generation, GenerationRequest, Piece, join_pieces
+from helpers.common.errors import NotFoundError, ResourceError, ServerError, UsageError
+from helpers.generation.request import OPTIONAL_FIELDS, Generation, GenerationRequest, Piece, join_pieces
 
-GREEDY_BELOW = 1e-4  # logits divided by a temperature under it overflow, and the likeliest token has all the probability anyway
-
-
-LIMIT = 64  # requests that an engine takes at once, running and waiting; more are refused
-
-
-class EngineStopping(KitError):
-    """A request that was still waiting when the engine was closed."""
+MAX_REQUESTS = 64  # an engine holds this many, running and waiting together; it refuses more
+# Below this temperature an engine takes the likeliest token: it has all the probability, and logits divided
+# by so small a number overflow.
+GREEDY_BELOW = 1e-4
 
 
-class EngineBusy(KitError):
-    """A request too many: LIMIT others run or wait."""
+class EngineStopping(ServerError):
+    """The engine was closed before it could begin the request."""
 
 
-class PromptTooLong(KitError):
-    """A prompt that leaves no room for an answer in the model's context."""
+class EngineBusy(ResourceError):
+    """The queue is full: MAX_REQUESTS other requests run or wait."""
 
 
-class UnknownToken(KitError):
-    """A bias for a token that the model does not have."""
+class PromptTooLong(UsageError):
+    """The prompt leaves no room for an answer in the model's context."""
+
+
+class UnknownToken(UsageError):
+    """A token id that the model does not have."""
 
 
 class Engine(ABC):
-    """What generates text. Subclasses set `name`, `context` (tokens of prompt and answer together), `adapters` (names; the first is the default)
-    and `honoured` (names of the request's optional fields).
+    """Generates text in its own threads.
 
-    Answers are computed in threads of the engine's own: a request waits for its turn, and its computing ends when it is cancelled, whether or
-    not anybody still takes its pieces.
+    A request waits for its turn, and its computation ends when it is cancelled, whether or not anybody still
+    reads the pieces. Subclasses set the attributes below.
     """
 
-    name: str
-    context: int
-    adapters: list[str]
-    honoured: frozenset[str] = frozenset()
+    name: str  # the model's folder name
+    context: int  # tokens that prompt and answer may have together
+    vocabulary_size: int  # the model's token ids are 0 to vocabulary_size - 1
+    adapters: list[str]  # names of the loaded LoRAs
+    honoured: frozenset[str] = frozenset()  # the request's optional fields that have an effect here
 
     def __init__(self):
         self.closed = threading.Event()
-        self._inside: dict[Future, GenerationRequest] = {}  # what runs or waits
-        self._lock = threading.Lock()
+        self._accepted: dict[Future[Generation], GenerationRequest] = {}  # those that run or wait
+        self._lock = threading.Lock()  # guards `_accepted` and the setting of `closed`
+
+    @property
+    def default_adapter(self) -> str | None:
+        """The first adapter, which answers if a request names none; None without adapters."""
+        return self.adapters[0] if self.adapters else None
+
+    # What a subclass does
 
     @abstractmethod
     def render(self, messages: list[dict[str, str]], continue_last: bool = False) -> str:
-        """The prompt that the model's own chat template makes of messages. KitError where it refuses them."""
+        """The prompt that the model's chat template makes of the messages; UsageError if it rejects them."""
 
     @abstractmethod
-    def check(self, request: GenerationRequest) -> object:
-        """The prompt in the engine's own form. KitError for an unknown adapter or a prompt that leaves no room for an answer."""
+    def tokenize(self, text: str, add_special: bool = True) -> list[int]:
+        """The text's token ids, with the special tokens that the tokenizer adds if `add_special` is true."""
 
     @abstractmethod
-    def submit(self, request: GenerationRequest, prompt: object, emit: Callable[[Piece], None]) -> Future:
-        """Takes a request into the engine's threads, which hand its pieces to `emit`; the future of its Generation, text and tokens left empty.
+    def submit(
+        self, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]
+    ) -> Future[Generation]:
+        """Hands a request to the engine's threads, which pass its pieces to `emit`.
 
-        The computing ends soon after `must_end` is true.
+        Returns the future of its Generation, whose text and tokens stay empty. The computation ends soon
+        after `must_end` becomes true.
         """
 
     @abstractmethod
-    def count_tokens(self, text: str) -> int:
-        """How many tokens a text has, special ones that the tokenizer adds included."""
-
-    @abstractmethod
     def read_advice(self, name: str, neutral: float) -> float:
-        """The model's own advice for a sampling setting ("temperature", "top_p"); `neutral` when it gives none."""
+        """The model's recommended value of "temperature" or "top_p"; `neutral` if it recommends none."""
+
+    def free(self) -> None:  # noqa: B027, optional for subclasses
+        """Called after `close`: releases memory that would outlive the engine."""
+
+    # What callers use
+
+    def count_tokens(self, text: str) -> int:
+        """How many tokens a text has, with the special ones that the tokenizer adds."""
+        return len(self.tokenize(text))
 
     def list_unsupported(self, request: GenerationRequest) -> list[str]:
         """Names of the optional fields that were set and that this engine does not honour."""
         neutral = GenerationRequest()
-        return [
-            name
-            for name in OPTIONAL
-            if name not in self.honoured and getattr(request, name) != getattr(neutral, name)
-        ]
+        changed = [name for name in OPTIONAL_FIELDS if getattr(request, name) != getattr(neutral, name)]
+        return [name for name in changed if name not in self.honoured]
 
-    def start(self, request: GenerationRequest, emit: Callable[[Piece], None]) -> Future:
-        """The future of the answer, whose pieces go to `emit`, in another thread. KitError at once for what `check` refuses or one too many."""
+    def start(self, request: GenerationRequest, emit: Callable[[Piece], None]) -> Future[Generation]:
+        """Begins an answer in another thread, which passes its pieces to `emit`. Returns the answer's future.
+
+        Raises what `check` raises, EngineBusy and EngineStopping. Later errors are in the future.
+        """
         prompt = self.check(request)
-        with self._lock:  # with `close`: what comes in before it ends by it
-            self.refuse_when_closed()
-            if sum(not other.cancelled.is_set() for other in self._inside.values()) >= LIMIT:
-                raise EngineBusy(f"{LIMIT} requests run or wait.", "Ask again in some seconds.")
+        # `close` takes the same lock: a request is accepted before it, and ended by it, or it is refused.
+        with self._lock:
+            self.refuse_if_closed()
+            wanted = [one for one in self._accepted.values() if not one.cancelled.is_set()]
+            if len(wanted) >= MAX_REQUESTS:
+                raise EngineBusy(
+                    f"The queue is full: {MAX_REQUESTS} requests run or wait.", "Try again in some seconds."
+                )
             job = self.submit(request, prompt, emit)
-            self._inside[job] = request
-        job.add_done_callback(self._leave)
+            self._accepted[job] = request
+        job.add_done_callback(self._forget)
         return job
 
-    def _leave(self, job: Future) -> None:
+    def _forget(self, job: Future[Generation]) -> None:
         with self._lock:
-            del self._inside[job]
+            del self._accepted[job]
 
     def generate(self, request: GenerationRequest) -> Generation:
-        """The whole answer."""
-        *_, generation = self.stream(request)
-        return generation
+        """The whole answer. Raises what `start` raises."""
+        *_, whole = self.stream(request)
+        assert isinstance(whole, Generation)  # the last thing that `stream` yields
+        return whole
 
     def stream(self, request: GenerationRequest) -> Iterator[Piece | Generation]:
-        """The answer's pieces as they come, then a Generation with the whole. Closing the iterator cancels."""
-        pieces: queue.Queue = queue.Queue()
-        job = self.start(request, pieces.put)
-        job.add_done_callback(lambda _: pieces.put(None))
-        parts = []
+        """Yields the answer's pieces as they come, then a Generation with the whole.
+
+        Closing the iterator cancels the request. Raises what `start` raises.
+        """
+        arriving: queue.Queue[Piece | None] = queue.Queue()  # None after the last piece
+        job = self.start(request, arriving.put)
+        job.add_done_callback(lambda _: arriving.put(None))
+        pieces = []
         try:
-            while (piece := pieces.get()) is not None:
-                parts.append(piece)
+            for piece in iter(arriving.get, None):
+                pieces.append(piece)
                 yield piece
-            yield join_pieces(job.result(), parts)
+            yield join_pieces(job.result(), pieces)
         finally:
             if not job.done():
                 request.cancelled.set()
 
-    def must_end(self, request: GenerationRequest) -> bool:
-        """True when the request was cancelled or the engine closed."""
-        return request.cancelled.is_set() or self.closed.is_set()
-
     def close(self) -> None:
-        """Ends what runs at its next token; what waits is refused."""
+        """Ends running answers at their next token and refuses waiting requests with EngineStopping."""
         with self._lock:
             self.closed.set()
 
-    def free(self) -> None:  # noqa: B027, an engine need not do anything
-        """Gives memory back that does not come back by itself when nobody refers to the engine any more; after `close`."""
+    # What subclasses use
 
-    def refuse_when_closed(self) -> None:
-        """EngineStopping once `close` was called."""
+    def must_end(self, request: GenerationRequest) -> bool:
+        """True if the request was cancelled or the engine closed."""
+        return request.cancelled.is_set() or self.closed.is_set()
+
+    def refuse_if_closed(self) -> None:
+        """Raises EngineStopping after `close`."""
         if self.closed.is_set():
-            raise EngineStopping("The engine is stopping.", "Ask again when it is up.")
+            raise EngineStopping("The engine is stopping.", "Try again when it is running.")
 
-    def check_adapter(self, request: GenerationRequest) -> None:
-        """KitError when the request names an adapter that is not loaded."""
-        if request.adapter and request.adapter not in self.adapters:
-            raise KitError(
-                f"No LoRA '{request.adapter}' is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}."
-            )
+    def check(self, request: GenerationRequest) -> list[int]:
+        """The prompt's token ids.
 
-    def check_bias(self, request: GenerationRequest, vocabulary: int) -> None:
-        """UnknownToken when the request biases a token that the model does not have."""
-        if unknown := [number for number in request.logit_bias if not 0 <= number < vocabulary]:
-            raise UnknownToken(
-                f"There is no token {unknown[0]}; the model has 0 to {vocabulary - 1}.",
-                "Take ids of its own tokenizer.",
-            )
+        Raises NotFoundError for an adapter that is not loaded, UnknownToken for a bias on a token that the
+        model does not have, PromptTooLong, and UsageError for an empty prompt or messages that the template
+        rejects.
+        """
+        self._check_adapter(request.adapter)
+        self._check_bias(request.logit_bias)
+        if request.prompt is not None:
+            ids = self.tokenize(request.prompt, request.add_special_tokens)
+        elif request.messages is not None:
+            text = self.render(request.messages, request.continue_last)
+            ids = self.tokenize(text, add_special=False)  # the template has written them
+        else:
+            raise UsageError("The request has neither messages nor a prompt.", "Give it one of them.")
+        return self.truncate_prompt(ids, request.keep_last)
 
-    def fit_prompt(self, ids: list[int], keep_last: int | None) -> list[int]:
-        """The prompt's ids, the last `keep_last` of them. KitError for an empty prompt, PromptTooLong for one that leaves no room for an answer."""
-        ids = ids if keep_last is None else ids[-max(1, keep_last) :]
-        if not 0 < len(ids) < self.context:
-            kind = PromptTooLong if ids else KitError
-            raise kind(
-                f"The prompt has {len(ids)} tokens; the model takes 1 to {self.context - 1}.",
-                "Change its length.",
+    def truncate_prompt(self, ids: list[int], keep_last: int | None) -> list[int]:
+        """The last `keep_last` ids of a prompt, at least one; None keeps all.
+
+        Raises UsageError for an empty prompt and PromptTooLong for one that leaves no room for an answer.
+        """
+        if keep_last is not None:
+            ids = ids[-max(1, keep_last) :]
+        if not ids:
+            raise UsageError("The prompt has 0 tokens.", "Write a prompt.")
+        if len(ids) >= self.context:
+            raise PromptTooLong(
+                f"The prompt has {len(ids)} tokens, and the model takes at most {self.context - 1}.",
+                "Shorten it.",
             )
         return ids
+
+    def _check_adapter(self, adapter: str | None) -> None:
+        if adapter is not None and adapter not in self.adapters:
+            loaded = ", ".join(self.adapters) or "none"
+            raise NotFoundError(
+                f"No LoRA '{adapter}' is loaded.", f"Choose one of the loaded ones: {loaded}."
+            )
+
+    def _check_bias(self, biases: dict[int, float]) -> None:
+        for number in biases:
+            if not 0 <= number < self.vocabulary_size:
+                raise UnknownToken(
+                    f"There is no token {number}; the model has 0 to {self.vocabulary_size - 1}.",
+                    "Use token ids of its own tokenizer.",
+                )

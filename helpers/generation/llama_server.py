@@ -1,6 +1,7 @@
-"""llama.cpp in this process (xllamacpp): its own server, spoken to by function calls where answers stream, over HTTP for the rest.
+"""llama.cpp in this process, through the package xllamacpp.
 
-It listens on this computer only, on a port of the system's choice, and answers to a key that is drawn at the start.
+xllamacpp runs llama.cpp's own server. Answers stream through a function call; everything else goes over HTTP.
+The server listens on this computer only, on a free port, and requires a key that is drawn at the start.
 """
 
 import importlib
@@ -8,142 +9,184 @@ import importlib.util
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NotRequired, TypedDict
 
 import psutil
 import requests
 
-from helpers.common.errors import KitError
+from helpers.common.errors import DamagedError, MissingPackageError, UsageError
 from helpers.weights.gguf_header import read_header
 
-CONTEXT = 8192  # tokens of a conversation at most
+MAX_CONTEXT = 8192  # tokens of a conversation at most
+PARALLEL = 4  # answers computed together at most; more wait. 16 give the same total speed
+MEMORY_SHARE = 1 / 4  # the conversations may take this share of the free memory
+BYTES_PER_NUMBER = 2  # llama.cpp keeps keys and values in 16 bits
+# Tokens of a prompt that are read at once, in half a second on two cores. Between two such steps llama.cpp
+# notices that the answer is no longer wanted.
+PROMPT_STEP = 256
+# How many next tokens are listed at the first, second and third try. The last is more than any vocabulary
+# has.
+LIST_LENGTHS = (64, 2048, 1 << 20)
 
 
-PARALLEL = 4  # answers that are computed together at most; more wait. 16 have the same speed in sum
+class ListedToken(TypedDict):
+    """A token in llama.cpp's replies."""
 
-
-MEMORY_PART = 4  # what conversations hold is at most this part of the memory that is free: a fourth
-
-
-PROMPT_STEP = (
-    256  # tokens of a prompt between two looks at whether it is still wanted: half a second on two cores
-)
+    id: int
+    bytes: list[int]
+    logprob: float  # nats
+    top_logprobs: NotRequired[list["ListedToken"]]  # the likeliest tokens in its place
 
 
 def import_xllamacpp() -> ModuleType:
-    """The module; KitError where it is not installed."""
+    """The module xllamacpp. MissingPackageError if it is not installed."""
     if not importlib.util.find_spec("xllamacpp"):
-        raise KitError(
+        raise MissingPackageError(
             "GGUF files need xllamacpp.", "Install it: pip install -c constraints.txt -e '.[llamacpp]'"
         )
     return importlib.import_module("xllamacpp")
 
 
-def plan_conversations(header: dict[str, object], free: float, most: int = PARALLEL) -> tuple[int, int]:
-    """(how many at once, tokens of each) for a GGUF file's settings and bytes of free memory; `most` is the limit of the first.
+@dataclass(frozen=True)
+class ConversationPlan:
+    """How many conversations llama.cpp holds at the same time, and how long each may become."""
 
-    Each gets its whole room at the start: in a room that all share, they end in an error when it is full.
+    count: int
+    context: int  # tokens of each
+
+
+def plan_conversations(settings: Mapping[str, Any], free: float, most: int = PARALLEL) -> ConversationPlan:
+    """The plan for a model with these settings (those of the GGUF header) and `free` bytes of memory.
+
+    There are at least one and at most `most` conversations. Each gets memory for its whole context at the
+    start: if they shared it, all of them would end in an error once it is full.
     """
-    family = header.get("general.architecture")
-    number = {
-        key: header.get(f"{family}.{key}")
-        for key in ("context_length", "block_count", "embedding_length", "attention.head_count")
-    }
-    context, heads = min(number["context_length"] or CONTEXT, CONTEXT), number["attention.head_count"] or 1
-    size = header.get(f"{family}.attention.key_length") or (number["embedding_length"] or 0) / heads
-    heads = header.get(f"{family}.attention.head_count_kv") or heads
-    needed = context * (number["block_count"] or 0) * heads * size * 2 * 2  # keys and values, two bytes each
-    return max(1, min(most, int(free / MEMORY_PART / needed) if needed else most)), context
+    family = settings.get("general.architecture")
+
+    def read(key: str) -> int:
+        return settings.get(f"{family}.{key}") or 0
+
+    context = min(read("context_length") or MAX_CONTEXT, MAX_CONTEXT)
+    heads = read("attention.head_count") or 1
+    head_size = read("attention.key_length") or read("embedding_length") / heads
+    kv_heads = read("attention.head_count_kv") or heads
+    numbers_per_token = 2 * read("block_count") * kv_heads * head_size  # 2: keys and values
+    needed = context * numbers_per_token * BYTES_PER_NUMBER
+    if not needed:  # the header does not say how large the model is
+        return ConversationPlan(most, context)
+    fitting = int(free * MEMORY_SHARE / needed)
+    return ConversationPlan(max(1, min(most, fitting)), context)
+
+
+def make_settings(
+    xllamacpp: ModuleType, gguf: Path, loras: list[Path], plan: ConversationPlan, api_key: str
+) -> Any:
+    """llama.cpp's settings, an xllamacpp.CommonParams."""
+    settings = xllamacpp.CommonParams()
+    settings.model.path = str(gguf)
+    settings.n_parallel = plan.count
+    settings.n_ctx = plan.count * plan.context  # of all conversations together
+    settings.kv_unified = False  # each conversation has its own part of the context
+    settings.n_batch = PROMPT_STEP
+    # Otherwise it keeps old conversations, and may continue one that another LoRA has computed.
+    settings.cache_ram_mib = 0
+    turned_off = 0.0  # each request turns on the one that it wants
+    settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(lora), turned_off) for lora in loras]
+    settings.cpuparams.n_threads = os.cpu_count()
+    settings.api_keys = [api_key]  # no other program on this computer may use it
+    settings.verbosity = 0  # the default, 3, writes a page of log
+    return settings
 
 
 class LlamaServer:
-    """llama.cpp with one GGUF file and the LoRAs in `adapters`, GGUF files too, each of which a request turns on by its place in the list."""
+    """llama.cpp with a GGUF file and LoRAs (GGUF, too), which requests turn on by their place in the list."""
 
-    def __init__(self, gguf: Path, adapters: list[Path], parallel: int = PARALLEL):
-        xllamacpp = import_xllamacpp()
-        settings = xllamacpp.CommonParams()
-        settings.model.path = str(gguf)
-        self.parallel, context = plan_conversations(
-            read_header(gguf)[0], psutil.virtual_memory().available, parallel
-        )
-        settings.n_parallel, settings.n_ctx, settings.kv_unified = (
-            self.parallel,
-            self.parallel * context,
-            False,
-        )
-        settings.n_batch = PROMPT_STEP
-        settings.cache_ram_mib = (
-            0  # else it keeps old conversations aside, and takes one of another LoRA's for its own
-        )
-        settings.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(str(path), 0.0) for path in adapters]
-        settings.cpuparams.n_threads = os.cpu_count()
-        settings.api_keys, settings.verbosity = [secrets.token_hex()], 0  # 3, its default, is a page of log
-        try:
-            self._server = xllamacpp.Server(settings)
-        except RuntimeError:  # it says no more than that
-            raise KitError(
-                f"llama.cpp cannot load {gguf}: damaged, or too large.", "Fetch it again, or free memory."
-            ) from None
-        self._headers = {"Authorization": f"Bearer {settings.api_keys[0]}"}
+    def __init__(self, gguf: Path, loras: list[Path], parallel: int = PARALLEL):
+        """Loads the model and returns when the server answers; computes at most `parallel` answers together.
 
-    def ask(self, path: str, body: dict | None = None) -> dict:
-        """llama.cpp's whole reply to a POST, or to a GET where there is no body; its refusals as KitError."""
-        method = "GET" if body is None else "POST"
-        reply = requests.request(
-            method, self._server.listening_address + path, json=body, headers=self._headers
-        )
-        refuse_error(reply.json())
-        return reply.json()
-
-    def complete(self, body: dict, take: Callable[[dict], bool]) -> None:
-        """Streams a completion, in the shape of OpenAI's /v1/completions: each event goes to `take`, until it returns False.
-
-        `prompt_progress` events come while a long prompt is read.
+        Raises DamagedError if llama.cpp cannot load the file, and MissingPackageError.
         """
-        failures = []
+        xllamacpp = import_xllamacpp()
+        header = read_header(gguf)[0]
+        plan = plan_conversations(header, psutil.virtual_memory().available, parallel)
+        self.parallel = plan.count
+        api_key = secrets.token_hex()
+        self._headers = {"Authorization": f"Bearer {api_key}"}
+        try:
+            self._server = xllamacpp.Server(make_settings(xllamacpp, gguf, loras, plan, api_key))
+        except RuntimeError:  # it does not say why
+            raise DamagedError(
+                f"llama.cpp cannot load {gguf}: it is damaged or too large.",
+                "Fetch it again, or free memory.",
+            ) from None
 
-        def hand_over(event: bytes) -> bool:  # true ends the answer; what it raises would be lost
+    def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        """llama.cpp's reply to a POST with this body, or to a GET without one; UsageError if it refuses."""
+        method = "GET" if body is None else "POST"
+        address = self._server.listening_address + path
+        reply = requests.request(method, address, json=body, headers=self._headers).json()
+        refuse_error(reply)
+        return reply
+
+    def complete(self, body: dict[str, Any], take: Callable[[dict[str, Any]], bool]) -> None:
+        """Streams a completion: passes each event to `take`, until `take` returns False.
+
+        The events have the shape of OpenAI's /v1/completions. While a long prompt is read, there are events
+        with `prompt_progress`. Raises UsageError if llama.cpp refuses the request, and what `take` raises.
+        """
+        failures: list[BaseException] = []
+
+        def pass_on(event: bytes) -> bool:
+            """What llama.cpp calls with each event; True ends the answer. It would lose an exception."""
             try:
-                return not take(refuse_error(json.loads(event)))
+                parsed = json.loads(event)
+                refuse_error(parsed)
+                return not take(parsed)
             except BaseException as error:
                 failures.append(error)
                 return True
 
-        self._server.handle_completions(
-            json.dumps({**body, "stream": True, "return_progress": True}).encode(), hand_over
-        )
+        request = {**body, "stream": True, "return_progress": True}
+        self._server.handle_completions(json.dumps(request).encode(), pass_on)
         if failures:
             raise failures[0]
 
     def find_likeliest(
-        self, before: list[int], matches: Callable[[dict], bool], settings: dict
-    ) -> list[dict]:
-        """The tokens that may follow the ids `before` and match, likeliest first: {"id", "bytes", "logprob"} each.
+        self, before: list[int], matches: Callable[[ListedToken], bool], settings: dict[str, Any]
+    ) -> list[ListedToken]:
+        """The tokens that may follow the ids `before` and for which `matches` is true, likeliest first.
 
-        llama.cpp lists the likeliest only, so the list grows until one matches.
+        llama.cpp lists only as many next tokens as it is asked for, so the list grows until one of them
+        matches. `settings` are added to the request.
+
+        The list comes with the token that llama.cpp chooses, and it omits both if that token is a part of a
+        character, since it then waits for the rest. Hence the grammar, which allows no answer but "a": it
+        forces the choice of a whole character. The listed probabilities stay the model's own, since llama.cpp
+        takes them before the grammar.
         """
-        for count in (64, 2048, 1 << 20):
-            # It says nothing of a token that is half a character: the grammar makes it choose another one, and changes no probability.
+        for length in LIST_LENGTHS:
             body = {
                 "prompt": before,
                 "n_predict": 1,
                 "temperature": 0,
-                "n_probs": count,
+                "n_probs": length,
                 "grammar": 'root ::= "a"',
                 **settings,
             }
             listed = self.ask("/completion", body)["completion_probabilities"][0]["top_logprobs"]
-            if found := [entry for entry in listed if matches(entry)]:
+            found = [entry for entry in listed if matches(entry)]
+            if found:
                 return found
         return []
 
 
-def refuse_error(reply: dict) -> dict:
-    """The reply; KitError for one that tells of an error."""
+def refuse_error(reply: Any) -> None:
+    """UsageError if llama.cpp's reply reports an error."""
     if "error" in reply:
-        raise KitError(
-            f"llama.cpp refuses this: {reply['error'].get('message', reply['error'])}.", "Change the request."
-        )
-    return reply
+        error = reply["error"]
+        message = error.get("message", error) if isinstance(error, dict) else error
+        raise UsageError(f"llama.cpp refuses this request: {message}.", "Change the request.")

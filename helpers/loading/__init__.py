@@ -1,10 +1,16 @@
-"""A model in memory: its loader and kernel chosen with reasons, and chat in its own template."""
+"""A model in memory, and messages turned into its tokens.
+
+The loader and kernel for a folder, chosen with reasons (`loaders`, `kernels`), where the model goes
+(`placement`), the loaded model (`model`: LoadedModel), and messages rendered, tokenised and answered
+(`messages`).
+"""
 
 from typing import TYPE_CHECKING
 
 from helpers.common.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from helpers.loading.loaders import LOADERS as LOADERS
     from helpers.loading.loaders import detect_loader as detect_loader
     from helpers.loading.messages import chat as chat
     from helpers.loading.messages import render_chat as render_chat

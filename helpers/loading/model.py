@@ -1,141 +1,195 @@
-"""The loaded model and tokenizer, and chat with the model's own template. Which loader a folder needs is said in helpers.loading.loaders."""
+"""The loaded model: weights, tokenizer, device and number format together, and its end."""
 
 import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from gguf import GGUFReader
-from tokenizers import pre_tokenizers
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    AwqConfig,
+    BitsAndBytesConfig,
+    GgufConfig,
+    GPTQConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
+from transformers.utils.quantization_config import AwqBackend, QuantizationConfigMixin
 
-from helpers.common.errors import KitError
+from helpers.common.errors import DamagedError, ResourceError, UnsupportedError, UsageError
 from helpers.common.machine import Choice, free_memory, measure_memory, measure_used, pick_dtype
-from helpers.loading.loaders import (
-    describe_folder,
-    detect_loader,
-    explain_missing_package,
-    pick_place,
-    pick_quantization,
-)
-from helpers.weights.folders import find_model
-from helpers.weights.gptq import import_gptqmodel, undo_compiling
+from helpers.loading._private import undo_compiling
+from helpers.loading.kernels import pick_kernel
+from helpers.loading.loaders import detect_loader, explain_missing_package
+from helpers.loading.placement import pick_place
+from helpers.weights._private import import_gptqmodel
+from helpers.weights.folders import ModelFolder, find_model
+from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
 
-# A bar of transformers' would stay in a notebook's file as a widget, and GitHub shows no notebook with broken widgets.
+# A bar of transformers' stays in a notebook's file as a widget, and GitHub does not show notebooks with
+# such widgets.
 transformers_logging.disable_progress_bar()
 
 
 @dataclass
 class LoadedModel:
-    """A model in memory with what belongs to it. An adapter may be attached to `model` later (helpers.adapters)."""
+    """A model in memory with what belongs to it. LoRAs may be attached to `model` later."""
 
     name: str  # the folder's name
-    folder: Path
-    loader: Choice  # which one, and why
-    model: PreTrainedModel
+    folder: ModelFolder
+    loader: Choice[str]  # which one, and why
+    model: Any  # transformers' PreTrainedModel, or PEFT's PeftModel around it
     tokenizer: PreTrainedTokenizerBase
-    device: Choice  # "cuda" or "cpu", and why
-    dtype: Choice  # a torch dtype, and why
+    device: Choice[str]  # "cuda" or "cpu", and why
+    dtype: Choice[torch.dtype]
     seconds: float = 0.0  # that loading took
     bytes: int = 0  # of the weights in memory, as transformers counts them
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
     """The folder's tokenizer, padding on the left as generation needs it; a missing pad token becomes EOS."""
-    gguf = next(folder.glob("*.gguf"), None)
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, padding_side="left", **({"gguf_file": gguf.name} if gguf else {})
-    )
-    if (
-        gguf and str(GGUFReader(gguf).fields["tokenizer.ggml.pre"].contents()) == "smollm"
-    ):  # its splitting of digits is lost in the conversion
-        core = tokenizer.backend_tokenizer
-        core.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), core.pre_tokenizer]
-        )
+    source = {"gguf_file": folder.gguf.name} if folder.gguf else {}
+    tokenizer = AutoTokenizer.from_pretrained(folder.path, padding_side="left", **source)
+    if folder.gguf and needs_digit_splitting(folder.gguf):
+        split_digits(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
 def load_model(
-    name: str, loader: str | None = None, dtype: str | torch.dtype | None = None, base: Path | None = None, *,
-    purpose: str = "inference", bits: int | None = None, device_map: str | dict | None = None, max_memory: dict | None = None,
-) -> LoadedModel:  # fmt: skip
-    """Loads a model folder below `base` (models/ by default) onto this machine's device, ready to generate.
+    name: str,
+    loader: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    models_dir: Path | None = None,
+    *,
+    purpose: str = "inference",
+    bits: int | None = None,
+    device_map: str | dict[str, Any] | None = None,
+    max_memory: dict[Any, Any] | None = None,
+) -> LoadedModel:
+    """Loads the model folder `name` onto this machine's device, ready to generate.
 
-    `loader` overrides detect_loader, `dtype` ("float32", "bfloat16", "float16" or a torch dtype) overrides machine.pick_dtype. `purpose` is
-    "inference" or "training": a CPU's fastest GPTQ and AWQ kernels let no gradient through. `bits` (8 or 4) quantises full precision while
-    loading, with bitsandbytes. `device_map="auto"` spreads over several GPUs, what they lack over the CPU, and the rest stays on the disk, all within
-    `max_memory` ({0: "14GiB", "cpu": "30GiB"}; what is not named is not used).
-    Raises KitError: no such folder, an incomplete one, a format not read here, more weights than memory, a missing package or place.
+    `loader` overrides detect_loader; `dtype` ("float32", "bfloat16", "float16" or a torch dtype) overrides
+    pick_dtype. `purpose` is "inference" or "training": a CPU's fastest GPTQ and AWQ kernels let no gradient
+    through. `bits` (8 or 4) quantises full precision while loading, with bitsandbytes. `device_map="auto"`
+    spreads over several GPUs, then the CPU, then the disk, all within `max_memory` ({0: "14GiB", "cpu":
+    "30GiB"}; what is not named is not used).
+
+    Raises NotFoundError or DamagedError (the folder), UnsupportedError (the format), ResourceError (memory),
+    MissingPackageError, UsageError (a setting).
     """
-    start, folder = time.monotonic(), find_model(name, base)
-    choice = Choice(loader, "asked for") if loader else detect_loader(folder)
-    if choice.value == "llama.cpp":
-        raise KitError(
-            f"{folder.name} is a GGUF file, which llama.cpp runs.",
-            "Serve it (helpers.server), or de-quantise it: loader='transformers'.",
-        )
+    start = time.monotonic()
+    folder = find_model(name, models_dir)
+    chosen = Choice(loader, "asked for") if loader else detect_loader(folder)
+    if chosen.value == "llama.cpp":
+        remedy = "Serve it (helpers.server), or de-quantise it: loader='transformers'."
+        raise UnsupportedError(f"{folder.name} is a GGUF file, which llama.cpp runs.", remedy)
     device = pick_place(device_map, max_memory)
     device_map = device_map or ("auto" if max_memory else None)
     if device_map is None:
         refuse_too_large(folder, device.value, (bits or 16) / 16)
-    number = (
-        Choice(getattr(torch, dtype) if isinstance(dtype, str) else dtype, "asked for")
-        if dtype
-        else pick_dtype(device.value)
-    )
+    number = Choice(as_dtype(dtype), "asked for") if dtype else pick_dtype(device.value)
     settings = {
         "device_map": device_map or device.value,
         "max_memory": max_memory,
         "dtype": number.value,
-        **describe_folder(folder),
+        **describe_weights(folder),
     }
-    if quantization := pick_quantization(
-        choice.value, number.value, purpose, bits, device.value
-    ):  # given as None it would hide the folder's own
+    quantization = pick_quantization(chosen.value, number.value, purpose, bits, device.value)
+    if quantization:  # given as None it would hide the folder's own
         settings["quantization_config"] = quantization
-    with explain_missing_package(folder.name, "bitsandbytes" if bits else choice.value):
-        if choice.value in ("gptq", "awq"):
-            import_gptqmodel()
-        warnings.filterwarnings(
-            "ignore", message="You passed `quantization_config`", category=UserWarning
-        )  # only the kernel is passed, as meant
-        model, found = AutoModelForCausalLM.from_pretrained(folder, **settings, output_loading_info=True)
-        undo_compiling(model)
+    with explain_missing_package(folder.name, "bitsandbytes" if bits else chosen.value):
+        model = build_model(folder, chosen.value, settings)
+    return LoadedModel(
+        name=folder.name,
+        folder=folder,
+        loader=chosen,
+        model=model,
+        tokenizer=load_tokenizer(folder),
+        device=device,
+        dtype=number,
+        seconds=round(time.monotonic() - start, 2),
+        bytes=model.get_memory_footprint(),
+    )
+
+
+def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """A torch dtype by its name."""
+    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+
+
+def build_model(folder: ModelFolder, loader: str, settings: dict[str, Any]) -> PreTrainedModel:
+    """The model with its weights, in eval mode; a DamagedError if the files lack some of them."""
+    if loader in ("gptq", "awq"):
+        import_gptqmodel()
+    # Only the kernel is passed as quantization_config, which is what we want; transformers warns anyway.
+    warnings.filterwarnings("ignore", message="You passed `quantization_config`", category=UserWarning)
+    result: Any = AutoModelForCausalLM.from_pretrained(folder.path, **settings, output_loading_info=True)
+    model, found = result
+    undo_compiling(model)
     if found["missing_keys"]:  # transformers fills them with random numbers
-        lacking = f"{len(found['missing_keys'])} tensors, such as {sorted(found['missing_keys'])[0]}"
-        raise KitError(
-            f"{folder.name} lacks {lacking}.",
-            "Fetch it again; if that changes nothing, choose another loader.",
-        )
-    loaded = LoadedModel(folder.name, folder, choice, model.eval(), load_tokenizer(folder), device, number)
-    loaded.seconds, loaded.bytes = round(time.monotonic() - start, 2), model.get_memory_footprint()
-    return loaded
+        example = sorted(found["missing_keys"])[0]
+        problem = f"{folder.name} lacks {len(found['missing_keys'])} tensors, such as {example}."
+        raise DamagedError(problem, "Fetch it again; if that changes nothing, choose another loader.")
+    return model.eval()
 
 
-def refuse_too_large(folder: Path, device: str, kept: float = 1) -> None:
-    """KitError when the weights alone, of which quantising keeps the part `kept`, are larger than the free memory they would go to."""
-    needed = kept * sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    free = measure_memory(device).value[0]
+def describe_weights(folder: ModelFolder) -> dict[str, Any]:
+    """What from_pretrained must be given for this folder. A GGUF file is de-quantised.
+
+    Older GPTQ and AWQ folders describe their quantisation in a file beside config.json: it is put into the
+    config, where transformers looks for it.
+    """
+    if folder.gguf:
+        return {"gguf_file": folder.gguf.name, "quantization_config": GgufConfig(dequantize=True)}
+    config = AutoConfig.from_pretrained(folder.path)
+    if folder.quantization and not getattr(config, "quantization_config", None):
+        config.quantization_config = folder.quantization.settings
+    return {"config": config}
+
+
+def pick_quantization(
+    loader: str, dtype: torch.dtype, purpose: str, bits: int | None, device: str
+) -> QuantizationConfigMixin | None:
+    """transformers' quantisation settings; None if those in the folder are enough."""
+    if bits and loader != "transformers":
+        raise UsageError(f"The weights are quantised already ({loader}).", "Omit bits.")
+    if bits not in (None, 4, 8):
+        raise UsageError(f"bitsandbytes quantises to 8 or 4 bits, not {bits}.", "Use bits=8 or bits=4.")
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    if bits == 4:
+        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
+    kernel = pick_kernel(device, purpose)
+    if kernel and loader == "awq":
+        return AwqConfig(backend=AwqBackend("torch_awq"))
+    if kernel and loader == "gptq":
+        return GPTQConfig(bits=4, backend=kernel)
+    return None
+
+
+def refuse_too_large(folder: ModelFolder, device: str, share: float = 1) -> None:
+    """A ResourceError if the weights, of which quantising keeps `share`, exceed the free memory."""
+    needed = share * sum(path.stat().st_size for path in folder.safetensors)
+    free, _ = measure_memory(device).value
     if needed > free:
-        raise KitError(
-            f"{folder.name} needs {needed / 1e9:.1f} GB for its weights; {free / 1e9:.1f} GB are free ({device}).",
-            "Free memory (helpers.common.machine.free_memory), or take a smaller or a 4-bit model.",
-        )
+        room = f"{free / 1e9:.1f} GB are free ({device})"
+        problem = f"{folder.name} needs {needed / 1e9:.1f} GB for its weights; {room}."
+        raise ResourceError(problem, "Free memory (common.free_memory), or take a smaller or a 4-bit model.")
 
 
 def free(loaded: LoadedModel) -> int:
-    """Lets go of the model and gives its memory back to the system; returns the bytes that came back, as measured. `loaded` is of no use after it."""
+    """Frees the model's memory and returns the bytes that came back, as measured.
+
+    `loaded` is of no use afterwards.
+    """
     before = measure_used(loaded.device.value).value
-    loaded.model = None
+    del loaded.model
     free_memory()
     return before - measure_used(loaded.device.value).value

@@ -1,35 +1,52 @@
-"""`python -m helpers.server`: loads a model once and serves it in one or both dialects, with the WebUI's flags.
+"""`python -m helpers.server`: loads a model and serves it in one or both dialects, with the WebUI's flags.
 
-torch and what stands on it are imported (some seconds) only after the command line has passed every check that needs none of it.
+torch and the libraries on top of it take some seconds to import. They are imported only after the command
+line has passed every check that needs none of them.
 """
 
 import argparse
-import asyncio
-import contextlib
 import os
 import signal
 import socket
 import threading
 from pathlib import Path
 
-import uvicorn
 from fastapi import FastAPI
 
 from helpers.common.command import CommandParser, run_command
-from helpers.common.errors import KitError
-from helpers.server.guards import BODY_LIMIT, HostGate
-from helpers.server.ports import open_port
-from helpers.server.service import Choice, Service
-from helpers.weights.catalogue import LOADERS
+from helpers.common.errors import UsageError
+from helpers.loading.loaders import LOADERS
+from helpers.server.guards import HostGate
+from helpers.server.ports import FLAGS, OPENAI_PORT, PORTS, RAW_PORT, open_port
+from helpers.server.service import ModelChoice, Service
+from helpers.server.serving import serve
 
-GRACE_S = 3  # seconds that a running answer gets when the server ends; who presses Ctrl-C waits no longer
+# What each port is for, in the help of its flag.
+PORT_HELP = {"raw": "of the raw API", "streaming": "of its websockets", "openai": "of the OpenAI-style API"}
+
+# What is printed for each port when the server is about to start.
+ADDRESSES = {
+    "raw": "raw API:    http://{host}:{port}/api/v1/chat",
+    "streaming": "websockets: ws://{host}:{port}/api/v1/chat-stream",
+    "openai": "OpenAI API: http://{host}:{port}/v1",
+}
 
 
-def parse_arguments(arguments: list[str]) -> argparse.Namespace:
-    """The WebUI's flags as far as they mean something here; KitError when nothing would be served."""
+def make_parser() -> CommandParser:
+    """The command line: the WebUI's flags as far as they mean something here, and a few more."""
     parser = CommandParser(
         prog="python -m helpers.server", description="Serve a model, and LoRAs on it, over two APIs."
     )
+    add_model_flags(parser)
+    add_api_flags(parser)
+    add_access_flags(parser)
+    # For programs that start the server: it ends when its standard input closes.
+    parser.add_argument("--stop-with-parent", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that choose what is loaded."""
     parser.add_argument("--model", required=True, metavar="NAME", help="folder below models/")
     parser.add_argument(
         "--lora",
@@ -38,6 +55,18 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         metavar="NAME",
         help="adapters below loras/; the first one answers by default",
     )
+    parser.add_argument("--loader", choices=LOADERS, help="default: detected from the folder")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="default: what the hardware computes fastest",
+    )
+    parser.add_argument("--model-dir", type=Path, metavar="D", help="default: models/")
+    parser.add_argument("--lora-dir", type=Path, metavar="D", help="default: loras/")
+
+
+def add_api_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that choose the APIs and their ports (options raw_port, streaming_port and openai_port)."""
     parser.add_argument("--api", action="store_true", help="the raw API of 2023")
     parser.add_argument(
         "--extensions",
@@ -46,98 +75,89 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         choices=("openai", "api"),
         help="openai: the OpenAI-style API; api: the raw one",
     )
-    parser.add_argument("--loader", choices=LOADERS, help="default: detected from the folder")
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="default: what the hardware computes fastest",
-    )
-    parser.add_argument(
-        "--api-blocking-port", type=int, default=5000, metavar="PORT", help="of the raw API (default: 5000)"
-    )
-    parser.add_argument(
-        "--api-streaming-port",
-        type=int,
-        default=5005,
-        metavar="PORT",
-        help="of its websockets (default: 5005)",
-    )
-    parser.add_argument(
-        "--openai-port",
-        type=int,
-        default=5001,
-        metavar="PORT",
-        help="of the OpenAI-style API (default: 5001)",
-    )
-    parser.add_argument("--model-dir", type=Path, metavar="D", help="default: models/")
-    parser.add_argument("--lora-dir", type=Path, metavar="D", help="default: loras/")
+    for name, flag in FLAGS.items():
+        parser.add_argument(
+            flag,
+            dest=f"{name}_port",
+            type=int,
+            default=PORTS[name],
+            metavar="PORT",
+            help=f"{PORT_HELP[name]} (default: {PORTS[name]})",
+        )
+
+
+def add_access_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that say who may ask."""
     parser.add_argument(
         "--listen",
         action="store_true",
-        help="be reachable from other machines; wants --api-key or --no-api-key",
+        help="be reachable from other machines; requires --api-key or --no-api-key",
     )
     parser.add_argument("--api-key", metavar="K", help="clients must send it as a bearer token")
     parser.add_argument("--no-api-key", action="store_true", help="with --listen: anyone may use it")
     parser.add_argument(
         "--strict-model", action="store_true", help="an unknown model name is a 404, not the default"
     )
-    parser.add_argument(
-        "--stop-with-parent", action="store_true", help=argparse.SUPPRESS
-    )  # ends when standard input closes
-    options = parser.parse_args(arguments)
-    options.api = options.api or "api" in options.extensions
-    if not options.api and "openai" not in options.extensions:
-        raise KitError(
-            "No API was asked for.", "Add --api (raw, port 5000), --extensions openai (port 5001), or both."
-        )
+
+
+def parse_arguments(arguments: list[str]) -> argparse.Namespace:
+    """The parsed command line.
+
+    Raises a UsageError if it is wrong, asks for no API, or opens the server to others without a key.
+    """
+    options = make_parser().parse_args(arguments)
+    if not list_apis(options):
+        remedy = f"Add --api (raw, port {RAW_PORT}), --extensions openai (port {OPENAI_PORT}), or both."
+        raise UsageError("No API was asked for.", remedy)
     if options.listen and not options.api_key and not options.no_api_key:
-        raise KitError(
+        raise UsageError(
             "--listen opens the server to other machines.",
             "Add --api-key KEY, or --no-api-key if anyone may use it.",
         )
     return options
 
 
-class QuietServer(uvicorn.Server):
-    """A uvicorn server that leaves the signals to `serve`, which stops all of them together."""
+def list_apis(options: argparse.Namespace) -> list[str]:
+    """The names, as in PORTS, of the APIs that were asked for."""
+    names = []
+    if options.api or "api" in options.extensions:
+        names += ["raw", "streaming"]
+    if "openai" in options.extensions:
+        names.append("openai")
+    return names
 
-    @contextlib.contextmanager
-    def capture_signals(self):
-        """Captures none."""
-        yield
+
+def open_ports(options: argparse.Namespace, host: str) -> dict[str, socket.socket]:
+    """{name of the API: its listening socket}. Raises a ResourceError with the flag if a port is in use."""
+    ports = {}
+    for name in list_apis(options):
+        ports[name] = open_port(host, getattr(options, f"{name}_port"), FLAGS[name])
+    return ports
 
 
-async def serve(apps: list[tuple[FastAPI, socket.socket]], service: Service) -> None:
-    """Serves every application on its socket until SIGINT or SIGTERM.
+def make_apps(options: argparse.Namespace, service: Service) -> dict[str, FastAPI]:
+    """{name of the API: its application}."""
+    from helpers.server.openai_api import make_openai_app
+    from helpers.server.raw_answers import RunningRequests
+    from helpers.server.raw_api import make_raw_app
+    from helpers.server.raw_stream import make_streaming_app
 
-    Running answers get GRACE_S to end, then they are sent as far as they have come; a second signal sends them at once.
-    """
-    # uvicorn's own limit lies higher: it would cut connections off. No pings, as then: a client that waits in a notebook answers none.
-    settings = {
-        "log_level": "warning",
-        "access_log": False,
-        "timeout_graceful_shutdown": GRACE_S + 4,
-        "ws_ping_interval": None,
-        "ws_max_size": BODY_LIMIT,
-    }
-    servers = [QuietServer(uvicorn.Config(app, **settings)) for app, _ in apps]
-    loop = asyncio.get_running_loop()
-
-    def stop(*_: object) -> None:
-        delay = 0 if servers[0].should_exit else GRACE_S
-        for server in servers:
-            server.should_exit = True
-        loop.call_soon_threadsafe(loop.call_later, delay, service.unload)
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    await asyncio.gather(
-        *(server.serve(sockets=[listener]) for server, (_, listener) in zip(servers, apps, strict=True))
-    )
+    running = RunningRequests()  # shared: /stop-stream of the raw API ends streams, too
+    apps = {}
+    for name in list_apis(options):
+        if name == "raw":
+            apps[name] = make_raw_app(service, options.api_key, running)
+        elif name == "streaming":
+            apps[name] = make_streaming_app(service, options.api_key, running)
+        else:
+            apps[name] = make_openai_app(service, options.api_key, options.strict_model)
+        if not options.listen:
+            apps[name].add_middleware(HostGate)
+    return apps
 
 
 def stop_with_parent() -> None:
-    """Ends this process when its standard input closes, as it does when the program that started it goes."""
+    """Ends this process when its standard input closes, as it does when the program that started it ends."""
 
     def watch() -> None:
         while os.read(0, 1):  # not sys.stdin, whose lock would be held when Python ends
@@ -148,38 +168,19 @@ def stop_with_parent() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Takes the ports, loads the model, serves."""
+    """Takes the ports, loads the model, serves until a signal comes."""
     options = parse_arguments(arguments)
     if options.stop_with_parent:
         stop_with_parent()
     host = "0.0.0.0" if options.listen else "127.0.0.1"
-    raw = open_port(host, options.api_blocking_port, "--api-blocking-port") if options.api else None
-    streaming = open_port(host, options.api_streaming_port, "--api-streaming-port") if options.api else None
-    openai = open_port(host, options.openai_port, "--openai-port") if "openai" in options.extensions else None
+    listeners = open_ports(options, host)
     service = Service(options.model_dir, options.lora_dir)
-    service.load(Choice(options.model, tuple(options.lora), options.loader, options.dtype))
-    from helpers.server.openai_api import make_openai_app
-    from helpers.server.raw_answers import Running
-    from helpers.server.raw_api import make_raw_app
-    from helpers.server.raw_stream import make_streaming_app
-
-    apps = []
-    if raw:
-        running = Running()
-        apps += [
-            (make_raw_app(service, options.api_key, running), raw),
-            (make_streaming_app(service, options.api_key, running), streaming),
-        ]
-        print(f"raw API:    http://{host}:{raw.getsockname()[1]}/api/v1/chat", flush=True)
-        print(f"websockets: ws://{host}:{streaming.getsockname()[1]}/api/v1/chat-stream", flush=True)
-    if openai:
-        apps.append((make_openai_app(service, options.api_key, options.strict_model), openai))
-        print(f"OpenAI API: http://{host}:{openai.getsockname()[1]}/v1", flush=True)
-    if not options.listen:
-        for app, _ in apps:
-            app.add_middleware(HostGate)
+    service.load(ModelChoice(options.model, tuple(options.lora), options.loader, options.dtype))
     try:
-        asyncio.run(serve(apps, service))
+        apps = make_apps(options, service)
+        for name, listener in listeners.items():
+            print(ADDRESSES[name].format(host=host, port=listener.getsockname()[1]), flush=True)
+        serve(list(apps.values()), list(listeners.values()), service)
     finally:
         service.unload()
 

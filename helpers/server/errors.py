@@ -1,4 +1,9 @@
-"""Refusals in OpenAI's shape: {"error": {"message", "type", "param", "code"}}, with its HTTP status."""
+"""How errors leave the server: as OpenAI's do, {"error": {"message", "type", "param", "code"}} and a status.
+
+`REFUSALS` says which KitError becomes which status; an exception that nobody foresaw is a 500.
+"""
+
+from dataclasses import dataclass
 
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
@@ -7,9 +12,9 @@ from helpers.common.errors import KitError
 from helpers.generation.engine import EngineBusy, EngineStopping, PromptTooLong, UnknownToken
 from helpers.server.service import NoModel
 
-RETRY_S = 2  # what Retry-After says: an answer or two are done by then
+RETRY_S = 2  # value of Retry-After in seconds: one or two answers are finished by then
 
-
+# OpenAI's code for a status; other statuses have none unless the refusal gives its own.
 CODES = {
     401: "invalid_api_key",
     404: "unknown_url",
@@ -18,29 +23,39 @@ CODES = {
     429: "rate_limit_exceeded",
 }
 
-
+# Headers that belong to a status.
 HEADERS = {
     401: {"WWW-Authenticate": "Bearer"},
     429: {"Retry-After": str(RETRY_S)},
-    500: {
-        "Connection": "close"
-    },  # uvicorn closes it after an exception: a client that is not told sends its next request into it
+    # uvicorn closes the connection after an exception. Unwarned, a client sends its next request into it.
+    500: {"Connection": "close"},
     503: {"Retry-After": str(RETRY_S)},
 }
 
 
-# (status, OpenAI's word, field at fault) of the KitErrors that are not simply a 400
-KNOWN = {
-    EngineStopping: (503, None, None),
-    NoModel: (503, None, None),
-    EngineBusy: (429, None, None),
-    PromptTooLong: (400, "context_length_exceeded", None),
-    UnknownToken: (400, "invalid_value", "logit_bias"),
+@dataclass(frozen=True)
+class Refusal:
+    """What a KitError becomes over HTTP."""
+
+    status: int
+    code: str | None = None  # OpenAI's word for the mistake
+    param: str | None = None  # the field at fault
+
+
+# A subclass that is not listed gets what its nearest base class gets, so KitError is the rule for all others:
+# UsageError, NotFoundError, MismatchError and so on are mistakes in the request.
+REFUSALS: dict[type, Refusal] = {
+    KitError: Refusal(400),
+    NoModel: Refusal(503),
+    EngineStopping: Refusal(503),
+    EngineBusy: Refusal(429),
+    PromptTooLong: Refusal(400, code="context_length_exceeded"),
+    UnknownToken: Refusal(400, code="invalid_value", param="logit_bias"),
 }
 
 
 class ErrorDetail(BaseModel):
-    """What is wrong, with the field at fault and OpenAI's word for it."""
+    """What is wrong, with the field at fault and OpenAI's code for it."""
 
     message: str
     type: str
@@ -55,39 +70,54 @@ class ErrorReply(BaseModel):
 
 
 class ApiError(Exception):
-    """A refusal with its HTTP status; `param` is the field at fault, `code` OpenAI's word for it."""
+    """A refusal with its HTTP status; `param` is the field at fault, `code` OpenAI's word for the mistake."""
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None):
         super().__init__(message)
-        self.status, self.message, self.param, self.code = status, message, param, code or CODES.get(status)
+        self.status = status
+        self.message = message
+        self.param = param
+        self.code = code or CODES.get(status)
+
+
+def find_refusal(error: KitError) -> Refusal:
+    """The entry of REFUSALS for the error's class, or for its nearest base class."""
+    for kind in type(error).__mro__:
+        if kind in REFUSALS:
+            return REFUSALS[kind]
+    return REFUSALS[KitError]
 
 
 def as_api_error(error: Exception, param: str | None = None) -> ApiError:
-    """The refusal that an exception amounts to; 500 for one that nobody foresaw. `param` is the field that a KitError is put down to."""
+    """The refusal that an exception amounts to; 500 for one that nobody foresaw.
+
+    `param` is the field that a KitError with status 400 is blamed on, unless REFUSALS names another.
+    """
     if isinstance(error, ApiError):
         return error
-    if isinstance(error, KitError):
-        status, code, field = KNOWN.get(type(error), (400, None, None))
-        return ApiError(status, str(error), field or (param if status == 400 else None), code)
-    return ApiError(500, f"The server failed ({type(error).__name__}); its output says where.")
+    if not isinstance(error, KitError):
+        return ApiError(500, f"The server failed ({type(error).__name__}); see its output for the cause.")
+    refusal = find_refusal(error)
+    field = refusal.param
+    if field is None and refusal.status == 400:
+        field = param
+    return ApiError(refusal.status, str(error), field, refusal.code)
 
 
 def describe_error(error: Exception) -> dict[str, str | None]:
     """OpenAI's error object."""
     refusal = as_api_error(error)
-    kind = (
-        "server_error"
-        if refusal.status >= 500
-        else "requests"
-        if refusal.status == 429
-        else "invalid_request_error"
-    )
-    return ErrorDetail(
-        message=refusal.message, type=kind, param=refusal.param, code=refusal.code
-    ).model_dump()
+    if refusal.status >= 500:
+        kind = "server_error"
+    elif refusal.status == 429:
+        kind = "requests"
+    else:
+        kind = "invalid_request_error"
+    detail = ErrorDetail(message=refusal.message, type=kind, param=refusal.param, code=refusal.code)
+    return detail.model_dump()
 
 
-def error_response(error: Exception) -> JSONResponse:
-    """A whole reply with that object, and the header that its status asks for."""
+def make_error_response(error: Exception) -> JSONResponse:
+    """A whole reply with the error object, its status and the headers that belong to it."""
     status = as_api_error(error).status
     return JSONResponse({"error": describe_error(error)}, status_code=status, headers=HEADERS.get(status))

@@ -1,10 +1,12 @@
-"""The OpenAI-style API: /v1/models, /v1/chat/completions and /v1/completions, streaming or whole."""
+"""The OpenAI-style API: /v1/models, /v1/chat/completions and /v1/completions, streamed or whole."""
 
 import json
 import logging
 import time
 import uuid
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
@@ -17,137 +19,180 @@ from helpers.generation.request import Generation, GenerationRequest, Piece
 from helpers.server.answers import Answers, generate_all
 from helpers.server.apps import make_app
 from helpers.server.errors import ApiError, as_api_error, describe_error
-from helpers.server.openai_bodies import ChatCompletionBody, CompletionBody, SamplingBody
+from helpers.server.openai_bodies import ChatCompletionBody, CompletionBody
 from helpers.server.openai_dialects import ChatDialect, Dialect, TextDialect
 from helpers.server.openai_replies import ChatCompletion, Completion, ModelCard, ModelList, count_usage
 from helpers.server.service import Service
 
 # For /openapi.json, beside the whole reply: events whose data is a chunk of the reply as JSON, or [DONE].
 EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"itemSchema": EVENT}}},
+}
 
 
-STREAMED = {200: {"content": {"text/event-stream": {"itemSchema": EVENT}}}}
+@dataclass(frozen=True)
+class Call:
+    """A client's request, ready for the engine."""
+
+    engine: Engine
+    requests: list[GenerationRequest]  # the engine's, one for each choice
+    dialect: Dialect
+    stream: bool
+    include_usage: bool  # whether a stream ends with the usage
+
+    @property
+    def prompt_field(self) -> str:
+        """The field that has the prompt."""
+        return "prompt" if self.requests[0].messages is None else "messages"
+
+    def make_base(self) -> dict[str, Any]:
+        """The fields that a reply and all events of a stream share."""
+        return {
+            "id": self.dialect.id_prefix + uuid.uuid4().hex,
+            "created": int(time.time()),
+            "model": self.requests[0].adapter or self.engine.name,
+        }
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events of answers that have begun; these end with the reply, however it ends."""
+    """Server-sent events of answers that have begun. However the reply ends, the answers end with it."""
 
     def __init__(self, answers: Answers, events: AsyncIterator[str]):
         super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
         self.answers = answers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the events. The iterator's own end would not do: it never comes when the client leaves before the first event."""
+        """Sends the events.
+
+        A `finally` in the iterator would not do: it never runs if the client leaves before the first event.
+        """
         try:
             await super().__call__(scope, receive, send)
         finally:
             self.answers.close()
 
 
-async def write_events(
-    dialect: Dialect, answers: Answers, base: dict, include_usage: bool
-) -> AsyncIterator[str]:
-    """Server-sent events: the beginnings, the pieces, the reason of each answer's end, the usage when asked for, [DONE]."""
-    base = {**base, "object": dialect.event_object, **({"usage": None} if include_usage else {})}
+async def write_events(call: Call, answers: Answers) -> AsyncIterator[str]:
+    """A stream's events: starts, pieces, why each answer ended, the usage if asked for, [DONE].
+
+    An error is an event too: the status 200 has been sent already.
+    """
+    base = {**call.make_base(), "object": call.dialect.event_object}
+    if call.include_usage:
+        base["usage"] = None
     whole: dict[int, Generation] = {}
-
-    def write(choice: dict) -> str:
-        return f"data: {json.dumps({**base, 'choices': [choice]})}\n\n"
-
     try:
-        for index in range(len(answers.requests)):
-            if start := dialect.describe_start(index):
-                yield write(start)
-        async for index, piece in answers:
-            if isinstance(piece, Piece):
-                yield write(dialect.describe_piece(index, piece))
-            else:
-                whole[index] = piece
-                yield write(dialect.describe_end(index, piece.finish_reason))
-        if include_usage:
-            usage = count_usage([whole[index] for index in sorted(whole)], dialect.choices_per_prompt)
-            yield f"data: {json.dumps({**base, 'choices': [], 'usage': usage.model_dump()})}\n\n"
-    except Exception as error:  # the status 200 is out already, so the stream itself must tell
+        async for choice in describe_choices(call.dialect, answers, whole):
+            yield write_event({**base, "choices": [choice]})
+        if call.include_usage:
+            generations = [whole[index] for index in sorted(whole)]
+            usage = count_usage(generations, call.dialect.choices_per_prompt)
+            yield write_event({**base, "choices": [], "usage": usage.model_dump()})
+    except Exception as error:
         if not isinstance(error, KitError):
             logging.getLogger("uvicorn.error").exception("A streamed answer failed")
-        yield f"data: {json.dumps({'error': describe_error(error)})}\n\n"
+        yield write_event({"error": describe_error(error)})
     yield "data: [DONE]\n\n"
 
 
-async def answer(
-    engine: Engine, requests: list[GenerationRequest], dialect: Dialect, body: SamplingBody, http: Request
-) -> BaseModel | EventStream:
-    """The reply, whole or streamed. What is refused is refused before the first event."""
-    base = {
-        "id": dialect.prefix + uuid.uuid4().hex,
-        "created": int(time.time()),
-        "model": requests[0].adapter or engine.name,
-    }
+async def describe_choices(
+    dialect: Dialect, answers: Answers, whole: dict[int, Generation]
+) -> AsyncIterator[dict[str, Any]]:
+    """The choice of each event, in the order of the events; puts the finished answers into `whole`."""
+    for index in range(len(answers.requests)):
+        start = dialect.describe_start(index)
+        if start is not None:
+            yield start
+    async for index, piece in answers:
+        if isinstance(piece, Piece):
+            yield dialect.describe_piece(index, piece)
+        else:
+            whole[index] = piece
+            yield dialect.describe_end(index, piece.finish_reason)
+
+
+def write_event(data: dict[str, Any]) -> str:
+    """A server-sent event."""
+    return f"data: {json.dumps(data)}\n\n"
+
+
+async def answer(call: Call, http: Request) -> BaseModel | EventStream:
+    """The reply, whole or streamed. A request that is refused is refused before the first event."""
     try:
-        if body.stream:
-            answers = Answers(engine, requests)
+        if call.stream:
+            answers = Answers(call.engine, call.requests)
             await answers.start()
-            return EventStream(answers, write_events(dialect, answers, base, body.wants_usage()))
-        generations = await generate_all(engine, requests, http)
+            return EventStream(answers, write_events(call, answers))
+        generations = await generate_all(call.engine, call.requests, http)
     except KitError as error:
-        raise as_api_error(error, "prompt" if requests[0].messages is None else "messages") from None
-    choices = [dialect.describe_choice(index, generation) for index, generation in enumerate(generations)]
-    return dialect.reply(
-        **base,
-        object=dialect.whole_object,
+        raise as_api_error(error, call.prompt_field) from None
+    choices = [call.dialect.describe_choice(index, whole) for index, whole in enumerate(generations)]
+    return call.dialect.reply(
+        **call.make_base(),
+        object=call.dialect.whole_object,
         choices=choices,
-        usage=count_usage(generations, dialect.choices_per_prompt),
+        usage=count_usage(generations, call.dialect.choices_per_prompt),
     )
 
 
 def make_openai_app(service: Service, api_key: str | None = None, strict_model: bool = False) -> FastAPI:
-    """The application. `model` picks an adapter or the base by name; any other name gets the default, or a 404 with strict_model."""
+    """The application. `model` picks an adapter or the base by name.
+
+    With any other name the default adapter answers, or with `strict_model` the request gets a 404.
+    """
     app = make_app("Open LLM Kit: OpenAI-style API", api_key)
     started = int(time.time())
 
-    def pick_adapter(engine: Engine, name: str | None) -> str | None:
-        if name in engine.adapters:
-            return name
-        if name != engine.name and strict_model:
-            raise unknown_model(name)
-        return None if name == engine.name or not engine.adapters else engine.adapters[0]
-
-    def list_cards() -> list[ModelCard]:
-        names = [service.engine.name, *service.engine.adapters] if service.engine else []
-        return [ModelCard(id=name, created=started) for name in names]
-
     @app.get("/v1/models")
     async def list_models() -> ModelList:
-        return ModelList(data=list_cards())
+        return ModelList(data=list_cards(service, started))
 
     @app.get("/v1/models/{name:path}")
     async def show_model(name: str) -> ModelCard:
-        for card in list_cards():
+        for card in list_cards(service, started):
             if card.id == name:
                 return card
-        raise unknown_model(name)
+        raise make_unknown_model_error(name)
 
     @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
     async def complete_chat(body: ChatCompletionBody, http: Request):
-        engine = service.need()
-        requests = body.build_requests(engine, pick_adapter(engine, body.model))
-        return await answer(engine, requests, ChatDialect(bool(body.logprobs), body.n or 1), body, http)
+        engine = service.get_engine()
+        requests = body.build_requests(engine, pick_adapter(engine, body.model, strict_model))
+        dialect = ChatDialect(bool(body.logprobs), body.answers_per_prompt)
+        return await answer(Call(engine, requests, dialect, bool(body.stream), body.wants_usage), http)
 
     @app.post("/v1/completions", response_model=Completion, responses=STREAMED)
     async def complete_text(body: CompletionBody, http: Request):
-        engine = service.need()
-        requests = body.build_requests(engine, pick_adapter(engine, body.model))
-        dialect = TextDialect(body.logprobs is not None, body.n or 1, body.prompt if body.echo else None)
-        return await answer(engine, requests, dialect, body, http)
+        engine = service.get_engine()
+        requests = body.build_requests(engine, pick_adapter(engine, body.model, strict_model))
+        echoed = body.prompt if body.echo else None
+        dialect = TextDialect(body.logprobs is not None, body.answers_per_prompt, echoed)
+        return await answer(Call(engine, requests, dialect, bool(body.stream), body.wants_usage), http)
 
     return app
 
 
-def unknown_model(name: str | None) -> ApiError:
+def list_cards(service: Service, created: int) -> list[ModelCard]:
+    """The base model and its adapters; nothing if no model is loaded."""
+    engine = service.engine
+    if engine is None:
+        return []
+    return [ModelCard(id=name, created=created) for name in (engine.name, *engine.adapters)]
+
+
+def pick_adapter(engine: Engine, name: str | None, strict: bool) -> str | None:
+    """The adapter that a request's `model` names; None is the base. With `strict`, other names are a 404."""
+    if name in engine.adapters:
+        return name
+    if name == engine.name:
+        return None
+    if strict:
+        raise make_unknown_model_error(name)
+    return engine.default_adapter
+
+
+def make_unknown_model_error(name: str | None) -> ApiError:
     """OpenAI's refusal of a model's name."""
-    return ApiError(
-        404,
-        f"The model '{name or ''}' does not exist or you do not have access to it.",
-        "model",
-        "model_not_found",
-    )
+    message = f"The model '{name or ''}' does not exist or you do not have access to it."
+    return ApiError(404, message, "model", "model_not_found")

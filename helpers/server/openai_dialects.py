@@ -1,166 +1,184 @@
-"""OpenAI's two ways of completing, told apart: the choices of /v1/chat/completions and those of the older /v1/completions."""
+"""The shapes of OpenAI's two endpoints: the choices of /v1/chat/completions and of the older /v1/completions.
+
+A choice is one answer in a reply, or a piece of one in a stream's event.
+"""
 
 import codecs
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any
 
 from pydantic import BaseModel
 
 from helpers.generation.request import Generation, Piece, Token
 from helpers.server.openai_replies import ChatCompletion, Completion
 
+BYTES_PREFIX = "bytes:"  # of tokens in a completion that are not whole characters; a chat's have none
 
-class Dialect(Protocol):
-    """The shapes of one endpoint. A choice has the number `index`; `choices_per_prompt` of them answer one prompt."""
 
-    prefix: str  # of a reply's id
-    reply: type[BaseModel]
-    whole_object: str
-    event_object: str
-    choices_per_prompt: int
+class Dialect(ABC):
+    """The shapes of one endpoint. `index` numbers the choices, of which each prompt has the same number."""
 
-    def describe_choice(self, index: int, generation: Generation) -> dict:
-        """A choice of a whole reply."""
+    id_prefix: str  # of a reply's id
+    reply: type[BaseModel]  # the whole reply
+    whole_object: str  # value of "object" in a whole reply
+    event_object: str  # value of "object" in a stream's events
 
-    def describe_start(self, index: int) -> dict | None:
-        """The choice of a streamed answer's first event, if it has one before its text."""
+    def __init__(self, with_logprobs: bool, choices_per_prompt: int):
+        self.with_logprobs = with_logprobs
+        self.choices_per_prompt = choices_per_prompt
 
-    def describe_piece(self, index: int, piece: Piece) -> dict:
+    @abstractmethod
+    def describe_choice(self, index: int, generation: Generation) -> dict[str, Any]:
+        """The choice of a whole reply."""
+
+    @abstractmethod
+    def describe_start(self, index: int) -> dict[str, Any] | None:
+        """The choice of a streamed answer's first event; None if it starts with its text."""
+
+    @abstractmethod
+    def describe_piece(self, index: int, piece: Piece) -> dict[str, Any]:
         """The choice of an event with a piece."""
 
-    def describe_end(self, index: int, reason: str) -> dict:
+    @abstractmethod
+    def describe_end(self, index: int, reason: str) -> dict[str, Any]:
         """The choice of the event that ends an answer."""
 
 
-class ChatDialect:
+class ChatDialect(Dialect):
     """The shapes of /v1/chat/completions."""
 
-    prefix, reply, whole_object, event_object = (
-        "chatcmpl-",
-        ChatCompletion,
-        "chat.completion",
-        "chat.completion.chunk",
-    )
+    id_prefix = "chatcmpl-"
+    reply = ChatCompletion
+    whole_object = "chat.completion"
+    event_object = "chat.completion.chunk"
 
-    def __init__(self, with_logprobs: bool, choices_per_prompt: int):
-        self.with_logprobs, self.choices_per_prompt = with_logprobs, choices_per_prompt
-
-    def describe_choice(self, index: int, generation: Generation) -> dict:
-        """The message with its tokens."""
-        message = {"role": "assistant", "content": generation.text, "refusal": None}
+    def describe_choice(self, index: int, generation: Generation) -> dict[str, Any]:
+        """The message, the log-probabilities of its tokens, and why it ended."""
         return {
             "index": index,
-            "message": message,
-            "logprobs": self._describe(generation.tokens),
+            "message": {"role": "assistant", "content": generation.text, "refusal": None},
+            "logprobs": self._describe_tokens(generation.tokens),
             "finish_reason": generation.finish_reason,
         }
 
-    def describe_start(self, index: int) -> dict:
-        """The role."""
-        return {
-            "index": index,
-            "delta": {"role": "assistant", "content": "", "refusal": None},
-            "logprobs": None,
-            "finish_reason": None,
-        }
+    def describe_start(self, index: int) -> dict[str, Any]:
+        """The role of the message that follows."""
+        delta = {"role": "assistant", "content": "", "refusal": None}
+        return {"index": index, "delta": delta, "logprobs": None, "finish_reason": None}
 
-    def describe_piece(self, index: int, piece: Piece) -> dict:
-        """The text with its tokens."""
+    def describe_piece(self, index: int, piece: Piece) -> dict[str, Any]:
+        """The piece's text and the log-probabilities of its tokens."""
         return {
             "index": index,
             "delta": {"content": piece.text},
-            "logprobs": self._describe(piece.tokens),
+            "logprobs": self._describe_tokens(piece.tokens),
             "finish_reason": None,
         }
 
-    def describe_end(self, index: int, reason: str) -> dict:
-        """The reason."""
+    def describe_end(self, index: int, reason: str) -> dict[str, Any]:
+        """Why the answer ended."""
         return {"index": index, "delta": {}, "logprobs": None, "finish_reason": reason}
 
-    def _describe(self, tokens: Sequence[Token]) -> dict | None:
-        """The log-probabilities, when they were asked for."""
-        content = [
-            {
-                **describe_token(one.data, one.logprob),
-                "top_logprobs": [describe_token(*rival) for rival in one.top],
-            }
-            for one in tokens
-        ]
-        return {"content": content, "refusal": None} if self.with_logprobs else None
+    def _describe_tokens(self, tokens: Sequence[Token]) -> dict[str, Any] | None:
+        """One entry a token; None unless log-probabilities were asked for."""
+        if not self.with_logprobs:
+            return None
+        content = []
+        for token in tokens:
+            entry = describe_token(token.data, token.logprob)
+            entry["top_logprobs"] = [describe_token(data, logprob) for data, logprob in token.top]
+            content.append(entry)
+        return {"content": content, "refusal": None}
 
 
-class TextDialect:
-    """The shapes of /v1/completions; `echoed` has the prompts when they are returned too."""
+class TextDialect(Dialect):
+    """The shapes of /v1/completions. `echoed` are the prompts, if they are returned before the answers."""
 
-    prefix, reply, whole_object, event_object = "cmpl-", Completion, "text_completion", "text_completion"
+    id_prefix = "cmpl-"
+    reply = Completion
+    whole_object = "text_completion"
+    event_object = "text_completion"
 
     def __init__(self, with_logprobs: bool, choices_per_prompt: int, echoed: list[str] | None = None):
-        self.with_logprobs, self.choices_per_prompt, self.echoed = with_logprobs, choices_per_prompt, echoed
-        self._ends: dict[int, TextEnd] = defaultdict(TextEnd)
+        super().__init__(with_logprobs, choices_per_prompt)
+        self.echoed = echoed
+        self._offsets: dict[int, TextLength] = defaultdict(TextLength)  # by the choice's number
 
-    def describe_choice(self, index: int, generation: Generation) -> dict:
-        """The text, after its prompt when that is returned too."""
-        return self._describe(
-            index, self._find_prompt(index) + generation.text, generation.tokens, generation.finish_reason
-        )
+    def describe_choice(self, index: int, generation: Generation) -> dict[str, Any]:
+        """The text, after its prompt if that is returned too, and why it ended."""
+        choice = self._describe(index, self._find_prompt(index) + generation.text, generation.tokens)
+        choice["finish_reason"] = generation.finish_reason
+        return choice
 
-    def describe_start(self, index: int) -> dict | None:
-        """The prompt, when it is returned too."""
+    def describe_start(self, index: int) -> dict[str, Any] | None:
+        """The prompt, if it is returned too."""
         return self._describe(index, self._find_prompt(index)) if self.echoed else None
 
-    def describe_piece(self, index: int, piece: Piece) -> dict:
-        """The text with its tokens."""
+    def describe_piece(self, index: int, piece: Piece) -> dict[str, Any]:
+        """The piece's text and the log-probabilities of its tokens."""
         return self._describe(index, piece.text, piece.tokens)
 
-    def describe_end(self, index: int, reason: str) -> dict:
-        """The reason."""
-        return self._describe(index, "", reason=reason)
+    def describe_end(self, index: int, reason: str) -> dict[str, Any]:
+        """Why the answer ended."""
+        choice = self._describe(index, "")
+        choice["finish_reason"] = reason
+        return choice
 
     def _find_prompt(self, index: int) -> str:
         return self.echoed[index // self.choices_per_prompt] if self.echoed else ""
 
-    def _describe(
-        self, index: int, text: str, tokens: Sequence[Token] = (), reason: str | None = None
-    ) -> dict:
+    def _describe(self, index: int, text: str, tokens: Sequence[Token] = ()) -> dict[str, Any]:
         logprobs = self._describe_tokens(index, tokens) if self.with_logprobs and tokens else None
-        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": None}
 
-    def _describe_tokens(self, index: int, tokens: Sequence[Token]) -> dict:
-        """Parallel lists; a token stands among its rivals also when it is none of the likeliest."""
-        names = [name_token(token.data, "bytes:") for token in tokens]
-        rivals = [{name_token(data, "bytes:"): logprob for data, logprob in token.top} for token in tokens]
+    def _describe_tokens(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
+        """Four parallel lists, one entry a token. top_logprobs always includes the token itself."""
+        names = []
+        rivals = []
+        offsets = []
+        for token in tokens:
+            name = name_token(token.data, BYTES_PREFIX)
+            top = {name_token(data, BYTES_PREFIX): logprob for data, logprob in token.top}
+            top[name] = token.logprob
+            names.append(name)
+            rivals.append(top)
+            offsets.append(self._offsets[index].add(token.data))
         return {
             "tokens": names,
             "token_logprobs": [token.logprob for token in tokens],
-            "top_logprobs": [
-                {**top, name: token.logprob} for top, name, token in zip(rivals, names, tokens, strict=True)
-            ],
-            "text_offset": [self._ends[index].move(token.data) for token in tokens],
+            "top_logprobs": rivals,
+            "text_offset": offsets,
         }
 
 
-class TextEnd:
-    """The length of a text, in whole characters, that is told the bytes of its tokens."""
+class TextLength:
+    """The length of a growing text, in whole characters, of which the bytes of its tokens are added.
+
+    Example: for the tokens b"a", b"\\xe2\\x82", b"\\xac" (the euro sign in two tokens), `add` returns 0, 1,
+    1.
+    """
 
     def __init__(self):
-        self.length, self._decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")
+        self.characters = 0
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    def move(self, data: bytes) -> int:
-        """The length before these bytes, which are added."""
-        before = self.length
-        self.length += len(self._decoder.decode(data))
+    def add(self, data: bytes) -> int:
+        """Adds the bytes; returns the length before them."""
+        before = self.characters
+        self.characters += len(self._decoder.decode(data))
         return before
 
 
-def describe_token(data: bytes, logprob: float) -> dict:
+def describe_token(data: bytes, logprob: float) -> dict[str, Any]:
     """A token of a chat completion."""
     return {"token": name_token(data), "logprob": logprob, "bytes": list(data)}
 
 
-def name_token(data: bytes, before: str = "") -> str:
-    """A token as text; one that holds half a character as `before` and its bytes' escapes, such as \\xe2\\x82."""
+def name_token(data: bytes, prefix: str = "") -> str:
+    """A token as text; if it has half a character, as `prefix` and its escaped bytes, such as \\xe2\\x82."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        return before + "".join(f"\\x{byte:02x}" for byte in data)
+        return prefix + "".join(f"\\x{byte:02x}" for byte in data)

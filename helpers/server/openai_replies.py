@@ -1,4 +1,4 @@
-"""The whole replies of the OpenAI-style API, as its documentation (/openapi.json) has them."""
+"""The whole replies of the OpenAI-style API, as its documentation (/openapi.json) shows them."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ Reason = Literal["stop", "length"]
 
 
 class Usage(BaseModel):
-    """Tokens that a reply has cost."""
+    """How many tokens a reply took."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -18,7 +18,7 @@ class Usage(BaseModel):
 
 
 class ChatMessage(BaseModel):
-    """The answer in a conversation."""
+    """An answer in a conversation."""
 
     role: Literal["assistant"] = "assistant"
     content: str
@@ -26,7 +26,7 @@ class ChatMessage(BaseModel):
 
 
 class ChatChoice(BaseModel):
-    """One answer in a conversation; `logprobs`, when asked for, as `ChatDialect` has it."""
+    """One answer in a conversation; `ChatDialect` makes its `logprobs`, None unless asked for."""
 
     index: int
     message: ChatMessage
@@ -35,7 +35,7 @@ class ChatChoice(BaseModel):
 
 
 class TextChoice(BaseModel):
-    """One continuation of a prompt; `logprobs`, when asked for, as `TextDialect` has it."""
+    """One continuation of a prompt; `TextDialect` makes its `logprobs`, None unless asked for."""
 
     index: int
     text: str
@@ -44,7 +44,7 @@ class TextChoice(BaseModel):
 
 
 class Reply(BaseModel):
-    """What both whole replies have; `created` in seconds since 1970."""
+    """Fields of both whole replies; `created` in seconds since 1970."""
 
     id: str
     created: int
@@ -68,7 +68,7 @@ class Completion(Reply):
 
 
 class ModelCard(BaseModel):
-    """A model that can be asked for by its name: the base, or a LoRA on it."""
+    """A model that requests can name: the base model, or a LoRA on it."""
 
     id: str
     object: Literal["model"] = "model"
@@ -84,7 +84,8 @@ class ModelList(BaseModel):
 
 
 def count_usage(generations: list[Generation], choices_per_prompt: int) -> Usage:
-    """The tokens of all answers; a prompt counts once, however many answers it has."""
-    prompt = sum(generation.prompt_tokens for generation in generations[::choices_per_prompt])
+    """The tokens of all answers together; a prompt counts once, however many answers it has."""
+    first_answers = generations[::choices_per_prompt]  # one for each prompt
+    prompt = sum(generation.prompt_tokens for generation in first_answers)
     completion = sum(generation.completion_tokens for generation in generations)
     return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)

@@ -1,57 +1,64 @@
-"""`python -m helpers.server`: loads a model once and serves it in one or both dialects, with the WebUI's flags.
-
-torch and what stands on it are imported (some seconds) only after the command line has passed every check that needs none of it.
-"""
+"""The server's ports: names of its three APIs, their usual ports and flags, how to take or find a port."""
 
 import os
 import socket
 
-from helpers.common.errors import KitError
+from helpers.common.errors import ResourceError
+
+RAW_PORT = 5000  # the WebUI's own number, as the next two
+STREAMING_PORT = 5005
+OPENAI_PORT = 5001
+
+# The usual port of each API, and the flag that changes it. "streaming" is the raw API's websockets.
+PORTS = {"raw": RAW_PORT, "streaming": STREAMING_PORT, "openai": OPENAI_PORT}
+FLAGS = {"raw": "--api-blocking-port", "streaming": "--api-streaming-port", "openai": "--openai-port"}
 
 
 def open_port(host: str, port: int, flag: str) -> socket.socket:
-    """A socket bound to the port, so that it is taken before the model is loaded; KitError names the flag when it is in use."""
+    """A listening socket on the port, so that it is taken before the model is loaded; port 0 is any free one.
+
+    Raises a ResourceError, which names the flag, when the port is in use or not a port.
+    """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    if os.name != "nt":  # on Windows it would let two programs share a port
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    allow_restart(listener)
     try:
         listener.bind((host, port))
-        listener.listen()  # a port that is bound only could be bound once more
+        listener.listen()  # another program could still bind a port that is bound but not listened on
     except (OSError, OverflowError) as error:
         listener.close()
-        raise KitError(
+        raise ResourceError(
             f"Port {port} cannot be used ({error}).", f"Choose another one: {flag} PORT."
         ) from None
     return listener
 
 
 def find_port(wanted: int) -> int:
-    """`wanted` when it is free on 127.0.0.1, else a free one (5000 is AirPlay's on a Mac)."""
-    for port in (wanted, 0):
+    """`wanted` if it is free on 127.0.0.1, else another free port. (On a Mac, AirPlay uses 5000.)
+
+    Raises a ResourceError if no port is free.
+    """
+    for port in (wanted, 0):  # 0: the operating system chooses
         with socket.socket() as probe:
-            if os.name != "nt":  # on Windows it would call a taken port free
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            allow_restart(probe)
             try:
                 probe.bind(("127.0.0.1", port))
-                return probe.getsockname()[1]
             except OSError:
                 continue
-    raise KitError("No port is free.", "Close programs that listen.")
+            return probe.getsockname()[1]
+    raise ResourceError("No port is free.", "Close programs that listen on ports.")
 
 
 def refuse_taken_port(port: int) -> None:
-    """KitError when something listens on the port already, with one that is free."""
-    if (free := find_port(port)) != port:
-        raise KitError(
+    """Raises a ResourceError, which names a free port, if another program listens on this one."""
+    free = find_port(port)
+    if free != port:
+        raise ResourceError(
             f"Port {port} is in use by another program.",
             f"Choose another one, such as {free}, which is free.",
         )
 
 
-RAW_PORT, OPENAI_PORT, STREAMING_PORT = 5000, 5001, 5005
-
-
-PORTS = {"raw": RAW_PORT, "streaming": STREAMING_PORT, "openai": OPENAI_PORT}
-
-
-FLAGS = {"raw": "--api-blocking-port", "streaming": "--api-streaming-port", "openai": "--openai-port"}
+def allow_restart(listener: socket.socket) -> None:
+    """Lets a server that has just ended start again on its port, before its old connections have expired."""
+    if os.name != "nt":  # on Windows the option would let two programs share a port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

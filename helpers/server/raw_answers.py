@@ -1,62 +1,63 @@
-"""From a raw request's body to the engine's request, and from the answer's text to what the reply holds; the same for HTTP and websockets."""
+"""From the body of a raw request to the engine's request, and from the answer's text to the reply's result.
+
+HTTP and websockets share this.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Event
+from typing import Any
 
 from helpers.generation.engine import Engine, UnknownToken
 from helpers.generation.request import GenerationRequest
 from helpers.server.errors import ApiError
 from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody
-from helpers.server.raw_histories import Turn, take_turn
-from helpers.server.raw_prompts import Chat, TurnFormat, fit_prompt, format_lines, list_stops
+from helpers.server.raw_histories import PendingExchange, plan_exchange
+from helpers.server.raw_prompts import Chat, TurnFormat, drop_oldest_exchanges, format_lines, list_stops
 from helpers.server.raw_templates import check_turn, load_character, load_instruct
 
-TEMPLATE_OF_NONE = "Vicuna-v1.1"  # what the WebUI took for the name "None"
-
-
-TEMPLATE_OF_TURN = (
-    "Alpaca"  # the WebUI's own default: what a turn_template without an instruction_template changes
-)
-
-
+TEMPLATE_FOR_NONE = "Vicuna-v1.1"  # what the WebUI took for the name "None"
+TEMPLATE_FOR_TURN = "Alpaca"  # the WebUI's default: what a turn_template alone changes
 DEFAULT_CHARACTER = "Assistant"
 
+MODES = ("instruct", "chat", "chat-instruct")  # any other counts as chat
 
-MODES = ("instruct", "chat", "chat-instruct")
-
-
-INSTRUCT_FIELDS = (
+# Fields for one mode only. (name1 is for every mode: it takes the place of <USER>.)
+INSTRUCT_FIELDS = [
     "instruction_template",
     "name1_instruct",
     "name2_instruct",
     "context_instruct",
     "turn_template",
-)
-
-
-CHAT_FIELDS = ("name2", "context")  # name1 takes the place of <USER> in every mode
+]
+CHAT_FIELDS = ["name2", "context"]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request on its way."""
+class PreparedRequest:
+    """A raw request, ready for the engine."""
 
-    request: GenerationRequest | None  # None where nothing is to be generated
-    write: Callable[[str], dict]  # the answer's text, or its beginning, as the reply's result
-    extra: dict  # what the reply has beside its results: `ignored` and `prompt_as_built`, where there is something to say
+    request: GenerationRequest | None  # None if there is nothing to generate
+    write_result: Callable[[str], dict[str, Any]]  # the answer's text, or its beginning -> the reply's result
+    extra: dict[str, Any]  # what the reply has beside its results: `ignored` and `prompt_as_built`, if any
 
 
-class Running:
-    """What is being answered on the raw API's ports, so that /stop-stream can end it."""
+class RunningRequests:
+    """The requests that are being answered on the raw API's two ports, so that /stop-stream can end them."""
 
     def __init__(self):
         self._events: set[Event] = set()  # touched in the event loop only
 
     @contextmanager
-    def track(self, request: GenerationRequest) -> Iterator[None]:
-        """Inside the block, `stop` ends this request, and a token that the model lacks is put down to the field that named it."""
+    def track(self, request: GenerationRequest | None) -> Iterator[None]:
+        """Inside the block, `stop` ends this request.
+
+        An UnknownToken raised in the block becomes an ApiError that names custom_token_bans.
+        """
+        if request is None:
+            yield
+            return
         self._events.add(request.cancelled)
         try:
             yield
@@ -66,59 +67,70 @@ class Running:
             self._events.discard(request.cancelled)
 
     def stop(self) -> None:
-        """Ends every request; each is answered with what it has."""
+        """Ends every request; each is answered with what it has so far."""
         for event in self._events:
             event.set()
 
 
-def ask_generate(body: GenerateBody, engine: Engine) -> Asked:
-    """For /generate: the prompt is taken as it is; of one that is too long, the end."""
+def prepare_generate(body: GenerateBody, engine: Engine) -> PreparedRequest:
+    """For /generate: the prompt is taken as it is, without its beginning if it is too long."""
     request = body.build_request(engine, body.prompt, body.add_bos_token, [])
-    return Asked(request, lambda text: {"text": text}, describe_extra(body, engine, request))
+    return PreparedRequest(request, lambda text: {"text": text}, describe_extra(body, engine, request))
 
 
-def ask_chat(body: ChatBody, engine: Engine) -> Asked:
-    """For /chat. ApiError names the field of an unknown template or character; KitError where the model's own template refuses the messages."""
-    turn = take_turn(body.history, body.user_input, body.regenerate, body.continue_)
-    if not turn:
-        return Asked(None, lambda _: {"history": body.history.model_dump()}, {})
-    chat = build_chat(body, turn)
-    prompt = fit_prompt(chat, engine.render, engine.count_tokens, body.measure_room(engine))
-    request = body.build_request(
-        engine, prompt, body.add_bos_token and not takes_own_template(chat), list_stops(chat)
-    )
-    extra = describe_extra(body, engine, request, list_unused(body, chat))
-    return Asked(
-        request,
-        lambda text: {"history": body.history.model_dump() | turn.write(text, chat.lines.user)},
-        extra,
-    )
+def prepare_chat(body: ChatBody, engine: Engine) -> PreparedRequest:
+    """For /chat.
+
+    Raises an ApiError, which names the field, for an unknown template or character, and a KitError if the
+    model's own template refuses the messages.
+    """
+    history = body.history.model_dump()  # with fields that are unknown here
+    exchange = plan_exchange(body.history, body.user_input, body.regenerate, body.continue_)
+    if exchange is None:
+        return PreparedRequest(None, lambda _: {"history": history}, {})
+    chat = build_chat(body, exchange)
+    prompt = drop_oldest_exchanges(chat, engine.render, engine.count_tokens, body.measure_room(engine))
+    add_bos = body.add_bos_token and not uses_model_template(chat)
+    request = body.build_request(engine, prompt, add_bos, list_stops(chat))
+    extra = describe_extra(body, engine, request, list_unused_fields(body, chat))
+
+    def write_result(text: str) -> dict[str, Any]:
+        return {"history": {**history, **exchange.write(text, chat.lines.user)}}
+
+    return PreparedRequest(request, write_result, extra)
 
 
 def describe_extra(
     body: RawBody, engine: Engine, request: GenerationRequest, unused: Iterable[str] = ()
-) -> dict:
-    """What was sent and not honoured, and the prompt when it was asked for."""
+) -> dict[str, Any]:
+    """What was sent and not honoured, and the prompt if it was asked for."""
+    extra: dict[str, Any] = {}
     ignored = body.list_ignored(engine, request, unused)
-    extra = {"ignored": ignored} if ignored else {}
-    return {**extra, "prompt_as_built": request.prompt} if body.debug_prompt else extra
+    if ignored:
+        extra["ignored"] = ignored
+    if body.debug_prompt:
+        extra["prompt_as_built"] = request.prompt
+    return extra
 
 
-def build_chat(body: ChatBody, turn: Turn) -> Chat:
-    """What the prompt is made of; names and texts that were sent go before those of the character and the template."""
-    name, context = load_character(DEFAULT_CHARACTER if asks_nothing(body.character) else body.character)
-    name1, name2 = pick(body.name1, body.your_name), pick(body.name2, name)
-    lines = format_lines(name1, name2, pick(body.context, context))
-    mode = body.mode if body.mode in MODES else "chat"
+def build_chat(body: ChatBody, exchange: PendingExchange) -> Chat:
+    """What the prompt is made of; what was sent wins over the texts of the character and the template."""
+    character = DEFAULT_CHARACTER if is_blank(body.character) else body.character
+    name, context = load_character(character)
+    lines = format_lines(
+        name1=use_default(body.name1, body.your_name),
+        name2=use_default(body.name2, name),
+        context=use_default(body.context, context),
+    )
     return Chat(
-        mode,
-        turn.internal,
-        turn.said,
-        turn.begun,
-        lines,
-        pick_format(body),
-        body.context_instruct,
-        body.chat_instruct_command,
+        mode=body.mode if body.mode in MODES else "chat",
+        past=exchange.past_internal,
+        user_message=exchange.said,
+        reply_begun=exchange.begun,
+        lines=lines,
+        instruct=pick_format(body),
+        system=body.context_instruct,
+        command=body.chat_instruct_command,
     )
 
 
@@ -126,47 +138,49 @@ def pick_format(body: ChatBody) -> TurnFormat | None:
     """The instruct format that was asked for; None is the model's own chat template."""
     if not body.instruction_template and not body.turn_template:
         return None
-    name = body.instruction_template or TEMPLATE_OF_TURN
-    form = load_instruct(TEMPLATE_OF_NONE if name == "None" else name)
+    name = body.instruction_template or TEMPLATE_FOR_TURN
+    template = load_instruct(TEMPLATE_FOR_NONE if name == "None" else name)
     return TurnFormat(
-        pick(body.name1_instruct, form.user).strip(),
-        pick(body.name2_instruct, form.bot).strip(),
-        check_turn(body.turn_template) if body.turn_template else form.turn,
-        pick(body.context_instruct, form.context),
+        user=use_default(body.name1_instruct, template.user).strip(),
+        bot=use_default(body.name2_instruct, template.bot).strip(),
+        turn=check_turn(body.turn_template) if body.turn_template else template.turn,
+        context=use_default(body.context_instruct, template.context),
     )
 
 
-def pick(sent: str | None, default: str) -> str:
-    """What was sent, also when it is empty; else the default."""
+def use_default(sent: str | None, default: str) -> str:
+    """What was sent, even if it is empty; the default if nothing was."""
     return default if sent is None else sent
 
 
-def asks_nothing(value: str | None) -> bool:
-    """Whether a name or a text asks for nothing."""
+def is_blank(value: str | None) -> bool:
+    """Whether the value of a name or a text asks for nothing."""
     return value in (None, "", "None")
 
 
-def takes_own_template(chat: Chat) -> bool:
-    """Whether the model's own chat template writes the prompt, the model's BOS included."""
+def uses_model_template(chat: Chat) -> bool:
+    """Whether the model's own chat template writes the prompt, with the model's BOS."""
     return chat.mode != "chat" and chat.instruct is None
 
 
-def list_unused(body: ChatBody, chat: Chat) -> Iterator[str]:
-    """Names of fields that mean nothing in this chat."""
-    texts = [
-        *(INSTRUCT_FIELDS if chat.mode == "chat" else []),
-        *(CHAT_FIELDS if chat.mode == "instruct" else []),
-        "greeting",
-    ]
-    if takes_own_template(chat):
-        texts += ["name1_instruct", "name2_instruct"]
-        yield from () if body.add_bos_token else ("add_bos_token",)
-    yield from (name for name in texts if not asks_nothing(getattr(body, name)))
-    if chat.mode == "instruct" and body.character not in (DEFAULT_CHARACTER, "None", ""):
-        yield "character"
+def list_unused_fields(body: ChatBody, chat: Chat) -> list[str]:
+    """Names of fields that were sent and mean nothing in this chat."""
+    names = ["greeting"]
+    if chat.mode == "chat":
+        names += INSTRUCT_FIELDS
+    if chat.mode == "instruct":
+        names += CHAT_FIELDS
+    if uses_model_template(chat):
+        names += ["name1_instruct", "name2_instruct"]
+    unused = [name for name in names if not is_blank(getattr(body, name))]
+    if uses_model_template(chat) and not body.add_bos_token:
+        unused.append("add_bos_token")
+    if chat.mode == "instruct" and not is_blank(body.character) and body.character != DEFAULT_CHARACTER:
+        unused.append("character")
     if chat.mode != "chat-instruct" and "chat_instruct_command" in body.model_fields_set:
-        yield "chat_instruct_command"
+        unused.append("chat_instruct_command")
     if body.mode != chat.mode:
-        yield "mode"
+        unused.append("mode")
     if body.regenerate and body.continue_:
-        yield "_continue"
+        unused.append("_continue")
+    return unused

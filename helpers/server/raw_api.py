@@ -1,21 +1,26 @@
-"""The raw API of text-generation-webui as it was in October 2023, on its blocking port: /api/v1/generate, /chat, /model, /token-count, /stop-stream.
+"""The raw API of text-generation-webui as it was in October 2023, on its blocking port.
 
-Faithful where a client can tell (field names, defaults, prompts, history, HTML escapes). Its ways to fail are not copied: a request that cannot
-be answered gets a 4xx that names the field, and what was sent and not honoured stands in the reply's `ignored`.
+/api/v1/generate, /chat, /model, /token-count and /stop-stream are faithful where a client can tell: field
+names, defaults, prompts, history, HTML escapes. Errors are not copied: a request that cannot be answered gets
+a 4xx that names the field, and fields that were sent and not honoured are listed in the reply's `ignored`.
 """
 
 import asyncio
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Body, FastAPI, Request
 from pydantic import BaseModel
 
+from helpers.generation.engine import Engine
 from helpers.server.answers import generate
 from helpers.server.apps import make_app
-from helpers.server.raw_answers import Asked, Running, ask_chat, ask_generate
-from helpers.server.raw_bodies import ChatBody, GenerateBody, Words
+from helpers.server.raw_answers import PreparedRequest, RunningRequests, prepare_chat, prepare_generate
+from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody, Words
 from helpers.server.raw_model import ModelBody, ModelControl
 from helpers.server.service import Service
+
+SomeBody = TypeVar("SomeBody", bound=RawBody)
 
 
 class TokenCountBody(BaseModel):
@@ -24,45 +29,59 @@ class TokenCountBody(BaseModel):
     prompt: Words
 
 
-def make_raw_app(service: Service, api_key: str | None = None, running: Running | None = None) -> FastAPI:
+def make_raw_app(
+    service: Service, api_key: str | None = None, running: RunningRequests | None = None
+) -> FastAPI:
     """The application; `running` is what /stop-stream ends, shared with the streaming port."""
     app = make_app("Open LLM Kit: raw API", api_key)
-    running, control = running or Running(), ModelControl(service)
+    add_answer_routes(app, service, running or RunningRequests())
+    add_model_routes(app, service)
+    return app
 
-    async def answer(body: GenerateBody | ChatBody, ask, http: Request) -> dict:
-        engine = service.need()
-        asked: Asked = await asyncio.to_thread(
-            ask, body, engine
-        )  # a long history is tokenized more than once
+
+def add_answer_routes(app: FastAPI, service: Service, running: RunningRequests) -> None:
+    """/generate, /chat and /stop-stream."""
+
+    async def answer(
+        body: SomeBody, prepare: Callable[[SomeBody, Engine], PreparedRequest], http: Request
+    ) -> dict[str, Any]:
+        engine = service.get_engine()
+        # In a thread, since a long history is tokenized more than once.
+        prepared = await asyncio.to_thread(prepare, body, engine)
         text = ""
-        if asked.request:
-            with running.track(asked.request):
-                text = (await generate(engine, asked.request, http)).text
-        return {"results": [asked.write(text)], **asked.extra}
+        if prepared.request:
+            with running.track(prepared.request):
+                generation = await generate(engine, prepared.request, http)
+            text = generation.text
+        return {"results": [prepared.write_result(text)], **prepared.extra}
 
     @app.post("/api/v1/generate")
     async def generate_text(body: GenerateBody, http: Request) -> dict:
-        return await answer(body, ask_generate, http)
+        return await answer(body, prepare_generate, http)
 
     @app.post("/api/v1/chat")
     async def chat(body: ChatBody, http: Request) -> dict:
-        return await answer(body, ask_chat, http)
-
-    @app.post("/api/v1/token-count")
-    async def count_tokens(body: TokenCountBody) -> dict:
-        return {"results": [{"tokens": await asyncio.to_thread(service.need().count_tokens, body.prompt)}]}
+        return await answer(body, prepare_chat, http)
 
     @app.post("/api/v1/stop-stream")
     async def stop_stream(body: Annotated[Any, Body()]) -> dict:
         running.stop()
         return {"results": "success"}
 
+
+def add_model_routes(app: FastAPI, service: Service) -> None:
+    """/model and /token-count."""
+    control = ModelControl(service)
+
+    @app.post("/api/v1/token-count")
+    async def count_tokens(body: TokenCountBody) -> dict:
+        tokens = await asyncio.to_thread(service.get_engine().count_tokens, body.prompt)
+        return {"results": [{"tokens": tokens}]}
+
     @app.get("/api/v1/model")
     async def show_model() -> dict:
-        return {"result": control.name()}
+        return {"result": control.find_name()}
 
     @app.post("/api/v1/model")
     async def change_model(body: ModelBody) -> dict:
         return await asyncio.to_thread(control.act, body)
-
-    return app

@@ -1,7 +1,7 @@
-"""The fields of raw requests, with the defaults of the WebUI of October 2023, and what an engine makes of them.
+"""The fields of raw requests, with the WebUI's defaults of October 2023, and how they become an engine's.
 
-Values are read as then where that harms nothing ("0.7" is a number, 5 is a text); null is as if a field were not sent. A field that cannot be
-honoured, and was sent with a value that asks for something, is named by `list_ignored`.
+Values are read as in 2023 if that does no harm ("0.7" is a number, 5 is a text); null counts as not sent. A
+field that asks for something and cannot be honoured is named by `RawBody.list_ignored`.
 """
 
 from collections.abc import Iterable
@@ -23,57 +23,67 @@ from helpers.server.errors import ApiError
 from helpers.server.fields import SEED_LIMIT, StopTexts, Text
 from helpers.server.raw_histories import History
 
-ALIASES = {  # other name: the name here
-    "max_length": "max_new_tokens", "typical": "typical_p", "rep_pen": "repetition_penalty", "presence_pen": "presence_penalty",
-    "frequency_pen": "frequency_penalty", "max_context_length": "truncation_length", "chat-instruct_command": "chat_instruct_command",
-}  # fmt: skip
+# Other names that clients of 2023 used, and the field that each means.
+ALIASES = {
+    "max_length": "max_new_tokens",
+    "typical": "typical_p",
+    "rep_pen": "repetition_penalty",
+    "presence_pen": "presence_penalty",
+    "frequency_pen": "frequency_penalty",
+    "max_context_length": "truncation_length",
+    "chat-instruct_command": "chat_instruct_command",
+}
 
+NEVER = ""  # in HANDLING: no engine honours the field
 
-SAME = (  # fields that engines know under the same name; each engine says which of them it honours
-    "presence_penalty", "frequency_penalty", "repetition_penalty_range", "encoder_repetition_penalty", "no_repeat_ngram_size", "min_length",
-    "tfs", "top_a", "mirostat_mode", "mirostat_tau", "mirostat_eta", "skip_special_tokens",
-)  # fmt: skip
+# What becomes of each field that is not always honoured: NEVER, or the name of the engine's field. An engine
+# says which of these it honours.
+HANDLING = {
+    "presence_penalty": "presence_penalty",
+    "frequency_penalty": "frequency_penalty",
+    "repetition_penalty_range": "repetition_penalty_range",
+    "encoder_repetition_penalty": "encoder_repetition_penalty",
+    "no_repeat_ngram_size": "no_repeat_ngram_size",
+    "min_length": "min_length",
+    "epsilon_cutoff": "epsilon_cutoff",
+    "eta_cutoff": "eta_cutoff",
+    "tfs": "tfs",
+    "top_a": "top_a",
+    "mirostat_mode": "mirostat_mode",
+    "mirostat_tau": "mirostat_tau",
+    "mirostat_eta": "mirostat_eta",
+    "skip_special_tokens": "skip_special_tokens",
+    "grammar_string": "grammar",
+    "ban_eos_token": "ban_eos",
+    "custom_token_bans": "logit_bias",
+    "max_tokens_second": NEVER,
+    "num_beams": NEVER,
+    "penalty_alpha": NEVER,
+    "length_penalty": NEVER,
+    "early_stopping": NEVER,
+    "guidance_scale": NEVER,
+    "negative_prompt": NEVER,
+    "stop_at_newline": NEVER,
+    "chat_generation_attempts": NEVER,
+    "chat_prompt_size": NEVER,
+}
 
-
-OTHERWISE = {
-    "grammar": "grammar_string",
-    "ban_eos": "ban_eos_token",
-    "logit_bias": "custom_token_bans",
-}  # engines' name: the name here
-
-
-NEVER = (  # fields that no engine honours
-    "max_tokens_second", "num_beams", "penalty_alpha", "length_penalty", "early_stopping", "guidance_scale", "negative_prompt",
-    "stop_at_newline", "chat_generation_attempts", "chat_prompt_size",
-)  # fmt: skip
-
-
-BAN = -1e9  # added to a logit; minus infinity is no JSON, which llama.cpp is asked in
-
-
+BAN = -1e9  # added to a banned token's logit; minus infinity is not valid JSON, which llama.cpp is asked in
 CUTOFF_UNIT = 1e-4  # of epsilon_cutoff and eta_cutoff
 
 
 def write_number(value: object) -> object:
     """A number as text; anything else as it is."""
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value
+    return str(value)
 
 
 Words = Annotated[Text, BeforeValidator(write_number)]
-
-
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-
-
 Amount = Annotated[float, Field(ge=0)]
-
-
 Part = Annotated[float, Field(gt=0, le=1)]
-
-
 Penalty = Annotated[float, Field(ge=0.01, le=100)]
-
-
 Cutoff = Annotated[float, Field(ge=0, lt=1 / CUTOFF_UNIT)]
 
 
@@ -81,7 +91,7 @@ class RawBody(BaseModel):
     """Fields that /generate and /chat share."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
-    _sent: dict[str, Any] = PrivateAttr({})
+    _sent: dict[str, Any] = PrivateAttr({})  # the fields as the client named them, without nulls
 
     max_new_tokens: Count = 200
     auto_max_new_tokens: bool = False
@@ -110,11 +120,12 @@ class RawBody(BaseModel):
     skip_special_tokens: bool = True
     add_bos_token: bool = True
     truncation_length: Annotated[Count, Field(ge=1)] = 2048
-    seed: int = Field(-1, ge=-SEED_LIMIT, lt=SEED_LIMIT)
+    seed: int = Field(-1, ge=-SEED_LIMIT, lt=SEED_LIMIT)  # -1 draws a new one
     stopping_strings: StopTexts = []
     preset: str = "None"
-    debug_prompt: bool = False  # the kit's own: the reply then has prompt_as_built
+    debug_prompt: bool = False  # the kit's own field: the reply then has prompt_as_built
 
+    # Never honoured.
     max_tokens_second: int = 0
     num_beams: int = 1
     penalty_alpha: float = 0.0
@@ -122,56 +133,54 @@ class RawBody(BaseModel):
     early_stopping: bool = False
     guidance_scale: float = 1.0
     negative_prompt: Words = ""
-    stop_at_newline: bool = False  # this and the next two: of early 2023
+    stop_at_newline: bool = False  # this and the next two are of early 2023
     chat_generation_attempts: int = 1
     chat_prompt_size: int = 2048
 
     @model_validator(mode="wrap")
     @classmethod
-    def take_other_names(cls, data: Any, handler):
-        """Gives fields their names of here and drops what asks for nothing."""
+    def resolve_aliases(cls, data: Any, handler):
+        """Drops nulls and renames fields; a field's own name wins over its alias."""
         if not isinstance(data, dict):
             return handler(data)
         sent = {name: value for name, value in data.items() if value is not None}
-        named = {ALIASES[name]: value for name, value in sent.items() if name in ALIASES} | {
-            n: v for n, v in sent.items() if n not in ALIASES
-        }
-        if not isinstance(named.get("stopping_strings", []), list):  # such as one string: it was ignored, too
-            del named["stopping_strings"]
+        named = {ALIASES[name]: value for name, value in sent.items() if name in ALIASES}
+        named.update({name: value for name, value in sent.items() if name not in ALIASES})
+        if not isinstance(named.get("stopping_strings", []), list):
+            del named["stopping_strings"]  # in 2023 a single string was ignored, too
         body = handler(named)
         body._sent = sent
         return body
 
     @field_validator("custom_token_bans")
     @classmethod
-    def know_tokens(cls, text: str) -> str:
-        """Token ids with commas between them."""
+    def check_token_bans(cls, text: str) -> str:
+        """Raises a ValueError unless these are token ids with commas between them."""
         if text.strip() and not all(part.strip().isdecimal() for part in text.split(",")):
             raise ValueError("write token ids with commas between them")
         return text
 
     @field_validator("preset")
     @classmethod
-    def know_preset(cls, name: str) -> str:
-        """None of them is here."""
+    def refuse_preset(cls, name: str) -> str:
+        """Raises a ValueError for any preset: the WebUI's files are not here."""
         if name not in ("None", ""):
-            raise ValueError(f"there is no preset '{name}', nor any other; send the settings themselves")
+            raise ValueError(f"preset '{name}' is not there, nor is any other; send the settings themselves")
         return name
 
     def build_request(
         self, engine: Engine, prompt: str, add_special_tokens: bool, stop: list[str]
     ) -> GenerationRequest:
-        """The engine's request; the first attached adapter answers when there is one, as after the WebUI's --lora."""
-        room, length = self.measure_room(engine), max(1, self.max_new_tokens)  # 0 gave one token
-        if self.auto_max_new_tokens:
-            tokens = engine.count_tokens(prompt) - (0 if add_special_tokens else engine.count_tokens(""))
-            length = min(self.truncation_length, engine.context) - min(tokens, room)
-        bans = {int(part): BAN for part in self.custom_token_bans.split(",") if part.strip()}
+        """The engine's request; `stop` are strings that end the answer, beside those that the client sent."""
+        settings = {field: getattr(self, name) for name, field in HANDLING.items() if field != NEVER}
+        settings["logit_bias"] = self.read_token_bans()
+        settings["epsilon_cutoff"] *= CUTOFF_UNIT
+        settings["eta_cutoff"] *= CUTOFF_UNIT
         return GenerationRequest(
             prompt=prompt,
             add_special_tokens=add_special_tokens,
-            keep_last=room,
-            max_new_tokens=length,
+            keep_last=self.measure_room(engine),
+            max_new_tokens=self.measure_answer(engine, prompt, add_special_tokens),
             temperature=self.temperature if self.do_sample else 0.0,
             top_p=self.top_p,
             top_k=self.top_k,
@@ -179,44 +188,81 @@ class RawBody(BaseModel):
             repetition_penalty=self.repetition_penalty,
             seed=None if self.seed == -1 else self.seed,
             stop=[*stop, *self.stopping_strings],
-            adapter=(engine.adapters or [None])[0],
-            logit_bias=bans,
-            epsilon_cutoff=self.epsilon_cutoff * CUTOFF_UNIT,
-            eta_cutoff=self.eta_cutoff * CUTOFF_UNIT,
-            grammar=self.grammar_string,
-            ban_eos=self.ban_eos_token,
-            **{name: getattr(self, name) for name in SAME},
+            adapter=engine.default_adapter,
+            **settings,
         )
 
+    def read_token_bans(self) -> dict[int, float]:
+        """The bias of each banned token, by its id: {5: BAN, 6: BAN} for "5, 6"."""
+        return {int(part): BAN for part in self.custom_token_bans.split(",") if part.strip()}
+
+    @property
+    def answer_limit(self) -> int:
+        """max_new_tokens, but at least 1: in 2023 a 0 gave one token, too."""
+        return max(1, self.max_new_tokens)
+
+    def measure_window(self, engine: Engine) -> int:
+        """Tokens that prompt and answer may have together."""
+        return min(self.truncation_length, engine.context)
+
     def measure_room(self, engine: Engine) -> int:
-        """Tokens that a prompt may have. ApiError when the answer leaves none."""
-        both = min(self.truncation_length, engine.context)
-        room = both - max(1, self.max_new_tokens)
+        """Tokens that the prompt may have. Raises an ApiError if the answer leaves none."""
+        window = self.measure_window(engine)
+        room = window - self.answer_limit
         if room < 1:
-            raise ApiError(
-                400,
-                f"max_new_tokens: prompt and answer have {both} tokens together, so take fewer than that.",
-                "max_new_tokens",
-            )
+            problem = f"prompt and answer may have {window} tokens together, so ask for fewer than that."
+            raise ApiError(400, f"max_new_tokens: {problem}", "max_new_tokens")
         return room
+
+    def measure_answer(self, engine: Engine, prompt: str, add_special_tokens: bool) -> int:
+        """Tokens that the answer may have: max_new_tokens, or what the prompt leaves if that is asked for."""
+        if not self.auto_max_new_tokens:
+            return self.answer_limit
+        tokens = engine.count_tokens(prompt)
+        if not add_special_tokens:
+            tokens -= engine.count_tokens("")  # count_tokens adds special tokens in any case
+        kept = min(tokens, self.measure_room(engine))
+        return self.measure_window(engine) - kept
 
     def list_ignored(
         self, engine: Engine, request: GenerationRequest, unused: Iterable[str] = ()
     ) -> list[str]:
-        """Names, as they were sent, of fields that asked for something and got nothing; `unused` are more of them."""
-        names = {*unused, *self.model_extra} | {
-            name for name in NEVER if getattr(self, name) != type(self).model_fields[name].default
-        }
-        names |= {OTHERWISE.get(name, name) for name in engine.list_unsupported(request)}
-        if self._sent.get("stopping_strings") and not isinstance(self._sent["stopping_strings"], list):
+        """Fields that asked for something and got nothing, by the names they were sent with, sorted.
+
+        `unused` are the names of fields that mean nothing in this request.
+        """
+        names = {*unused, *(self.model_extra or {})}  # model_extra: fields that are unknown here
+        unsupported = engine.list_unsupported(request)
+        for name, engine_field in HANDLING.items():
+            if engine_field == NEVER and self._asks_for(name):
+                names.add(name)
+            if engine_field in unsupported:
+                names.add(name)
+        stops = self._sent.get("stopping_strings")
+        if stops and not isinstance(stops, list):
             names.add("stopping_strings")
-        aliases = {ALIASES[name]: name for name in self._sent if name in ALIASES}
-        doubles = {
-            alias
-            for name, alias in aliases.items()
-            if name in self._sent and self._sent[name] != self._sent[alias]
-        }
-        return sorted({name if name in self._sent else aliases.get(name, name) for name in names} | doubles)
+        return sorted({self._find_sent_name(name) for name in names} | self._find_overruled_aliases())
+
+    def _asks_for(self, name: str) -> bool:
+        """Whether a field has another value than its default."""
+        return getattr(self, name) != type(self).model_fields[name].default
+
+    def _find_sent_name(self, name: str) -> str:
+        """The name that a field was sent with."""
+        if name in self._sent:
+            return name
+        for alias, meant in ALIASES.items():
+            if meant == name and alias in self._sent:
+                return alias
+        return name
+
+    def _find_overruled_aliases(self) -> set[str]:
+        """Aliases that were sent with another value than the field's own name."""
+        overruled = set()
+        for alias, name in ALIASES.items():
+            if alias in self._sent and name in self._sent and self._sent[alias] != self._sent[name]:
+                overruled.add(alias)
+        return overruled
 
 
 class GenerateBody(RawBody):
@@ -238,7 +284,7 @@ class ChatBody(RawBody):
     name1: Words | None = None
     name2: Words | None = None
     context: Words | None = None
-    greeting: Words = ""  # only the WebUI's page made something of it
+    greeting: Words = ""  # used by the WebUI's page only
     instruction_template: Words | None = None
     name1_instruct: Words | None = None
     name2_instruct: Words | None = None

@@ -1,6 +1,6 @@
-"""The two histories of a raw chat: `internal` feeds the prompt, `visible` is what a web page shows, its new texts HTML-escaped.
+"""The two histories of a raw chat: `internal` feeds the prompt, `visible` is what a web page shows.
 
-Old rows pass through byte for byte.
+New texts in `visible` are HTML-escaped; old exchanges pass through byte for byte.
 """
 
 import html
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from helpers.server.fields import Text
-from helpers.server.raw_prompts import Row
+from helpers.server.raw_prompts import Exchange
 
 USER_PLACEHOLDER = re.compile(r"<USER>|<user>|\{\{user\}\}")
 
@@ -25,37 +25,48 @@ class History(BaseModel):
 
 
 @dataclass(frozen=True)
-class Turn:
-    """The row that a request writes, in both histories, and the rows before it."""
+class PendingExchange:
+    """The exchange that a request writes, in both histories, and the exchanges before it."""
 
-    internal: list[Row]  # before it
-    visible: list[Row]
+    past_internal: list[Exchange]
+    past_visible: list[Exchange]
     said: str  # what the user says in it
-    shown: str  # the same, as it is shown
-    begun: str | None = None  # the reply that is lengthened; None for a new one
+    shown_said: str  # the same, as `visible` has it
+    begun: str | None = None  # the reply that is to be lengthened; None for a new one
     shown_begun: str = ""
 
-    def write(self, reply: str, name1: str) -> dict[str, list[Row]]:
-        """Both histories with the reply in them; `name1` takes the place of <USER> where the reply is shown."""
-        escaped = html.escape(USER_PLACEHOLDER.sub(lambda _: name1, reply))
+    def write(self, reply: str, name1: str) -> dict[str, list[Exchange]]:
+        """Both histories with the reply in them; where the reply is shown, <USER> becomes `name1`."""
+        shown_reply = html.escape(USER_PLACEHOLDER.sub(lambda _: name1, reply))
         if self.begun is not None:
-            row, shown = (self.said, self.begun + reply), (self.shown, self.shown_begun + escaped)
+            internal = (self.said, self.begun + reply)
+            visible = (self.shown_said, self.shown_begun + shown_reply)
         elif reply.strip():
-            row, shown = (self.said, reply.lstrip(" ")), (self.shown, escaped.lstrip(" "))
+            internal = (self.said, reply.lstrip(" "))
+            visible = (self.shown_said, shown_reply.lstrip(" "))
         else:
-            row = shown = ("", "")  # as then: a row without a reply has no question either
-        return {"internal": [*self.internal, row], "visible": [*self.visible, shown]}
+            internal = visible = ("", "")  # as in 2023: an exchange without a reply loses what was said, too
+        return {
+            "internal": [*self.past_internal, internal],
+            "visible": [*self.past_visible, visible],
+        }
 
 
-def take_turn(history: History, user_input: str, regenerate: bool, lengthen: bool) -> Turn | None:
-    """The row to be written: a new one, or the last one anew or longer. None where there is no last row that answers somebody."""
-    internal, visible = history.internal, history.visible
+def plan_exchange(
+    history: History, user_input: str, regenerate: bool, lengthen: bool
+) -> PendingExchange | None:
+    """The exchange to be written: a new one, or the last one again (`regenerate`) or longer (`lengthen`).
+
+    None if there is no last one, or if in the only one the bot greets without being asked.
+    """
+    internal = history.internal
+    visible = history.visible
     if not regenerate and not lengthen:
-        return Turn(internal, visible, user_input, html.escape(user_input))
+        return PendingExchange(internal, visible, user_input, html.escape(user_input))
     if not internal or (len(visible) == 1 and not visible[0][0]):
         return None
     said, begun = internal[-1]
-    shown, shown_begun = visible[-1] if visible else (html.escape(said), "")
+    shown_said, shown_begun = visible[-1] if visible else (html.escape(said), "")
     if regenerate:
-        return Turn(internal[:-1], visible[:-1], said, shown)
-    return Turn(internal[:-1], visible[:-1], said, shown, begun, shown_begun)
+        return PendingExchange(internal[:-1], visible[:-1], said, shown_said)
+    return PendingExchange(internal[:-1], visible[:-1], said, shown_said, begun, shown_begun)

@@ -1,6 +1,6 @@
-"""POST /api/v1/model: which model answers, and another one in its place.
+"""POST /api/v1/model: describes the model that answers, loads another one in its place, or unloads it.
 
-A model that cannot be loaded is refused, and the one before stays.
+If a model cannot be loaded, the request is refused and the one before stays.
 """
 
 import contextlib
@@ -10,18 +10,18 @@ from typing import Any
 from pydantic import BaseModel
 
 from helpers.common.errors import KitError
+from helpers.loading.loaders import LOADERS
 from helpers.server.errors import ApiError
 from helpers.server.fields import Text
 from helpers.server.raw_bodies import RawBody
-from helpers.server.service import Choice, Service
-from helpers.weights.catalogue import LOADERS
+from helpers.server.service import ModelChoice, Service
 from helpers.weights.folders import find_model, list_models
 
-NOTHING = (None, False, 0, -1, "", [])  # values of flags that ask for nothing
+BLANK = (None, False, 0, -1, "", [])  # values of the WebUI's flags that ask for nothing
 
 
 class ModelBody(BaseModel):
-    """The action, and for `load` a model's name with flags of the WebUI's."""
+    """The action; for `load` a model's name, and flags of the WebUI's in `args`."""
 
     action: str = ""
     model_name: Text | None = None
@@ -29,94 +29,130 @@ class ModelBody(BaseModel):
 
 
 class ModelControl:
-    """The service's model as the raw API names and changes it."""
+    """The service's model, as the raw API names and changes it."""
 
     def __init__(self, service: Service):
         self.service = service
         self._lock = threading.Lock()  # one change at a time
-        self.last = service.choice  # also after an unload: its LoRAs and number format are taken again
+        # What was loaded last, also after an unload: the next load takes its LoRAs and number format.
+        self._last = service.choice
 
-    def act(self, body: ModelBody) -> dict:
-        """The reply's fields. ApiError, which names the field, for a model that cannot be loaded."""
+    def act(self, body: ModelBody) -> dict[str, Any]:
+        """The reply. Raises an ApiError, which names the field, for a model that cannot be loaded."""
         if body.action == "list":
             return {"result": ["None", *list_models(self.service.model_dir)]}
-        ignored = []
+        if body.action == "info":
+            return {"result": self.describe()}
+        if body.action == "unload":
+            with self._lock:
+                self.service.unload()
+            return {"result": self.describe()}
         if body.action == "load":
             with self._lock:
                 ignored = self.load(body)
-        elif body.action == "unload":
-            with self._lock:
-                self.service.unload()
-        elif body.action != "info":
-            return {"result": self.name(), **({"ignored": ["action"]} if body.action else {})}
-        return {"result": self.describe(), **({"ignored": ignored} if ignored else {})}
+            return add_ignored({"result": self.describe()}, ignored)
+        return add_ignored({"result": self.find_name()}, ["action"] if body.action else [])
 
-    def name(self) -> str | None:
-        """The folder name of what is loaded."""
-        return self.service.engine and self.service.engine.name
+    def find_name(self) -> str | None:
+        """The folder name of the loaded model; None if there is none."""
+        engine = self.service.engine
+        return None if engine is None else engine.name
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """The WebUI's info object, with the settings and flags that mean something here."""
-        choice = self.service.choice
-        flags = (
-            {
-                "model": choice.model,
-                "lora": list(choice.loras) or None,
-                "loader": choice.loader,
-                "dtype": choice.dtype,
-            }
-            if choice
-            else {}
-        )
-        folders = {"model_dir": self.service.model_dir, "lora_dir": self.service.lora_dir}
+        engine = self.service.engine
         return {
-            "model_name": self.name(),
-            "lora_names": list(self.service.engine.adapters) if self.service.engine else [],
+            "model_name": self.find_name(),
+            "lora_names": list(engine.adapters) if engine else [],
             "shared.settings": {name: field.default for name, field in RawBody.model_fields.items()},
-            "shared.args": {**flags, **{name: folder and str(folder) for name, folder in folders.items()}},
+            "shared.args": self._describe_flags(),
         }
+
+    def _describe_flags(self) -> dict[str, Any]:
+        flags: dict[str, Any] = {}
+        choice = self.service.choice
+        if choice:
+            flags["model"] = choice.model
+            flags["lora"] = list(choice.loras) or None
+            flags["loader"] = choice.loader
+            flags["dtype"] = choice.dtype
+        folders = {"model_dir": self.service.model_dir, "lora_dir": self.service.lora_dir}
+        for name, folder in folders.items():
+            flags[name] = str(folder) if folder else None
+        return flags
 
     def load(self, body: ModelBody) -> list[str]:
         """Loads the model that the body names; returns the flags that were sent and not honoured."""
         if not body.model_name:
             raise ApiError(400, "model_name: which model is to be loaded?", "model_name", "missing")
-        choice, ignored = read_choice(body, self.last)
+        choice = read_choice(body.model_name, body.args, self._last)
         before = self.service.choice
         try:
             self.service.load(choice)
-        except Exception as error:  # whatever a damaged folder makes transformers raise
+        except Exception as error:  # a damaged folder can make transformers raise anything
             if before and not self.service.engine:
                 self.service.load(before)
-            problem = (
-                str(error)
-                if isinstance(error, KitError)
-                else f"{choice.model} cannot be loaded ({type(error).__name__}: {error})."
-            )
-            raise ApiError(400, problem, self.find_fault(body, error), "model_not_loaded") from error
-        self.last = choice
-        return ignored
+            raise self._explain_failure(body, choice, error) from error
+        self._last = choice
+        return list_ignored_flags(body.args)
 
-    def find_fault(self, body: ModelBody, error: Exception) -> str:
-        """The field at fault: the model's name, unless its folder is well and flags were sent."""
+    def _explain_failure(self, body: ModelBody, choice: ModelChoice, error: Exception) -> ApiError:
+        """The refusal. At fault is model_name, or args if the folder is in order and flags were sent."""
+        if not isinstance(error, KitError):
+            problem = f"{choice.model} cannot be loaded ({type(error).__name__}: {error})."
+            return ApiError(400, problem, "model_name", "model_not_loaded")
+        field = "model_name"
         with contextlib.suppress(KitError):
-            find_model(body.model_name, self.service.model_dir)
-            return "args" if body.args and isinstance(error, KitError) else "model_name"
-        return "model_name"
+            find_model(choice.model, self.service.model_dir)
+            field = "args" if body.args else "model_name"
+        return ApiError(400, str(error), field, "model_not_loaded")
 
 
-def read_choice(body: ModelBody, last: Choice | None) -> tuple[Choice, list[str]]:
-    """What to load, and names of flags that mean nothing here. LoRAs stay when none are named, the number format when the model stays."""
-    flags = dict(body.args)
-    loras = flags.pop("lora", list(last.loras) if last else []) or []
-    loras = [loras] if isinstance(loras, str) else loras
+def add_ignored(reply: dict[str, Any], ignored: list[str]) -> dict[str, Any]:
+    """The reply with `ignored`, if anything was."""
+    return {**reply, "ignored": ignored} if ignored else reply
+
+
+def read_choice(model: str, flags: dict[str, Any], last: ModelChoice | None) -> ModelChoice:
+    """What to load. The LoRAs of `last` stay if the flags name none, its number format if the model stays."""
+    dtype = None
+    if flags.get("bf16"):
+        dtype = "bfloat16"
+    elif last and last.model == model:
+        dtype = last.dtype
+    bits = None
+    if flags.get("load_in_8bit"):
+        bits = 8
+    elif flags.get("load_in_4bit"):
+        bits = 4
+    return ModelChoice(model, read_loras(flags, last), read_loader(flags), dtype, bits)
+
+
+def read_loras(flags: dict[str, Any], last: ModelChoice | None) -> tuple[str, ...]:
+    """The LoRAs that the flags name, or those of `last`. Raises an ApiError unless they are folder names."""
+    if "lora" not in flags:
+        return last.loras if last else ()
+    loras = flags["lora"] or []
+    if isinstance(loras, str):
+        loras = [loras]
     if not isinstance(loras, list) or not all(isinstance(name, str) for name in loras):
         raise ApiError(400, "args.lora: send a list of folder names.", "args.lora")
-    loader = str(flags.get("loader")).lower()
-    loader = loader if loader in LOADERS else None
-    flags.pop("loader", None) if loader else None
-    bits = 8 if flags.pop("load_in_8bit", False) else 4 if flags.pop("load_in_4bit", False) else None
-    dtype = "bfloat16" if flags.pop("bf16", False) else None
-    if last and last.model == body.model_name:
-        dtype = dtype or last.dtype
-    ignored = sorted(f"args.{name}" for name, value in flags.items() if value not in NOTHING)
-    return Choice(body.model_name, tuple(loras), loader, dtype, bits), ignored
+    return tuple(loras)
+
+
+def read_loader(flags: dict[str, Any]) -> str | None:
+    """The loader that was named, such as "Transformers"; None for loaders of the WebUI that are not here."""
+    name = str(flags.get("loader")).lower()
+    return name if name in LOADERS else None
+
+
+def list_ignored_flags(flags: dict[str, Any]) -> list[str]:
+    """Flags that ask for something and mean nothing here, as "args.NAME", sorted."""
+    honoured = {"lora", "bf16", "load_in_8bit"}
+    if not flags.get("load_in_8bit"):
+        honoured.add("load_in_4bit")
+    if read_loader(flags):
+        honoured.add("loader")
+    return sorted(
+        f"args.{name}" for name, value in flags.items() if name not in honoured and value not in BLANK
+    )

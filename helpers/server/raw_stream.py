@@ -1,8 +1,9 @@
-"""The raw API's streaming port of 2023: websockets /api/v1/stream and /api/v1/chat-stream.
+"""The raw API's streaming port of 2023: the websockets /api/v1/stream and /api/v1/chat-stream.
 
-A client sends a request as one JSON text and gets text_stream events, then stream_end; requests may follow one another on a connection. A request
-that cannot be answered gets an event "error" with OpenAI's error object, then the connection is closed with code 1011: clients of 2023 pass over
-events that they do not know, and meet the same end as then.
+A client sends a request as one JSON text and gets text_stream events, then stream_end; requests may follow
+one another on a connection. A request that cannot be answered gets an event "error" with OpenAI's error
+object, then the connection is closed with code 1011. Clients of 2023 skip events that they do not know, and
+see the connection end as it did then.
 """
 
 import asyncio
@@ -10,13 +11,13 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import Any
 
-import anyio
-from fastapi import FastAPI, WebSocket
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from starlette.websockets import WebSocketDisconnect
 
 from helpers.common.errors import KitError
 from helpers.generation.engine import Engine
@@ -24,139 +25,165 @@ from helpers.generation.request import Piece
 from helpers.server.answers import stream
 from helpers.server.apps import explain_validation, make_app
 from helpers.server.errors import ApiError, describe_error
-from helpers.server.raw_answers import Asked, Running, ask_chat, ask_generate
+from helpers.server.raw_answers import PreparedRequest, RunningRequests, prepare_chat, prepare_generate
 from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody
 from helpers.server.service import Service
 
-UPDATES_S = 24  # a chat's whole history goes out with each update, so there are at most so many a second
-
-
+UPDATES_S = 24  # most updates a second of a chat, since each one carries the whole history
 WAITING = 8  # requests that a connection may send ahead
+REASON_BYTES = 123  # longest reason of a close frame
+
+NORMAL_END = 1000  # websocket close codes
+FAILED = 1011
 
 
-REASON = 123  # bytes that a close frame's reason may have
+@dataclass(frozen=True)
+class Endpoint:
+    """What differs between the two websockets."""
+
+    body: type[RawBody]
+    prepare: Callable[[Any, Engine], PreparedRequest]
+    write_results: Callable[[PreparedRequest, Engine], AsyncGenerator[dict[str, Any], None]]
 
 
 def read_body(text: str | bytes, kind: type[RawBody]) -> RawBody:
-    """The request; the same errors as over HTTP."""
+    """The request, with the same errors as over HTTP."""
     try:
         content = json.loads(text)
     except ValueError:
-        raise ApiError(400, "The request is no JSON.", None, "json_invalid") from None
+        raise ApiError(400, "The request is not valid JSON.", None, "json_invalid") from None
     if not isinstance(content, dict):
         raise ApiError(400, "body: send a JSON object.", "body")
     try:
         return kind.model_validate(content)
     except ValidationError as error:
-        raise RequestValidationError(
-            [{**each, "loc": ("body", *each["loc"])} for each in error.errors(include_context=False)]
-        ) from None
+        faults = [{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors(include_context=False)]
+        raise RequestValidationError(faults) from None
 
 
-async def write_texts(asked: Asked, engine: Engine) -> AsyncIterator[dict]:
-    """/stream: the new piece each time, after an empty first one."""
-    yield {"text": ""}
-    async with contextlib.aclosing(stream(engine, asked.request)) as pieces:
+async def stream_texts(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[str, None]:
+    """The answer's texts, piece by piece; nothing if there is nothing to generate."""
+    if prepared.request is None:
+        return
+    async with contextlib.aclosing(stream(engine, prepared.request)) as pieces:
         async for piece in pieces:
             if isinstance(piece, Piece):
-                yield {"text": piece.text}
+                yield piece.text
 
 
-async def write_histories(asked: Asked, engine: Engine) -> AsyncIterator[dict]:
-    """/chat-stream: the whole history each time, at most UPDATES_S a second; the last one always."""
-    text, due = "", 0.0
-    async with contextlib.aclosing(stream(engine, asked.request) if asked.request else nothing()) as pieces:
-        async for piece in pieces:
-            text += piece.text if isinstance(piece, Piece) else ""
-            if time.monotonic() >= due and text.strip():
-                yield asked.write(text)
-                due = time.monotonic() + 1 / UPDATES_S
-    yield asked.write(text)
+async def write_texts(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[dict[str, Any], None]:
+    """For /stream: the new piece each time, after an empty first one."""
+    yield {"text": ""}
+    async with contextlib.aclosing(stream_texts(prepared, engine)) as texts:
+        async for text in texts:
+            yield {"text": text}
 
 
-async def nothing() -> AsyncIterator[Piece]:
-    """No pieces."""
-    return
-    yield
+async def write_histories(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[dict[str, Any], None]:
+    """For /chat-stream: the whole history, at most UPDATES_S times a second; the last one always."""
+    answer = ""
+    next_update = 0.0
+    async with contextlib.aclosing(stream_texts(prepared, engine)) as texts:
+        async for text in texts:
+            answer += text
+            if time.monotonic() >= next_update and answer.strip():
+                yield prepared.write_result(answer)
+                next_update = time.monotonic() + 1 / UPDATES_S
+    yield prepared.write_result(answer)
+
+
+TEXTS = Endpoint(GenerateBody, prepare_generate, write_texts)
+CHATS = Endpoint(ChatBody, prepare_chat, write_histories)
 
 
 class Connection:
-    """One client's websocket: its requests are answered in the order in which they came, and its leaving ends the one that runs."""
+    """One client's websocket: its requests are answered in order, and if it leaves, its answer ends."""
 
-    def __init__(self, socket: WebSocket, service: Service, running: Running):
-        self.socket, self.service, self.running = socket, service, running
+    def __init__(self, socket: WebSocket, service: Service, running: RunningRequests):
+        self.socket = socket
+        self.service = service
+        self.running = running
         self.inbox: asyncio.Queue[str | bytes] = asyncio.Queue(WAITING)
+        self.sent = 0  # events of the request that is being answered
 
-    async def serve(self, kind: type[RawBody], ask: Callable, write: Callable) -> None:
-        """Until the client leaves or asks for something that cannot be answered."""
+    async def serve(self, endpoint: Endpoint) -> None:
+        """Answers requests until the client leaves or asks for something that cannot be answered."""
         await self.socket.accept()
-        async with anyio.create_task_group() as group:
-
-            async def answer() -> None:
-                await self.answer_all(kind, ask, write)
-                group.cancel_scope.cancel()
-
-            group.start_soon(answer)
-            await self.read()
-            group.cancel_scope.cancel()
+        async with asyncio.TaskGroup() as group:
+            reading = group.create_task(self.read())
+            answering = group.create_task(self.answer_all(endpoint))
+            # Whichever ends first ends the other one.
+            reading.add_done_callback(lambda _: answering.cancel())
+            answering.add_done_callback(lambda _: reading.cancel())
 
     async def read(self) -> None:
         """Takes requests in until the client leaves."""
-        while (message := await self.socket.receive())["type"] == "websocket.receive":
+        while True:
+            message = await self.socket.receive()
+            if message["type"] != "websocket.receive":
+                return
             await self.inbox.put(message.get("text") or message.get("bytes") or "")
 
-    async def answer_all(self, kind: type[RawBody], ask: Callable, write: Callable) -> None:
-        """Answers what was taken in; the first error is the last event."""
-        number = 0
+    async def answer_all(self, endpoint: Endpoint) -> None:
+        """Answers the requests that were taken in; an error is the last event."""
         try:
             while True:
-                body, number = read_body(await self.inbox.get(), kind), 0
-                engine = self.service.need()
-                asked = await asyncio.to_thread(ask, body, engine)
-                with self.running.track(asked.request) if asked.request else contextlib.nullcontext():
-                    async with contextlib.aclosing(write(asked, engine)) as results:
-                        async for result in results:
-                            await self.socket.send_json(
-                                {"event": "text_stream", "message_num": number, **result}
-                            )
-                            number += 1
-                await self.socket.send_json({"event": "stream_end", "message_num": number, **asked.extra})
+                await self.answer(endpoint, await self.inbox.get())
         except WebSocketDisconnect:  # found out while sending
             return
         except Exception as error:
-            await self.refuse(error, number)
+            await self.send_error(error)
 
-    async def refuse(self, error: Exception, number: int) -> None:
-        """Tells the error and closes."""
-        if not isinstance(error, ApiError | KitError | RequestValidationError):
+    async def answer(self, endpoint: Endpoint, text: str | bytes) -> None:
+        """Answers one request."""
+        self.sent = 0
+        body = read_body(text, endpoint.body)
+        engine = self.service.get_engine()
+        # In a thread, since a long history is tokenized more than once.
+        prepared = await asyncio.to_thread(endpoint.prepare, body, engine)
+        with self.running.track(prepared.request):
+            async with contextlib.aclosing(endpoint.write_results(prepared, engine)) as results:
+                async for result in results:
+                    await self.send_event("text_stream", result)
+        await self.send_event("stream_end", prepared.extra)
+
+    async def send_event(self, kind: str, fields: dict[str, Any]) -> None:
+        """Sends an event, which has a number."""
+        await self.socket.send_json({"event": kind, "message_num": self.sent, **fields})
+        self.sent += 1
+
+    async def send_error(self, error: Exception) -> None:
+        """Sends the error and closes the connection."""
+        if isinstance(error, RequestValidationError):
+            error = explain_validation(error, "json")
+        if not isinstance(error, ApiError | KitError):
             logging.getLogger("uvicorn.error").exception("A streamed answer failed")
-        refusal = explain_validation(error, "json") if isinstance(error, RequestValidationError) else error
-        told = describe_error(refusal)
+        described = describe_error(error)
+        reason = str(described["message"]).encode()[:REASON_BYTES].decode(errors="ignore")
         with contextlib.suppress(WebSocketDisconnect):
-            await self.socket.send_json({"event": "error", "message_num": number, "error": told})
-            await self.socket.close(1011, told["message"].encode()[:REASON].decode(errors="ignore"))
+            await self.send_event("error", {"error": described})
+            await self.socket.close(FAILED, reason)
 
 
 def make_streaming_app(
-    service: Service, api_key: str | None = None, running: Running | None = None
+    service: Service, api_key: str | None = None, running: RunningRequests | None = None
 ) -> FastAPI:
     """The application; `running` is what /stop-stream on the blocking port ends."""
     app = make_app("Open LLM Kit: raw API, streaming", api_key)
-    running = running or Running()
+    running = running or RunningRequests()
 
     @app.websocket("/api/v1/stream")
     async def stream_text(socket: WebSocket) -> None:
-        await Connection(socket, service, running).serve(GenerateBody, ask_generate, write_texts)
+        await Connection(socket, service, running).serve(TEXTS)
 
     @app.websocket("/api/v1/chat-stream")
     async def stream_chat(socket: WebSocket) -> None:
-        await Connection(socket, service, running).serve(ChatBody, ask_chat, write_histories)
+        await Connection(socket, service, running).serve(CHATS)
 
     @app.websocket("/{path:path}")
     async def refuse_path(socket: WebSocket, path: str) -> None:
         await socket.accept()
-        await socket.close(
-            1000, "No such path: /api/v1/stream and /api/v1/chat-stream are here."
-        )  # 1000 as then
+        # A normal end, as in 2023.
+        await socket.close(NORMAL_END, "No such path: /api/v1/stream and /api/v1/chat-stream are here.")
 
     return app

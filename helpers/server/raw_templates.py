@@ -1,4 +1,4 @@
-"""Chat formats and characters that a raw request names: the YAML files of templates/instruct/ and templates/characters/."""
+"""Chat formats and characters that a raw request names: the YAML files below templates/."""
 
 from pathlib import Path
 
@@ -6,50 +6,60 @@ import yaml
 
 from helpers.common.paths import PROJECT
 from helpers.server.errors import ApiError
-from helpers.server.raw_prompts import BOT, REPLIED, SAID, TurnFormat
+from helpers.server.raw_prompts import BOT_MESSAGE, BOT_NAME, USER_MESSAGE, TurnFormat
 
-FOLDER = PROJECT / "templates"
+INSTRUCT_FOLDER = PROJECT / "templates" / "instruct"
+CHARACTER_FOLDER = PROJECT / "templates" / "characters"
+
+INSTRUCT_KEYS = ("user", "bot", "turn_template", "context")
+CHARACTER_KEYS = ("name", "context")
 
 
 def load_instruct(
-    name: str, param: str = "instruction_template", folder: Path = FOLDER / "instruct"
+    name: str, param: str = "instruction_template", folder: Path = INSTRUCT_FOLDER
 ) -> TurnFormat:
-    """The chat format of that name; ApiError, which names the request's field `param`, where there is none or its file is damaged."""
-    content = read_yaml(name, param, folder, ("user", "bot", "turn_template", "context"))
-    return TurnFormat(
-        content["user"].strip(),
-        content["bot"].strip(),
-        check_turn(content["turn_template"], param),
-        content["context"],
-    )
+    """The chat format of that name.
+
+    Raises an ApiError, which names the request's field `param`, if there is none or its file is damaged.
+    """
+    content = read_yaml(name, param, folder, INSTRUCT_KEYS)
+    turn = check_turn(content["turn_template"], param)
+    return TurnFormat(content["user"].strip(), content["bot"].strip(), turn, content["context"])
 
 
-def load_character(name: str, folder: Path = FOLDER / "characters") -> tuple[str, str]:
-    """The name and the context of a character; ApiError where there is none or its file is damaged."""
-    content = read_yaml(name, "character", folder, ("name", "context"))
+def load_character(name: str) -> tuple[str, str]:
+    """The name and the context of a character. Raises an ApiError if there is none or its file is damaged."""
+    content = read_yaml(name, "character", CHARACTER_FOLDER, CHARACTER_KEYS)
     return content["name"], content["context"]
 
 
 def read_yaml(name: str, param: str, folder: Path, keys: tuple[str, ...]) -> dict[str, str]:
-    """The texts under `keys` of a file; the name is looked up among those that are there, so none leads elsewhere."""
+    """The texts under `keys` in the file of that name. ApiError as in `load_instruct`.
+
+    The name is looked up among the files that are there, so no name leads out of the folder.
+    """
     files = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     if name not in files:
-        raise ApiError(400, f"{param}: there is no '{name}'; there are: {', '.join(files)}.", param)
+        raise ApiError(400, f"{param}: '{name}' does not exist; choose from {', '.join(files)}.", param)
     try:
         content = yaml.safe_load(files[name].read_text(encoding="utf-8"))
-        return {key: content[key] + "" for key in keys}
-    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError):
-        raise ApiError(
-            400, f"{param}: {files[name].name} is damaged; it needs the texts {', '.join(keys)}.", param
-        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        content = None
+    if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in keys):
+        problem = f"{files[name].name} is damaged; it needs the texts {', '.join(keys)}."
+        raise ApiError(400, f"{param}: {problem}", param)
+    return {key: content[key] for key in keys}
 
 
 def check_turn(turn: str, param: str = "turn_template") -> str:
-    """The turn template, its newlines real ones; ApiError unless it has its three placeholders once each, in order."""
+    """The turn template, with each backslash-n turned into a newline.
+
+    Raises an ApiError unless it has its three placeholders once each, in order.
+    """
     turn = turn.replace("\\n", "\n")
-    places = [turn.find(mark) for mark in (SAID, BOT, REPLIED)]
-    if places != sorted(places) or any(turn.count(mark) != 1 for mark in (SAID, BOT, REPLIED)):
-        raise ApiError(
-            400, f"{param}: write {SAID}, {BOT} and {REPLIED}, once each and in this order.", param
-        )
+    marks = (USER_MESSAGE, BOT_NAME, BOT_MESSAGE)
+    places = [turn.find(mark) for mark in marks]
+    once_each = all(turn.count(mark) == 1 for mark in marks)
+    if not once_each or places != sorted(places):
+        raise ApiError(400, f"{param}: write {', '.join(marks)}, once each and in this order.", param)
     return turn

@@ -1,21 +1,21 @@
-"""What both dialects serve: the engine of the moment, and how another one takes its place.
+"""What both APIs serve: the engine of the moment, and how another one takes its place.
 
-torch and what stands on it are imported only when a model of transformers' is loaded.
+torch is imported only when a model of transformers is loaded.
 """
 
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers.adapters.folders import check_base, find_adapter, read_config
-from helpers.common.errors import KitError
+from helpers.adapters.folders import AdapterFolder, find_adapter
+from helpers.common.errors import ServerError, UsageError
 from helpers.generation.engine import Engine
-from helpers.weights.folders import find_model
+from helpers.weights.folders import ModelFolder, find_model
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A model and how to load it; `loader` and `dtype` are detected where they are None."""
+class ModelChoice:
+    """A model and how to load it; `loader` and `dtype` are detected if they are None."""
 
     model: str  # folder name
     loras: tuple[str, ...] = ()  # folder names; the first one answers by default
@@ -24,7 +24,23 @@ class Choice:
     bits: int | None = None  # 8 or 4 quantise while loading, with bitsandbytes
 
 
-class NoModel(KitError):
+@dataclass(frozen=True)
+class FoundChoice:
+    """A choice whose folders were found and checked."""
+
+    choice: ModelChoice
+    folder: ModelFolder
+    loras: list[AdapterFolder]
+
+    @property
+    def uses_llama(self) -> bool:
+        """True if llama.cpp will run it: asked for, or the folder holds a GGUF file."""
+        if self.choice.loader:
+            return self.choice.loader == "llama.cpp"
+        return self.folder.format == "gguf"
+
+
+class NoModel(ServerError):
     """Nothing is loaded."""
 
 
@@ -35,26 +51,26 @@ class Service:
     model_dir: Path | None = None  # models/ by default
     lora_dir: Path | None = None  # loras/ by default
     engine: Engine | None = None
-    choice: Choice | None = None  # what the engine was made from
+    choice: ModelChoice | None = None  # what the engine was made from
     _busy: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def need(self) -> Engine:
-        """The engine; NoModel when nothing is loaded."""
+    def get_engine(self) -> Engine:
+        """The engine; NoModel if nothing is loaded."""
         if self.engine is None:
             raise NoModel("No model is loaded.", "Load one: POST /api/v1/model with action load.")
         return self.engine
 
-    def load(self, choice: Choice) -> Engine:
-        """Puts a new engine in the old one's place, whose answers end at their next token. A name that is wrong leaves the old one where it is."""
-        check_choice(choice, self.model_dir, self.lora_dir)
+    def load(self, choice: ModelChoice) -> Engine:
+        """Replaces the engine, whose answers end at their next token. A wrong name leaves it running."""
+        found = find_choice(choice, self.model_dir, self.lora_dir)
         with self._busy:
             self._drop()
-            self.engine = load_engine(choice, self.model_dir, self.lora_dir)
+            self.engine = load_engine(found, self.model_dir, self.lora_dir)
             self.choice = choice
             return self.engine
 
     def unload(self) -> None:
-        """Ends what runs and lets the model go."""
+        """Ends what runs and frees the model."""
         with self._busy:
             self._drop()
 
@@ -65,42 +81,39 @@ class Service:
             engine.free()
 
 
-def is_llama(choice: Choice, folder: Path) -> bool:
-    """Whether llama.cpp will run it: asked for, or a GGUF file lies there."""
-    return choice.loader == "llama.cpp" or (not choice.loader and any(folder.glob("*.gguf")))
-
-
-def check_choice(choice: Choice, model_dir: Path | None, lora_dir: Path | None) -> None:
-    """KitError for a name that is wrong and for what the engine cannot take; loads nothing."""
+def find_choice(choice: ModelChoice, model_dir: Path | None, lora_dir: Path | None) -> FoundChoice:
+    """Finds the folders; a KitError for a wrong name and for what the engine cannot take. Loads nothing."""
     folder = find_model(choice.model, model_dir)
-    if is_llama(choice, folder):
-        if choice.dtype or choice.bits:
-            raise KitError("A GGUF file has a number format of its own.", "Leave --dtype away.")
-        if not any(folder.glob("*.gguf")):
-            raise KitError(
-                f"{folder.name} has no GGUF file for llama.cpp.",
-                "Leave --loader away, or name a folder with one.",
-            )
-    for name in choice.loras:
-        check_base(lora := find_adapter(name, lora_dir), folder.name)
-        if is_llama(choice, folder):
+    found = FoundChoice(choice, folder, [find_adapter(name, lora_dir) for name in choice.loras])
+    if found.uses_llama and (choice.dtype or choice.bits):
+        raise UsageError("A GGUF file has a number format of its own.", "Omit --dtype.")
+    if found.uses_llama and folder.gguf is None:
+        problem = f"{folder.name} has no GGUF file for llama.cpp."
+        raise UsageError(problem, "Omit --loader, or name a folder with one.")
+    for lora in found.loras:
+        lora.check_base(folder.name)
+        if found.uses_llama:
             from helpers.adapters.gguf import refuse_more_than_factors
 
-            refuse_more_than_factors(name, read_config(lora))
+            refuse_more_than_factors(lora)
+    return found
 
 
-def load_engine(choice: Choice, model_dir: Path | None, lora_dir: Path | None) -> Engine:
-    """The model with its adapters, after check_choice."""
-    if is_llama(choice, folder := find_model(choice.model, model_dir)):
+def load_engine(found: FoundChoice, model_dir: Path | None, lora_dir: Path | None) -> Engine:
+    """The model with its LoRAs."""
+    if found.uses_llama:
         from helpers.generation.llama_engine import LlamaEngine
 
-        return LlamaEngine(folder, [find_adapter(name, lora_dir) for name in choice.loras])
+        return LlamaEngine(found.folder, found.loras)
     from helpers.adapters.attaching import attach_adapter
     from helpers.generation.transformers_engine import TransformersEngine
     from helpers.loading.model import load_model
-    from helpers.weights.gptq import import_gptqmodel
+    from helpers.weights._private import import_gptqmodel
 
-    if choice.loras:  # PEFT imports it when it attaches one, and it keeps the frames that it was imported from: then with the model in them
+    choice = found.choice
+    if choice.loras:
+        # PEFT imports gptqmodel when it attaches a LoRA, and gptqmodel keeps the stack frames that imported
+        # it: imported later, those would hold the model, which then could not be freed.
         import_gptqmodel()
     loaded = load_model(choice.model, choice.loader, choice.dtype, model_dir, bits=choice.bits)
     for name in choice.loras:

@@ -1,4 +1,9 @@
-"""A table in, prompts out: templates, checked rows, an audit, splits without leaks."""
+"""A table in, prompts out.
+
+Templates (`template`), checked rows (`rows`), splits without leaks (`split`), both together with where they
+came from (`data`: TaskData), an audit of the rows (`audit`), and the bag of words that every LoRA is
+compared with (`baseline`).
+"""
 
 from typing import TYPE_CHECKING
 
@@ -10,13 +15,17 @@ if TYPE_CHECKING:
     from helpers.tasks.baseline import judge_bag_of_words as judge_bag_of_words
     from helpers.tasks.baseline import list_texts as list_texts
     from helpers.tasks.baseline import make_bag_of_words as make_bag_of_words
+    from helpers.tasks.data import TaskData as TaskData
+    from helpers.tasks.data import hash_rows as hash_rows
+    from helpers.tasks.data import load_task_data as load_task_data
     from helpers.tasks.rows import Row as Row
     from helpers.tasks.rows import count_labels as count_labels
     from helpers.tasks.rows import load_rows as load_rows
-    from helpers.tasks.rows import write_split as write_split
+    from helpers.tasks.split import Split as Split
     from helpers.tasks.split import find_leaks as find_leaks
     from helpers.tasks.split import keep_short as keep_short
     from helpers.tasks.split import split_rows as split_rows
+    from helpers.tasks.split import write_split as write_split
     from helpers.tasks.template import Template as Template
     from helpers.tasks.template import fill as fill
     from helpers.tasks.template import load_template as load_template

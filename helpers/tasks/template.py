@@ -1,8 +1,8 @@
-"""A YAML template in, prompts out: one renderer for training, evaluation, the API and the LoRA lessons.
+"""A YAML template in, prompts out: one renderer for training, evaluation, the API and the lessons.
 
-A template has the keys of the 2023 tutorial: `instruction` (the system message), `task` (the user message, with {columns} of the
-CSV) and `label` (the assistant's answer for each value of the label column). Placeholders are filled in one pass, so a brace inside
-a comment stays what it is.
+A template has the keys of the 2023 tutorial: `instruction` (the system message), `task` (the user message,
+with the table's columns as {placeholders}) and `label` (the assistant's answer for each value of the label
+column). All placeholders are filled in one pass, so a brace inside a comment stays as it is.
 """
 
 import hashlib
@@ -11,18 +11,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from helpers.common.errors import KitError
+from helpers.common.errors import DamagedError, MismatchError
 from helpers.common.paths import find_file
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
+EXAMPLE = "templates/college_preferences.yaml shows the form."
 
 
 @dataclass(frozen=True)
 class Template:
-    """A prompt template; `label` maps each value of the label column to the answer's text, which may hold placeholders too."""
+    """A prompt template; `label` maps each label to its answer, which may hold placeholders too."""
 
     name: str
     instruction: str
@@ -31,91 +33,73 @@ class Template:
 
     @property
     def columns(self) -> list[str]:
-        """The columns that a row must have, in order of appearance, `text` among them; the label column is apart."""
+        """The columns that a row must have, in order of appearance; the label column comes extra."""
         texts = (self.instruction, self.task, *self.label.values())
-        return list(dict.fromkeys(name for text in texts for name in PLACEHOLDER.findall(text)))
+        names = [name for text in texts for name in PLACEHOLDER.findall(text)]
+        return list(dict.fromkeys(names))
 
     @property
     def sha256(self) -> str:
-        """Hash of what the template says, whatever its name: a LoRA is to be asked with the text that it was trained on."""
-        return hashlib.sha256(
-            json.dumps([self.instruction, self.task, sorted(self.label.items())]).encode()
-        ).hexdigest()
+        """Hash of what the template says, whatever its name: a LoRA should be asked as it was trained."""
+        content = [self.instruction, self.task, sorted(self.label.items())]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
-    def build_messages(self, row: Mapping[str, object]) -> list[dict[str, str]]:
+    def build_messages(self, row: Mapping[str, Any]) -> list[dict[str, str]]:
         """The prompt of one row: [system, user], each {"role", "content"}."""
         return [
             {"role": "system", "content": fill(self.instruction, row)},
             {"role": "user", "content": fill(self.task, row)},
         ]
 
-    def build_answers(self, row: Mapping[str, object]) -> dict[int, str]:
-        """The possible answers of one row: label value -> text. KitError when two of them read the same."""
+    def build_answers(self, row: Mapping[str, Any]) -> dict[int, str]:
+        """The possible answers of one row: label -> text. MismatchError if two of them are the same."""
         answers = {label: fill(text, row) for label, text in self.label.items()}
         if len(set(answers.values())) < len(answers):
-            raise KitError(
-                f"Two answers read the same: {answers}.",
-                "Make the row's options, or the template's label texts, different.",
-            )
+            remedy = "Make the row's options, or the template's label texts, different."
+            raise MismatchError(f"Two answers of a row are the same: {answers}.", remedy)
         return answers
 
-    def build_example(self, row: Mapping[str, object]) -> dict:
-        """One training row with prompt and label apart: {"prompt": messages, "completion": [assistant message], "label": int}."""
-        answer = self.build_answers(row)[int(row["label"])]
-        return {
-            "prompt": self.build_messages(row),
-            "completion": [{"role": "assistant", "content": answer}],
-            "label": int(row["label"]),
-        }
+    def build_example(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """One training row: {"prompt": messages, "completion": [assistant message], "label": int}."""
+        label = int(row["label"])
+        answer = {"role": "assistant", "content": self.build_answers(row)[label]}
+        return {"prompt": self.build_messages(row), "completion": [answer], "label": label}
 
 
-def fill(text: str, row: Mapping[str, object]) -> str:
-    """`text` with every {column} replaced by the row's value, in one pass; KitError for a column that the row lacks."""
+def fill(text: str, row: Mapping[str, Any]) -> str:
+    """`text` with every {column} replaced by the row's value; MismatchError for a missing one."""
 
-    def value(match: re.Match) -> str:
+    def find_value(match: re.Match[str]) -> str:
         if match[1] not in row:
-            raise KitError(
-                f"The template asks for {{{match[1]}}}, which the row does not have.",
-                f"Use one of: {', '.join(row)}.",
-            )
+            problem = f"The template asks for {{{match[1]}}}, which the row does not have."
+            raise MismatchError(problem, f"Use one of: {', '.join(row)}.")
         return str(row[match[1]])
 
-    return PLACEHOLDER.sub(value, text)
+    return PLACEHOLDER.sub(find_value, text)
 
 
 def load_template(path: str | Path) -> Template:
-    """Reads and checks a template file; KitError names what is missing or wrong in it."""
+    """Reads and checks a template file; a KitError names what is missing or wrong in it."""
     path = find_file(path, "template")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise KitError(
-            f"{path} is no YAML text: {error}",
-            "Mend the file; templates/college_preferences.yaml shows the form.",
-        ) from None
-    missing = [
-        key
-        for key in ("instruction", "task", "label")
-        if not (isinstance(content, dict) and content.get(key))
-    ]
+        raise DamagedError(f"{path} is not valid YAML: {error}", f"Fix the file; {EXAMPLE}") from None
+    given = content if isinstance(content, dict) else {}
+    missing = [key for key in ("instruction", "task", "label") if not given.get(key)]
     if missing:
-        raise KitError(
-            f"The template {path} lacks {', '.join(missing)}.",
-            "Add it; templates/college_preferences.yaml shows the form.",
-        )
-    if "{text}" not in content["task"]:
-        raise KitError(
-            f"The task of the template {path} lacks {{text}}.", "Write {text} where the row's text belongs."
-        )
-    label = content["label"]
-    if not isinstance(label, dict) or len(label) < 2 or not all(isinstance(key, int) for key in label):
-        raise KitError(
-            f"The labels of the template {path} are no whole numbers with a text each.",
-            "Write them as `0: No preference`, two or more.",
-        )
-    return Template(
-        path.stem,
-        content["instruction"].strip(),
-        content["task"].strip(),
-        {key: str(text) for key, text in label.items()},
-    )
+        raise DamagedError(f"The template {path} has no {', '.join(missing)}.", f"Add it; {EXAMPLE}")
+    if "{text}" not in given["task"]:
+        problem = f"The task of the template {path} does not contain {{text}}."
+        raise DamagedError(problem, "Write {text} where the row's text belongs.")
+    labels = read_labels(path, given["label"])
+    return Template(path.stem, given["instruction"].strip(), given["task"].strip(), labels)
+
+
+def read_labels(path: Path, given: object) -> dict[int, str]:
+    """The answer for each label; DamagedError unless there are two or more, with whole numbers."""
+    valid = isinstance(given, dict) and len(given) >= 2 and all(isinstance(key, int) for key in given)
+    if not isinstance(given, dict) or not valid:
+        problem = f"The labels of the template {path} are not whole numbers with a text each."
+        raise DamagedError(problem, "Write them as `0: No preference`, two or more.")
+    return {key: str(text) for key, text in given.items()}

@@ -1,7 +1,4 @@
-"""A CSV in; validated rows, an audit and leak-free splits out.
-
-One comment can stand in several rows (one for each pair of options), so a split keeps all rows of a comment on one side.
-"""
+"""Texts as words and runs of words."""
 
 import re
 
@@ -14,4 +11,4 @@ def split_words(text: str) -> list[str]:
 def list_ngrams(text: str, size: int) -> set[tuple[str, ...]]:
     """The different runs of `size` words of a text."""
     words = split_words(text)
-    return set(zip(*(words[i:] for i in range(size)), strict=False))
+    return {tuple(words[i : i + size]) for i in range(len(words) - size + 1)}

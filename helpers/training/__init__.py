@@ -1,4 +1,10 @@
-"""Rows and settings in, a saved LoRA out; what rows share is computed once."""
+"""Rows and settings in, a saved LoRA out.
+
+Settings and presets (`settings`), the trainer (`trainer`), batches in which shared prefixes are computed
+once (`collator`, `packing`, `attention`, `prefix_trainer`), guards (`guards`), checkpoints (`checkpoints`),
+the saved folder with its record (`runs`), and all of it in one call (`train`). `python -m helpers.training`
+is its command line.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -9,10 +15,7 @@ if TYPE_CHECKING:
     from helpers.training.guards import LossGuard as LossGuard
     from helpers.training.guards import StopOnRequest as StopOnRequest
     from helpers.training.prefix_trainer import SharedPrefixTrainer as SharedPrefixTrainer
-    from helpers.training.prefix_trainer import pack_batch as pack_batch
-    from helpers.training.runs import add_to_run as add_to_run
-    from helpers.training.runs import open_adapter_folder as open_adapter_folder
-    from helpers.training.runs import record_run as record_run
+    from helpers.training.runs import save_run as save_run
     from helpers.training.settings import PRESETS as PRESETS
     from helpers.training.settings import TrainingSettings as TrainingSettings
     from helpers.training.settings import explain_changes as explain_changes

@@ -1,61 +1,81 @@
-"""What a training leaves behind: the adapter's folder with what was measured, and the checkpoints of one that was interrupted."""
+"""Checkpoints of a training that was interrupted, below runs/checkpoints/NAME."""
 
-import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from helpers.common.errors import KitError
-from helpers.common.files import write_json
+from helpers.common.errors import AlreadyThereError, DamagedError, MismatchError, NotFoundError
+from helpers.common.files import read_json, write_json
 from helpers.common.paths import find_home
+from helpers.tasks.data import hash_rows
 from helpers.tasks.rows import Row
-from helpers.training.runs import hash_rows
 from helpers.training.settings import TrainingSettings
 
 
-def describe_checkpoints(steps: int) -> dict[str, object]:
-    """The arguments of SFTConfig for a checkpoint after every so many steps; two are kept, since a kill may leave the last half written."""
-    return {"save_strategy": "steps", "save_steps": steps, "save_total_limit": 2} if steps else {}
+def checkpoints_folder() -> Path:
+    """Where checkpoints are: runs/checkpoints/ in the kit's home."""
+    return find_home() / "runs" / "checkpoints"
+
+
+def describe_checkpoints(steps: int) -> dict[str, Any]:
+    """SFTConfig's arguments for a checkpoint after every so many steps; none for 0.
+
+    Two are kept, since a kill may leave the last one half written.
+    """
+    if not steps:
+        return {"save_strategy": "no"}
+    return {"save_strategy": "steps", "save_steps": steps, "save_total_limit": 2}
 
 
 def open_checkpoints(
     name: str, rows: list[Row], settings: TrainingSettings, resume: bool
 ) -> tuple[Path, Path | None]:
-    """(folder for the checkpoints of the LoRA `name`, checkpoint to go on from or None), below runs/checkpoints/.
+    """(folder for the checkpoints of the LoRA `name`, checkpoint to resume from or None).
 
-    KitError when there is nothing to resume, when what is there was made of other rows or settings, or when it would be overwritten.
+    Raises NotFoundError if there is nothing to resume, MismatchError if what is there was made with other
+    rows or settings, AlreadyThereError if it would be overwritten.
     """
-    folder = find_home() / "runs" / "checkpoints" / name
-    last, plan = find_last_checkpoint(folder), {"rows_sha256": hash_rows(rows), "settings": asdict(settings)}
+    folder = checkpoints_folder() / name
+    last = find_last_checkpoint(folder)
+    plan = {"rows_sha256": hash_rows(rows), "settings": asdict(settings)}
     if resume and not last:
-        raise KitError(
-            f"There is no checkpoint of {name} in {folder}.", "Leave out --resume to start that training."
-        )
+        problem = f"There is no checkpoint of {name} in {folder}."
+        raise NotFoundError(problem, "Omit --resume to start that training.")
     if last and not resume:
-        raise KitError(
-            f"An interrupted training of {name} left {last}.",
-            f"Add --resume to go on from there, or delete {folder}.",
-        )
-    if last and json.loads((folder / "plan.json").read_text(encoding="utf-8")) != plan:
-        raise KitError(
-            f"{folder} is of other rows or settings.",
-            "Repeat those of the interrupted training, or delete that folder.",
-        )
+        problem = f"An interrupted training of {name} left {last}."
+        raise AlreadyThereError(problem, f"Add --resume to continue from there, or delete {folder}.")
+    if last and read_plan(folder) != plan:
+        remedy = "Repeat those of the interrupted training, or delete that folder."
+        raise MismatchError(f"{folder} was made with other rows or settings.", remedy)
     write_json(folder / "plan.json", plan)
     return folder, last
 
 
+def read_plan(folder: Path) -> dict[str, Any]:
+    """What an interrupted training was made of. DamagedError without a readable plan.json."""
+    path, remedy = folder / "plan.json", f"Delete {folder} to start that training again."
+    if not path.is_file():
+        raise DamagedError(f"{path} is missing.", remedy)
+    return read_json(path, remedy)
+
+
 def list_unfinished() -> dict[str, int]:
-    """Trainings that began and left no LoRA yet: its name, and the step of the last checkpoint (0 where there is none)."""
-    names = sorted(plan.parent.name for plan in (find_home() / "runs" / "checkpoints").glob("*/plan.json"))
-    found = {name: find_last_checkpoint(find_home() / "runs" / "checkpoints" / name) for name in names}
-    return {name: int(last.name.removeprefix("checkpoint-")) if last else 0 for name, last in found.items()}
+    """Trainings that began and left no LoRA: name and step of the last checkpoint (0 without one)."""
+    found = {}
+    for plan in sorted(checkpoints_folder().glob("*/plan.json")):
+        last = find_last_checkpoint(plan.parent)
+        found[plan.parent.name] = int(last.name.removeprefix("checkpoint-")) if last else 0
+    return found
 
 
 def find_last_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end: transformers writes trainer_state.json last."""
+    """The newest checkpoint that was written completely: transformers writes trainer_state.json last."""
     complete = []
     for state in folder.glob("checkpoint-*/trainer_state.json"):
-        with contextlib.suppress(json.JSONDecodeError):
-            complete.append((json.loads(state.read_text(encoding="utf-8"))["global_step"], state.parent))
+        try:
+            step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
+        except ValueError:  # the file itself was cut short
+            continue
+        complete.append((step, state.parent))
     return max(complete)[1] if complete else None

@@ -1,7 +1,4 @@
-"""Rows and settings become a trainer: the one place where rows become batches and a loss.
-
-TRL's SFTTrainer does the work, in a form that computes what rows share once (helpers.training.prefix_trainer).
-"""
+"""What ends a training run early: a loss that goes wrong, a request to stop, memory that runs out."""
 
 import contextlib
 import math
@@ -12,56 +9,69 @@ from collections.abc import Iterator
 import torch
 from transformers import TrainerCallback
 
-from helpers.common.errors import KitError
+from helpers.common.errors import ResourceError, TrainingError
 from helpers.training.settings import TrainingSettings
+
+COMPARED_STEPS = 10  # how many losses at the start and at the end of a run LossGuard compares
 
 
 class LossGuard(TrainerCallback):
-    """Ends a training whose loss is no number or runs away, with a KitError that says what to change."""
+    """Ends a training run whose loss is not a number or diverges. The TrainingError says what to change."""
 
     def on_log(self, args, state, control, **kwargs):
-        """Looks at the losses so far: the mean of the last ten steps must not be twice that of the first ten."""
-        first, last = (
-            [float(entry["loss"]) for entry in some if "loss" in entry]
-            for some in (state.log_history[:10], state.log_history[-10:])
-        )
+        """Checks the losses so far: the mean of the last ten must not exceed twice that of the first ten."""
+        history = state.log_history
+        first = [float(entry["loss"]) for entry in history[:COMPARED_STEPS] if "loss" in entry]
+        last = [float(entry["loss"]) for entry in history[-COMPARED_STEPS:] if "loss" in entry]
         if last and not math.isfinite(last[-1]):
-            problem = f"The loss is no number any more at step {state.global_step}."
-            raise KitError(problem, "Lower learning_rate, or load the model with dtype float32.")
-        if (
-            len(state.log_history) >= 20
-            and first
-            and last
-            and statistics.mean(last) > 2 * statistics.mean(first)
-        ):
-            words = f"{statistics.mean(first):.2f} on average in the first ten steps, {statistics.mean(last):.2f} in the last ten"
-            raise KitError(f"The loss ran away: {words}.", "Lower learning_rate, or raise warmup_ratio.")
+            raise TrainingError(
+                f"The loss is not a number any more at step {state.global_step}.",
+                "Lower learning_rate, or load the model with dtype float32.",
+            )
+        if len(history) < 2 * COMPARED_STEPS or not first or not last:
+            return
+        start, end = statistics.mean(first), statistics.mean(last)
+        if end > 2 * start:
+            means = f"{start:.2f} on average in the first ten steps, {end:.2f} in the last ten"
+            raise TrainingError(f"The loss diverges: {means}.", "Lower learning_rate, or raise warmup_ratio.")
 
 
 class StopOnRequest(TrainerCallback):
-    """Ends a training after the step in which `asked` is set; what was learned until then stays."""
+    """Ends a training run after the step in which `asked` is set. What was learned until then is kept."""
 
     def __init__(self, asked: threading.Event):
         self.asked = asked
 
     def on_step_end(self, args, state, control, **kwargs):
-        """Looks whether the end is asked for."""
+        """Checks whether the end was asked for."""
         control.should_training_stop = control.should_training_stop or self.asked.is_set()
 
 
 @contextlib.contextmanager
 def explain_memory(settings: TrainingSettings) -> Iterator[None]:
-    """Where memory runs out in the block, a KitError that names the settings to change."""
+    """If memory runs out in the block, raises a ResourceError that names the settings to change."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError of a GPU is one; a CPU's has no class of its own
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
             raise
-        tried = f"{settings.batch_size} rows of up to {settings.max_length} tokens at a time"
-        half = max(settings.batch_size // 2, 1)
-        smaller = f"Set batch_size to {half} and accumulation to {settings.accumulation * settings.batch_size // half} (the same rows a step)"
-        remedy = f"{smaller}, " if settings.batch_size > 1 else ""
-        raise KitError(
-            f"Memory ran out with {tried}.",
-            f"{remedy}lower max_length, or train on a 4-bit base.".capitalize(),
-        ) from error
+        rows, limit = settings.batch_size, settings.max_length
+        problem = f"Memory ran out with {rows} rows of up to {limit} tokens at a time."
+        raise ResourceError(problem, suggest_less_memory(settings)) from error
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch could not get memory. A GPU's error has a class of its own, a CPU's only its text."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def suggest_less_memory(settings: TrainingSettings) -> str:
+    """What to change so that training takes less memory, as a sentence."""
+    if settings.batch_size == 1:
+        return "Lower max_length, or train on a 4-bit base."
+    batch_size = settings.batch_size // 2
+    accumulation = settings.accumulation * settings.batch_size // batch_size
+    return (
+        f"Set batch_size to {batch_size} and accumulation to {accumulation} (the same rows a step), "
+        "lower max_length, or train on a 4-bit base."
+    )

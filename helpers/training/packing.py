@@ -1,136 +1,264 @@
-"""Token sequences with common beginnings laid out as one sequence, in which every common part stands, and is computed, once.
+"""Token sequences that begin alike, packed into one row that has, and computes, each shared part only once.
 
-The sequences form a tree (a trie): they share a segment of tokens up to where they part. A token sees the tokens before it in its own
-sequence and no others. Such a tree goes through a model as one row with an attention mask and positions of its own; what comes out
-at each token is what the token's whole sequence would have given, up to rounding. Branches do not see each other, so that on a CPU attention
-is computed a branch at a time, and not as one square of all tokens by all tokens.
+The sequences form a tree (a trie). Its nodes are *segments*, stretches of tokens that belong to the same
+sequences:
+
+    three sequences      their tree                  its segments
+
+    1 2 3                1 2 ─┬─ 3                   0: tokens 1 2
+    1 2 4 5                   └─ 4 ─┬─ 5             1: token 3, continues segment 0
+    1 2 4 6                         └─ 6             2: token 4, continues segment 0
+                                                     3: token 5, continues segment 2
+                                                     4: token 6, continues segment 2
+
+The packed row consists of the segments, one after the other. A token keeps the position that it has in its
+own sequence. It sees (x) itself and the tokens that come before it in its own sequence:
+
+    place in the row     0 1 2 3 4 5
+    token                1 2 3 4 5 6
+    position             0 1 2 2 3 3
+
+    token 1 sees         x
+    token 2              x x
+    token 3              x x x
+    token 4              x x . x
+    token 5              x x . x x
+    token 6              x x . x . x
+
+With these positions and this mask the row goes through a model in one pass. What comes out at a token is what
+the token's own sequence would have given, up to rounding.
+
+Most of a large mask is empty, because sequences do not see each other once they have parted. So the row is
+also cut into *branches*: parts of the tree whose segments follow each other in the row. On a CPU, attention
+is computed one branch at a time (helpers.training.attention). A branch attends to itself and to the branches
+that lead to it. If a branch may have 3 tokens, the example has the branches `1 2`, `3` and `4 5 6`, and the
+last of them sees `1 2` and itself.
 """
 
-import bisect
-import itertools
-import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypedDict
 
 import torch
 
-BRANCH_TOKENS = 400  # on 2 cores up to 600 are as fast; 128, and one branch for all that begins alike, are slower by a tenth or so
+# On 2 cores, limits up to 600 are as fast; 128, and no limit at all, are slower by about a tenth.
+BRANCH_TOKENS = 400
 
 
-Segment = tuple[Sequence[int], int | None]  # token ids, and the number of the segment that they continue
+class Segment(NamedTuple):
+    """A stretch of tokens that the same sequences share."""
+
+    tokens: Sequence[int]
+    parent: int | None  # number of the segment that it continues
+    start: int  # position of its first token
 
 
-class PackedSequence(NamedTuple):
-    """Sequences with common beginnings as one sequence."""
+class Branch(NamedTuple):
+    """A part of the tree whose attention is computed at once."""
 
-    input_ids: torch.Tensor  # (tokens,)
-    positions: torch.Tensor  # (tokens,): each token's place in its own sequence
-    visible: torch.Tensor  # (tokens, before + tokens), bool: which tokens (columns) each token (line) sees
-    paths: list[list[int]]  # of each sequence that was given, the places of its tokens here
-    pieces: list[
-        int
-    ]  # lengths of the stretches into which the columns of `visible` fall: what came before, then one of each branch
-    branches: list[
-        tuple[int, list[int]]
-    ]  # into which the lines fall: (number of tokens, numbers of the pieces that they see)
+    length: int  # tokens
+    sees: list[int]  # numbers of the branches that its tokens see: those that lead to it, then its own
 
 
-def pack_sequences(sequences: Sequence[Sequence[int]], before: int = 0) -> PackedSequence:
-    """Lays out sequences of token ids as one. All of them come after `before` tokens that a cache holds already."""
-    segments, owned = split_into_segments(sequences)
-    lineage, starts = torch.eye(len(segments), dtype=torch.bool), []
-    for number, (_, parent) in enumerate(segments):
-        starts.append(before if parent is None else starts[parent] + len(segments[parent][0]))
-        if parent is not None:
-            lineage[number] |= lineage[parent]
-    places = list(itertools.accumulate((len(tokens) for tokens, _ in segments), initial=0))
-    owners = torch.repeat_interleave(
-        torch.arange(len(segments)), torch.tensor([len(tokens) for tokens, _ in segments])
-    )
-    positions = torch.cat(
-        [
-            torch.arange(start, start + len(tokens))
-            for start, (tokens, _) in zip(starts, segments, strict=True)
-        ]
-    )
-    visible = lineage[owners][:, owners] & (positions[:, None] >= positions)
-    visible = torch.cat([visible.new_ones(len(visible), before), visible], dim=1)
-    input_ids = torch.tensor([token for tokens, _ in segments for token in tokens])
-    paths = [
-        [place for number in numbers for place in range(places[number], places[number + 1])]
-        for numbers in owned
-    ]
-    return PackedSequence(input_ids, positions, visible, paths, *find_branches(segments, places, before))
+class PackedInputs(TypedDict):
+    """What a model needs to compute a packed row (helpers.training.attention).
 
-
-def pack_continuations(packed: PackedSequence, groups: Sequence[Sequence[Sequence[int]]]) -> PackedSequence:
-    """Lays out what may follow each sequence of `packed`, whose tokens a cache holds: groups[i] has the continuations of sequence i.
-
-    The paths are those of all continuations, group by group. What continues sequences of one branch is a branch.
+    Lines are the tokens to compute. Columns are the tokens they may see: those in the cache, then the lines.
     """
-    ends = list(itertools.accumulate(length for length, _ in packed.branches))
-    kept = [
-        (path[-1], pack_sequences(group)) for path, group in zip(packed.paths, groups, strict=True) if group
-    ]
-    starts = list(itertools.accumulate((len(part.input_ids) for _, part in kept), initial=0))
-    before = torch.cat([packed.visible[place].expand(len(part.input_ids), -1) for place, part in kept])
-    pieces, branches = list(packed.pieces), []
-    for number, members in itertools.groupby(kept, lambda pair: bisect.bisect(ends, pair[0])):
-        length = sum(len(part.input_ids) for _, part in members)
-        branches.append((length, [*packed.branches[number][1], len(pieces)]))
-        pieces.append(length)
-    return PackedSequence(
-        torch.cat([part.input_ids for _, part in kept]),
-        torch.cat([packed.positions[place] + 1 + part.positions for place, part in kept]),
-        torch.cat([before, torch.block_diag(*[part.visible for _, part in kept])], dim=1),
-        [
-            [first + place for place in path]
-            for first, (_, part) in zip(starts, kept, strict=False)
-            for path in part.paths
-        ],
-        pieces,
-        branches,
-    )
+
+    input_ids: torch.Tensor  # (1, lines)
+    positions: torch.Tensor  # (columns,): each token's position in its own sequence
+    segments: torch.Tensor  # (columns,): the number of each token's segment
+    continues: torch.Tensor  # (segments, segments), bool: continues[a, b] if a is b, or continues it
+    branch_lengths: list[int]  # of all branches: they divide the columns, and the last ones the lines
+    branch_sees: list[list[int]]  # of each branch of the lines: Branch.sees
 
 
-def find_branches(
-    segments: list[Segment], places: list[int], before: int
-) -> tuple[list[int], list[tuple[int, list[int]]]]:
-    """(pieces, branches) of a PackedSequence: a part of the tree of up to BRANCH_TOKENS is one branch, a segment with more behind it another."""
-    ends = list(
-        range(1, len(segments) + 1)
-    )  # of each segment, the number after the last one that continues it
-    for number, (_, parent) in reversed(list(enumerate(segments))):
-        if parent is not None:
-            ends[parent] = max(ends[parent], ends[number])
-    pieces, branches, number, owner = [before], [], 0, {None: [0]}
-    while number < len(segments):
-        end = ends[number] if places[ends[number]] - places[number] <= BRANCH_TOKENS else number + 1
-        owner[number] = [*owner[segments[number][1]], len(pieces)]
-        pieces.append(places[end] - places[number])
-        branches.append((pieces[-1], owner[number]))
-        number = end
-    return pieces, branches
+@dataclass
+class TokenTree:
+    """Sequences as a tree of segments, and the segments grouped into branches."""
+
+    segments: list[Segment] = field(default_factory=list)  # in the order of the row, parents before children
+    branches: list[Branch] = field(default_factory=list)  # in the order of the row
+    branch_of: list[int] = field(default_factory=list)  # of each segment, the number of its branch
+
+    def copy(self) -> "TokenTree":
+        """A tree that can grow without changing this one."""
+        return TokenTree(list(self.segments), list(self.branches), list(self.branch_of))
+
+    def add_segment(self, segment: Segment) -> int:
+        """Adds a segment; returns its number."""
+        self.segments.append(segment)
+        return len(self.segments) - 1
+
+    def add_sequences(self, sequences: Sequence[Sequence[int]], parent: int | None) -> list[list[int]]:
+        """Adds sequences that continue the segment `parent`; returns the numbers of each one's new segments.
+
+        The new segments do not belong to a branch yet (see add_branch).
+        """
+        routes: list[list[int]] = [[] for _ in sequences]
+        start = 0 if parent is None else self.segments[parent].start + len(self.segments[parent].tokens)
+
+        def grow(members: list[int], depth: int, parent: int | None) -> None:
+            """Adds what these sequences share from their token `depth` on, then, group by group, the rest."""
+            shared = count_shared([sequences[member] for member in members], depth)
+            if shared:
+                tokens = sequences[members[0]][depth : depth + shared]
+                parent = self.add_segment(Segment(tokens, parent, start + depth))
+                for member in members:
+                    routes[member].append(parent)
+            for group in group_by_token(sequences, members, depth + shared):
+                grow(group, depth + shared, parent)
+
+        grow(list(range(len(sequences))), 0, parent)
+        return routes
+
+    def add_branch(self, first: int, end: int) -> None:
+        """Makes a branch of the segments from `first` to `end` (exclusive).
+
+        The branch sees itself and the branches that lead to its first segment. Its other segments must
+        continue the first one, or the branch that the first one continues.
+        """
+        number = len(self.branches)
+        parent = self.segments[first].parent
+        leading = [] if parent is None else self.branches[self.branch_of[parent]].sees
+        length = sum(len(segment.tokens) for segment in self.segments[first:end])
+        self.branches.append(Branch(length, [*leading, number]))
+        self.branch_of.extend([number] * (end - first))
+
+    def cut_into_branches(self) -> None:
+        """Makes branches of the segments that do not belong to one yet.
+
+        A segment and all that continues it are one branch if they have at most BRANCH_TOKENS tokens together.
+        Otherwise the segment alone is a branch, and what continues it is cut by the same rule.
+        """
+        first = len(self.branch_of)
+        # Of each segment with all that continues it: the number of tokens, and of the segment after its last.
+        sizes = [len(segment.tokens) for segment in self.segments]
+        ends = list(range(1, len(self.segments) + 1))
+        for number in reversed(range(first, len(self.segments))):
+            parent = self.segments[number].parent
+            if parent is not None:
+                sizes[parent] += sizes[number]
+                ends[parent] = max(ends[parent], ends[number])
+        while first < len(self.segments):
+            end = ends[first] if sizes[first] <= BRANCH_TOKENS else first + 1
+            self.add_branch(first, end)
+            first = end
+
+    def relate_segments(self) -> torch.Tensor:
+        """PackedInputs.continues: a segment continues itself, and all that its parent continues."""
+        continues = torch.eye(len(self.segments), dtype=torch.bool)
+        for number, segment in enumerate(self.segments):
+            if segment.parent is not None:
+                continues[number] |= continues[segment.parent]
+        return continues
 
 
-def split_into_segments(sequences: Sequence[Sequence[int]]) -> tuple[list[Segment], list[list[int]]]:
-    """(segments of the tree that the sequences form, parents first; of each sequence, the numbers of its segments in order)."""
-    segments: list[Segment] = []
-    owned: list[list[int]] = [[] for _ in sequences]
-    branches: list[tuple[list[int], int, int | None]] = [
-        (list(range(len(sequences))), 0, None)
-    ]  # (sequences, depth, parent)
-    while branches:
-        members, depth, parent = branches.pop()
-        common = os.path.commonprefix([sequences[i][depth:] for i in members])
-        if common:
-            segments.append((common, parent))
-            parent = len(segments) - 1
-            for i in members:
-                owned[i].append(parent)
-        depth, parting = depth + len(common), {}
-        for i in members:
-            if len(sequences[i]) > depth:
-                parting.setdefault(sequences[i][depth], []).append(i)
-        branches += [(group, depth, parent) for group in reversed(parting.values())]
-    return segments, owned
+@dataclass(frozen=True)
+class PackedSequences:
+    """Sequences packed into one row. A cache may hold its first segments; the others are to be computed."""
+
+    tree: TokenTree
+    cached_segments: int  # how many segments the cache holds
+    routes: list[list[int]]  # of each packed sequence, the numbers of its segments that are to be computed
+
+    def count_tokens(self) -> int:
+        """Number of tokens to compute."""
+        return sum(len(segment.tokens) for segment in self.tree.segments[self.cached_segments :])
+
+    def find_paths(self) -> list[list[int]]:
+        """Of each packed sequence, the places of its tokens among the tokens to compute."""
+        places: dict[int, range] = {}  # of each segment's tokens
+        end = 0
+        for number in range(self.cached_segments, len(self.tree.segments)):
+            start = end
+            end = start + len(self.tree.segments[number].tokens)
+            places[number] = range(start, end)
+        paths = []
+        for route in self.routes:
+            path: list[int] = []
+            for number in route:
+                path.extend(places[number])
+            paths.append(path)
+        return paths
+
+    def to_inputs(self) -> PackedInputs:
+        """The row as tensors, on the CPU."""
+        tokens: list[int] = []
+        positions: list[int] = []
+        owners: list[int] = []
+        for number, segment in enumerate(self.tree.segments):
+            length = len(segment.tokens)
+            positions.extend(range(segment.start, segment.start + length))
+            owners.extend([number] * length)
+            if number >= self.cached_segments:
+                tokens.extend(segment.tokens)
+        first_branch = self.tree.branch_of[self.cached_segments]
+        return {
+            "input_ids": torch.tensor([tokens]),
+            "positions": torch.tensor(positions),
+            "segments": torch.tensor(owners),
+            "continues": self.tree.relate_segments(),
+            "branch_lengths": [branch.length for branch in self.tree.branches],
+            "branch_sees": [branch.sees for branch in self.tree.branches[first_branch:]],
+        }
+
+
+def pack_sequences(sequences: Sequence[Sequence[int]], cached_prefix: Sequence[int] = ()) -> PackedSequences:
+    """Packs sequences of token ids. All of them continue `cached_prefix`, which a cache holds already."""
+    tree = TokenTree()
+    root = None
+    if cached_prefix:
+        root = tree.add_segment(Segment(cached_prefix, parent=None, start=0))
+        tree.add_branch(root, root + 1)
+    cached_segments = len(tree.segments)
+    routes = tree.add_sequences(sequences, root)
+    tree.cut_into_branches()
+    return PackedSequences(tree, cached_segments, routes)
+
+
+def pack_continuations(packed: PackedSequences, groups: Sequence[Sequence[Sequence[int]]]) -> PackedSequences:
+    """Packs what may follow the sequences of `packed`, all of whose tokens a cache holds by now.
+
+    `groups[i]` has the continuations of sequence i; at least one group is not empty. The result's routes are
+    those of all continuations, group after group.
+    """
+    tree = packed.tree.copy()
+    cached_segments = len(tree.segments)
+    routes: list[list[int]] = []
+    # Groups are small. Consecutive ones that continue the same branch form one branch together.
+    pending = cached_segments  # the first segment that does not belong to a branch yet
+    continued = None  # number of the branch that the pending segments continue
+    for route, group in zip(packed.routes, groups, strict=True):
+        if not group:
+            continue
+        first, parent = len(tree.segments), route[-1]
+        if pending < first and tree.branch_of[parent] != continued:
+            tree.add_branch(pending, first)
+            pending = first
+        continued = tree.branch_of[parent]
+        routes.extend(tree.add_sequences(group, parent))
+    tree.add_branch(pending, len(tree.segments))
+    return PackedSequences(tree, cached_segments, routes)
+
+
+def count_shared(sequences: Sequence[Sequence[int]], start: int = 0) -> int:
+    """How many tokens, from token `start` on, are the same in all sequences."""
+    first = sequences[0]
+    end = min(len(sequence) for sequence in sequences)
+    for other in sequences[1:]:
+        place = start
+        while place < end and other[place] == first[place]:
+            place += 1
+        end = place
+    return end - start
+
+
+def group_by_token(sequences: Sequence[Sequence[int]], members: list[int], depth: int) -> list[list[int]]:
+    """The members that have a token at `depth`, grouped by that token, in the order of first appearance."""
+    groups: dict[int, list[int]] = {}
+    for member in members:
+        if len(sequences[member]) > depth:
+            groups.setdefault(sequences[member][depth], []).append(member)
+    return list(groups.values())

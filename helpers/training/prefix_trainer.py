@@ -1,77 +1,91 @@
-"""The same training with the shared prefix computed once: a drop-in SFTTrainer.
+"""The same training with shared prefixes computed once: a trainer that takes SFTTrainer's place.
 
-Every prompt of a template begins with the same tokens, and some rows go on alike. Within one step the weights do not change, so what
-rows share needs to go through the model once a batch: a batch is packed as one sequence (helpers.training.packing), in which each shared part
-stands once and nothing is padding, so that batches need not be sorted by length; back-propagation adds up the rows' gradients. The
-language-model head is computed only where there is a label. Loss and gradients are SFTTrainer's up to rounding (test_prefix_trainer
-holds them against each other); dropout on shared tokens is drawn once a batch.
+Every prompt of a template begins with the same tokens, and some rows share more. Within one step the
+weights do not change, so what rows share needs to go through the model once per batch, not once per row. A
+batch is packed into one row (helpers.training.collator), in which each shared part appears once. Nothing is
+padding, so batches need not be sorted by length. Back-propagation adds up the gradients of the rows. The
+language-model head is computed only where there is a label.
+
+Loss and gradients equal SFTTrainer's up to rounding (tests/training/test_prefix_trainer.py compares them),
+except that dropout on shared tokens is drawn once per batch.
 """
 
 import warnings
+from typing import Any, cast
 
-import torch
 from peft import LoraConfig
-from transformers import PrinterCallback
-from trl import SFTTrainer
+from transformers import PreTrainedModel, PrinterCallback
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
-from helpers.adapters.layers import make_lean
-from helpers.training.branches import attend_branchwise, find_obstacle, score_targets
-from helpers.training.packing import PackedSequence, pack_sequences
+from helpers.adapters._private import use_lean_layers
+from helpers.common.errors import UnsupportedError
+from helpers.training.attention import score_targets, use_packed_attention, why_not_packable
+from helpers.training.collator import PackedBatch, PackingCollator
 
 
 class SharedPrefixTrainer(SFTTrainer):
-    """SFTTrainer for rows of `prompt` and `completion`. Where its way of computing cannot apply it says so once and computes as SFTTrainer."""
+    """An SFTTrainer that packs its batches. If it cannot, it warns once and computes as SFTTrainer does.
+
+    With your own `data_collator`, batches are not packed.
+    """
 
     def __init__(self, *args, peft_config: LoraConfig | None = None, **kwargs):
-        super().__init__(
-            *args,
-            peft_config=make_lean(peft_config) if isinstance(peft_config, LoraConfig) else peft_config,
-            **kwargs,
-        )
-        self.remove_callback(
-            PrinterCallback
-        )  # without a bar, transformers would print the figures of every step
-        self.obstacle = find_obstacle(self.model)
-        if self.obstacle:
+        lean_config = use_lean_layers(peft_config) if isinstance(peft_config, LoraConfig) else peft_config
+        super().__init__(*args, peft_config=lean_config, **kwargs)
+        self.remove_callback(PrinterCallback)  # without a bar, transformers prints the figures of every step
+        reason = why_not_packable(cast(PreTrainedModel, self.model)) or self.why_not_packed()
+        if reason:
             warnings.warn(
-                f"The shared prefix is not used: {self.obstacle}. Training goes on as with SFTTrainer.",
-                stacklevel=2,
+                f"The shared prefix is not used: {reason}. Training works as with SFTTrainer.", stacklevel=2
             )
-        else:
-            attend_branchwise(self.model)
+        elif isinstance(self.data_collator, DataCollatorForLanguageModeling):
+            self.data_collator = PackingCollator()
+
+    def why_not_packed(self) -> str | None:
+        """The reason why the trainer's arguments do not allow packed batches, in words; None if they do."""
+        args = cast(SFTConfig, self.args)
+        if args.packing or args.padding_free:
+            return "the arguments ask for TRL's own packing"
+        if args.loss_type != "nll" or args.label_smoothing_factor:
+            return "the arguments ask for another loss"
+        if self.compute_metrics:
+            return "compute_metrics needs the logits of every token"
+        return None
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        """Loss and gradients of one batch; returns the loss.
+
+        The model keeps its packed attention until the end, because the backward pass computes layers again if
+        their activations were not kept (gradient checkpointing).
+        """
+        if not is_packed(inputs):
+            return super().training_step(model, inputs, num_items_in_batch)
+        with use_packed_attention(cast(PreTrainedModel, self.model)):
+            return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Mean negative log-likelihood, in nats, over the labelled tokens of the batch (of all accumulated batches when given their number)."""
-        if self.obstacle or return_outputs:
+        """The negative log-likelihood, in nats, of the labelled tokens, divided by `num_items_in_batch`.
+
+        That is the number of labelled tokens in all accumulated batches of all processes. Without it the
+        loss is the mean over this batch.
+        """
+        if not is_packed(inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        packed, places, targets = pack_batch(inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
-        scores, hits = score_targets(model, packed, places, targets)
-        self._metrics["train" if model.training else "eval"]["mean_token_accuracy"].append(
-            hits.float().mean().item()
-        )
+        if return_outputs:
+            raise UnsupportedError(
+                "A packed batch gives a loss and no logits.",
+                "Evaluate with helpers.evaluation, or give the trainer a data_collator of TRL's.",
+            )
+        batch = cast(PackedBatch, inputs)
+        total = -score_targets(model, batch, batch["places"], batch["targets"]).sum()
         if num_items_in_batch is None:
-            return -scores.sum() / max(len(targets), 1)
-        return (
-            -scores.sum()
-            / num_items_in_batch
-            * (self.accelerator.num_processes if self.args.average_tokens_across_devices else 1)
-        )
+            return total / max(len(batch["targets"]), 1)
+        # The gradients of several processes are averaged, but their sum is wanted: the number is that of all.
+        processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return total / num_items_in_batch * processes
 
 
-def pack_batch(
-    input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
-) -> tuple[PackedSequence, list[int], list[int]]:
-    """(sequence, places, targets) of a batch, three tensors of (rows, tokens): what rows share once, then what is their own.
-
-    `places` are those of the tokens that predict a label, `targets` these labels; a place that several rows share stands once for each.
-    """
-    kept = attention_mask.bool()
-    packed = pack_sequences([ids[mask].tolist() for ids, mask in zip(input_ids, kept, strict=True)])
-    wanted = [row[mask].tolist() for row, mask in zip(labels, kept, strict=True)]
-    pairs = [
-        pair
-        for path, row in zip(packed.paths, wanted, strict=True)
-        for pair in zip(path, row[1:], strict=False)
-        if pair[1] != -100
-    ]
-    return packed, [place for place, _ in pairs], [label for _, label in pairs]
+def is_packed(inputs: dict[str, Any]) -> bool:
+    """Whether a batch was made by PackingCollator."""
+    return "places" in inputs

@@ -1,76 +1,80 @@
-"""Rows in, a saved LoRA out; helpers.training.trainer makes the trainer that does the work.
+"""Rows in, a saved LoRA out, in one call: what lesson 4 does step by step."""
 
-What is saved appears in loras/NAME/ only when training ended well: PEFT's files, `training_parameters.json` (the WebUI's names) and
-`run.json` (what was measured).
-"""
-
+import importlib.util
 import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainerCallback
-from transformers.integrations import TensorBoardCallback
 
+from helpers.adapters.folders import AdapterFolder
 from helpers.common.paths import find_home
 from helpers.loading.model import LoadedModel
-from helpers.tasks.rows import Row
-from helpers.tasks.template import Template
+from helpers.tasks.data import TaskData
 from helpers.training.checkpoints import open_checkpoints
 from helpers.training.guards import explain_memory
-from helpers.training.runs import open_adapter_folder, record_run, refuse_unwritable
+from helpers.training.runs import refuse_unwritable, save_run
 from helpers.training.settings import TrainingSettings
 from helpers.training.trainer import make_trainer
-
-CHECKPOINT_STEPS = 50  # from a terminal: a minute or two on a CPU
 
 
 def train_lora(
     loaded: LoadedModel,
-    rows: list[Row],
-    template: Template,
+    data: TaskData,
     settings: TrainingSettings,
     output: Path,
-    facts: dict | None = None,
     progress: bool = True,
     resume: bool = False,
     prefix_sharing: str = "auto",
     callbacks: Sequence[TrainerCallback] = (),
-) -> dict:
-    """Trains a LoRA on `rows` and saves it as the folder `output`; returns what is in its run.json ({} in all processes but the first).
+) -> dict[str, Any]:
+    """Trains a LoRA on the training rows of `data` and saves it as the folder `output`; returns its run.json.
 
-    `facts` (paths of data and template, split) go into run.json too, the loss of every step as TensorBoard's events into
-    runs/tensorboard/NAME. With settings.checkpoint_steps, what is killed can go on with `resume`; a training that one of `callbacks` ends
-    early is saved as far as it came. On return the adapter is on `loaded.model`. Raises KitError when the loss is no number or runs away,
-    and when memory runs out.
+    With settings.checkpoint_steps, a training that was killed can continue with `resume`; one that a
+    callback ends early is saved as far as it came. If tensorboard is installed, the loss of every step goes
+    to runs/tensorboard/NAME. On return the LoRA is attached to `loaded.model`. Processes other than the
+    first return {}.
+
+    Raises TrainingError if the loss is not a number or diverges, ResourceError if memory runs out.
     """
     refuse_unwritable(output)
-    checkpoints, last = open_checkpoints(output.name, rows, settings, resume)
+    _ = loaded.folder.hashes  # a damaged record of the base should fail now, not after the training
+    checkpoints, last = open_checkpoints(output.name, data.train, settings, resume)
     with explain_memory(settings):
-        trainer = make_trainer(loaded, rows, template, settings, checkpoints, progress, prefix_sharing)
-        for callback in (log_to_tensorboard(output.name), *callbacks):
+        trainer = make_trainer(loaded, data, settings, checkpoints, progress, prefix_sharing)
+        loggers = log_to_tensorboard(output.name) if trainer.is_world_process_zero() else []
+        for callback in (*loggers, *callbacks):
             trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-    run = {}
-    if trainer.is_world_process_zero():  # the only one, unless `accelerate launch` started more
-        with open_adapter_folder(output) as fresh:
-            trainer.model.save_pretrained(fresh)
-            run = record_run(trainer, loaded, fresh, rows, template, settings, facts)
-        shutil.rmtree(checkpoints)
-    loaded.model = trainer.model.eval()
-    return run
+    model: Any = trainer.model
+    loaded.model = model.eval()
+    if not trainer.is_world_process_zero():  # `accelerate launch` started several processes
+        return {}
+    with save_run(trainer, loaded, data, settings, output) as fresh:
+        model.save_pretrained(fresh)
+    shutil.rmtree(checkpoints)
+    return AdapterFolder(output).run
 
 
-def log_to_tensorboard(name: str) -> TensorBoardCallback:
-    """transformers' callback that writes TensorBoard's events, with runs/tensorboard/NAME as its folder."""
-    callback = TensorBoardCallback()
-    callback.logging_dir = str(find_home() / "runs" / "tensorboard" / name)
-    return callback
+def log_to_tensorboard(name: str) -> list[TrainerCallback]:
+    """The callback that writes TensorBoard's events to runs/tensorboard/NAME; [] without tensorboard."""
+    if not importlib.util.find_spec("tensorboard"):
+        return []
+    from torch.utils.tensorboard import SummaryWriter
+    from transformers.integrations.integration_utils import TensorBoardCallback
+
+    return [TensorBoardCallback(SummaryWriter(str(find_home() / "runs" / "tensorboard" / name)))]
 
 
 def pick_own_device() -> str | None:
-    """Where this process loads the model, when `accelerate launch` started several: its own GPU, or the CPU, from where FSDP spreads it."""
+    """Where this process loads the model if `accelerate launch` started several; None for a single process.
+
+    It is the process's own GPU, or the CPU with FSDP, which spreads the model from there.
+    """
     if not torch.cuda.is_available() or "LOCAL_RANK" not in os.environ:
         return None
-    return "cpu" if os.environ.get("ACCELERATE_USE_FSDP") == "true" else f"cuda:{os.environ['LOCAL_RANK']}"
+    uses_fsdp = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    return "cpu" if uses_fsdp else f"cuda:{os.environ['LOCAL_RANK']}"

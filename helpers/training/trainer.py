@@ -1,88 +1,117 @@
 """Rows and settings become a trainer: the one place where rows become batches and a loss.
 
-TRL's SFTTrainer does the work, in a form that computes what rows share once (helpers.training.prefix_trainer).
+TRL's SFTTrainer does the work, in a form that computes shared tokens once (helpers.training.prefix_trainer).
 """
 
 import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypedDict, cast
 
 import torch
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from peft import LoraConfig, PeftModel
-from trl import SFTConfig, SFTTrainer
+from transformers import PreTrainedModel
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
-from helpers.common.errors import KitError
+from helpers.common.errors import UnsupportedError, UsageError
 from helpers.loading.model import LoadedModel
+from helpers.tasks.data import TaskData
 from helpers.tasks.rows import Row
 from helpers.tasks.split import keep_short
 from helpers.tasks.template import Template
-from helpers.training.branches import find_obstacle
+from helpers.training._private import unpack_4bit_weights
+from helpers.training.attention import why_not_packable
 from helpers.training.checkpoints import describe_checkpoints
 from helpers.training.guards import LossGuard
 from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.settings import TrainingSettings
 
 
+class HardwareArguments(TypedDict):
+    """The arguments of SFTConfig that describe_hardware chooses."""
+
+    bf16: bool
+    fp16: bool
+    use_cpu: bool
+    gradient_checkpointing: bool
+    dataloader_pin_memory: bool
+    logging_steps: float
+    logging_nan_inf_filter: bool
+    save_strategy: str
+    report_to: str
+
+
 def build_dataset(rows: list[Row], template: Template, settings: TrainingSettings) -> Dataset:
-    """The rows as TRL takes them: columns `prompt` and `completion`, each a list of messages; shuffled. settings.max_rows limits them."""
+    """The rows as TRL takes them, shuffled: columns `prompt` and `completion`, each a list of messages.
+
+    settings.max_rows limits their number.
+    """
     kept = keep_short(rows, settings.max_rows, settings.seed) if settings.max_rows else rows
-    examples = [template.build_example(row) for row in kept]
-    return Dataset.from_list(
-        [{"prompt": e["prompt"], "completion": e["completion"]} for e in examples]
-    ).shuffle(seed=settings.seed)
+    columns = []
+    for row in kept:
+        example = template.build_example(row)
+        columns.append({"prompt": example["prompt"], "completion": example["completion"]})
+    return Dataset.from_list(columns).shuffle(seed=settings.seed)
 
 
 def list_targets(model: torch.nn.Module) -> list[str]:
-    """Names of the linear layers inside the decoder blocks (q_proj, up_proj ...), sorted: what a LoRA is put on."""
-    return sorted(
-        {
-            name.rsplit(".", 1)[-1]
-            for name, module in model.named_modules()
-            if ".layers." in name and is_linear(module)
-        }
-    )
+    """Sorted names of the linear layers in the decoder blocks (q_proj, up_proj ...), which can get a LoRA."""
+    names = set()
+    for path, module in model.named_modules():
+        if ".layers." in path and is_linear(module):
+            names.add(path.rsplit(".", 1)[-1])
+    return sorted(names)
 
 
 def is_linear(module: torch.nn.Module) -> bool:
-    """True for a linear layer, also a quantised one (gptqmodel's layers say in_features too)."""
-    return hasattr(module, "in_features") and hasattr(module, "out_features") and not list(module.children())
+    """Whether this is a linear layer, quantised or not (gptqmodel's layers have in_features too)."""
+    has_features = hasattr(module, "in_features") and hasattr(module, "out_features")
+    return has_features and not list(module.children())
 
 
 def make_lora_config(model: torch.nn.Module, settings: TrainingSettings) -> LoraConfig:
-    """PEFT's LoraConfig, on the layers that `settings.targets` names."""
+    """PEFT's LoraConfig, for the layers that `settings.targets` names."""
+    every_layer = settings.targets == "all-linear"
     return LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=list_targets(model)
-        if settings.targets == "all-linear"
-        else settings.targets.split(","),
+        target_modules=list_targets(model) if every_layer else settings.targets.split(","),
         task_type="CAUSAL_LM",
     )
 
 
-def describe_hardware(model: torch.nn.Module) -> dict[str, object]:
-    """The arguments of SFTConfig that follow from the machine and the model's dtype, and the quiet ones."""
+def describe_hardware(model: PreTrainedModel) -> HardwareArguments:
+    """The arguments of SFTConfig that follow from machine and dtype, and those that keep it quiet."""
     on_gpu = torch.cuda.is_available()
     return {
         "bf16": model.dtype == torch.bfloat16,
         "fp16": model.dtype == torch.float16,
         "use_cpu": not on_gpu,
-        "gradient_checkpointing": on_gpu,  # saves memory for time; a CPU has the memory and not the time
+        "gradient_checkpointing": on_gpu,  # saves memory and costs time, of which a CPU has less to spare
         "dataloader_pin_memory": on_gpu,
         "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # else a loss that is no number is logged as the mean of the others
+        "logging_nan_inf_filter": False,  # otherwise a loss that is not a number is hidden in the logs
         "save_strategy": "no",
         "report_to": "none",
     }
 
 
 def make_sft_config(
-    model: torch.nn.Module, settings: TrainingSettings, output: Path, progress: bool = True
+    model: PreTrainedModel, settings: TrainingSettings, output: Path, progress: bool = True
 ) -> SFTConfig:
-    """TRL's SFTConfig. The loss is on the completion only (prompt and completion are apart), its end-of-turn token included."""
+    """TRL's SFTConfig. The loss covers the completion only, its end-of-turn token included.
+
+    TRL knows the completion because the data set has prompt and completion in columns of their own.
+    """
+    hardware = describe_hardware(model)
+    saving: dict[str, Any] = {
+        "save_strategy": hardware["save_strategy"],
+        **describe_checkpoints(settings.checkpoint_steps),
+    }
     return SFTConfig(
         output_dir=str(output),
         num_train_epochs=settings.epochs,
@@ -97,47 +126,64 @@ def make_sft_config(
         optim=settings.optimizer,
         seed=settings.seed,
         disable_tqdm=not progress,
-        **describe_hardware(model) | describe_checkpoints(settings.checkpoint_steps),
+        bf16=hardware["bf16"],
+        fp16=hardware["fp16"],
+        use_cpu=hardware["use_cpu"],
+        gradient_checkpointing=hardware["gradient_checkpointing"],
+        dataloader_pin_memory=hardware["dataloader_pin_memory"],
+        logging_steps=hardware["logging_steps"],
+        logging_nan_inf_filter=hardware["logging_nan_inf_filter"],
+        report_to=hardware["report_to"],
+        **saving,
     )
 
 
 def make_trainer(
     loaded: LoadedModel,
-    rows: list[Row],
-    template: Template,
+    data: TaskData,
     settings: TrainingSettings,
     output: Path,
     progress: bool = True,
     prefix_sharing: str = "auto",
 ) -> SFTTrainer:
-    """The trainer for these rows. A LoRA that is on `loaded.model` is taken off first.
+    """The trainer for the training rows of `data`. A LoRA that is attached to `loaded.model` is removed first.
 
-    `prefix_sharing`: "auto" computes what rows share once where the model lets it, "on" raises a KitError where it does not, "off" takes
-    TRL's own SFTTrainer.
+    `prefix_sharing`: "auto" computes what rows share once if the model allows it, "on" raises
+    UnsupportedError if it does not, "off" uses TRL's own SFTTrainer. Raises UsageError if max_length cuts
+    off every row's answer.
     """
-    obstacle = find_obstacle(loaded.model)
-    if prefix_sharing == "on" and obstacle:
-        raise KitError(f"The shared prefix cannot be used: {obstacle}.", "Leave out --prefix-sharing on.")
+    reason = why_not_packable(loaded.model)
+    if prefix_sharing == "on" and reason:
+        problem = f"The shared prefix cannot be used: {reason}."
+        raise UnsupportedError(problem, "Omit --prefix-sharing on.")
     torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
-    loaded.model.state_dict()  # on a CPU a 4-bit model that has answered lets no gradient through until bitsandbytes unpacks it, as it does here
-    examples = build_dataset(rows, template, settings)
-    kind = SFTTrainer if prefix_sharing == "off" else SharedPrefixTrainer
+    base = prepare_base(loaded)
+    examples = build_dataset(data.train, data.template, settings)
+    trainer_class = SFTTrainer if prefix_sharing == "off" else SharedPrefixTrainer
     with hide_bars(not progress):
-        trainer = kind(
-            model=loaded.model.unload() if isinstance(loaded.model, PeftModel) else loaded.model,
-            args=make_sft_config(loaded.model, settings, output, progress),
+        trainer = trainer_class(
+            model=base,
+            args=make_sft_config(base, settings, output, progress),
             train_dataset=examples,
             processing_class=loaded.tokenizer,
-            peft_config=make_lora_config(loaded.model, settings),
+            peft_config=make_lora_config(base, settings),
             callbacks=[LossGuard()],
         )
-    report_long_rows(len(examples) - len(trainer.train_dataset), len(examples), settings)
+    kept = len(cast(Dataset, trainer.train_dataset))
+    report_long_rows(len(examples) - kept, len(examples), settings)
     return trainer
+
+
+def prepare_base(loaded: LoadedModel) -> PreTrainedModel:
+    """The base model without a LoRA, ready for gradients."""
+    model = loaded.model
+    unpack_4bit_weights(model)
+    return cast(PreTrainedModel, model.unload()) if isinstance(model, PeftModel) else model
 
 
 @contextlib.contextmanager
 def hide_bars(hidden: bool) -> Iterator[None]:
-    """Inside the block the library datasets, which shows a bar for each of its passes over the rows, shows none when `hidden`."""
+    """If `hidden`, the library datasets does not show progress bars within the block."""
     hidden = hidden and not are_progress_bars_disabled()
     if hidden:
         disable_progress_bars()
@@ -149,9 +195,10 @@ def hide_bars(hidden: bool) -> Iterator[None]:
 
 
 def report_long_rows(dropped: int, total: int, settings: TrainingSettings) -> None:
-    """Says how many rows TRL left out since max_length cuts off their whole answer; KitError when none is left."""
-    words = f"{dropped} of {total} rows are so long that max_length ({settings.max_length} tokens) leaves nothing of their answers"
+    """Warns of rows that TRL left out because max_length cuts off their answers; UsageError if all are."""
+    limit = f"max_length ({settings.max_length} tokens)"
+    problem = f"{dropped} of {total} rows are so long that {limit} leaves nothing of their answers"
     if dropped == total:
-        raise KitError(f"{words}.", "Raise max_length, or shorten the texts.")
+        raise UsageError(f"{problem}.", "Raise max_length, or shorten the texts.")
     if dropped:
-        warnings.warn(f"{words}: they are not trained on.", stacklevel=2)
+        warnings.warn(f"{problem}: they are not trained on.", stacklevel=2)

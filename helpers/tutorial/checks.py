@@ -5,12 +5,11 @@ tests can show that each of them fails on a broken artefact.
 """
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
-from helpers.weights.folders import find_damage
+from helpers.weights.folders import ModelFolder
 
 # Some functions below import what they need when they are called: torch, pandas and scikit-learn take
 # seconds, and the first cell of a lesson should not wait for them.
@@ -31,9 +30,9 @@ def confirm(passed: bool, claim: str, remedy: str) -> None:
         print(f"❌ not yet: {claim}. What to do: {remedy}")
 
 
-def confirm_weights(folder: Path) -> None:
+def confirm_weights(folder: ModelFolder) -> None:
     """Checkpoint of a model folder: every file is complete, and the weights are those that were fetched."""
-    damage = find_damage(folder)
+    damage = folder.find_damage()
     confirm(
         not damage,
         "the folder is complete, and its weights are as they were fetched",

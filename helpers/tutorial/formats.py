@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -56,15 +55,9 @@ def compare_formats(name: str) -> list[dict[str, Any]]:
     rows = []
     for variant in list_formats(name):
         measures = measure_in_process(variant)
-        disk_mb = measure_weights(find_model(variant.folder)) / 1e6
+        disk_mb = find_model(variant.folder).weight_bytes / 1e6
         rows.append({"format": variant.label, "folder": variant.folder, "disk_mb": disk_mb, **measures})
     return rows
-
-
-def measure_weights(folder: Path) -> int:
-    """Bytes of the weight files in a model folder."""
-    files = [path for path in folder.iterdir() if path.suffix in (".safetensors", ".gguf")]
-    return sum(path.stat().st_size for path in files)
 
 
 def list_formats(name: str) -> list[Format]:
@@ -162,7 +155,7 @@ def main(arguments: list[str]) -> None:
     dtype_help = "float32, bfloat16 or float16; a GGUF file has a number format of its own"
     parser.add_argument("dtype", nargs="?", default="bfloat16", help=dtype_help)
     options = parser.parse_args(arguments)
-    if any(find_model(options.folder).glob("*.gguf")):
+    if find_model(options.folder).format == "gguf":
         measures = measure_llama_cpp(options.folder)
     else:
         measures = measure_transformers(options.folder, options.dtype)

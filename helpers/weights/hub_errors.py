@@ -1,98 +1,183 @@
-"""What a model hub refuses, in plain words: the page to visit, the time to wait, the setting to change. No message holds a token."""
+"""Every refusal of a model hub in plain words: the page to visit, the time to wait, the setting to change.
+
+No message contains a token.
+"""
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from helpers.common.errors import KitError
+from helpers.common.errors import KitError, NotFoundError, ResourceError, ServerError, UsageError
+from helpers.weights._private import list_http_client_errors
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+TOKENS_PAGE = "https://huggingface.co/settings/tokens"
+STATUS_PAGE = "https://status.huggingface.co"
 
 
-def is_broken_connection(error: Exception) -> bool:
-    """True for what the hub's HTTP client raises when a connection fails (its name differs from one release to the next)."""
-    return type(error).__module__.startswith("httpx")
+@dataclass(frozen=True)
+class Request:
+    """What was asked of the hub."""
+
+    repo: str  # OWNER/REPO
+    revision: str  # branch, tag or commit
+    hub: str  # the hub's address, such as https://huggingface.co
+
+    @property
+    def page(self) -> str:
+        """The address of the repository's page."""
+        return f"{self.hub}/{self.repo}"
+
+
+Kinds: TypeAlias = type[Exception] | tuple[type[Exception], ...]
+Explanation: TypeAlias = Callable[[Any, Request], KitError]
 
 
 @contextmanager
 def explain_hub_errors(repo: str, revision: str = "main") -> Iterator[None]:
-    """Turns what huggingface_hub raises into a KitError with the page to visit or the time to wait."""
-    from huggingface_hub import HfApi, constants, errors, get_token
+    """Turns what huggingface_hub raises inside the block into a KitError; other errors pass unchanged.
+
+    Raises NotFoundError (repository, revision or file), UsageError (name or address), ResourceError (disk),
+    and ServerError for a hub that is out of reach, refuses access or sends something unexpected.
+    """
+    from huggingface_hub import HfApi
     from huggingface_hub.utils import logging
 
-    logging.set_verbosity_error()  # else each request that it repeats by itself is a line
-    page = f"{constants.ENDPOINT}/{repo}"
+    logging.set_verbosity_error()  # otherwise every request that it repeats prints a line
     try:
         yield
-    except errors.GatedRepoError:
-        remedy = f"Ask for access at {page} (for Llama 2 with Meta's form), and try again when it is granted."
-        if get_token() is None:
-            raise KitError(
-                f"{repo} is gated, and there is no token.", f"Run `hf auth login`. {remedy}"
-            ) from None
-        raise KitError(f"{repo} is gated, and the account of your token has no access.", remedy) from None
-    except errors.RepositoryNotFoundError:
-        raise KitError(
-            f"The hub knows no {repo}, or it is private.",
-            f"Check the spelling at {page}; a private one needs `hf auth login`.",
-        ) from None
-    except errors.RevisionNotFoundError:
-        names = []
-        with suppress(errors.HfHubHTTPError):
-            names = [branch.name for branch in HfApi().list_repo_refs(repo).branches]
-        near = ", ".join(difflib.get_close_matches(revision, names, 3, 0)) or f"see {page}/tree/main"
-        raise KitError(f"{repo} has no revision '{revision}'.", f"The nearest branches: {near}.") from None
-    except errors.HFValidationError:
-        raise KitError(
-            f"'{repo}' is no repository name.",
-            "Write it as OWNER/REPO, not as an address; a branch is named with --revision.",
-        ) from None
-    except errors.OfflineModeIsEnabled:
-        raise KitError(
-            f"The hub was not asked for {repo}: HF_HUB_OFFLINE is set.", "Unset it, then try again."
-        ) from None
-    except errors.HfHubHTTPError as error:
-        raise explain_status(repo, page, error) from None
-    except (KeyError, json.JSONDecodeError):
-        raise KitError(
-            f"What answered for {repo} is no model hub.", "Check HF_ENDPOINT and the proxy of your network."
-        ) from None
     except Exception as error:
-        if isinstance(error, (ConnectionError, TimeoutError)) or is_broken_connection(error):
-            problem = f"{constants.ENDPOINT} cannot be reached for {repo} ({type(error).__name__})."
-            if not constants.ENDPOINT.startswith("http"):
-                raise KitError(problem, "Begin HF_ENDPOINT with https://, or unset it.") from None
-            raise KitError(problem, "Check the network, then try again: what has arrived is kept.") from None
-        if isinstance(error, OSError):
-            problem = f"The files of {repo} cannot be written ({error.strerror or error})."
-            raise KitError(
-                problem, "Make room or mend the permissions, then try again: what has arrived is kept."
-            ) from None
-        raise
+        explain = find_explanation(error)
+        if explain is None:
+            raise
+        raise explain(error, Request(repo, revision, HfApi().endpoint)) from None
 
 
-def explain_status(repo: str, page: str, error) -> KitError:
-    """The KitError for a refusal by HTTP status."""
-    status, tokens = error.response.status_code, "https://huggingface.co/settings/tokens"
+def find_explanation(error: Exception) -> Explanation | None:
+    """The function that explains this kind of error; None if the error does not come from the hub."""
+    for kinds, explain in list_explanations():
+        if isinstance(error, kinds):
+            return explain
+    return None
+
+
+def list_explanations() -> list[tuple[Kinds, Explanation]]:
+    """Kinds of error and the functions that explain them. The first kind that fits counts: derived first."""
+    from huggingface_hub import errors
+
+    return [
+        (errors.GatedRepoError, explain_gate),  # a RepositoryNotFoundError
+        (errors.RepositoryNotFoundError, explain_unknown_repository),  # an HfHubHTTPError, as is the next
+        (errors.RevisionNotFoundError, explain_unknown_revision),
+        (errors.EntryNotFoundError, explain_missing_file),  # in most cases an HfHubHTTPError
+        (errors.HfHubHTTPError, explain_status),  # an error of the HTTP client, and an OSError
+        (errors.HFValidationError, explain_bad_name),
+        (errors.OfflineModeIsEnabled, explain_offline_mode),  # a ConnectionError
+        ((KeyError, json.JSONDecodeError), explain_strange_answer),
+        ((ConnectionError, TimeoutError, *list_http_client_errors()), explain_no_connection),
+        (OSError, explain_disk),
+    ]
+
+
+def is_broken_connection(error: Exception) -> bool:
+    """True if a request failed before the hub answered it, or while the answer was arriving."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return isinstance(error, list_http_client_errors()) and not isinstance(error, HfHubHTTPError)
+
+
+def explain_gate(error: Exception, request: Request) -> KitError:
+    """The repository is gated: each account has to be let in."""
+    from huggingface_hub import get_token
+
+    remedy = (
+        f"Ask for access at {request.page} (for Llama 2, with Meta's form), then try again once you have it."
+    )
+    if get_token() is None:
+        remedy = f"Run `hf auth login`. {remedy}"
+        return ServerError(f"{request.repo} is gated, and this computer has no token.", remedy)
+    return ServerError(f"{request.repo} is gated, and the account of your token has no access.", remedy)
+
+
+def explain_unknown_repository(error: Exception, request: Request) -> KitError:
+    """The hub hides private repositories: to others they do not exist."""
+    remedy = f"Check the spelling at {request.page}; a private repository needs `hf auth login`."
+    return NotFoundError(f"The hub has no {request.repo}, or it is private.", remedy)
+
+
+def explain_unknown_revision(error: Exception, request: Request) -> KitError:
+    """No such branch: names those that are spelt most like it."""
+    from huggingface_hub import HfApi, errors
+
+    branches = []
+    with suppress(errors.HfHubHTTPError, *list_http_client_errors()):
+        branches = [branch.name for branch in HfApi().list_repo_refs(request.repo).branches]
+    nearest = difflib.get_close_matches(request.revision, branches, n=3, cutoff=0)
+    names = ", ".join(nearest) or f"see {request.page}/tree/main"
+    return NotFoundError(
+        f"{request.repo} has no revision '{request.revision}'.", f"The nearest branches: {names}."
+    )
+
+
+def explain_missing_file(error: Exception, request: Request) -> KitError:
+    """The repository has changed since its files were listed."""
+    return NotFoundError(f"{request.repo} no longer has this file.", f"See {request.page}/tree/main.")
+
+
+def explain_bad_name(error: Exception, request: Request) -> KitError:
+    """huggingface_hub checks names before it asks."""
+    remedy = "Write it as OWNER/REPO, not as an address; name a branch with --revision."
+    return UsageError(f"'{request.repo}' is not a valid repository name.", remedy)
+
+
+def explain_offline_mode(error: Exception, request: Request) -> KitError:
+    """huggingface_hub may not use the network."""
+    problem = f"The hub was not asked for {request.repo} because HF_HUB_OFFLINE is set."
+    return ServerError(problem, "Unset it, then try again.")
+
+
+def explain_strange_answer(error: Exception, request: Request) -> KitError:
+    """The answer is not JSON, or lacks what a hub's answer has."""
+    problem = f"The answer for {request.repo} did not come from a model hub."
+    return ServerError(problem, "Check HF_ENDPOINT and the proxy of your network.")
+
+
+def explain_no_connection(error: Exception, request: Request) -> KitError:
+    """The network, or an address that cannot be one."""
+    problem = f"{request.hub} cannot be reached for {request.repo} ({type(error).__name__})."
+    if not request.hub.startswith("http"):
+        return UsageError(problem, "HF_ENDPOINT has to begin with https://; correct or unset it.")
+    return ServerError(problem, "Check the network, then try again: what has arrived is kept.")
+
+
+def explain_disk(error: OSError, request: Request) -> KitError:
+    """The disk is full, or the folder may not be written."""
+    problem = f"The files of {request.repo} cannot be written ({error.strerror or error})."
+    remedy = "Make room or correct the permissions, then try again: what has arrived is kept."
+    return ResourceError(problem, remedy)
+
+
+def explain_status(error: "HfHubHTTPError", request: Request) -> KitError:
+    """The hub refused the request with an HTTP status."""
+    status = error.response.status_code
+    repo = request.repo
     if status == 401:
-        return KitError(
-            f"The hub refuses your token for {repo}.",
-            f"Make a new one at {tokens}, then run `hf auth login`.",
-        )
+        remedy = f"Make a new one at {TOKENS_PAGE}, then run `hf auth login`."
+        return ServerError(f"The hub rejects your token for {repo}.", remedy)
     if status == 403:
-        return KitError(
-            f"Your token may not read {repo}.",
-            f"Let it read gated repositories ({tokens}), and ask for access at {page}.",
-        )
-    if status == 404:
-        return KitError(f"{repo} has no such file any more.", f"See {page}/tree/main.")
+        remedy = f"Let it read gated repositories ({TOKENS_PAGE}), and ask for access at {request.page}."
+        return ServerError(f"Your token is not allowed to read {repo}.", remedy)
+    if status == 404:  # a hub says in a header what it has not found
+        return explain_strange_answer(error, request)
     if status == 429:
         seconds = error.response.headers.get("Retry-After", "")
-        wait = f"{seconds} seconds" if seconds.isdigit() else "some minutes"
-        return KitError(
-            f"The hub has had too many requests from here ({repo}).",
-            f"Wait {wait}, then try again; `hf auth login` raises the limit.",
-        )
-    return KitError(
-        f"The hub is in trouble (HTTP {status}) for {repo}.",
-        "Try again in some minutes; https://status.huggingface.co tells more.",
-    )
+        wait = f"{seconds} seconds" if seconds.isdigit() else "a few minutes"
+        remedy = f"Wait {wait}, then try again; `hf auth login` raises the limit."
+        return ServerError(f"The hub has had too many requests from this address ({repo}).", remedy)
+    remedy = f"Try again in a few minutes; {STATUS_PAGE} says more."
+    return ServerError(f"The hub failed with HTTP status {status} for {repo}.", remedy)

@@ -1,32 +1,32 @@
-"""What a model costs in memory, to run it and to train a LoRA on it: a list of terms, each with its formula and its bytes.
+"""How much memory a model takes, to run it and to train a LoRA on it: a list of terms with their formulas.
 
-The formulas are those of a decoder as Llama is one: attention with grouped keys and values, a gated MLP. `tests/test_costs.py` holds them
-against the measured peak of the embedded model.
+All sizes are in bytes. The formulas are those of a decoder like Llama: attention with grouped keys and
+values, and a gated MLP. The factors of the activations are rounded counts of the vectors that a layer
+computes for one token. tests/weights/test_memory.py checks the sums against the measured peak of the embedded
+model.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-from helpers.common.errors import KitError
+from helpers.common.errors import UnsupportedError, UsageError
 from helpers.weights.config import Shape, read_quantization, read_shape
 
-# Python, torch, transformers and the buffers of a first pass: what runs with torch 2.13 on a CPU took beyond the other terms; on a GPU the CUDA
-# context, which no counter of torch's shows, as an allowance.
+# Python, torch, transformers and the buffers of a first pass. "cpu": what runs with torch 2.13 took beyond
+# the other terms. "cuda": an allowance for the CUDA context, which none of torch's counters shows.
 OVERHEAD_RUNNING = {"cpu": 470_000_000, "cuda": 500_000_000}
-
-
 OVERHEAD_TRAINING = {"cpu": 700_000_000, "cuda": 500_000_000}
 
+DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # of one number
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-
-
+# State that an optimizer keeps for each trained parameter: AdamW two averages, of 4 bytes or of 1 byte each.
 OPTIMIZER_BYTES = {
     "adamw_torch_fused": 8,
     "adamw_torch": 8,
     "adamw_8bit": 2,
     "paged_adamw_8bit": 2,
     "sgd": 0,
-}  # states a trained parameter
+}
 
 
 @dataclass(frozen=True)
@@ -35,115 +35,207 @@ class Term:
 
     name: str
     bytes: int
-    formula: str
+    formula: str  # in words and numbers
 
 
-def estimate_weights(config: dict, file_bytes: int, dtype: str) -> Term:
-    """The weights in memory. Quantised ones stay as they are on disk, others are converted to `dtype`."""
-    if read_quantization(config):
-        return Term("weights", file_bytes, "as on disk: quantised weights stay packed")
-    stored = config.get("dtype") or config.get("torch_dtype") or "float16"
-    if stored not in BYTES:
-        raise KitError(
-            f"The weights are stored as {stored}, whose cost is not known here.",
-            f"Known: {', '.join(BYTES)}, and quantised weights.",
-        )
-    parameters = file_bytes // BYTES[stored]
-    return Term(
-        "weights",
-        parameters * BYTES[dtype],
-        f"{parameters / 1e6:,.1f} million parameters x {BYTES[dtype]} bytes ({dtype})",
-    )
+@dataclass(frozen=True)
+class TrainingStep:
+    """What the memory of a training step depends on, besides the model."""
+
+    r: int = 16  # rank of the LoRA
+    targets: str = "all-linear"  # layers with a LoRA: all-linear, or names with commas between them
+    optimizer: str = "adamw_torch_fused"  # a key of OPTIMIZER_BYTES
+    batch: int = 4  # rows in a step
+    length: int = 512  # tokens in a row
+    shared: int = 0  # tokens at the beginning of every row that are the same in all, and computed once
+    checkpointing: bool | None = None  # of gradients; None: on a GPU only, as helpers.training does
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that one step computes: the shared ones once, and the rest of every row."""
+        return self.shared + self.batch * (self.length - self.shared)
 
 
 def estimate_running(
-    config: dict, file_bytes: int, dtype: str, device: str = "cpu", context: int = 2048, batch: int = 1
+    config: dict[str, Any],
+    file_bytes: int,
+    dtype: str,
+    device: str = "cpu",
+    context: int = 2048,
+    batch: int = 1,
 ) -> list[Term]:
-    """Memory to generate with prompt and answer of `context` tokens together, `batch` of them at once."""
-    shape, tokens, size = read_shape(config), context * batch, BYTES[dtype]
-    cache = 2 * shape.layers * shape.kv_heads * shape.head_size * size * tokens
-    activations = tokens * (3 * shape.intermediate + 4 * shape.hidden) * size
-    terms = [
-        estimate_weights(config, file_bytes, dtype),
-        Term(
-            "KV cache",
-            cache,
-            f"2 x {shape.layers} layers x {shape.kv_heads} KV heads x {shape.head_size} x {size} bytes x {tokens} tokens",
-        ),
-        Term(
-            "activations",
-            activations,
-            f"{tokens} tokens x (3 x {shape.intermediate} + 4 x {shape.hidden}) x {size} bytes, one layer at a time",
-        ),
+    """Memory to generate: `batch` answers at once, each with prompt and answer of `context` tokens together.
+
+    `config` is a config.json, `file_bytes` the size of the weight files, `dtype` a key of DTYPE_BYTES, and
+    `device` "cpu" or "cuda". Raises UnsupportedError for weights stored in another dtype, and KeyError if the
+    config is not that of a decoder like Llama.
+    """
+    shape = read_shape(config)
+    number_bytes = DTYPE_BYTES[dtype]
+    tokens = context * batch
+    weights = estimate_weights(config, file_bytes, dtype)
+    answering = [
+        estimate_kv_cache(shape, number_bytes, tokens),
+        estimate_running_activations(shape, number_bytes, tokens),
     ]
-    converting = file_bytes if device == "cpu" and terms[0].bytes != file_bytes else 0
-    if (
-        converting > cache + activations
-    ):  # the file and its copy in another dtype are there together, before the first token
-        terms[1:] = [
-            Term(
-                "the file while it is converted",
-                converting,
-                "bytes on disk; gone when loading ends, more than cache and activations",
-            )
-        ]
-    return [
-        *terms,
-        Term("overhead", OVERHEAD_RUNNING[device], f"Python and its libraries, measured ({device})"),
-    ]
+    # While a CPU converts weights to another dtype, the file and its copy are both in memory. That is over
+    # before the first token, so that only the larger of the two amounts counts.
+    converted = device == "cpu" and weights.bytes != file_bytes
+    if converted and file_bytes > sum(term.bytes for term in answering):
+        formula = "bytes on disk; gone when loading ends, more than cache and activations"
+        answering = [Term("the file while it is converted", file_bytes, formula)]
+    return [weights, *answering, estimate_overhead(OVERHEAD_RUNNING, device)]
 
 
 def estimate_training(
-    config: dict, file_bytes: int, dtype: str, device: str = "cpu", r: int = 16, targets: str = "all-linear", optimizer: str = "adamw_torch_fused",
-    batch: int = 4, length: int = 512, shared: int = 0, checkpointing: bool | None = None,
-) -> list[Term]:  # fmt: skip
-    """Memory to train a LoRA on batches of rows of `length` tokens, of which the first `shared` are the same in every row (computed once).
+    config: dict[str, Any], file_bytes: int, dtype: str, device: str = "cpu", **step: Any
+) -> list[Term]:
+    """Memory to train a LoRA with helpers.training; `step` takes the fields of TrainingStep, such as r=8.
 
-    It is that of helpers.training, which checkpoints gradients on a GPU and only there, unless `checkpointing` says otherwise. TRL's own
-    SFTTrainer takes more, about twice the activations and the logits of every token: it repeats the shared tokens and computes the LoRA in float32.
+    The other parameters are those of estimate_running, and so are the errors; UsageError for unknown targets
+    or optimizers. TRL's own SFTTrainer takes more, about twice the activations and the logits of every token:
+    it repeats the shared tokens and computes the LoRA in float32.
     """
-    shape, size, tokens = read_shape(config), BYTES[dtype], shared + batch * (length - shared)
-    linears = shape.list_linears()
-    names = list(linears) if targets == "all-linear" else targets.split(",")
-    if unknown := [name for name in names if name not in linears]:
-        raise KitError(
-            f"'{unknown[0]}' is no layer that a LoRA is put on.",
-            f"Say all-linear, or some of: {','.join(linears)}.",
-        )
-    trained = shape.layers * r * sum(sum(linears[name]) for name in names)
-    checkpointing = device == "cuda" if checkpointing is None else checkpointing
-    copies = 1 if checkpointing else shape.layers
-    masks = 1 if device == "cpu" else copies  # on a CPU all layers share one (helpers.training.packing)
-    weights = (
-        shape.heads * tokens * length * size * copies if device == "cpu" and size == 2 else 0
-    )  # in float32 they are not kept
+    chosen = TrainingStep(**step)
+    shape = read_shape(config)
+    number_bytes = DTYPE_BYTES[dtype]
+    checkpointing = device == "cuda" if chosen.checkpointing is None else chosen.checkpointing
     return [
         estimate_weights(config, file_bytes, dtype),
-        Term("LoRA", 4 * trained, f"{trained:,} parameters (r {r}, {len(names)} layers a block) x 4 bytes (float32)"),
-        Term("gradients", 4 * trained, f"{trained:,} x 4 bytes"),
-        Term("optimizer", OPTIMIZER_BYTES[optimizer] * trained, f"{trained:,} x {OPTIMIZER_BYTES[optimizer]} bytes ({optimizer})"),
-        estimate_activations(shape, size, tokens, checkpointing),
-        Term("attention mask", tokens**2 * (1 + masks * size), f"{tokens} x {tokens} tokens x (1 + {masks} x {size} bytes)"),
-        Term("attention weights", weights, f"{copies} layers x {shape.heads} heads x {tokens} x {length} tokens x {size} bytes, on a CPU in 16 bits"),
-        Term("overhead", OVERHEAD_TRAINING[device], f"Python and its libraries, measured ({device})"),
-    ]  # fmt: skip
+        *estimate_lora(shape, chosen),
+        estimate_training_activations(shape, number_bytes, chosen.tokens, checkpointing),
+        estimate_mask(shape, number_bytes, chosen.tokens, device, checkpointing),
+        estimate_attention_weights(shape, number_bytes, chosen, device, checkpointing),
+        estimate_overhead(OVERHEAD_TRAINING, device),
+    ]
 
 
-def estimate_activations(shape: Shape, size: int, tokens: int, checkpointing: bool) -> Term:
-    """What a pass over `tokens` tokens, packed as one sequence, keeps for the backward pass, in numbers of `size` bytes.
+def estimate_weights(config: dict[str, Any], file_bytes: int, dtype: str) -> Term:
+    """The weights in memory. Quantised ones stay as they are on disk, others are converted to `dtype`.
 
-    With gradient checkpointing each layer keeps its input only, and one layer at a time is computed once more.
+    Raises UnsupportedError if the config says that they are stored in a dtype whose size is not known here.
     """
-    layer, copies = 10 * shape.hidden + 5 * shape.intermediate, 1 if checkpointing else shape.layers
-    words = f"10 x {shape.hidden} + 5 x {shape.intermediate}"
-    count, formula = copies * layer, f"{shape.layers} layers x ({words})"
-    if checkpointing:
-        count, formula = (
-            shape.layers * shape.hidden + layer,
-            f"({shape.layers} layers x {shape.hidden} + {words})",
-        )
-    return Term(
-        "activations",
-        tokens * count * size,
-        f"{tokens} tokens x {formula} x {size} bytes, kept for the backward pass",
+    if read_quantization(config):
+        return Term("weights", file_bytes, "as on disk: quantised weights stay packed")
+    stored = config.get("dtype") or config.get("torch_dtype") or "float16"
+    if stored not in DTYPE_BYTES:
+        problem = f"The weights are stored as {stored}, whose cost is not known here."
+        raise UnsupportedError(problem, f"Known: {', '.join(DTYPE_BYTES)}, and quantised weights.")
+    parameters = file_bytes // DTYPE_BYTES[stored]
+    number_bytes = DTYPE_BYTES[dtype]
+    formula = f"{parameters / 1e6:,.1f} million parameters x {number_bytes} bytes ({dtype})"
+    return Term("weights", parameters * number_bytes, formula)
+
+
+def estimate_kv_cache(shape: Shape, number_bytes: int, tokens: int) -> Term:
+    """The KV cache: for every token, one key and one value in each KV head of each layer."""
+    numbers = 2 * shape.layers * shape.kv_heads * shape.head_size * tokens
+    formula = (
+        f"2 x {shape.layers} layers x {shape.kv_heads} KV heads x {shape.head_size} x {number_bytes} bytes"
+        f" x {tokens} tokens"
     )
+    return Term("KV cache", numbers * number_bytes, formula)
+
+
+def estimate_running_activations(shape: Shape, number_bytes: int, tokens: int) -> Term:
+    """What one layer computes for the prompt; the next layer uses the same memory.
+
+    For each token: 3 vectors as long as the MLP is wide, and 4 as long as the hidden state.
+    """
+    numbers = tokens * (3 * shape.intermediate + 4 * shape.hidden)
+    formula = (
+        f"{tokens} tokens x (3 x {shape.intermediate} + 4 x {shape.hidden}) x {number_bytes} bytes,"
+        " one layer at a time"
+    )
+    return Term("activations", numbers * number_bytes, formula)
+
+
+def estimate_overhead(overhead: dict[str, int], device: str) -> Term:
+    """What Python and its libraries take on a device."""
+    return Term("overhead", overhead[device], f"Python and its libraries, measured ({device})")
+
+
+def count_lora_parameters(shape: Shape, r: int, targets: list[str]) -> int:
+    """Parameters of a LoRA of rank `r`: A has r x inputs and B has outputs x r for each layer with a LoRA.
+
+    Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021.
+    """
+    linears = shape.list_linears()
+    in_a_block = sum(r * sum(linears[name]) for name in targets)  # the sum of inputs and outputs
+    return shape.layers * in_a_block
+
+
+def choose_targets(shape: Shape, targets: str) -> list[str]:
+    """Names of the layers in a block that get a LoRA; UsageError for a name that is not one of them."""
+    known = list(shape.list_linears())
+    if targets == "all-linear":
+        return known
+    chosen = targets.split(",")
+    for name in chosen:
+        if name not in known:
+            remedy = f"Use all-linear, or some of: {','.join(known)}."
+            raise UsageError(f"'{name}' is not a layer that can have a LoRA.", remedy)
+    return chosen
+
+
+def estimate_lora(shape: Shape, step: TrainingStep) -> list[Term]:
+    """The LoRA, its gradients and the optimizer's state. The LoRA is trained in float32."""
+    if step.optimizer not in OPTIMIZER_BYTES:
+        remedy = f"Use one of: {', '.join(OPTIMIZER_BYTES)}."
+        raise UsageError(f"The memory of the optimizer '{step.optimizer}' is not known here.", remedy)
+    targets = choose_targets(shape, step.targets)
+    trained = count_lora_parameters(shape, step.r, targets)
+    state = OPTIMIZER_BYTES[step.optimizer]
+    size = f"{trained:,} parameters (r {step.r}, {len(targets)} layers a block) x 4 bytes (float32)"
+    return [
+        Term("LoRA", 4 * trained, size),
+        Term("gradients", 4 * trained, f"{trained:,} x 4 bytes"),
+        Term("optimizer", state * trained, f"{trained:,} x {state} bytes ({step.optimizer})"),
+    ]
+
+
+def estimate_training_activations(shape: Shape, number_bytes: int, tokens: int, checkpointing: bool) -> Term:
+    """What a pass over `tokens` tokens keeps for the backward pass.
+
+    For each token a layer computes 10 vectors as long as the hidden state and 5 as long as the MLP is wide.
+    Without gradient checkpointing every layer keeps them all. With it, each layer keeps only its input, and
+    the rest is computed again for one layer at a time.
+    """
+    in_a_layer = 10 * shape.hidden + 5 * shape.intermediate  # numbers a token
+    words = f"10 x {shape.hidden} + 5 x {shape.intermediate}"
+    if checkpointing:
+        kept = shape.layers * shape.hidden + in_a_layer
+        words = f"({shape.layers} layers x {shape.hidden} + {words})"
+    else:
+        kept = shape.layers * in_a_layer
+        words = f"{shape.layers} layers x ({words})"
+    formula = f"{tokens} tokens x {words} x {number_bytes} bytes, kept for the backward pass"
+    return Term("activations", tokens * kept * number_bytes, formula)
+
+
+def estimate_mask(shape: Shape, number_bytes: int, tokens: int, device: str, checkpointing: bool) -> Term:
+    """The attention mask of a packed batch: for each pair of tokens 1 byte, and copies in the dtype.
+
+    On a CPU all layers share one copy (helpers.training.packing). On a GPU every layer keeps its own, unless
+    gradients are checkpointed.
+    """
+    copies = 1 if device == "cpu" or checkpointing else shape.layers
+    formula = f"{tokens} x {tokens} tokens x (1 + {copies} x {number_bytes} bytes)"
+    return Term("attention mask", tokens**2 * (1 + copies * number_bytes), formula)
+
+
+def estimate_attention_weights(
+    shape: Shape, number_bytes: int, step: TrainingStep, device: str, checkpointing: bool
+) -> Term:
+    """The weights between every token of the step and the tokens of its row, in every head.
+
+    Only a CPU in 16 bits keeps them, for all layers or, with checkpointing, for one.
+    """
+    layers = 1 if checkpointing else shape.layers
+    kept = device == "cpu" and number_bytes == 2
+    size = layers * shape.heads * step.tokens * step.length * number_bytes if kept else 0
+    formula = (
+        f"{layers} layers x {shape.heads} heads x {step.tokens} x {step.length} tokens"
+        f" x {number_bytes} bytes, on a CPU in 16 bits"
+    )
+    return Term("attention weights", size, formula)

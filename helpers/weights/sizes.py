@@ -1,15 +1,29 @@
-"""Sizes before downloads: the branches of a repository, and what a model takes on disk, to run and to train, held against this machine."""
+"""Sizes before downloads: a repository's branches, and what a model takes on disk, to run and to train."""
 
-import json
 from dataclasses import dataclass
+from typing import Any
 
-from helpers.common.errors import KitError
-from helpers.common.files import size_of
+from helpers.common.errors import UnsupportedError, UsageError
+from helpers.common.machine import measure_memory, name_dtype, pick_device, pick_dtype
 from helpers.common.paths import resolve_inside
-from helpers.weights import hub, memory
-from helpers.weights.fetching import choose_files
-from helpers.weights.folders import PICKLES, find_model, models_folder
+from helpers.weights import hub
+from helpers.weights.config import QUANTIZATION_FILES, Quantization, read_quantization
+from helpers.weights.fetching import choose_files, list_by_suffix
+from helpers.weights.folders import PICKLE_SUFFIXES, find_model, models_folder
+from helpers.weights.memory import Term, estimate_running, estimate_training
 from helpers.weights.names import name_folder
+
+CONTEXT = 2048  # tokens, for which running is estimated unless another number is given
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What sizes are computed from, of a local folder or of a repository on the hub."""
+
+    config: dict[str, Any]  # config.json, the quantisation included
+    quantization: Quantization | None
+    disk_bytes: int  # of all files to download, or of the folder
+    weight_bytes: int
 
 
 @dataclass(frozen=True)
@@ -17,111 +31,119 @@ class Branch:
     """One variant of a repository: what is in it and what it takes."""
 
     name: str
-    quantization: dict | None  # bits, group_size, act_order; None for full precision
+    quantization: dict[str, Any] | None  # bits, group_size, act_order; None for full precision
     disk_bytes: int  # of all files to download
-    memory_bytes: int  # to run it with 2048 tokens
+    memory_bytes: int  # to run it with CONTEXT tokens
     fits: bool  # in the memory that is free here
-
-
-def describe_branches(repo: str) -> list[Branch]:
-    """Every branch of a hub repository, main first, read from the branch's own config. KitError where the hub refuses."""
-    if "/" not in repo:
-        raise KitError(
-            f"'{repo}' is no repository on the hub, and only those have branches.", "Write it as OWNER/REPO."
-        )
-    read = {name: read_remote(repo, name) for name in hub.list_branches(repo)}
-    from helpers.common import machine  # torch, which takes a second, only when the hub has answered
-
-    device, free = machine.pick_device().value, machine.measure_memory().value[0]
-    branches = []
-    for name, (config, disk, weights) in read.items():
-        needed = sum(
-            term.bytes for term in memory.estimate_running(config, weights, name_dtype(device), device)
-        )
-        branches.append(Branch(name, config.read_quantization(config), disk, needed, needed < free))
-    return branches
-
-
-def read_remote(repo: str, revision: str) -> tuple[dict, int, int]:
-    """(config.json, bytes to download, bytes of the weights) of a revision on the hub; a quantize_config.json becomes part of the config."""
-    commit, listed = hub.list_files(repo, revision)
-    files = {file.name: file for file in listed}
-    ggufs = ", ".join(
-        f"{file.name} ({file.size / 1e9:.2f} GB)" for file in listed if file.name.endswith(".gguf")
-    )
-    if ggufs and not any(name.endswith((".safetensors", *PICKLES)) for name in files):
-        remedy = "Running one takes its size, the context and half a gigabyte; fetch one with --file."
-        raise KitError(f"{repo} holds GGUF files, each a variant: {ggufs}.", remedy)
-    if "config.json" not in files:
-        raise KitError(
-            f"{repo} at {revision} has no config.json, so its cost cannot be told.",
-            "Look at its page on the hub.",
-        )
-    chosen = choose_files(repo, listed, pickle=True)
-    config = hub.read_json(repo, commit, files["config.json"])
-    if "quantize_config.json" in files:
-        config["quantization_config"] = hub.read_json(repo, commit, files["quantize_config.json"])
-    weights = sum(file.size for file in chosen if file.name.endswith((".safetensors", *PICKLES)))
-    return config, sum(file.size for file in chosen), weights
-
-
-def read_local(name: str) -> tuple[dict, int, int]:
-    """The same of a complete folder in models/."""
-    folder = find_model(name)
-    if not (folder / "config.json").is_file():
-        raise KitError(
-            f"{name} is a GGUF file, which holds its own shape.",
-            "Ask for the size of the safetensors folder of the model.",
-        )
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if (folder / "quantize_config.json").is_file():
-        config["quantization_config"] = json.loads(
-            (folder / "quantize_config.json").read_text(encoding="utf-8")
-        )
-    weights = sum(
-        path.stat().st_size for path in folder.iterdir() if path.suffix in (".safetensors", *PICKLES)
-    )
-    return config, size_of(folder), weights
-
-
-def name_dtype(device: str) -> str:
-    """The dtype that this machine computes in, by name."""
-    from helpers.common import machine
-
-    return str(machine.pick_dtype(device).value).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a model takes: on disk, to run, to train a LoRA on, each in terms; and what is free here."""
+    """What a model takes on disk, to run and to train a LoRA on, term by term; and what is free."""
 
     disk_bytes: int
-    running: list[memory.Term]
-    training: list[memory.Term]
+    running: list[Term]
+    training: list[Term]
     free_bytes: int
 
 
-def measure_size(name: str, revision: str = "main", context: int = 2048, **training) -> Size:
-    """The size of a folder in models/ or of OWNER/REPO on the hub at `revision`; `training` as in costs.estimate_training."""
+def describe_branches(repo: str) -> list[Branch]:
+    """Every branch of a hub repository, main first, as its own config describes it.
+
+    A KitError if the hub refuses.
+    """
+    if "/" not in repo:
+        problem = f"'{repo}' is not a repository on the hub, and only those have branches."
+        raise UsageError(problem, "Write it as OWNER/REPO.")
+    found = {name: read_remote(repo, name) for name in hub.list_branches(repo)}
+    return [describe_branch(name, facts) for name, facts in found.items()]
+
+
+def describe_branch(name: str, facts: ModelFacts) -> Branch:
+    """One branch with the memory that it takes on this machine."""
+    device = pick_device().value
+    dtype = name_dtype(pick_dtype(device).value)
+    terms = estimate_running(facts.config, facts.weight_bytes, dtype, device, CONTEXT)
+    needed = sum(term.bytes for term in terms)
+    kind = facts.quantization
+    quantization = kind and {"bits": kind.bits, "group_size": kind.group_size, "act_order": kind.act_order}
+    free, _ = measure_memory(device).value
+    return Branch(name, quantization, facts.disk_bytes, needed, needed < free)
+
+
+def read_remote(repo: str, revision: str) -> ModelFacts:
+    """The facts of a revision on the hub, read from its config.json and its list of files."""
+    commit, listed = hub.list_files(repo, revision)
+    files = {file.name: file for file in listed}
+    refuse_gguf_repository(repo, listed)
+    if "config.json" not in files:
+        problem = f"{repo} at {revision} has no config.json, so its cost cannot be computed."
+        raise UnsupportedError(problem, "Look at its page on the hub.")
+    chosen = choose_files(repo, listed, pickle=True)
+    config = hub.read_json(repo, commit, files["config.json"])
+    beside = {name: hub.read_json(repo, commit, files[name]) for name in QUANTIZATION_FILES if name in files}
+    weights = list_by_suffix(chosen, ".safetensors", *PICKLE_SUFFIXES)
+    disk_bytes = sum(file.size for file in chosen)
+    return build_facts(
+        config, read_quantization(config, beside), disk_bytes, sum(file.size for file in weights)
+    )
+
+
+def refuse_gguf_repository(repo: str, listed: list[hub.RemoteFile]) -> None:
+    """An UnsupportedError for a repository of GGUF files, each a variant with its own size."""
+    ggufs = list_by_suffix(listed, ".gguf")
+    if ggufs and not list_by_suffix(listed, ".safetensors", *PICKLE_SUFFIXES):
+        names = ", ".join(f"{file.name} ({file.size / 1e9:.2f} GB)" for file in ggufs)
+        remedy = "Running one takes its size, the context and half a gigabyte; fetch one with --file."
+        raise UnsupportedError(f"{repo} holds GGUF files, each a variant: {names}.", remedy)
+
+
+def read_local(name: str) -> ModelFacts:
+    """The facts of a complete folder in models/."""
+    folder = find_model(name)
+    if not folder.config:
+        remedy = "Ask for the size of the safetensors folder of the model."
+        raise UnsupportedError(f"{name} is a GGUF file, whose size the kit does not compute.", remedy)
+    return build_facts(folder.config, folder.quantization, folder.disk_bytes, folder.weight_bytes)
+
+
+def build_facts(
+    config: dict[str, Any], quantization: Quantization | None, disk_bytes: int, weight_bytes: int
+) -> ModelFacts:
+    """The facts, with the quantisation in the config where the estimates look for it."""
+    if quantization:
+        config = {**config, "quantization_config": quantization.settings}
+    return ModelFacts(config, quantization, disk_bytes, weight_bytes)
+
+
+def find_facts(name: str, revision: str) -> ModelFacts:
+    """The facts of a folder in models/, or of OWNER/REPO on the hub if it has not been fetched."""
+    if "/" not in name and revision == "main":
+        return read_local(name)  # under the name that was given, so that an error can say how to fetch it
+    folder = name_folder(name, revision)
+    if "/" not in name or resolve_inside(models_folder(), folder, "model").is_dir():
+        return read_local(folder)
+    return read_remote(name, revision)
+
+
+def measure_size(name: str, revision: str = "main", context: int = CONTEXT, **training: Any) -> Size:
+    """The size of a folder in models/, or of OWNER/REPO on the hub at `revision`.
+
+    `context` is in tokens; `training` are the keyword arguments of memory.estimate_training (r, batch,
+    length ...). Raises UsageError for a number below 1, UnsupportedError for another architecture than
+    Llama's.
+    """
     for key, value in {"context": context, **training}.items():
         if isinstance(value, int) and value < 1:
-            raise KitError(f"{key} {value} is no size.", "Say a whole number from 1 on.")
-    here = "/" not in name or resolve_inside(models_folder(), name_folder(name, revision), "model").is_dir()
-    plain = (
-        "/" not in name and revision == "main"
-    )  # a name that stays, so that an error can say how to fetch it
-    config, disk, weights = (
-        read_local(name if plain else name_folder(name, revision)) if here else read_remote(name, revision)
-    )
-    from helpers.common import machine
-
-    device = machine.pick_device().value
-    dtype, free = name_dtype(device), machine.measure_memory().value[0]
+            raise UsageError(f"{key} cannot be {value}.", "Give a whole number of 1 or more.")
+    facts = find_facts(name, revision)
+    device = pick_device().value
+    dtype = name_dtype(pick_dtype(device).value)
+    free, _ = measure_memory(device).value
     try:
-        running = memory.estimate_running(config, weights, dtype, device, context)
-        return Size(disk, running, memory.estimate_training(config, weights, dtype, device, **training), free)
+        running = estimate_running(facts.config, facts.weight_bytes, dtype, device, context)
+        trained = estimate_training(facts.config, facts.weight_bytes, dtype, device, **training)
     except KeyError as error:
-        raise KitError(
-            f"{name} is no decoder as Llama is one (its config.json has no {error}).",
-            "Its cost cannot be told here.",
-        ) from None
+        problem = f"{name} is not a Llama-style decoder (its config.json has no {error})."
+        raise UnsupportedError(problem, "The kit cannot compute its cost.") from None
+    return Size(facts.disk_bytes, running, trained, free)

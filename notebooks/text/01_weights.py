@@ -73,7 +73,8 @@ for name, (value, reason) in lanes.describe().items():
 # %% slideshow={"slide_type": "-"}
 from helpers import KitError, find_home, weights
 
-folder = weights.fetch("smollm2-135m-instruct")
+model = weights.fetch("smollm2-135m-instruct")
+folder = model.path
 print(folder.relative_to(find_home()))
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -168,7 +169,7 @@ print(f"source:   {record['source']}\nrecorded: {record['files']['model.safetens
 
 # %% slideshow={"slide_type": "skip"}
 checks.confirm(found == record["files"]["model.safetensors"]["sha256"], "the weights are the ones that were fetched", "delete the folder, fetch again")
-checks.confirm_weights(folder)
+checks.confirm_weights(model)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## File formats
@@ -183,7 +184,7 @@ checks.confirm_weights(folder)
 # **Quantised** means stored with fewer bits. You have an example: the package carried a GGUF file, and the folder above was made from it.
 
 # %% slideshow={"slide_type": "skip"}
-gguf = next(weights.find_model("SmolLM2-135M-Instruct-GGUF").glob("*.gguf"))
+gguf = weights.find_model("SmolLM2-135M-Instruct-GGUF").gguf
 for path in (folder / "model.safetensors", gguf):
     print(f"{path.stat().st_size / 1e6:6.0f} MB  {path.stat().st_size * 8 / parameters:5.2f} bits for each parameter  {path.name}")
 
@@ -219,8 +220,6 @@ gigabytes.map(lambda needed: f"{needed:.2f} GB, {'fits' if needed < total else '
 # for a folder here or for a repository at the hub, before you download it:
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import weights
-
 size = weights.measure_size(folder.name, context=2048, batch=4, length=240)
 with pd.option_context("display.max_colwidth", None):
     display(pd.DataFrame([{"to run": term.name, "MB": round(term.bytes / 1e6), "how": term.formula} for term in size.running]).set_index("to run"))

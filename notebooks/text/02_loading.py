@@ -74,8 +74,9 @@ for name, (value, reason) in lanes.describe().items():
 from helpers import KitError, loading, weights
 
 lane = lanes.pick_lane().value
-folder = weights.fetch(lane.model, lane.revision)
-print(f"{lane.folder} is in models/, and its loader is {loading.detect_loader(folder).value}")
+found = weights.fetch(lane.model, lane.revision)
+folder = found.path
+print(f"{lane.folder} is in models/, and its loader is {loading.detect_loader(found).value}")
 
 # %% slideshow={"slide_type": "skip"}
 for name in weights.list_models():
@@ -95,7 +96,7 @@ from pathlib import Path
 with tempfile.TemporaryDirectory() as scratch:
     config = {"quantization_config": {"quant_method": "gptq", "bits": 4, "group_size": 64, "desc_act": True}}
     Path(scratch, "config.json").write_text(json.dumps(config))
-    print(*loading.detect_loader(Path(scratch)), sep=": ")
+    print(*loading.detect_loader(weights.ModelFolder(Path(scratch))), sep=": ")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Loading

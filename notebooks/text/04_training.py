@@ -100,8 +100,6 @@ for key in ("instruction", "task", "label"):
 # comment with the word `text` or a brace in it was changed on the way.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
-from helpers import tasks
-
 template = tasks.load_template(task.template)
 rows = tasks.load_rows(task.data, template)
 example = template.build_example(rows[0])
@@ -150,7 +148,9 @@ print(f"random split of rows: {leaked} of {cut} test rows have a comment that is
 checks.compare_guess(guess, leaked / cut, "%")
 
 # %% slideshow={"slide_type": "fragment"}
-train, test = tasks.split_rows(rows, test_size=0.2, seed=0)
+split = tasks.Split(test_size=0.2, seed=0)
+train, test = split.divide(rows)
+data = tasks.TaskData(template, train, test, task.data, task.template, split)
 leaked = len(tasks.find_leaks(train, test))
 print(f"split by comment: {leaked} of {len(test)} test rows leak, {len(train)} rows to train on")
 print("labels in training:", tasks.count_labels(train), "in the test:", tasks.count_labels(test))
@@ -160,7 +160,7 @@ print("labels in training:", tasks.count_labels(train), "in the test:", tasks.co
 # Ask who has checked that in an own project.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# `split_rows` keeps all rows of a comment together (*grouped*) and the shares of the labels alike (*stratified*). It writes
+# The split keeps all rows of a comment together (*grouped*) and the shares of the labels alike (*stratified*). It writes
 # `train.json` and `test.json` with prompt and label apart; in 2023 the rows of `test.json` ended with the answer.
 
 # %% slideshow={"slide_type": "skip"}
@@ -187,7 +187,7 @@ audit = tasks.audit_rows(rows)
 print(f"copies: {audit.duplicates}, near copies: {len(audit.near_duplicates)}, five-word phrases in more than one comment: {audit.repeated_5grams:.1%}")
 print(f"rows of each label: {audit.labels}, median length in words: {audit.words}")
 checks.compare_guess(guess, audit.bag_of_words, "%")
-print(f"bag of words: {audit.bag_of_words:.1%} right; label 1 told from label 2 in {audit.bag_told_apart:.1%} of their rows")
+print(f"bag of words: {audit.bag_of_words:.1%} right; label 1 told from label 2 in {audit.bag_pairwise:.1%} of their rows")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** words alone tell something about *whether* there is a preference (`same`, `equally`; or `anyone`, `what` of a question).
@@ -368,11 +368,9 @@ print(f"ours: {result.metrics['train_samples_per_second']:.1f} rows a second, st
 # What saves the time? Tokens that are not computed twice. One batch, laid out both ways:
 
 # %% slideshow={"slide_type": "skip"}
-from helpers.training import pack_batch
-
-batch = next(iter(trainer.get_train_dataloader()))
-packed, places, _ = pack_batch(batch["input_ids"], batch["attention_mask"], batch["labels"])
-print(f"as rows: {batch['input_ids'].numel()} tokens, scored at each of them; as a tree: {len(packed.input_ids)} tokens, scored at {len(places)}")
+packed = next(iter(trainer.get_train_dataloader()))
+print(f"as rows: {packed['labels'].numel()} tokens, scored at each of them")
+print(f"as a tree: {packed['input_ids'].numel()} tokens, scored at {len(packed['places'])}")
 
 # %% slideshow={"slide_type": "skip"}
 losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
@@ -404,13 +402,11 @@ print(f"layer and formula differ by {(layer(x).float() - from_w - from_update).n
 # only when all of it is written; an older one of that name is kept as `college-preferences-previous`.
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import training
+from helpers import adapters
 
 folder = find_home() / "loras" / task.adapter
-facts = {"data": task.data, "template_file": task.template, "split": {"seed": 0, "test_size": 0.2}}
-with training.open_adapter_folder(folder) as fresh:
+with training.save_run(trainer, loaded, data, chosen, folder) as fresh:
     trainer.model.save_pretrained(fresh)
-    run = training.record_run(trainer, loaded, fresh, train, template, chosen, facts)
 for path in sorted(folder.iterdir()):
     print(f"{path.name:30} {path.stat().st_size / 1e6:8.3f} MB")
 
@@ -428,7 +424,7 @@ tuned_scores = evaluation.score_answers(loaded, test, template, progress=False)
 tuned = evaluation.summarise_scores(tuned_scores, test, template)
 checks.publish("accuracy.lora", checks.describe_accuracy(tuned.accuracy, tuned.rows))
 checks.compare_guess(guess, tuned.accuracy, "%")
-training.add_to_run(folder, evaluation={"base": base, "lora": tuned})
+adapters.add_to_run(adapters.AdapterFolder(folder), evaluation={"base": base, "lora": tuned})
 checks.confirm(tuned.accuracy > max(base.accuracy, base.majority_accuracy), "the LoRA beats base and majority", "train on more rows")
 
 # %% slideshow={"slide_type": "fragment"} tags=["remove-input"]

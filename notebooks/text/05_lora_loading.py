@@ -78,10 +78,7 @@ for facts in map(adapters.describe_adapter, adapters.list_folders()):
     print(f"{facts.name:30} base {facts.base}, rank {facts.rank}, {facts.bytes / 1e6:.0f} MB", facts.problem or "")
 
 # %% slideshow={"slide_type": "-"}
-import json
-
-config = adapters.read_config(folder)
-run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+config, run = folder.config, folder.run
 for key in ("base_model_name_or_path", "peft_type", "r", "lora_alpha", "target_modules"):
     print(f"{key:24} {config[key]}")
 print(f"{'trained on':24} {run['rows']} rows in {run['seconds']:.0f} s, {run['date']}, {run['device']}")
@@ -100,7 +97,7 @@ guess = 0.2  # yours, 0 to 1
 # %% slideshow={"slide_type": "skip"}
 from safetensors.torch import load_file
 
-tensors = load_file(folder / "adapter_model.safetensors")
+tensors = load_file(folder.weights)
 numbers = sum(tensor.numel() for tensor in tensors.values())
 print(f"{len(tensors)} matrices, {numbers:,} numbers. The first layer's:")
 for name in sorted(name for name in tensors if ".layers.0.mlp.up_proj." in name):
@@ -117,7 +114,7 @@ from peft import PeftModel
 loaded = loading.load_model(lane.folder)
 plain = loaded.model
 checks.compare_guess(guess, numbers / plain.num_parameters(), "%")
-loaded.model = PeftModel.from_pretrained(plain, folder, adapter_name=task.adapter).eval()
+loaded.model = PeftModel.from_pretrained(plain, folder.path, adapter_name=task.adapter).eval()
 print(type(plain).__name__, "->", type(loaded.model).__name__)
 
 # %% [markdown] slideshow={"slide_type": "slide"}
@@ -391,7 +388,7 @@ print(*adapters.build_vllm_command([task.adapter], gpus=4, machines=2), sep="\n"
 # A folder that travels should say what it is. This one has a *model card*, written from what was measured:
 
 # %% slideshow={"slide_type": "skip"}
-print((folder / "README.md").read_text(encoding="utf-8"))
+print((folder.path / "README.md").read_text(encoding="utf-8"))
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Links of the tutorial, and what became of them
@@ -451,7 +448,7 @@ def measure_norm(a, b, scale):
     return 0.0
 
 
-a, b = (read_tensors(folder)[f"base_model.model.model.layers.0.mlp.up_proj.lora_{half}.weight"] for half in "AB")
+a, b = (read_tensors(folder.weights)[f"base_model.model.model.layers.0.mlp.up_proj.lora_{half}.weight"] for half in "AB")
 found = measure_norm(a, b, config["lora_alpha"] / config["r"])
 checks.confirm(math.isclose(found, norms.loc[0, "up_proj"], rel_tol=1e-3), "the norm is the one in the figure", "square, add up, take the root")
 
@@ -474,9 +471,9 @@ def name_as_peft(name):
     return f"base_model.{name}"
 
 
-saved = [name.removeprefix("base_model.model.") for name in read_tensors(folder)]
+saved = [name.removeprefix("base_model.model.") for name in read_tensors(folder.weights)]
 mended = {name_as_peft(name) for name in saved}
-checks.confirm(mended == set(read_tensors(folder)), "every name has its layer", "print a name of the file that works beside a mended one")
+checks.confirm(mended == set(read_tensors(folder.weights)), "every name has its layer", "print a name of the file that works beside a mended one")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
@@ -485,7 +482,7 @@ def name_as_peft(name):
 
 
 mended = {name_as_peft(name) for name in saved}
-checks.confirm(mended == set(read_tensors(folder)), "every name has its layer", "print a name of the file that works beside a mended one")
+checks.confirm(mended == set(read_tensors(folder.weights)), "every name has its layer", "print a name of the file that works beside a mended one")
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## Recap

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pandas as pd
@@ -8,7 +9,8 @@ from support.tiny import make_tiny_adapter
 from helpers import evaluation, loading, server
 from helpers.common.command import run_command
 from helpers.evaluation.__main__ import main
-from helpers.evaluation.scoring import fill_batches, find_likeliest, score_plainly, tokenize_row
+from helpers.evaluation.scoring import ScoredRow, fill_batches, score_plainly, tokenize_row
+from helpers.training._private import read_attention
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 500])
@@ -24,7 +26,7 @@ def test_packed_scores_are_those_of_whole_sequences_which_unknown_architectures_
 
 
 @pytest.mark.parametrize("names", [("Larkmoor", "Halloran"), ("University of A", "University of B")])
-def test_verdicts_from_what_had_to_be_scored_are_those_of_all_scores(tiny, rows, template, names):
+def test_predictions_from_the_needed_scores_are_those_from_all_scores(tiny, rows, template, names):
     some = [{**row, "alternative_a": names[0], "alternative_b": names[1]} for row in rows]
     complete = evaluation.score_answers(tiny, some, template, 500, progress=False)
     needed = evaluation.score_answers(tiny, some, template, 500, progress=False, every=False)
@@ -33,29 +35,48 @@ def test_verdicts_from_what_had_to_be_scored_are_those_of_all_scores(tiny, rows,
         assert few == pytest.approx({label: every[label] for label in few}, rel=1e-4)
 
 
+def test_answers_that_cannot_win_are_not_scored(tiny, rows, template):
+    short = dataclasses.replace(template, label={0: "a", 1: "b", 2: "c", 3: "d"})
+    tiny.model.model.norm.weight.data *= 20  # a random model with strong preferences
+    complete = evaluation.score_answers(tiny, rows, short, progress=False)
+    needed = evaluation.score_answers(tiny, rows, short, progress=False, every=False)
+    assert evaluation.pick_verdicts(needed) == evaluation.pick_verdicts(complete)
+    assert 12 <= sum(len(few) for few in needed) < 48 == sum(len(every) for every in complete)
+
+
+def test_a_scored_model_keeps_the_attention_that_it_had(tiny, rows, template):
+    tiny.model.set_attn_implementation("eager")
+    evaluation.score_answers(tiny, rows, template, progress=False)
+    assert read_attention(tiny.model) == "eager"
+
+
 def test_batches_take_rows_until_their_tokens_are_enough():
     assert fill_batches([2, 0, 1, 3], [4, 9, 3, 1], 8) == [[2, 0], [1], [3]]
 
 
-def test_answers_that_may_still_win_are_computed_to_the_end():
-    ends = {1: -9.0, 2: -2.0, 3: -2.0}  # the answer that begins best goes on badly
-    beginnings = [{1: -0.5, 2: -1.0, 3: -2.0, 4: -9.5}, {1: -0.5, 2: -9.5, 3: -9.6, 4: -9.7}]
-    asked = []
+def test_answers_that_may_still_be_the_likeliest_are_the_rivals_of_the_favourite():
+    answers = {label: [label, 0] for label in (1, 2, 3, 4)}
+    beginnings = {1: -0.5, 2: -1.0, 3: -2.0, 4: -9.5}
+    row = ScoredRow(prompt=[0], answers=answers, beginnings=beginnings)
+    assert row.find_favourite() == 1
+    row.scores[1] = -9.0  # the answer that begins best goes on badly
+    assert row.list_rivals() == [2, 3]
+    row.scores[1] = -0.6  # it goes on well
+    assert row.list_rivals() == []
 
-    def finish(wanted):
-        asked.append(wanted)
-        return [{label: ends.get(label, -10.0) for label in labels} for labels in wanted]
 
-    found = find_likeliest(beginnings, finish)
-    assert asked == [[[1], [1]], [[2, 3], []]] and evaluation.pick_verdicts(found) == [2, 1]
+def test_scores_come_in_the_template_s_order_so_that_the_first_of_equal_ones_is_predicted():
+    row = ScoredRow(prompt=[0], answers={1: [5, 0], 2: [6, 0], 3: [7, 0]}, scores={3: -2.0, 2: -2.0})
+    assert evaluation.pick_verdicts([row.sort_scores()]) == [2]
 
 
 def test_score_of_an_answer_is_the_sum_of_its_tokens_log_probabilities(tiny, rows, template):
-    prompt, answers = tokenize_row(tiny, rows[0], template)
+    row = tokenize_row(tiny, rows[0], template)
     with torch.inference_mode():
-        for label, score in score_plainly(tiny, prompt, answers).items():
-            total, ids = 0.0, list(prompt)
-            for token in answers[label]:
+        for label, score in score_plainly(tiny, row).items():
+            total = 0.0
+            ids = list(row.prompt)
+            for token in row.answers[label]:
                 total += tiny.model(torch.tensor([ids])).logits[0, -1].log_softmax(-1)[token].item()
                 ids.append(token)
             assert score == pytest.approx(total, rel=1e-4)
@@ -116,14 +137,13 @@ def test_server_that_is_away_is_one_line(home, rows, capsys):
 
 
 @pytest.mark.real
-def test_verdicts_of_the_real_model_are_the_uncached_ones(real_model_name, rows, template):
+def test_predictions_of_the_real_model_are_those_of_whole_sequences(real_model_name, rows, template):
     loaded = loading.load_model(real_model_name, dtype="float32")
     scores = evaluation.score_answers(loaded, rows[:4], template, progress=False)
     with torch.inference_mode():
-        for row, found in zip(rows[:4], scores, strict=True):
-            plain = score_plainly(loaded, *tokenize_row(loaded, row, template))
-            assert found == pytest.approx(plain, rel=1e-3) and max(found, key=found.get) == max(
-                plain, key=plain.get
-            )
+        plain = [score_plainly(loaded, tokenize_row(loaded, row, template)) for row in rows[:4]]
+    for found, expected in zip(scores, plain, strict=True):
+        assert found == pytest.approx(expected, rel=1e-3)
     needed = evaluation.score_answers(loaded, rows[:4], template, progress=False, every=False)
-    assert evaluation.pick_verdicts(needed) == evaluation.pick_verdicts(scores)
+    predictions = evaluation.pick_verdicts(plain)
+    assert evaluation.pick_verdicts(scores) == evaluation.pick_verdicts(needed) == predictions

@@ -9,7 +9,7 @@ from support.tiny import CHAT_TEMPLATE, make_tiny_adapter, make_tiny_model
 
 from helpers import adapters, loading, tasks, training
 from helpers.tutorial.checks import confirm_adapter, confirm_endings, confirm_split, confirm_weights
-from helpers.weights.folders import record_source
+from helpers.weights.folders import ModelFolder
 
 USED = [
     ("01_weights", "checks.confirm_weights(folder)"),
@@ -29,7 +29,7 @@ def test_lesson_uses_the_checkpoint(lesson, line):
 def folder(home):
     """A model folder as fetching leaves it, with its weights.json."""
     made = make_tiny_model(home / "models" / "tiny")
-    record_source(made, source="here")
+    ModelFolder(made).write_record(source="here")
     return made
 
 
@@ -53,10 +53,10 @@ def leave_the_pointer(content):
 
 @pytest.mark.parametrize("damage", [cut_short, change_a_bit, leave_the_pointer])
 def test_weights_fail_if_they_are_not_those_that_were_fetched(folder, capsys, damage):
-    confirm_weights(folder)
+    confirm_weights(ModelFolder(folder))
     path = folder / "model.safetensors"
     path.write_bytes(damage(path.read_bytes()))
-    confirm_weights(folder)
+    confirm_weights(ModelFolder(folder))
     whole, broken = capsys.readouterr().out.splitlines()
     assert whole.startswith("✅")
     assert broken.startswith("❌") and "model.safetensors" in broken
@@ -83,7 +83,9 @@ def make_batches(tiny, rows, template, tmp_path):
     settings = training.TrainingSettings().replace({"lora_r": 4, "batch_size": 4})
 
     def make() -> list:
-        trainer = training.make_trainer(tiny, rows, template, settings, tmp_path, progress=False)
+        trainer = training.make_trainer(
+            tiny, tasks.TaskData(template, rows), settings, tmp_path, progress=False
+        )
         batches = list(trainer.get_train_dataloader())
         tiny.model = trainer.model.unload()
         return batches

@@ -2,16 +2,18 @@
 
 import importlib.util
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 from support.tiny import make_tiny_model
 
-from helpers import KitError, common, loading, training
-from helpers.loading.loaders import explain_missing_package, pick_quantization
+from helpers import common, loading, training
+from helpers.common.errors import MissingPackageError, UnsupportedError, UsageError
+from helpers.loading.loaders import explain_missing_package
+from helpers.loading.model import pick_quantization
+from helpers.tasks import TaskData
 from helpers.training.settings import pick_settings
+from helpers.weights import ModelFolder
 
 needs_bitsandbytes = pytest.mark.skipif(
     not importlib.util.find_spec("bitsandbytes"),
@@ -20,7 +22,7 @@ needs_bitsandbytes = pytest.mark.skipif(
 
 
 def make_folder(home, name="tiny", quantization=None, **files):
-    """A complete folder of the tiny model, with a quantization_config in its config.json and more files (__ in a name is its dot)."""
+    """A complete folder of the tiny model, with a quantization_config and more files (__ in a name is its dot)."""
     folder = make_tiny_model(home / "models" / name)
     if quantization:
         config = json.loads((folder / "config.json").read_text())
@@ -48,21 +50,22 @@ def make_folder(home, name="tiny", quantization=None, **files):
     ],
 )
 def test_loader_is_detected_with_its_reason(home, quantization, files, loader, reason):
-    found = loading.detect_loader(make_folder(home, quantization=quantization, **files))
+    found = loading.detect_loader(ModelFolder(make_folder(home, quantization=quantization, **files)))
     assert found.value == loader and reason in found.reason
 
 
 @pytest.mark.parametrize(
-    ("name", "quantization", "message"),
+    ("name", "quantization", "method"),
     [
-        ("tiny", {"quant_method": "exl3"}, "ExLlama's own format.*GPTQ or GGUF"),
-        ("Llama-2-7B-exl2", None, "ExLlama's own format .by its name"),
-        ("tiny", {"quant_method": "aqlm"}, "quantised with aqlm, which this kit does not load"),
+        ("tiny", {"quant_method": "exl3"}, "exl3"),
+        ("Llama-2-7B-exl2", None, "exl2"),
+        ("tiny", {"quant_method": "aqlm"}, "aqlm"),
+        ("tiny", {"bits": 4}, "unknown"),
     ],
 )
-def test_format_that_is_not_read_is_refused_with_what_to_take(home, name, quantization, message):
+def test_format_that_is_not_read_is_refused_by_its_name(home, name, quantization, method):
     make_folder(home, name, quantization)
-    with pytest.raises(KitError, match=message):
+    with pytest.raises(UnsupportedError, match=method):
         loading.load_model(name)
 
 
@@ -70,7 +73,7 @@ def test_pickles_are_never_opened(home):
     folder = make_folder(home)
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch /tmp/opened'\ntR.")
-    with pytest.raises(KitError, match="pickles only, which can run any code"):
+    with pytest.raises(UnsupportedError, match="tiny"):
         loading.load_model("tiny")
 
 
@@ -123,18 +126,18 @@ def test_model_answers_the_same_from_wherever_it_lies(home, places, on_disk):
 
 
 @pytest.mark.parametrize(
-    ("places", "message"),
+    ("places", "kind", "named"),
     [
-        ({"device_map": "cuda:99"}, "no GPU 99 on this machine"),
-        ({"device_map": {"": 99}}, "no GPU 99 on this machine"),
-        ({"max_memory": {99: "14GiB", "cpu": "30GiB"}}, "no GPU 99 on this machine"),
-        ({"device_map": "everywhere"}, "'everywhere' is no device. Say 'cpu'"),
-        ({"max_memory": {"cpu": "much"}}, "'much' in max_memory is no size. Write it as '14GiB'"),
+        ({"device_map": "cuda:99"}, UnsupportedError, "99"),
+        ({"device_map": {"": 99}}, UnsupportedError, "99"),
+        ({"max_memory": {99: "14GiB", "cpu": "30GiB"}}, UnsupportedError, "99"),
+        ({"device_map": "everywhere"}, UsageError, "everywhere"),
+        ({"max_memory": {"cpu": "much"}}, UsageError, "much"),
     ],
 )
-def test_places_that_are_not_there_are_refused(home, places, message):
+def test_places_that_are_not_there_are_refused(home, places, kind, named):
     make_folder(home)
-    with pytest.raises(KitError, match=message):
+    with pytest.raises(kind, match=named):
         loading.load_model("tiny", **places)
 
 
@@ -151,7 +154,7 @@ def test_model_of_fewer_bits_answers_and_then_trains(home, rows, template, bits,
     settings = pick_settings("tiny").replace(
         {"targets": "q_proj"}
     )  # its gradient comes through the quantised layers behind it
-    training.train_lora(small, rows, template, settings, home / "loras" / "x", progress=False)
+    training.train_lora(small, TaskData(template, rows), settings, home / "loras" / "x", progress=False)
     assert all(
         parameter.abs().sum() > 0 for name, parameter in small.model.named_parameters() if "lora_B" in name
     )  # they start at 0
@@ -169,31 +172,17 @@ def test_on_a_gpu_the_kernel_is_one_that_nothing_compiles(purpose):
     )  # gptqmodel's own choice is the fastest there
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [({"bits": 3}, "8 or 4 bits, not 3"), ({"bits": 4, "loader": "gptq"}, "quantised already")],
-)
-def test_bits_that_cannot_be_had_are_refused(home, settings, message):
+@pytest.mark.parametrize(("settings", "named"), [({"bits": 3}, "3"), ({"bits": 4, "loader": "gptq"}, "gptq")])
+def test_bits_that_cannot_be_had_are_refused(home, settings, named):
     make_folder(home)
-    with pytest.raises(KitError, match=message):
+    with pytest.raises(UsageError, match=named):
         loading.load_model("tiny", **settings)
 
 
 def test_missing_package_is_named_with_the_line_that_installs_it():
-    with pytest.raises(
-        KitError, match="tiny needs a package .* no module x Install it: pip install bitsandbytes"
-    ):
+    with pytest.raises(MissingPackageError, match="no module x.*pip install bitsandbytes"):
         with explain_missing_package("tiny", "bitsandbytes"):
             raise ImportError("no module x")
-
-
-def test_importing_the_package_is_quick():
-    code = "import time; start = time.perf_counter(); import helpers; print(time.perf_counter() - start)"
-    seconds = [
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    ]
-    assert min(seconds) < 0.3
 
 
 @pytest.mark.real

@@ -1,3 +1,6 @@
+"""The server as a process: its command line, its ports, both APIs on it, and how it ends."""
+
+import asyncio
 import json
 import os
 import socket
@@ -12,99 +15,118 @@ import pytest
 import requests
 from fastapi.testclient import TestClient
 from peft import LoraConfig, get_peft_model
+from support.scripted_engine import ScriptedEngine
 from support.tiny import make_tiny_adapter, make_tiny_model
 
-from helpers import KitError, clients
+from helpers import clients
 from helpers.common.command import run_command
+from helpers.common.errors import KitError, NotFoundError, ResourceError, UsageError
+from helpers.generation.engine import EngineBusy, EngineStopping, PromptTooLong, UnknownToken
 from helpers.generation.request import GenerationRequest
-from helpers.generation.transformers_engine import ROWS, TransformersEngine
+from helpers.generation.transformers_engine import MAX_BATCH, TransformersEngine
 from helpers.loading.model import load_model
-from helpers.server.__main__ import main
+from helpers.server.__main__ import main, parse_arguments
+from helpers.server.errors import ApiError, as_api_error
 from helpers.server.openai_api import make_openai_app
 from helpers.server.openai_bodies import ChatCompletionBody
-from helpers.server.ports import PORTS, open_port
-from helpers.server.service import Choice, Service
+from helpers.server.ports import FLAGS, PORTS, find_port, open_port, refuse_taken_port
+from helpers.server.service import ModelChoice, NoModel, Service
+from helpers.server.serving import ServerGroup
 
 ANY_PORTS = ["--api-blocking-port", "0", "--api-streaming-port", "0"]
+HI = {"model": "x", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
+GREEDY = {"do_sample": False, "max_new_tokens": 8}
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    """The real server process, on a tiny model with one adapter; its usual port was taken, and it ends well."""
+def server_home(tmp_path_factory):
+    """A home with a tiny model and one adapter."""
     home = tmp_path_factory.mktemp("home")
     make_tiny_adapter(home / "loras" / "shift", make_tiny_model(home / "models" / "tiny"))
-    with pytest.MonkeyPatch.context() as patch, socket.socket() as taken:
+    return home
+
+
+@pytest.fixture(scope="module")
+def taken_port():
+    """A port that is in use when the server starts."""
+    with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        patch.setenv("OPEN_LLM_KIT_HOME", str(home))
-        patch.setitem(PORTS, "raw", taken.getsockname()[1])
+        yield taken.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(server_home, taken_port):
+    """The real server process, whose usual port was taken; it must end well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPEN_LLM_KIT_HOME", str(server_home))
+        patch.setitem(PORTS, "raw", taken_port)
         running = clients.start_server("tiny", loras=["shift"], extra=["--dtype", "float32"])
-        running.home, running.taken = home, PORTS["raw"]
     with running:
         yield running
     assert running.process.poll() == 0
+
+
+@pytest.fixture
+def at_home(server_home, monkeypatch):
+    """Commands in this process use the server's home."""
+    monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(server_home))
 
 
 def post(server, path, **body):
     return requests.post(server.raw_url + path, json=body, timeout=60)
 
 
-def test_raw_chat_adds_a_row_to_both_histories(server):
+def complete(server, **settings):
+    client = clients.make_openai_client(server.openai_url)
+    return client.chat.completions.create(**{**HI, "max_tokens": 12, **settings})
+
+
+def read_text(reply):
+    """The text of a reply's first choice."""
+    return reply.choices[0].message.content
+
+
+# The raw API
+
+
+def test_raw_chat_adds_an_exchange_to_both_histories(server):
     history = {"internal": [["Reply with Yes", "Yes"]], "visible": [["Reply with Yes", "<b>Yes</b>"]]}
-    result = clients.chat_raw("1 < 2 & 'so'", history, url=server.raw_url, max_new_tokens=8, do_sample=False)
-    assert result["internal"][0] == ["Reply with Yes", "Yes"] and result["visible"][0] == [
-        "Reply with Yes",
-        "<b>Yes</b>",
-    ]
-    assert (
-        result["internal"][1][0] == "1 < 2 & 'so'"
-        and result["visible"][1][0] == "1 &lt; 2 &amp; &#x27;so&#x27;"
-    )
+    result = clients.chat_raw("1 < 2 & 'so'", history, url=server.raw_url, **GREEDY)
+    assert result["internal"][0] == ["Reply with Yes", "Yes"]
+    assert result["visible"][0] == ["Reply with Yes", "<b>Yes</b>"]
+    assert result["internal"][1][0] == "1 < 2 & 'so'"
+    assert result["visible"][1][0] == "1 &lt; 2 &amp; &#x27;so&#x27;"
     assert clients.last_reply(result) == result["internal"][1][1]
 
 
 def test_raw_chat_regenerates_and_continues_the_last_reply(server):
-    ask = {"max_new_tokens": 6, "do_sample": False, "url": server.raw_url}
+    ask = {**GREEDY, "url": server.raw_url}
     first = clients.chat_raw("Hi", **ask)
     assert clients.chat_raw("ignored", first, regenerate=True, **ask) == first
     longer = clients.chat_raw("ignored", first, _continue=True, **ask)
-    assert len(longer["internal"]) == 1 and longer["internal"][0][1].startswith(first["internal"][0][1])
-    assert clients.chat_raw("x", {"internal": [], "visible": []}, regenerate=True, **ask) == {
-        "internal": [],
-        "visible": [],
-    }
+    assert len(longer["internal"]) == 1
+    assert longer["internal"][0][1].startswith(first["internal"][0][1])
+    empty = {"internal": [], "visible": []}
+    assert clients.chat_raw("x", empty, regenerate=True, **ask) == empty
 
 
 def test_context_instruct_is_part_of_the_prompt(server):
     ask = {"max_new_tokens": 16, "do_sample": False, "url": server.raw_url}
-    assert clients.chat_raw("Hi", context_instruct="Be brief.", **ask) != clients.chat_raw(
-        "Hi", context_instruct="Shout!", **ask
-    )
+    brief = clients.chat_raw("Hi", context_instruct="Be brief.", **ask)
+    loud = clients.chat_raw("Hi", context_instruct="Shout!", **ask)
+    assert brief != loud
 
 
 def test_what_is_not_honoured_is_reported(server):
-    reply = post(
-        server,
-        "/api/v1/chat",
-        user_input="Hi",
-        max_new_tokens=1,
-        mirostat_mode=2,
-        tfs=1,
-        nonsense=1,
-        mode="instruct",
-    ).json()
-    assert reply["ignored"] == ["mirostat_mode", "nonsense"]
+    body = {"user_input": "Hi", "max_new_tokens": 1, "mode": "instruct"}
+    reply = post(server, "/api/v1/chat", **body, mirostat_mode=2, tfs=1, nonsense=1)
+    assert reply.json()["ignored"] == ["mirostat_mode", "nonsense"]
 
 
 def test_older_names_and_null_are_not_reported_as_ignored(server):
-    body = {
-        "user_input": "Hi",
-        "max_length": 1,
-        "presence_pen": 0,
-        "max_context_length": 2048,
-        "preset": None,
-    }
-    assert "ignored" not in post(server, "/api/v1/chat", **body).json()
+    older = {"max_length": 1, "presence_pen": 0, "max_context_length": 2048, "preset": None}
+    assert "ignored" not in post(server, "/api/v1/chat", user_input="Hi", **older).json()
 
 
 @pytest.mark.parametrize(
@@ -120,300 +142,351 @@ def test_extreme_sampling_values_are_answered(server, setting):
     assert post(server, "/api/v1/generate", prompt="Hi", max_new_tokens=3, **setting).status_code == 200
 
 
-def test_visible_question_stays_as_it_was_when_its_answer_is_made_anew(server):
+def test_visible_question_stays_when_its_answer_is_regenerated(server):
     history = {"internal": [["1 < 2", "a"]], "visible": [["<b>as shown</b>", "a"]]}
-    asked = clients.chat_raw(
-        "", history, url=server.raw_url, regenerate=True, max_new_tokens=8, do_sample=False
-    )
-    assert (
-        asked["visible"][0][0] == "<b>as shown</b>" and asked["internal"][0][1].strip()
-    )  # a row without a reply loses its question, as then
+    asked = clients.chat_raw("", history, url=server.raw_url, regenerate=True, **GREEDY)
+    assert asked["internal"][0][1].strip()  # an exchange without a reply would lose its question
+    assert asked["visible"][0][0] == "<b>as shown</b>"
 
 
 def test_raw_generate_model_and_token_count(server):
-    assert post(server, "/api/v1/generate", prompt="Hi", max_new_tokens=2, do_sample=False).json()["results"][
-        0
-    ].keys() == {"text"}
+    generated = post(server, "/api/v1/generate", prompt="Hi", max_new_tokens=2, do_sample=False).json()
+    assert [result.keys() for result in generated["results"]] == [{"text"}]
     assert post(server, "/api/v1/token-count", prompt="four").json() == {"results": [{"tokens": 4}]}
     assert requests.get(server.raw_url + "/api/v1/model", timeout=9).json() == {"result": "tiny"}
 
 
-def test_raw_chat_streams_on_a_port_of_its_own(server):
-    ask = {"max_new_tokens": 8, "do_sample": False}
-    *_, last = clients.stream_chat_raw("Hi", url=server.streaming_url, **ask)
-    assert last == clients.chat_raw("Hi", url=server.raw_url, **ask)
+def test_raw_chat_streams_on_its_own_port(server):
+    *_, last = clients.stream_chat_raw("Hi", url=server.streaming_url, **GREEDY)
+    assert last == clients.chat_raw("Hi", url=server.raw_url, **GREEDY)
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "param"),
+    ("body", "param"),
     [
-        (b"{broken", 400, None),
-        (b"", 400, "body"),
-        (b"[1]", 400, "body"),
-        (b"{}", 400, "user_input"),
-        (b'{"user_input": 5}', 400, "user_input"),
-        (b'{"user_input": null}', 400, "user_input"),
-        (b'{"user_input": "a", "max_new_tokens": "many"}', 400, "max_new_tokens"),
-        (b'{"user_input": "a", "history": {"internal": [["one"]]}}', 400, "history.internal.0.1"),
-        (b'{"user_input": "\xff"}', 400, None),
-        (b'{"user_input": "\\ud800"}', 400, "user_input"),
-        (b'{"user_input": "a", "seed": 1180591620717411303424}', 400, "seed"),
-        (b'{"user_input": "a", "repetition_penalty": Infinity}', 400, "repetition_penalty"),
+        (b"{broken", None),
+        (b"", "body"),
+        (b"[1]", "body"),
+        (b"{}", "user_input"),
+        (b'{"user_input": 5}', "user_input"),
+        (b'{"user_input": null}', "user_input"),
+        (b'{"user_input": "a", "max_new_tokens": "many"}', "max_new_tokens"),
+        (b'{"user_input": "a", "history": {"internal": [["one"]]}}', "history.internal.0.1"),
+        (b'{"user_input": "\xff"}', None),
+        (b'{"user_input": "\\ud800"}', "user_input"),
+        (b'{"user_input": "a", "seed": 1180591620717411303424}', "seed"),
+        (b'{"user_input": "a", "repetition_penalty": Infinity}', "repetition_penalty"),
     ],
 )
-def test_wrong_raw_request_names_the_field(server, body, status, param):
-    reply = requests.post(
-        server.raw_url + "/api/v1/chat", data=body, headers={"Content-Type": "application/json"}, timeout=9
-    )
-    assert reply.status_code == status and reply.json()["error"]["param"] == param
-    assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+def test_wrong_raw_request_is_a_400_that_names_the_field(server, body, param):
+    json_header = {"Content-Type": "application/json"}
+    reply = requests.post(server.raw_url + "/api/v1/chat", data=body, headers=json_header, timeout=9)
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"]) == (400, param)
+    assert set(error) == {"message", "type", "param", "code"}
+
+
+def test_curl_without_the_json_header_is_pointed_to_it(server):
+    form = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl -d sends
+    body = '{"user_input": "Hi"}'
+    reply = requests.post(server.raw_url + "/api/v1/chat", data=body, headers=form, timeout=9)
+    assert reply.status_code == 400
+    assert "application/json" in reply.json()["error"]["message"]
 
 
 def test_unknown_path_is_a_404_of_the_same_shape(server):
     reply = requests.post(server.raw_url + "/api/v1/nothing", json={}, timeout=9)
-    assert reply.status_code == 404 and reply.json()["error"]["code"] == "unknown_url"
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, "unknown_url")
 
 
-def complete(server, **settings):
-    client = clients.make_openai_client(server.openai_url)
-    body = {"model": "x", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0, "max_tokens": 12}
-    return client.chat.completions.create(**{**body, **settings})
+# The OpenAI-style API
 
 
 def test_openai_client_lists_the_base_and_its_adapter(server):
-    assert [model.id for model in clients.make_openai_client(server.openai_url).models.list()] == [
-        "tiny",
-        "shift",
-    ]
+    models = clients.make_openai_client(server.openai_url).models.list()
+    assert [model.id for model in models] == ["tiny", "shift"]
 
 
 def test_model_name_picks_base_adapter_or_default(server):
     base, adapted, default = (complete(server, model=name) for name in ("tiny", "shift", "x"))
     assert (base.model, adapted.model, default.model) == ("tiny", "shift", "shift")
-    assert (
-        base.choices[0].message.content
-        != adapted.choices[0].message.content
-        == default.choices[0].message.content
-    )
+    assert read_text(base) != read_text(adapted) == read_text(default)
 
 
 def test_stream_gives_the_same_text_in_pieces(server):
     chunks = list(complete(server, stream=True, stream_options={"include_usage": True}))
     whole = complete(server)
-    assert (
-        "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-        == whole.choices[0].message.content
-    )
-    assert (
-        chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
-        and chunks[-1].usage == whole.usage
-    )
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(pieces) == read_text(whole)
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert chunks[-1].usage == whole.usage
 
 
 def test_stream_ends_with_done(server):
-    body = {"model": "x", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2, "stream": True}
-    lines = [
-        line
-        for line in requests.post(
-            server.openai_url + "/chat/completions", json=body, timeout=30
-        ).text.splitlines()
-        if line
-    ]
-    assert lines[-1] == "data: [DONE]" and all(
-        json.loads(line[6:])["object"] == "chat.completion.chunk" for line in lines[:-1]
-    )
+    body = {**HI, "max_tokens": 2, "stream": True}
+    reply = requests.post(server.openai_url + "/chat/completions", json=body, timeout=30)
+    *events, last = [line.removeprefix("data: ") for line in reply.text.splitlines() if line]
+    assert last == "[DONE]"
+    assert {json.loads(event)["object"] for event in events} == {"chat.completion.chunk"}
 
 
 @pytest.mark.parametrize(
     ("settings", "param"),
-    [({"n": 65}, "n"), ({"tools": [{"type": "function"}]}, "tools"), ({"messages": []}, "messages"), ({"top_logprobs": 2}, "top_logprobs"),
-     ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"), ({"temperature": -1}, "temperature"),
-     ({"seed": 2**70, "stream": True}, "seed"), ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content")],
-)  # fmt: skip
+    [
+        ({"n": 65}, "n"),
+        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"messages": []}, "messages"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
+        ({"temperature": -1}, "temperature"),
+        ({"seed": 2**70, "stream": True}, "seed"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
+    ],
+)
 def test_what_cannot_be_done_is_a_400_that_names_it(server, settings, param):
     with pytest.raises(openai.BadRequestError) as caught:
         complete(server, **settings)
-    assert caught.value.body["param"] == param
+    assert caught.value.param == param
 
 
-def test_too_long_a_prompt_is_refused_also_when_streaming(server):
-    with pytest.raises(openai.BadRequestError, match="tokens"):
+def test_prompt_that_is_too_long_is_refused_also_when_streaming(server):
+    with pytest.raises(openai.BadRequestError) as caught:
         complete(server, messages=[{"role": "user", "content": "x" * 3000}], stream=True)
-
-
-@pytest.mark.parametrize("streamed", [True, False])
-def test_client_that_leaves_frees_the_server(server, streamed):
-    complete(server, max_tokens=1)  # warm
-    body = json.dumps(
-        {
-            "messages": [{"role": "user", "content": "Hi"}],
-            "temperature": 0,
-            "max_tokens": 2000,
-            "stream": streamed,
-        }
-    ).encode()
-    with socket.create_connection(
-        server.openai_url.removeprefix("http://").removesuffix("/v1").split(":")
-    ) as client:
-        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
-        client.sendall(f"{head}{len(body)}\r\n\r\n".encode() + body)
-        time.sleep(0.3)
-    began = time.monotonic()
-    complete(server, max_tokens=1)
-    assert time.monotonic() - began < 1  # all 2000 tokens take some seconds
-
-
-def test_curl_without_the_json_header_is_told_so(server):
-    form = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl -d sends
-    reply = requests.post(
-        server.raw_url + "/api/v1/chat", data='{"user_input": "Hi"}', headers=form, timeout=9
-    )
-    assert reply.status_code == 400 and "application/json" in reply.json()["error"]["message"]
+    assert caught.value.code == "context_length_exceeded"
 
 
 def test_strict_server_refuses_an_unknown_model(tiny):
-    with TestClient(make_openai_app(Service(engine=TransformersEngine(tiny)), strict_model=True)) as http:
-        body = {"model": "x", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    app = make_openai_app(Service(engine=TransformersEngine(tiny)), strict_model=True)
+    with TestClient(app) as http:
+        body = {**HI, "max_tokens": 1}
         reply = http.post("/v1/chat/completions", json=body)
-        assert reply.status_code == 404 and reply.json()["error"]["code"] == "model_not_found"
+        assert (reply.status_code, reply.json()["error"]["code"]) == (404, "model_not_found")
         assert http.post("/v1/chat/completions", json={**body, "model": "tiny"}).status_code == 200
 
 
-def test_model_says_how_it_is_sampled_unless_the_request_does(tiny):
-    tiny.model.generation_config.temperature, tiny.model.generation_config.top_p = 0.2, 0.9
-    engine = TransformersEngine(tiny)
-    body = {"messages": [{"role": "user", "content": "Hi"}]}
-
-    def settings(**sent):
-        request = ChatCompletionBody(**body, **sent).build_requests(engine, None)[0]
-        return request.temperature, request.top_p
-
-    assert (
-        settings() == (0.2, 0.9)
-        and settings(temperature=1.5) == (1.5, 1.0)
-        and settings(top_p=0.5) == (0.2, 0.5)
-    )
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [({}, (0.2, 0.9)), ({"temperature": 1.5}, (1.5, 1.0)), ({"top_p": 0.5}, (0.2, 0.5))],
+)
+def test_models_own_advice_is_the_default_of_temperature_and_top_p(tiny, sent, expected):
+    tiny.model.generation_config.temperature = 0.2
+    tiny.model.generation_config.top_p = 0.9
+    body = ChatCompletionBody.model_validate({"messages": HI["messages"], **sent})
+    (request,) = body.build_requests(TransformersEngine(tiny), None)
+    assert (request.temperature, request.top_p) == expected
 
 
-def test_stream_that_fails_says_so(tiny):
+def test_stream_that_fails_ends_with_an_error_and_done(tiny):
     engine = TransformersEngine(tiny)
     engine.loaded.model.forward = lambda *_, **__: 1 / 0
     with TestClient(make_openai_app(Service(engine=engine))) as http:
-        body = {"messages": [{"role": "user", "content": "Hi"}], "stream": True}
-        events = [line for line in http.post("/v1/chat/completions", json=body).text.splitlines() if line]
-    assert json.loads(events[-2][6:])["error"]["type"] == "server_error" and events[-1] == "data: [DONE]"
+        reply = http.post("/v1/chat/completions", json={**HI, "stream": True})
+    *_, error, last = [line.removeprefix("data: ") for line in reply.text.splitlines() if line]
+    assert json.loads(error)["error"]["type"] == "server_error"
+    assert last == "[DONE]"
 
 
-def run_server(server, monkeypatch, *arguments):
-    monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(server.home))
-    return run_command(main, list(arguments))
+# Errors
+
+
+class OwnBusy(EngineBusy):
+    """A subclass that no table lists."""
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("kind", "expected"),
     [
-        (["--model", "nothing", "--api", *ANY_PORTS], "No model 'nothing'"),
-        (["--model", "tiny", "--lora", "nothing", "--api", *ANY_PORTS], "No LoRA 'nothing'"),
-        (["--model", "tiny"], "No API was asked for"),
+        (KitError, (400, "prompt", None)),
+        (UsageError, (400, "prompt", None)),
+        (NotFoundError, (400, "prompt", None)),
+        (PromptTooLong, (400, "prompt", "context_length_exceeded")),
+        (UnknownToken, (400, "logit_bias", "invalid_value")),
+        (EngineBusy, (429, None, "rate_limit_exceeded")),
+        (OwnBusy, (429, None, "rate_limit_exceeded")),
+        (EngineStopping, (503, None, None)),
+        (NoModel, (503, None, None)),
+    ],
+)
+def test_kind_of_an_error_decides_its_status(kind, expected):
+    refusal = as_api_error(kind("This is wrong.", "Do that."), "prompt")
+    assert (refusal.status, refusal.param, refusal.code) == expected
+    assert refusal.message == "This is wrong. Do that."
+
+
+def test_refusal_stays_what_it_is_and_an_unforeseen_error_is_a_500():
+    refusal = ApiError(418, "No.")
+    assert as_api_error(refusal) is refusal
+    assert as_api_error(ZeroDivisionError()).status == 500
+
+
+# Ports and the command line
+
+
+def test_every_api_has_a_port_and_a_flag():
+    assert PORTS.keys() == FLAGS.keys()
+    options = parse_arguments(["--model", "tiny", "--api", "--extensions", "openai"])
+    assert (options.raw_port, options.streaming_port, options.openai_port) == tuple(PORTS.values())
+
+
+@pytest.mark.parametrize("port", [-1, 70_000])
+def test_number_that_is_not_a_port_is_refused(port):
+    with pytest.raises(ResourceError) as refused:
+        open_port("127.0.0.1", port, "--openai-port")
+    assert str(port) in refused.value.problem
+    assert "--openai-port" in refused.value.remedy
+
+
+def test_taken_port_is_refused_with_one_that_is_free(taken_port):
+    assert find_port(taken_port) != taken_port
+    with pytest.raises(ResourceError) as refused:
+        refuse_taken_port(taken_port)
+    assert str(taken_port) in refused.value.problem
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--model", "nothing", "--api", *ANY_PORTS], "nothing"),
+        (["--model", "tiny", "--lora", "nothing", "--api", *ANY_PORTS], "nothing"),
+        (["--model", "tiny"], "--api"),
         (["--model", "tiny", "--api", "--listen"], "--api-key"),
     ],
 )
-def test_wrong_command_line_ends_with_one_line_and_code_2(server, monkeypatch, capsys, arguments, message):
-    assert run_server(server, monkeypatch, *arguments) == 2
+def test_wrong_command_line_ends_with_one_line_and_code_2(at_home, capsys, arguments, named):
+    assert run_command(main, arguments) == 2
     error = capsys.readouterr().err
-    assert message in error and len(error.splitlines()) == 1
+    assert named in error
+    assert len(error.splitlines()) == 1
 
 
-def test_port_in_use_is_named_with_the_way_out(server, monkeypatch, capsys):
-    taken = open_port("127.0.0.1", 0, "--openai-port")  # as a server that is still loading its model holds it
-    port = taken.getsockname()[1]
-    assert (
-        run_server(
-            server, monkeypatch, "--model", "tiny", "--extensions", "openai", "--openai-port", str(port)
-        )
-        == 2
-    )
+def test_port_in_use_is_named_with_its_flag(at_home, capsys):
+    taken = open_port("127.0.0.1", 0, "--openai-port")  # as a server that is loading its model holds it
+    port = str(taken.getsockname()[1])
+    arguments = ["--model", "tiny", "--extensions", "openai", "--openai-port", port]
+    assert run_command(main, arguments) == 2
     taken.close()
     error = capsys.readouterr().err
-    assert f"Port {port}" in error and "--openai-port" in error and len(error.splitlines()) == 1
+    assert port in error
+    assert "--openai-port" in error
+    assert len(error.splitlines()) == 1
 
 
-def test_server_that_does_not_start_says_why(server, monkeypatch):
-    monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(server.home))
-    with pytest.raises(KitError, match="No model 'nothing'"):
+def test_server_that_does_not_start_says_why(at_home):
+    with pytest.raises(KitError) as caught:
         clients.start_server("nothing")
+    assert "nothing" in caught.value.problem
+
+
+def test_server_notes_that_a_usual_port_was_taken(server, taken_port):
+    assert str(taken_port) in server.note
+    assert server.raw_url.rsplit(":")[-1] in server.command
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups of this kind")
+def test_server_is_in_another_process_group_and_so_outlives_an_interrupt_of_the_cell(server):
+    assert os.getpgid(server.process.pid) != os.getpgid(0)
+
+
+# How it ends
+
+
+def test_all_servers_stop_together_and_a_second_stop_cuts_answers_short(monkeypatch):
+    monkeypatch.setattr("helpers.server.serving.GRACE_S", 600)  # what an answer gets after the first stop
+    engine = ScriptedEngine(["x "] * 100_000, pause_s=0.01)
+    service = Service(engine=engine)
+    app = make_openai_app(service)
+    listeners = [open_port("127.0.0.1", 0, FLAGS["openai"]) for _ in range(2)]
+    urls = [f"http://127.0.0.1:{listener.getsockname()[1]}/v1" for listener in listeners]
+    group = ServerGroup([app, app], listeners, service)
+    with ThreadPoolExecutor(2) as pool:
+        serving = pool.submit(asyncio.run, group.run())
+        body = {"prompt": "x", "max_tokens": 4000}
+        answer = pool.submit(requests.post, urls[0] + "/completions", json=body, timeout=60)
+        while engine.sent < 3:
+            time.sleep(0.01)
+        group.stop()
+        time.sleep(0.5)
+        assert not answer.done()
+        group.stop()
+        assert answer.result().json()["choices"][0]["text"].startswith("x x x")
+        serving.result()
+    for url in urls:
+        with pytest.raises(requests.ConnectionError):
+            requests.get(url + "/models", timeout=9)
 
 
 @pytest.mark.long
-def test_guarded_server_asks_for_its_key_and_a_signal_ends_it_in_the_middle_of_answers(server, monkeypatch):
-    monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(server.home))
+def test_signal_ends_a_server_in_the_middle_of_answers(server_home, at_home):
+    extra = ["--api-key", "secret", "--dtype", "float32"]
+    body = {**HI, "max_tokens": 2000}
+    with clients.start_server("tiny", extra=extra) as guarded, ThreadPoolExecutor(MAX_BATCH + 2) as pool:
+
+        def ask(streamed):
+            return requests.post(
+                guarded.openai_url + "/chat/completions",
+                json={**body, "stream": streamed},
+                headers={"Authorization": "Bearer secret"},
+                timeout=60,
+            )
+
+        # Enough of both kinds that the grace period ends before they do.
+        replies = [pool.submit(ask, bool(number % 2)) for number in range(MAX_BATCH)]
+        time.sleep(1)
+        replies += [pool.submit(ask, False) for _ in range(2)]
+        time.sleep(0.5)
+        guarded.process.terminate()
+        assert guarded.process.wait(60) == 0
+        statuses = {reply.result().status_code for reply in replies}
+        guarded.log.seek(0)
+        assert "Traceback" not in guarded.log.read()
+    assert statuses == {200, 503}  # cut short, and never begun
+
+
+@pytest.mark.long
+def test_guarded_server_asks_for_its_key(server_home, at_home):
     with clients.start_server("tiny", extra=["--api-key", "secret", "--dtype", "float32"]) as guarded:
         with pytest.raises(openai.AuthenticationError):
             complete(guarded)
         assert requests.get(guarded.raw_url + "/openapi.json", timeout=9).status_code == 401
-        body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2000, "temperature": 0}
-        request = {
-            "url": guarded.openai_url + "/chat/completions",
-            "headers": {"Authorization": "Bearer secret"},
-            "timeout": 60,
-        }
-        with ThreadPoolExecutor(
-            ROWS + 2
-        ) as pool:  # enough of both kinds that the grace period ends before they do
-            replies = [
-                pool.submit(requests.post, json={**body, "stream": bool(i % 2)}, **request)
-                for i in range(ROWS)
-            ]
-            time.sleep(1)
-            replies += [pool.submit(requests.post, json=body, **request) for _ in range(2)]
-            time.sleep(0.5)
-            guarded.process.terminate()
-            assert guarded.process.wait(9) == 0
-            assert {reply.result().status_code for reply in replies} == {
-                200,
-                503,
-            }  # cut short, and never begun
-        guarded.log.seek(0)
-        assert "Traceback" not in guarded.log.read()
+
+
+START_AND_DIE = """
+import os
+from helpers import clients
+
+server = clients.start_server("tiny", extra=["--dtype", "float32"])
+print(server.process.pid, flush=True)
+os._exit(9)
+"""
 
 
 @pytest.mark.long
-def test_server_goes_when_the_program_that_started_it_is_killed(server):
-    code = (
-        "import os; from helpers import clients\n"
-        "s = clients.start_server('tiny', extra=['--dtype', 'float32']); print(s.process.pid, flush=True); os._exit(9)"
-    )
-    environment = {**os.environ, "OPEN_LLM_KIT_HOME": str(server.home)}
-    pid = int(
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120
-        ).stdout
-    )
+def test_server_ends_when_the_program_that_started_it_is_killed(at_home):
+    command = [sys.executable, "-c", START_AND_DIE]
+    started = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    pid = int(started.stdout)
     try:
-        psutil.Process(pid).wait(15)
+        psutil.Process(pid).wait(60)
     except psutil.NoSuchProcess:
         pass
     assert not psutil.pid_exists(pid)
 
 
-def test_server_says_when_a_usual_port_was_taken_and_outlives_an_interrupt_of_the_cell(server):
-    assert str(server.taken) in server.note and server.raw_url.rsplit(":")[-1] in server.command
-    if os.name != "nt":  # Jupyter interrupts the kernel's whole process group
-        assert os.getpgid(server.process.pid) != os.getpgid(0)
+# The real model
 
 
 @pytest.mark.real
-def test_the_two_examples_of_2023_run_on_the_real_model(real_model_name):
+def test_both_examples_of_2023_run_on_the_real_model(real_model_name):
     history = {"internal": [["Reply with Yes", "Yes"]], "visible": [["Reply with Yes", "Yes"]]}
+    question = "What color is the sky?"
+    body = {
+        **clients.DEFAULT_CHAT_PARAMS,
+        "user_input": question,
+        "history": history,
+        "max_new_tokens": 24,
+    }
     with clients.start_server(real_model_name) as server:
-        body = {
-            **clients.DEFAULT_CHAT_PARAMS,
-            "user_input": "What color is the sky?",
-            "history": history,
-            "max_new_tokens": 24,
-        }
         response = requests.post(f"{server.raw_url}/api/v1/chat", json=body, timeout=120)
-        assert response.json()["results"][0]["history"]["visible"][-1][1]
         client = openai.OpenAI(base_url=server.openai_url, api_key="none")
         reply = client.chat.completions.create(
             model="x",
@@ -421,28 +494,34 @@ def test_the_two_examples_of_2023_run_on_the_real_model(real_model_name):
                 {"role": "system", "content": "You are a helpful assistant."},
                 {"role": "user", "content": "Reply with Yes"},
                 {"role": "assistant", "content": "Yes"},
-                {"role": "user", "content": "What color is the sky?"},
+                {"role": "user", "content": question},
             ],
             max_tokens=24,
         )
-        assert reply.choices[0].message.content.strip() and reply.model == real_model_name
+    assert response.json()["results"][0]["history"]["visible"][-1][1]
+    assert (reply.choices[0].message.content or "").strip()
+    assert reply.model == real_model_name
+
+
+def measure_memory_mb():
+    """The memory of this process, in MB."""
+    return psutil.Process().memory_info().rss / 1e6
 
 
 @pytest.mark.real
 def test_unloaded_model_gives_its_memory_back(real_model_name, tmp_path):
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
-    get_peft_model(load_model(real_model_name, dtype="float32").model, config).save_pretrained(
-        tmp_path / "small"
-    )
-    service, choice, loaded, unloaded = (
-        Service(lora_dir=tmp_path),
-        Choice(real_model_name, ("small",), dtype="float32"),
-        [],
-        [],
-    )
+    model = load_model(real_model_name, dtype="float32").model
+    get_peft_model(model, config).save_pretrained(tmp_path / "small")
+    del model
+    service = Service(lora_dir=tmp_path)
+    choice = ModelChoice(real_model_name, ("small",), dtype="float32")
+    loaded_mb = []
+    unloaded_mb = []
     for _ in range(3):
         service.load(choice).generate(GenerationRequest(prompt="Hello", max_new_tokens=2))
-        loaded.append(psutil.Process().memory_info().rss / 1e6)
+        loaded_mb.append(measure_memory_mb())
         service.unload()
-        unloaded.append(psutil.Process().memory_info().rss / 1e6)
-    assert loaded[-1] - unloaded[-1] > 400 and unloaded[-1] - unloaded[0] < 100  # the weights are 540 MB
+        unloaded_mb.append(measure_memory_mb())
+    assert loaded_mb[-1] - unloaded_mb[-1] > 400  # the weights are 540 MB
+    assert unloaded_mb[-1] - unloaded_mb[0] < 100

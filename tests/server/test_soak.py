@@ -1,4 +1,7 @@
-"""Many clients at the same time, over the base and two LoRAs, in both dialects, whole and streamed: every answer is the one that it is alone."""
+"""Many clients at the same time: every answer is the one that a client alone gets.
+
+They ask the base and two LoRAs, in both dialects, whole and streamed.
+"""
 
 import random
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +17,8 @@ from support.tiny import make_tiny_adapter
 from helpers import clients
 
 CLIENTS = 16
-# In no answer of the real model's to them have two tokens logits within 0.001 of each other: rounding, which depends on what is computed beside a
-# row, decides between such two.
+# In none of the real model's answers to them do two tokens have logits within 0.001 of each other. Between
+# such tokens rounding decides, which depends on what is computed beside an answer.
 QUESTIONS = [
     "Hi",
     "What color is the sky?",
@@ -26,73 +29,68 @@ QUESTIONS = [
 ]
 
 
-def chat(client, model, question, streamed):
-    reply = client.chat.completions.create(
-        model=model,
-        messages=[{"role": "user", "content": question}],
-        temperature=0,
-        max_tokens=24,
-        stream=streamed,
-    )
-    return (
-        "".join(chunk.choices[0].delta.content or "" for chunk in reply)
-        if streamed
-        else reply.choices[0].message.content
-    )
+def chat(client, model, streamed, question):
+    messages = [{"role": "user", "content": question}]
+    settings = {"model": model, "temperature": 0, "max_tokens": 24}
+    reply = client.chat.completions.create(messages=messages, stream=streamed, **settings)
+    if streamed:
+        return "".join(chunk.choices[0].delta.content or "" for chunk in reply)
+    return reply.choices[0].message.content
 
 
-def complete(client, model, question, streamed):
-    reply = client.completions.create(
-        model=model, prompt=question, temperature=0, max_tokens=16, stream=streamed
-    )
-    return "".join(chunk.choices[0].text for chunk in reply) if streamed else reply.choices[0].text
+def complete(client, model, streamed, question):
+    settings = {"model": model, "temperature": 0, "max_tokens": 16}
+    reply = client.completions.create(prompt=question, stream=streamed, **settings)
+    if streamed:
+        return "".join(chunk.choices[0].text for chunk in reply)
+    return reply.choices[0].text
 
 
 def ask_raw(url, path, question):
-    key = "user_input" if path == "chat" else "prompt"
-    reply = requests.post(
-        f"{url}/api/v1/{path}", json={key: question, "do_sample": False, "max_new_tokens": 20}, timeout=300
-    )
+    field = "user_input" if path == "chat" else "prompt"
+    body = {field: question, "do_sample": False, "max_new_tokens": 20}
+    reply = requests.post(f"{url}/api/v1/{path}", json=body, timeout=300)
     assert reply.status_code == 200, reply.text
     return reply.json()["results"]
 
 
-def stream_raw(url, path, question):
-    ask = clients.stream_chat_raw if path == "chat" else clients.stream_raw
-    pieces = list(ask(question, url=url, do_sample=False, max_new_tokens=20))
-    return pieces[-1:] if path == "chat" else "".join(pieces)
+def stream_raw_text(url, question):
+    return "".join(clients.stream_raw(question, url=url, do_sample=False, max_new_tokens=20))
+
+
+def stream_raw_chat(url, question):
+    *_, history = clients.stream_chat_raw(question, url=url, do_sample=False, max_new_tokens=20)
+    return history
 
 
 def list_calls(server, names):
     """Every kind of request, once with each question."""
     client = openai.OpenAI(base_url=server.openai_url, api_key="none", max_retries=0, timeout=300)
-    raw = [(ask_raw, server.raw_url), (stream_raw, server.streaming_url)]
-    calls = [
-        partial(ask, url, path, question)
-        for ask, url in raw
-        for path in ("chat", "generate")
-        for question in QUESTIONS
-    ]
     kinds = [
-        (ask, model, streamed) for ask in (chat, complete) for model in names for streamed in (False, True)
+        partial(ask_raw, server.raw_url, "chat"),
+        partial(ask_raw, server.raw_url, "generate"),
+        partial(stream_raw_text, server.streaming_url),
+        partial(stream_raw_chat, server.streaming_url),
     ]
-    return calls + [
-        partial(ask, client, model, question, streamed)
-        for ask, model, streamed in kinds
-        for question in QUESTIONS
-    ]
+    for ask in (chat, complete):
+        for name in names:
+            kinds.append(partial(ask, client, name, False))
+            kinds.append(partial(ask, client, name, True))
+    return [partial(kind, question) for kind in kinds for question in QUESTIONS]
 
 
 def soak(server, names, count):
-    """Memory growth, as a share, while `count` calls come from CLIENTS clients; each must be answered as it was alone."""
+    """The growth of memory, as a share, while CLIENTS clients make `count` calls, answered as if alone."""
     calls = list_calls(server, names)
     alone = [call() for call in calls]
     assert len({str(answer) for answer in alone}) > len(QUESTIONS) * len(names)  # the models do differ
-    process, drawn = psutil.Process(server.process.pid), random.Random(0)
+    process = psutil.Process(server.process.pid)
+    drawn = random.Random(0)
     with ThreadPoolExecutor(CLIENTS) as pool:
-        list(
-            pool.map(lambda call: call(), drawn.sample(calls, min(3 * CLIENTS, len(calls))))
+        warming = drawn.sample(
+            calls, min(3 * CLIENTS, len(calls))
         )  # the allocator has seen full batches then
+        list(pool.map(lambda call: call(), warming))
         before = process.memory_info().rss
         chosen = [drawn.randrange(len(calls)) for _ in range(count)]
         answers = list(pool.map(lambda number: calls[number](), chosen))
@@ -112,7 +110,7 @@ def test_mixed_requests_of_16_clients_are_answered_as_if_alone_and_memory_stays(
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_real_model_answers_500_mixed_requests_as_if_alone_and_memory_stays(real_model_name, tmp_path):
+def test_real_model_answers_500_mixed_requests_as_if_alone_and_memory_stays(real_model_name, tmp_path):
     from helpers.weights.folders import find_model
 
     for seed, name in enumerate(("shift", "twist"), 1):

@@ -1,4 +1,7 @@
-"""Stand-ins for the WebUI of October 2023 and of today: their shapes and their quirks, with a model that says what it was told."""
+"""Stand-ins for the WebUI of October 2023 and of today: their replies and quirks, with a model that echoes.
+
+`serve_reply` is a server that gives one and the same reply.
+"""
 
 import contextlib
 import html
@@ -6,27 +9,72 @@ import http.server
 import json
 import threading
 import time
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple
 
 import uvicorn
 from fastapi import Body, FastAPI, HTTPException, Request
 from fastapi.responses import StreamingResponse
 from websockets.sync.server import serve
 
-MODELS, LORAS = ["llama", "mistral", "broken"], ["colleges", "pirate"]
+MODELS = ["llama", "mistral", "broken"]
+LORAS = ["colleges", "pirate"]
+
+
+@contextlib.contextmanager
+def serve_reply(status: int, body: bytes) -> Iterator[tuple[str, list]]:
+    """A server that gives every request the same reply: its address, and the list of bodies that it got."""
+    received = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    with serve_http(Handler) as (url, _):
+        yield url, received
+
+
+@contextlib.contextmanager
+def serve_http(handler: type) -> Iterator[tuple[str, http.server.HTTPServer]]:
+    """The address of Python's own HTTP server with this handler, and the server."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", server
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def serve_websockets(answer, **options) -> Iterator[str]:
+    """The address of a websocket server that calls `answer` with each connection."""
+    with serve(answer, "127.0.0.1", 0, **options) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        server.shutdown()
 
 
 class Webui2023:
-    """What the raw API of 2023 holds and answers; an exception in it leaves the reply empty, or the connection closed."""
+    """What the raw API of 2023 holds and answers. An exception empties the reply or closes the websocket."""
 
     def __init__(self):
-        self.model, self.loras, self.args = (
-            "llama",
-            [],
-            {"loader": "Transformers", "lora": None, "model_dir": "models/"},
-        )
+        self.model: str | None = "llama"
+        self.loras: list[str] = []
+        self.args: dict[str, Any] = {"loader": "Transformers", "lora": None, "model_dir": "models/"}
 
-    def answer_model(self, body):
+    def answer(self, path: str, body: dict) -> dict:
+        """The reply to a POST."""
+        if path == "/api/v1/model":
+            return self.answer_model(body)
+        return {"results": [{"history": self.grow_history(body)[-1]}]}
+
+    def answer_model(self, body: dict) -> dict:
+        """The reply to an action on the model; an unknown action reads its name."""
         action = body.get("action", "")
         if action == "list":
             return {"result": ["None", *sorted(MODELS)]}
@@ -36,17 +84,19 @@ class Webui2023:
             self.model, self.loras = None, []
         elif action != "info":
             return {"result": self.model}
+        return {"result": self.describe()}
+
+    def describe(self) -> dict:
+        """The info object."""
         return {
-            "result": {
-                "model_name": self.model,
-                "lora_names": self.loras,
-                "shared.settings": {},
-                "shared.args": self.args,
-            }
+            "model_name": self.model,
+            "lora_names": self.loras,
+            "shared.settings": {},
+            "shared.args": self.args,
         }
 
-    def load(self, name, args):
-        """An unknown name is named like a loaded one, with no loader; what the loader throws is an error object with status 200."""
+    def load(self, name: str, args: dict) -> dict:
+        """Reports an unknown name without a loader; what the loader raises becomes an error object."""
         self.args |= {**args, "loader": "Transformers" if name in MODELS else None}
         self.model, self.loras = name, []
         if name == "broken":
@@ -54,17 +104,15 @@ class Webui2023:
         if name in MODELS and self.args["lora"]:
             for lora in self.args["lora"]:
                 if lora not in LORAS:
-                    return {
-                        "error": {
-                            "message": f"ValueError(\"Can't find 'adapter_config.json' at 'loras/{lora}'\")"
-                        }
-                    }
+                    message = f"ValueError(\"Can't find 'adapter_config.json' at 'loras/{lora}'\")"
+                    return {"error": {"message": message}}
             self.loras = self.args["lora"]
-        return self.answer_model({"action": "info"})
+        return {"result": self.describe()}
 
-    def grow_history(self, body):
+    def grow_history(self, body: dict) -> list[dict]:
         """The histories of a chat answer, longer each time; without a model, the one that was sent."""
-        asked, history = body["user_input"], body.get("history", {"internal": [], "visible": []})
+        asked = body["user_input"]
+        history = body.get("history", {"internal": [], "visible": []})
         if self.args["loader"] is None or self.model is None:
             return [history]
         replies = [f"{asked}!"[:end] for end in range(1, len(asked) + 2)]
@@ -76,13 +124,8 @@ class Webui2023:
             for reply in replies
         ]
 
-    def answer(self, path, body):
-        if path == "/api/v1/model":
-            return self.answer_model(body)
-        return {"results": [{"history": self.grow_history(body)[-1]}]}
-
-    def talk(self, connection):
-        """The websocket: a failure closes with 1011, an unknown path with 1000; the connection stays open for more requests."""
+    def talk(self, connection) -> None:
+        """The websocket, for many requests: a failure closes it with 1011, an unknown path with 1000."""
         if connection.request.path not in ("/api/v1/stream", "/api/v1/chat-stream"):
             return
         for text in connection:
@@ -99,7 +142,7 @@ class Webui2023:
 
 
 class Handler2023(http.server.BaseHTTPRequestHandler):
-    """HTTP/1.0 without Content-Length, as Python's server speaks it; exact paths."""
+    """HTTP/1.0 without Content-Length, as Python's server speaks it; paths are compared as they are."""
 
     def do_GET(self):
         self.reply(lambda: {"result": self.server.webui.model}, ("/api/v1/model",))
@@ -116,49 +159,68 @@ class Handler2023(http.server.BaseHTTPRequestHandler):
             return self.send_error(404)
         self.send_response(200)
         self.end_headers()
-        with contextlib.suppress(
-            LookupError, TypeError, AttributeError
-        ):  # the status is out: what fails now leaves the body empty
+        # the status has been sent: what fails now leaves the body empty
+        with contextlib.suppress(LookupError, TypeError, AttributeError):
             self.wfile.write(json.dumps(answer()).encode())
 
     def log_message(self, *_):
         pass
 
 
+class Running2023(NamedTuple):
+    """A stand-in of 2023 that is running."""
+
+    url: str  # of the raw API
+    stream_url: str  # of its websockets
+    webui: Webui2023  # its state
+
+
 @contextlib.contextmanager
-def run_webui_2023():
-    """The address of its raw API, that of its websockets, and its state."""
+def run_webui_2023() -> Iterator[Running2023]:
+    """The WebUI of 2023 with its raw API."""
     webui = Webui2023()
-    with (
-        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler2023) as server,
-        serve(webui.talk, "127.0.0.1", 0) as streams,
-    ):
+    with serve_http(Handler2023) as (url, server), serve_websockets(webui.talk) as stream_url:
         server.webui = webui
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        threading.Thread(target=streams.serve_forever, daemon=True).start()
-        yield (
-            f"http://127.0.0.1:{server.server_port}",
-            f"ws://127.0.0.1:{streams.socket.getsockname()[1]}",
-            webui,
-        )
-        streams.shutdown()
-        server.shutdown()
+        yield Running2023(url, stream_url, webui)
 
 
-def make_webui_today(api_key, admin_key):
-    """Today's server: FastAPI's own errors, an admin key that opens nothing else, a stream that ends early for a late error."""
-    app, state = FastAPI(), {"model_name": "llama", "lora_names": [], "loader": "Transformers"}
+@contextlib.contextmanager
+def run_webui_today(api_key: str | None = None, admin_key: str | None = None) -> Iterator[str]:
+    """The address of today's WebUI."""
+    server = uvicorn.Server(uvicorn.Config(make_webui_today(api_key, admin_key), port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join()
 
+
+def make_webui_today(api_key: str | None, admin_key: str | None) -> FastAPI:
+    """Today's server: FastAPI's errors, an admin key that opens nothing else, streams that break off."""
+    app = FastAPI()
+    state = {"model_name": "llama", "lora_names": [], "loader": "Transformers"}
+    add_key_check(app, api_key, admin_key)
+    add_model_routes(app, state)
+    add_lora_routes(app, state)
+    add_chat_route(app)
+    return app
+
+
+def add_key_check(app: FastAPI, api_key: str | None, admin_key: str | None) -> None:
     @app.middleware("http")
     async def check_key(request: Request, call_next):
-        admin = "/lora/" in request.url.path or request.url.path.endswith(
-            ("model/load", "model/unload", "model/list")
-        )
+        path = request.url.path
+        admin = "/lora/" in path or path.endswith(("model/load", "model/unload", "model/list"))
         wanted = admin_key if admin else api_key
         if wanted and request.headers.get("authorization") != f"Bearer {wanted}":
             return StreamingResponse(iter(['{"detail":"Unauthorized"}']), 401, media_type="application/json")
         return await call_next(request)
 
+
+def add_model_routes(app: FastAPI, state: dict) -> None:
     @app.get("/v1/internal/model/info")
     async def show():
         return state
@@ -180,6 +242,8 @@ def make_webui_today(api_key, admin_key):
         state.update(model_name="None", lora_names=[], loader=None)
         return "OK"
 
+
+def add_lora_routes(app: FastAPI, state: dict) -> None:
     @app.get("/v1/internal/lora/list")
     async def list_loras():
         return {"lora_names": LORAS}
@@ -196,50 +260,31 @@ def make_webui_today(api_key, admin_key):
         state["lora_names"] = []
         return "OK"
 
+
+def add_chat_route(app: FastAPI) -> None:
     @app.post("/v1/chat/completions")
     async def chat(body: dict):
         last = body["messages"][-1].get("content")
         if body.get("stream"):
             return StreamingResponse(stream_words(last), media_type="text/event-stream")
-        return {
-            "object": "chat.completion",
-            "choices": [
-                {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": last}}
-            ],
-        }
-
-    return app
+        message = {"role": "assistant", "content": last}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        return {"object": "chat.completion", "choices": [choice]}
 
 
-def stream_words(text):
-    """The events of a chat stream; none at all where the message has no content."""
+def stream_words(text: str | None) -> Iterator[str]:
+    """The events of a chat stream, with one for the usage as if asked for; none if there is no text."""
     if text is None:
         return
-    words = [
-        {"role": "assistant", "refusal": None, "content": ""},
-        *({"content": word} for word in text.split()),
-        {},
-    ]
-    for number, delta in enumerate(words):
-        choice = {
-            "index": 0,
-            "finish_reason": "stop" if number == len(words) - 1 else None,
-            "delta": delta,
-            "logprobs": None,
-        }
-        yield f"data: {json.dumps({'object': 'chat.completion.chunk', 'choices': [choice]})}\n\n"
-    yield f"data: {json.dumps({'object': 'chat.completion.chunk', 'choices': [], 'usage': {}})}\n\n"  # with include_usage
+    first = {"role": "assistant", "refusal": None, "content": ""}
+    deltas = [first, *({"content": word} for word in text.split())]
+    for delta in deltas:
+        yield write_event(choices=[{"index": 0, "finish_reason": None, "delta": delta, "logprobs": None}])
+    yield write_event(choices=[{"index": 0, "finish_reason": "stop", "delta": {}, "logprobs": None}])
+    yield write_event(choices=[], usage={})
     yield "data: [DONE]\n\n"
 
 
-@contextlib.contextmanager
-def run_webui_today(api_key=None, admin_key=None):
-    """The address of its API."""
-    server = uvicorn.Server(uvicorn.Config(make_webui_today(api_key, admin_key), port=0, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join()
+def write_event(**fields: object) -> str:
+    """One event of a chat stream."""
+    return f"data: {json.dumps({'object': 'chat.completion.chunk', **fields})}\n\n"

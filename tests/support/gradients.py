@@ -1,5 +1,7 @@
 """The kit's trainer and TRL's on the same batches: loss and gradients of both."""
 
+import dataclasses
+
 import pytest
 import torch
 from trl import SFTTrainer
@@ -11,60 +13,67 @@ from helpers.training.settings import TrainingSettings
 SETTINGS = TrainingSettings().replace({"lora_r": 4, "lora_dropout": 0.0, "batch_size": 4})
 
 
-def make_trainer(kind, loaded, rows, template, folder):
-    """A trainer in float32 with B set away from zero, so that A gets a gradient too."""
+def make_trainer(trainer_class, loaded, rows, template, folder, eval_dataset=None, **arguments):
+    """A trainer whose LoRA matrices are both away from zero, so that A gets a gradient too.
+
+    `arguments` are those of SFTConfig that differ from the kit's.
+    """
     torch.manual_seed(0)
-    trainer = kind(
+    config = training.make_sft_config(loaded.model, SETTINGS, folder, progress=False)
+    trainer = trainer_class(
         model=loaded.model,
-        args=training.make_sft_config(loaded.model, SETTINGS, folder, progress=False),
+        args=dataclasses.replace(config, **arguments),
         train_dataset=training.build_dataset(rows, template, SETTINGS),
+        eval_dataset=eval_dataset,
         processing_class=loaded.tokenizer,
         peft_config=training.make_lora_config(loaded.model, SETTINGS),
     )
+    trainer.accelerator.scaler = None  # float16 gradients as they are
     generator = torch.Generator().manual_seed(1)
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = (torch.randn(parameter.shape, generator=generator) * 0.02).to(parameter)
-    trainer.model.train()
     return trainer
 
 
-def compute_gradients(kind, loaded, rows, template, folder, accumulation=1):
-    """Losses of the first batches and the gradient of every LoRA weight."""
-    trainer = make_trainer(kind, loaded, rows, template, folder)
-    examples = list(
-        trainer.train_dataset
-    )  # in their own order, so that rows of unequal length meet and are padded
+def compute_gradients(trainer_class, loaded, rows, template, folder, accumulation=1, checkpointing=False):
+    """Losses of the first batches, and the gradient of every LoRA weight after them."""
+    trainer = make_trainer(trainer_class, loaded, rows, template, folder)
+    if checkpointing:
+        trainer.model.gradient_checkpointing_enable()
+    examples = list(trainer.train_dataset)
     batches = [trainer.data_collator(examples[4 * i : 4 * i + 4]) for i in range(accumulation)]
-    assert any((batch["attention_mask"] == 0).any() for batch in batches)
+    assert len({len(example["input_ids"]) for example in examples[:4]}) > 1  # so that TRL has to pad
     tokens = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
     losses = []
     for batch in batches:
-        loss = trainer.compute_loss(
-            trainer.model, trainer._prepare_inputs(dict(batch)), num_items_in_batch=tokens
-        )
-        loss.backward()
+        loss = trainer.training_step(trainer.model, batch, num_items_in_batch=tokens)
         losses.append(loss.item())
-    return losses, {name: p.grad for name, p in trainer.model.named_parameters() if p.requires_grad}
+    gradients = {}
+    for name, parameter in trainer.model.named_parameters():
+        if parameter.requires_grad:
+            gradients[name] = parameter.grad
+    return losses, gradients
 
 
-def assert_same(name, rows, template, folder, accumulation=1):
-    """Losses of both trainers within a relative 1e-5, and the gradient as one vector and of each weight too."""
-    ours, stock = (
-        compute_gradients(
-            kind,
-            loading.load_model(name, dtype="float32", purpose="training"),
-            rows,
-            template,
-            folder,
-            accumulation,
+def assert_same(name, rows, template, folder, accumulation=1, checkpointing=False):
+    """Losses and gradients of both trainers agree to a relative 1e-5, the gradients also weight by weight."""
+    results = []
+    for trainer_class in (SharedPrefixTrainer, SFTTrainer):
+        loaded = loading.load_model(name, dtype="float32", purpose="training")
+        results.append(
+            compute_gradients(trainer_class, loaded, rows, template, folder, accumulation, checkpointing)
         )
-        for kind in (SharedPrefixTrainer, SFTTrainer)
-    )
-    assert ours[0] == pytest.approx(stock[0], rel=1e-5)
-    first, second = (
-        torch.cat([gradients[name].flatten() for name in stock[1]]) for _, gradients in (ours, stock)
-    )
-    assert (first - second).norm() / second.norm() < 1e-5
-    for name, gradient in ours[1].items():
-        assert (gradient - stock[1][name]).norm() / stock[1][name].norm() < 1e-5, name
+    (our_losses, ours), (stock_losses, stock) = results
+    assert our_losses == pytest.approx(stock_losses, rel=1e-5)
+    assert ours.keys() == stock.keys()
+    our_vector = torch.cat([ours[weight].flatten() for weight in stock])
+    stock_vector = torch.cat([stock[weight].flatten() for weight in stock])
+    assert measure_difference(our_vector, stock_vector) < 1e-5
+    for weight in stock:
+        assert measure_difference(ours[weight], stock[weight]) < 1e-5, weight
+
+
+def measure_difference(one, other):
+    """Length of the difference of two tensors, as a share of the second one's length."""
+    return ((one - other).norm() / other.norm()).item()

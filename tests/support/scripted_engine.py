@@ -1,32 +1,37 @@
-"""An engine that says what it is told to, for tests of what the server makes of requests and answers."""
+"""An engine with a script, for tests of what the server makes of requests and answers."""
 
 import threading
 import time
 from concurrent.futures import Future
 
 from helpers.generation.engine import Engine
-from helpers.generation.request import OPTIONAL, Generation, Piece
+from helpers.generation.request import OPTIONAL_FIELDS, Generation, Piece
 
 
 class ScriptedEngine(Engine):
-    """Answers every request with `pieces`, `pause_s` seconds apart, or until it is cancelled; a word is a token."""
+    """Answers every request with `pieces`, `pause_s` seconds apart, until cancelled; a word is a token."""
 
-    def __init__(self, pieces=("Hello", "!"), pause_s=0.0, context=4096, honoured=OPTIONAL):
+    def __init__(self, pieces=("Hello", "!"), pause_s=0.0, context=4096, honoured=OPTIONAL_FIELDS):
         super().__init__()
-        self.name, self.context, self.adapters, self.honoured = "scripted", context, [], frozenset(honoured)
-        self.pieces, self.pause_s = pieces, pause_s
+        self.name = "scripted"
+        self.context = context
+        self.adapters = []
+        self.honoured = frozenset(honoured)
+        self.pieces = pieces
+        self.pause_s = pause_s
         self.requests = []  # in the order in which they came
-        self.sent, self.ended = 0, threading.Event()  # pieces of the last answer, and whether it is over
+        self.sent = 0  # pieces of the last answer
+        self.ended = threading.Event()  # set when the last answer is over
 
     def render(self, messages, continue_last=False):
         text = "".join(f"<{message['role']}>{message['content']}" for message in messages)
         return text if continue_last else f"{text}<assistant>"
 
-    def check(self, request):
-        return request.prompt.split()
+    def tokenize(self, text, add_special=True):
+        return text.split()
 
-    def count_tokens(self, text):
-        return len(text.split())
+    def check(self, request):
+        return self.tokenize(request.prompt)
 
     def read_advice(self, name, neutral):
         return neutral

@@ -1,4 +1,4 @@
-"""Real HTTP servers in threads of the test's own process, and a tiny model with two LoRAs for them to serve."""
+"""Real HTTP servers in threads of the test's process, and a tiny model with two LoRAs for them to serve."""
 
 import socket
 import threading
@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
+from fastapi import FastAPI
 
-from helpers.server.service import Choice, Service
+from helpers.server.service import ModelChoice, Service
+from helpers.server.serving import make_server
 from support.tiny import make_tiny_adapter, make_tiny_model
 
 
@@ -19,15 +20,15 @@ def make_tiny_service(home: Path) -> Service:
     for seed, name in enumerate(("shift", "twist"), 1):
         make_tiny_adapter(home / "loras" / name, model, seed=seed)
     service = Service(home / "models", home / "loras")
-    service.load(Choice("tiny", ("shift", "twist"), dtype="float32"))
+    service.load(ModelChoice("tiny", ("shift", "twist"), dtype="float32"))
     return service
 
 
 @contextmanager
-def serve_app(app) -> Iterator[str]:
-    """The address of an application that is served inside the block."""
+def serve_app(app: FastAPI) -> Iterator[str]:
+    """The address of an application that is served inside the block, with the settings of the real server."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2))
+    server = make_server(app)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -3,13 +3,18 @@ import importlib.util
 import peft
 import pytest
 import torch
-from support.gradients import assert_same, make_trainer
+from support.gradients import SETTINGS, assert_same, make_trainer
 from support.tiny import make_tiny_model
 from transformers import AutoModelForCausalLM, MistralConfig, OlmoConfig, Qwen2Config, Qwen3Config
+from trl import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
-from helpers import weights
-from helpers.adapters.layers import LeanLoraLinear
-from helpers.training.prefix_trainer import SharedPrefixTrainer, pack_batch
+from helpers import loading, training, weights
+from helpers.adapters._private import LeanLoraLinear
+from helpers.common.errors import UnsupportedError
+from helpers.training._private import read_attention
+from helpers.training.collator import PackingCollator
+from helpers.training.prefix_trainer import SharedPrefixTrainer
 
 SHAPE = {
     "vocab_size": 260,
@@ -31,16 +36,27 @@ def many_branches(monkeypatch):
     monkeypatch.setattr("helpers.training.packing.BRANCH_TOKENS", 40)  # so that four rows have more than one
 
 
+def make_random_model(folder, config):
+    """A model folder with the tiny tokenizer and random weights of this architecture."""
+    make_tiny_model(folder)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+
+
 @pytest.mark.parametrize("accumulation", [1, 3])
 def test_loss_and_gradients_are_those_of_the_stock_trainer(tiny, rows, template, tmp_path, accumulation):
     assert_same("tiny", rows, template, tmp_path, accumulation)
 
 
+def test_checkpointed_layers_see_the_same_attention_when_they_are_computed_again(
+    tiny, rows, template, tmp_path
+):
+    assert_same("tiny", rows, template, tmp_path, checkpointing=True)
+
+
 @pytest.mark.parametrize("architecture", CONFIGS)
 def test_other_architectures_get_the_same_gradients(home, rows, template, tmp_path, architecture):
-    folder = make_tiny_model(home / "models" / architecture)
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(CONFIGS[architecture]).save_pretrained(folder)
+    make_random_model(home / "models" / architecture, CONFIGS[architecture])
     assert_same(architecture, rows, template, tmp_path)
 
 
@@ -60,12 +76,50 @@ def test_loss_and_gradients_are_those_of_the_stock_trainer_on_the_real_model(
     assert_same(real_model_name, rows, template, tmp_path)
 
 
-def test_what_is_not_known_is_trained_as_the_stock_trainer_does_and_said(home, rows, template, tmp_path):
-    folder = make_tiny_model(home / "models" / "olmo")
-    config = OlmoConfig(**SHAPE)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    with pytest.warns(UserWarning, match="not tested on the architecture 'olmo'"):
+def test_an_unknown_architecture_is_trained_as_by_the_stock_trainer_with_a_warning(
+    home, rows, template, tmp_path
+):
+    make_random_model(home / "models" / "olmo", OlmoConfig(**SHAPE))
+    with pytest.warns(UserWarning, match="'olmo'"):
         assert_same("olmo", rows, template, tmp_path)
+
+
+def test_attention_is_what_it_was_after_training(tiny, rows, template, tmp_path):
+    trainer = make_trainer(SharedPrefixTrainer, tiny, rows, template, tmp_path, max_steps=2)
+    trainer.train()
+    assert trainer.state.global_step == 2 and read_attention(tiny.model) == "sdpa"
+
+
+def test_evaluation_gives_the_loss_of_the_stock_trainer(tiny, rows, template, tmp_path):
+    losses = []
+    for trainer_class in (SharedPrefixTrainer, SFTTrainer):
+        loaded = loading.load_model("tiny", dtype="float32")
+        # Seven rows make a full batch and an incomplete one, which counts for fewer rows.
+        some = training.build_dataset(rows[:7], template, SETTINGS)
+        trainer = make_trainer(
+            trainer_class, loaded, rows, template, tmp_path, some, per_device_eval_batch_size=4
+        )
+        losses.append(trainer.evaluate()["eval_loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_packed_batch_has_no_logits_to_return(tiny, rows, template, tmp_path):
+    trainer = make_trainer(SharedPrefixTrainer, tiny, rows, template, tmp_path)
+    batch = next(iter(trainer.get_train_dataloader()))
+    with pytest.raises(UnsupportedError):
+        trainer.compute_loss(trainer.model, batch, return_outputs=True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"loss_type": "dft"}, {"label_smoothing_factor": 0.1}, {"padding_free": True, "max_length": None}],
+)
+def test_arguments_that_packing_would_not_honour_leave_the_batches_to_trl(
+    tiny, rows, template, tmp_path, arguments
+):
+    with pytest.warns(UserWarning):
+        trainer = make_trainer(SharedPrefixTrainer, tiny, rows, template, tmp_path, **arguments)
+    assert isinstance(trainer.data_collator, DataCollatorForLanguageModeling)
 
 
 def test_lora_layers_are_lean_and_give_what_peft_s_own_give(tiny, rows, template, tmp_path):
@@ -73,48 +127,45 @@ def test_lora_layers_are_lean_and_give_what_peft_s_own_give(tiny, rows, template
     layer = trainer.model.base_model.model.model.layers[0].mlp.up_proj
     assert isinstance(layer, LeanLoraLinear)
     x = torch.randn(3, layer.in_features)
-    lean, theirs = layer(x), peft.tuners.lora.Linear.forward(layer, x)
-    assert torch.allclose(lean, theirs, atol=1e-6) and not torch.allclose(
-        lean, layer.base_layer(x), atol=1e-3
-    )
+    lean = layer(x)
+    theirs = peft.tuners.lora.Linear.forward(layer, x)
+    assert torch.allclose(lean, theirs, atol=1e-6)
+    assert not torch.allclose(lean, layer.base_layer(x), atol=1e-3)
     with trainer.model.disable_adapter():
         assert torch.equal(layer(x), layer.base_layer(x))
     trainer.model.save_pretrained(tmp_path / "saved")
     assert "custom" not in (tmp_path / "saved" / "adapter_config.json").read_text()
 
 
-def test_packed_batch_holds_the_shared_tokens_once_and_no_padding():
-    ids = torch.tensor([[1, 2, 3, 4, 5, 6], [1, 2, 7, 8, 0, 0]])
-    mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0]])
-    labels = torch.tensor([[-100, -100, -100, -100, 5, 6], [-100, -100, -100, 8, -100, -100]])
-    packed, places, targets = pack_batch(ids, mask, labels)
-    assert packed.input_ids.tolist() == [1, 2, 3, 4, 5, 6, 7, 8] and packed.positions.tolist() == [
-        0,
-        1,
-        2,
-        3,
-        4,
-        5,
-        2,
-        3,
-    ]
-    assert places == [3, 4, 6] and targets == [5, 6, 8]
+def test_packed_batch_has_the_shared_tokens_once_and_no_padding():
+    batch = PackingCollator()(
+        [
+            {"input_ids": [1, 2, 3, 4, 5, 6], "labels": [-100, -100, -100, -100, 5, 6]},
+            {"input_ids": [1, 2, 7, 8], "labels": [-100, -100, -100, 8]},
+        ]
+    )
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 5, 6, 7, 8]]
+    assert batch["positions"].tolist() == [0, 1, 2, 3, 4, 5, 2, 3]
+    assert batch["places"].tolist() == [3, 4, 6] and batch["targets"].tolist() == [5, 6, 8]
 
 
-def test_rows_may_share_a_place_that_predicts_and_padding_may_be_on_the_left():
-    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 9]])
-    labels = torch.full_like(ids, -100)
-    labels[0, 2] = 3
-    labels[:, 3] = torch.tensor([4, 9])
-    packed, places, targets = pack_batch(ids, torch.ones_like(ids), labels)
-    assert packed.input_ids.tolist() == [1, 2, 3, 4, 9] and (places, targets) == ([1, 2, 2], [3, 4, 9])
-    packed, _, _ = pack_batch(ids, torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]), labels)
-    assert packed.input_ids.tolist() == [2, 3, 4, 1, 2, 3, 9] and packed.positions.tolist() == [
-        0,
-        1,
-        2,
-        0,
-        1,
-        2,
-        3,
-    ]
+def test_rows_may_share_a_place_that_predicts():
+    batch = PackingCollator()(
+        [
+            {"input_ids": [1, 2, 3, 4], "labels": [-100, -100, 3, 4]},
+            {"input_ids": [1, 2, 3, 9], "labels": [-100, -100, -100, 9]},
+        ]
+    )
+    assert batch["input_ids"].tolist() == [[1, 2, 3, 4, 9]]
+    assert batch["places"].tolist() == [1, 2, 2] and batch["targets"].tolist() == [3, 4, 9]
+
+
+def test_all_tokens_of_rows_without_labels_are_learned_but_the_first():
+    batch = PackingCollator()([{"input_ids": [1, 2, 3]}, {"input_ids": [1, 4]}])
+    assert batch["places"].tolist() == [0, 1, 0] and batch["targets"].tolist() == [2, 3, 4]
+
+
+def test_labels_of_a_packed_batch_are_those_of_trl_s_collator(tiny, rows, template, tmp_path):
+    examples = list(make_trainer(SharedPrefixTrainer, tiny, rows, template, tmp_path).train_dataset)
+    stock = DataCollatorForLanguageModeling(pad_token_id=0)(examples)
+    assert torch.equal(PackingCollator()(examples)["labels"], stock["labels"])

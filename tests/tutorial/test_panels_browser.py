@@ -15,8 +15,6 @@ from support.fake_hub import start_fake_hub
 from support.tiny import make_tiny_model
 
 from helpers import loading, server, tasks, training
-from helpers.common.paths import PROJECT
-from helpers.training.settings import pick_settings
 from helpers.weights.folders import models_folder
 
 pytestmark = [pytest.mark.real, needs_chromium]
@@ -167,12 +165,11 @@ def messages(home, real_model_name):
     """A question for loras/college-preferences, which is trained in the home for eight steps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPEN_LLM_KIT_HOME", str(home))
-        template = tasks.load_template("templates/college_preferences.yaml")
-        rows, held_out = tasks.split_rows(tasks.load_rows(PROJECT / ROWS, template))
-        settings = pick_settings("tiny").replace({"max_rows": 64})
+        data = tasks.load_task_data(ROWS, "templates/college_preferences.yaml")
+        settings = training.pick_settings("tiny").replace({"max_rows": 64})
         loaded = loading.load_model(real_model_name, purpose="training")
-        training.train_lora(loaded, rows, template, settings, home / "loras" / LORA, progress=False)
-    return template.build_messages(min(held_out, key=lambda row: len(row["text"])))
+        training.train_lora(loaded, data, settings, home / "loras" / LORA, progress=False)
+    return data.template.build_messages(min(data.test, key=lambda row: len(row["text"])))
 
 
 def test_lora_panel_changes_the_answer_by_keyboard_alone(open_panel, messages):

@@ -358,7 +358,7 @@ def trainer(model, home):
 def test_lora_is_trained_with_a_curve(trainer, home):
     message = finish(trainer, "Start")
     assert message.role == "status" and "12 rows" in message.text and "loras/mine" in message.text
-    run = adapters.read_run(home / "loras" / "mine")
+    run = adapters.find_adapter("mine").run
     assert run["steps"] == run["planned_steps"] == 6 and run["settings"]["lora_r"] == 4
     assert re.match(r'<img alt="[^"]*\b6 steps', trainer.curve.value)
     assert not training.list_unfinished()

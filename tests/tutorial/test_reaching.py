@@ -12,7 +12,7 @@ from support.lessons import (
 )
 from support.tiny import make_tiny_adapter, make_tiny_model
 
-from helpers import clients, common, evaluation, tasks, tutorial
+from helpers import clients, common, evaluation, tutorial
 from helpers.common.errors import ServerError
 from helpers.tutorial import checks
 from helpers.tutorial.execution import execute_notebook
@@ -149,14 +149,13 @@ def test_server_cells_of_lesson_5_ask_a_named_server(real_shared, name_server, c
     last = next(i for i, cell in enumerate(cells) if "server.stop()" in cell.source)
     source = "\n".join(cell.source for cell in cells[first : last + 1] if cell.cell_type == "code")
     task = tutorial.pick_task()
-    template = tasks.load_template(task.template)
-    _, test = tasks.split_rows(tasks.load_rows(task.data, template), test_size=0.2, seed=0)
+    data = task.load()
     names = {  # what the cells above these have defined
         "lane": common.LANES["tiny"],
         "task": task,
-        "template": template,
-        "test": test[:2],
-        "shown": test[:1],
+        "template": data.template,
+        "test": data.test[:2],
+        "shown": data.test[:1],
         "evaluation": evaluation,
         "checks": checks,
     }

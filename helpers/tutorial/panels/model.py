@@ -10,7 +10,7 @@ import ipywidgets
 from helpers.common import machine
 from helpers.common.errors import KitError, UsageError
 from helpers.loading import model
-from helpers.loading.loaders import detect_loader
+from helpers.loading.loaders import LOADERS, detect_loader
 from helpers.tutorial.panels.asking import AskingPanel
 from helpers.tutorial.panels.base import make_field
 from helpers.weights import catalogue, folders, sizes
@@ -36,7 +36,7 @@ class ModelPanel(AskingPanel):
         self.branch = make_field(ipywidgets.Combobox, "Branch", value=branch, options=["main"])
         self.table = ipywidgets.HTML()  # the branches
         self.folder = make_field(ipywidgets.Dropdown, "Model", options=[])
-        self.loader = make_field(ipywidgets.Dropdown, "Loader", options=catalogue.LOADERS, value=None)
+        self.loader = make_field(ipywidgets.Dropdown, "Loader", options=LOADERS, value=None)
         self.detected: str | None = None  # the loader that the folder's files point to
         fetching = self.make_buttons(
             Download=("Downloading", self.download),

@@ -1,0 +1,55 @@
+"""`TaskData`: the rows of a task, split, with where they came from."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from helpers.tasks.rows import Row, load_rows
+from helpers.tasks.split import Split
+from helpers.tasks.template import Template, load_template
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """What a LoRA is trained and judged on. For rows from memory, `TaskData(template, rows)` is enough."""
+
+    template: Template
+    train: list[Row]
+    test: list[Row] = field(default_factory=list)  # held out
+    source: str | None = None  # path of the table, as the user gave it
+    template_source: str | None = None  # path of the template
+    split: Split | None = None  # how train and test were made
+
+    def list_facts(self) -> dict[str, Any]:
+        """What a training records about its data: paths and split, as far as they are known; and hashes."""
+        facts: dict[str, Any] = {
+            "template": self.template.name,
+            "template_sha256": self.template.sha256,
+            "rows_sha256": hash_rows(self.train),
+        }
+        if self.source:
+            facts["data"] = self.source
+        if self.template_source:
+            facts["template_file"] = self.template_source
+        if self.split:
+            facts["split"] = asdict(self.split)
+        return facts
+
+
+def load_task_data(data: str | Path, template: str | Path, split: Split | None = None) -> TaskData:
+    """Reads a table and a template and splits the rows (by default with Split's defaults).
+
+    Raises KitErrors of both.
+    """
+    split = split or Split()
+    read = load_template(template)
+    train, test = split.divide(load_rows(data, read))
+    return TaskData(read, train, test, str(data), str(template), split)
+
+
+def hash_rows(rows: Sequence[Row]) -> str:
+    """sha256 of the rows, in their order."""
+    return hashlib.sha256(json.dumps(list(rows), sort_keys=True).encode()).hexdigest()

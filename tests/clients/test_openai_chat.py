@@ -1,0 +1,111 @@
+"""Calls through the official OpenAI client, and how its errors are explained."""
+
+import asyncio
+import json
+
+import pytest
+from support.fake_webui import serve_reply
+
+from helpers import clients
+from helpers.clients.remedies import SERVER_REMEDIES
+from helpers.common.errors import ServerError
+
+HI = [{"role": "user", "content": "Hi you"}]
+NO_CONTENT = [{"role": "user"}]
+
+
+def collect_stream(client, messages):
+    return list(clients.stream_openai(client, messages))
+
+
+def ask_async(client, messages):
+    return asyncio.run(clients.ask_openai_async(client, messages))
+
+
+WAYS = {  # every way to ask over the OpenAI API: (what makes its client, the call)
+    "plain": (clients.make_openai_client, clients.ask_openai),
+    "stream": (clients.make_openai_client, collect_stream),
+    "async": (clients.make_async_openai_client, ask_async),
+}
+every_way = pytest.mark.parametrize(("make_client", "ask"), WAYS.values(), ids=WAYS)
+
+
+def test_same_calls_work_with_the_webui_of_today(new):
+    client = clients.make_openai_client(new + "/v1", "sk")
+    assert clients.ask_openai(client, HI) == "Hi you"
+    assert list(clients.stream_openai(client, HI, stream_options={"include_usage": True})) == ["Hi", "you"]
+
+
+def test_many_async_calls_get_the_answers_of_their_own_questions(new):
+    async def ask_many():
+        async with clients.make_async_openai_client(new + "/v1", "sk") as client:
+            questions = [[{"role": "user", "content": str(number)}] for number in range(9)]
+            return await asyncio.gather(*(clients.ask_openai_async(client, asked) for asked in questions))
+
+    assert asyncio.run(ask_many()) == [str(number) for number in range(9)]
+
+
+@every_way
+def test_refusals_read_the_same_in_every_way_to_ask(make_client, ask, new):
+    with pytest.raises(ServerError, match="401") as caught:
+        ask(make_client(new + "/v1", "wrong"), HI)
+    assert "Unauthorized" in caught.value.problem and caught.value.remedy == SERVER_REMEDIES[401]
+    with pytest.raises(ServerError, match="404") as caught:
+        ask(make_client(new, "sk"), HI)
+    assert caught.value.remedy == SERVER_REMEDIES[404]
+
+
+@every_way
+def test_server_that_is_away_is_named_in_every_way_to_ask(make_client, ask, closed_url):
+    with pytest.raises(ServerError, match=closed_url):
+        ask(make_client(closed_url + "/v1"), HI)
+
+
+@every_way
+@pytest.mark.parametrize("reply", [b'{"hello": 1}', b"[]"])
+def test_other_programs_at_the_address_are_recognised(make_client, ask, reply):
+    with serve_reply(200, reply) as (url, _), pytest.raises(ServerError, match=url):
+        ask(make_client(url + "/v1"), HI)
+
+
+@every_way
+def test_refusal_carries_the_servers_words(make_client, ask):
+    error = {"message": "seed: too large.", "type": "invalid_request_error", "param": "seed", "code": None}
+    body = json.dumps({"error": error}).encode()
+    with serve_reply(400, body) as (url, _), pytest.raises(ServerError, match="seed: too large."):
+        ask(make_client(url + "/v1"), HI)
+
+
+def test_stream_of_2023_is_read():
+    deltas = [
+        ({"role": "assistant", "content": ""}, None),
+        ({"content": "Hi"}, None),
+        ({"content": ""}, "stop"),
+    ]
+    events = ""
+    for delta, end in deltas:
+        choice = {"index": 0, "finish_reason": end, "message": delta, "delta": delta}
+        chunk = {"object": "chat.completions.chunk", "choices": [choice]}
+        events += f"data: {json.dumps(chunk)}\r\n\r\n"
+    events += "data: [DONE]\r\n\r\n"
+    with serve_reply(200, events.encode()) as (url, _):
+        assert list(clients.stream_openai(clients.make_openai_client(url + "/v1"), HI)) == ["Hi"]
+
+
+def test_stream_that_ends_before_the_answer_is_an_error(new):
+    client = clients.make_openai_client(new + "/v1", "sk")
+    with pytest.raises(ServerError, match=new):
+        list(clients.stream_openai(client, NO_CONTENT))
+
+
+def test_second_response_inside_a_stream_of_2023_is_an_error():
+    error = '{"error": {"message": "messages is required", "code": 400}}'
+    second = f"HTTP/1.0 400 Bad Request\r\nContent-Type: application/json\r\n\r\n{error}"
+    with serve_reply(200, second.encode()) as (url, _), pytest.raises(ServerError, match=url):
+        list(clients.stream_openai(clients.make_openai_client(url + "/v1"), HI))
+
+
+def test_error_inside_a_stream_keeps_the_servers_words():
+    event = b'data: {"error": {"message": "out of memory"}}\n\n'
+    with serve_reply(200, event) as (url, _), pytest.raises(ServerError, match="out of memory"):
+        list(clients.stream_openai(clients.make_openai_client(url + "/v1"), HI))

@@ -1,0 +1,64 @@
+"""The home, and files that the user names."""
+
+import pytest
+
+from helpers.common.errors import NotFoundError, UsageError
+from helpers.common.paths import PROJECT, find_file, find_home, resolve_inside
+
+
+@pytest.fixture
+def no_home(tmp_path, monkeypatch):
+    """The working directory is empty, and OPEN_LLM_KIT_HOME is not set."""
+    monkeypatch.delenv("OPEN_LLM_KIT_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_home_is_the_nearest_parent_with_notebooks(no_home, monkeypatch):
+    (no_home / "notebooks" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(no_home / "notebooks" / "deep")
+    assert find_home() == no_home.resolve()
+
+
+def test_variable_overrides_the_working_directory(no_home, monkeypatch):
+    (no_home / "notebooks").mkdir()
+    monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(no_home / "elsewhere"))
+    assert find_home() == no_home.resolve() / "elsewhere"
+
+
+def test_missing_home_is_an_error_that_names_the_variable(no_home):
+    with pytest.raises(NotFoundError) as caught:
+        find_home()
+    assert "OPEN_LLM_KIT_HOME" in caught.value.remedy
+
+
+def test_file_is_found_in_the_home_and_in_the_project(home, tmp_path_factory, monkeypatch):
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    (home / "mine.csv").touch()
+    assert find_file("mine.csv", "CSV file") == home / "mine.csv"
+    assert find_file("templates/repair_notes.yaml", "template") == PROJECT / "templates/repair_notes.yaml"
+
+
+def test_file_in_the_working_directory_comes_first(home, tmp_path_factory, monkeypatch):
+    here = tmp_path_factory.mktemp("here")
+    for folder in (here, home):
+        (folder / "mine.csv").touch()
+    monkeypatch.chdir(here)
+    assert find_file("mine.csv", "CSV file").resolve() == here / "mine.csv"
+
+
+def test_missing_file_is_an_error_with_its_kind_and_name(home):
+    with pytest.raises(NotFoundError) as caught:
+        find_file("data/none.csv", "CSV file")
+    assert "CSV file" in caught.value.problem and "data/none.csv" in caught.value.problem
+
+
+@pytest.mark.parametrize("name", ["../up", "", ".", "/etc", "a/../.."])
+def test_name_that_leads_out_of_its_folder_is_refused(tmp_path, name):
+    with pytest.raises(UsageError) as caught:
+        resolve_inside(tmp_path, name, "model")
+    assert f"'{name}'" in caught.value.problem
+
+
+def test_name_inside_its_folder_becomes_a_path(tmp_path):
+    assert resolve_inside(tmp_path, "a/../b", "model") == tmp_path.resolve() / "b"

@@ -1,0 +1,21 @@
+"""A home for the tests of llama.cpp."""
+
+from types import SimpleNamespace
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def llama_home(tmp_path_factory):
+    """A home with models/tiny, the same model as GGUF in models/tiny-GGUF, and two LoRAs for it."""
+    from support.gguf import make_tiny_gguf
+    from support.tiny import make_tiny_adapter, make_tiny_model
+
+    home = tmp_path_factory.mktemp("home")
+    model = make_tiny_model(home / "models" / "tiny")
+    gguf = make_tiny_gguf(home / "models" / "tiny-GGUF", model)
+    loras = [
+        make_tiny_adapter(home / "loras" / name, model, seed)
+        for seed, name in enumerate(("shift", "twist"), 1)
+    ]
+    return SimpleNamespace(home=home, model=model, gguf=gguf, loras=loras)

@@ -1,0 +1,108 @@
+"""The pages for people name only files, commands and modules that exist; the GitHub forms are complete."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from helpers import PROJECT
+
+PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "launch/README.md")]
+MADE_BY_USE = ("models/", "loras/", "runs/", ".venv")
+GITHUB = PROJECT / ".github"
+FORMS = [path for path in sorted((GITHUB / "ISSUE_TEMPLATE").glob("*.yml")) if path.stem != "config"]
+
+by_name = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PROJECT)))
+
+
+def read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def find_code(page: Path) -> list[str]:
+    """Fenced blocks and code spans of a page. Prose such as "make a copy" is not code."""
+    found = re.findall(r"```\w*\n(.*?)```|`([^`\n]+)`", read(page), flags=re.DOTALL)
+    return [fenced or span for fenced, span in found]
+
+
+def find_targets() -> set[str]:
+    """The targets of the Makefile."""
+    return set(re.findall(r"^([a-z][a-z-]*):", read(PROJECT / "Makefile"), flags=re.MULTILINE))
+
+
+def read_table(page: Path, heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its two header lines."""
+    lines = read(page).split(f"{heading}\n", 1)[1].splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+@by_name
+def test_links_of_a_page_lead_to_files_that_exist(page):
+    targets = re.findall(r"\]\(([^)\s#]+)[^)]*\)", read(page))
+    local = [target for target in targets if "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+@by_name
+def test_files_that_a_page_names_exist(page):
+    folders = "|".join(path.name for path in sorted(PROJECT.iterdir()) if path.is_dir())
+    missing = []
+    for code in find_code(page):
+        for name in re.findall(rf"(?<![\w./])(?:{folders})/[\w./-]*\w", code):
+            if not name.startswith(MADE_BY_USE) and "NAME" not in name and not (PROJECT / name).exists():
+                missing.append(name)
+    assert missing == []
+
+
+@by_name
+def test_make_commands_of_a_page_are_targets_of_the_makefile(page):
+    commands = set(re.findall(r"\bmake ([a-z][a-z-]*)", "\n".join(find_code(page))))
+    assert commands <= find_targets()
+
+
+def test_readme_shows_the_two_commands_first():
+    commands = re.findall(r"\bmake ([a-z][a-z-]*)", "\n".join(find_code(PAGES[0])))
+    assert commands[:2] == ["tutorial", "test"]
+
+
+@by_name
+def test_modules_that_a_page_runs_exist(page):
+    modules = set(re.findall(r"python -m ([\w.]+\w)", "\n".join(find_code(page))))
+    placeholders = {module for module in modules if module.split(".")[-1].isupper()}
+    assert [name for name in sorted(modules - placeholders) if not importlib.util.find_spec(name)] == []
+
+
+def test_each_question_where_something_happens_has_one_file():
+    rows = read_table(PROJECT / "CONTRIBUTING.md", "### Where does X happen?")
+    files = [file.strip("`") for _, file in rows]
+    assert len(rows) == 10 and all(question.startswith("Where ") for question, _ in rows)
+    assert [file for file in files if not (PROJECT / file).is_file()] == []
+
+
+def test_new_import_paths_of_the_changelog_can_be_imported():
+    rows = read_table(PROJECT / "CHANGELOG.md", "### Changed")
+    new = {name for _, now in rows for name in re.findall(r"(?:helpers|tools)[.\w]*", now)}
+    assert new and [name for name in sorted(new) if not importlib.util.find_spec(name)] == []
+
+
+def test_hosted_workflow_runs_what_ci_runs():
+    (job,) = yaml.safe_load(read(GITHUB / "workflows" / "test.yml"))["jobs"].values()
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert "bash .ci/run" in commands and job["timeout-minutes"] <= 60
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
+def test_issue_form_has_what_github_asks_for(path):
+    form = yaml.safe_load(read(path))
+    assert form["name"] and form["description"]
+    fields = [field for field in form["body"] if field["type"] != "markdown"]
+    assert len({field["id"] for field in fields}) == len(fields) > 0
+    assert all(field["attributes"]["label"] for field in fields)
