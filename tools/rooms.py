@@ -1,6 +1,6 @@
-"""The structure of the package in numbers: rooms, the arrows between them, and how long modules and functions are.
+"""The structure of the package in numbers: rooms, imports between them, lengths of modules and functions.
 
-`python -m tools.rooms` prints them. tests/house/test_rooms.py holds the order of the rooms.
+`python -m tools.rooms` prints them. tests/house/test_rooms.py checks that no import points upward.
 """
 
 import argparse
@@ -10,10 +10,26 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "helpers"
+
 # Lowest first: a room imports only rooms to its left.
-ROOMS = """
-    common weights loading tasks adapters generation training server clients evaluation tutorial
-""".split()
+ROOMS: list[str] = [
+    "common", "weights", "loading", "tasks", "adapters", "generation",
+    "training", "server", "clients", "evaluation", "tutorial",
+]  # fmt: skip
+
+
+def main() -> None:
+    """Prints the numbers, then a line for each room with the rooms that it imports."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.rooms", description="Prints the structure of the package in numbers."
+    )
+    parser.parse_args()
+    for name, value in measure().items():
+        print(f"{name:40} {value}")
+    arrows = find_arrows()
+    for room in ROOMS:
+        imported = [other for other in ROOMS if (room, other) in arrows]
+        print(f"{room:12} <- {' '.join(imported) or 'nothing'}")
 
 
 def list_modules(package: Path = PACKAGE) -> list[Path]:
@@ -22,12 +38,14 @@ def list_modules(package: Path = PACKAGE) -> list[Path]:
 
 
 def list_imports(source: str) -> Iterator[str]:
-    """Dotted names of the kit's own modules that a source text imports, also inside functions."""
+    """Dotted names of the kit's own modules that a source text imports, even inside functions."""
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "helpers":
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "helpers")
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        yield from (name for name in names if name.split(".")[0] == "helpers")
 
 
 def find_room(dotted: str) -> str | None:
@@ -37,53 +55,44 @@ def find_room(dotted: str) -> str | None:
 
 
 def find_arrows(package: Path = PACKAGE) -> dict[tuple[str, str], list[str]]:
-    """{(importing room, imported room): modules that import it}; arrows inside a room are left out."""
+    """{(importing room, imported room): the modules that import it}; imports inside a room are left out."""
     arrows: dict[tuple[str, str], list[str]] = {}
     for path in list_modules(package):
-        parts = path.relative_to(package).parts
-        if len(parts) < 2:
+        room, *inside = path.relative_to(package).parts
+        if not inside:  # a module of the package itself
             continue
-        for room in {find_room(name) for name in list_imports(path.read_text(encoding="utf-8"))}:
-            if room not in (None, parts[0]):
-                arrows.setdefault((parts[0], room), []).append("/".join(parts))
+        imported = {find_room(name) for name in list_imports(path.read_text(encoding="utf-8"))}
+        for other in imported - {room, None}:
+            arrows.setdefault((room, str(other)), []).append("/".join([room, *inside]))
     return arrows
+
+
+def list_function_lengths(source: str) -> Iterator[int]:
+    """The number of lines of every function in a source text."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield (node.end_lineno or node.lineno) - node.lineno + 1
 
 
 def measure(package: Path = PACKAGE) -> dict[str, object]:
     """The numbers: modules, arrows, arrows upward, lines of modules and functions, long lines."""
     texts = {path: path.read_text(encoding="utf-8") for path in list_modules(package)}
     modules = [len(text.splitlines()) for path, text in texts.items() if path.name != "__init__.py"]
-    functions = [
-        (node.end_lineno or node.lineno) - node.lineno + 1
-        for text in texts.values()
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    ]
+    functions = [length for text in texts.values() for length in list_function_lengths(text)]
     lines = [line for text in texts.values() for line in text.splitlines()]
     arrows = find_arrows(package)
+    upward = [arrow for arrow in arrows if ROOMS.index(arrow[0]) < ROOMS.index(arrow[1])]
     return {
         "packages": len({path.parent for path in texts} - {package}),
         "modules": len(modules),
         "arrows between rooms": len(arrows),
-        "arrows upward": sum(ROOMS.index(one) < ROOMS.index(other) for one, other in arrows),
+        "arrows upward": len(upward),
         "lines a module, median and longest": (statistics.median(modules), max(modules)),
         "lines a function, median and longest": (statistics.median(functions), max(functions)),
         "lines over 100 characters": sum(len(line) > 100 for line in lines),
         "lines over 110 characters": sum(len(line) > 110 for line in lines),
         "lines": len(lines),
     }
-
-
-def main() -> None:
-    """Prints the numbers, then a line for each room with the rooms that it imports."""
-    argparse.ArgumentParser(
-        prog="python -m tools.rooms", description=(__doc__ or "").split("\n")[0]
-    ).parse_args()
-    for name, value in measure().items():
-        print(f"{name:40} {value}")
-    arrows = find_arrows()
-    for room in ROOMS:
-        print(f"{room:12} <- {' '.join(other for other in ROOMS if (room, other) in arrows) or 'nothing'}")
 
 
 if __name__ == "__main__":

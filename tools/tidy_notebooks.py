@@ -1,7 +1,8 @@
-"""The notebooks' files: one set-up cell and one address in all of them, no trace of a machine or a widget, text pairs in step.
+"""Keeps the lessons' files in order: one set-up cell, one address, no trace of a machine, text pairs in step.
 
-`python -m tools.tidy_notebooks` mends what can be mended; with --check it only says what it would. The repository's address stands in
-pyproject.toml, [project.urls], and comes from there into set-up cells, badges and clone lines.
+`python -m tools.tidy_notebooks` fixes what can be fixed; with --check it only lists the files. The
+repository's address is in pyproject.toml, [project.urls]. From there it comes into the set-up cells, badges
+and clone lines.
 """
 
 import re
@@ -12,10 +13,11 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from helpers import PROJECT
 from helpers.common.command import CommandParser, run_command
-from helpers.common.files import replace_when_complete
+from helpers.common.files import write_text
+from helpers.common.paths import PROJECT
 from helpers.tutorial.notebook_files import clean_notebook
+from tools.files import differs
 
 SETUP = """\
 # @title Set-up: run this cell first
@@ -32,107 +34,96 @@ from helpers.tutorial import setup
 
 setup.set_up()"""
 
+TEXT = {"extension": ".py", "format_name": "percent"}  # the format of the text pairs, as jupytext names it
+PAGES = ("README.md", "notebooks/GUIDE.md")  # pages that name the address
 
-TEXT = {"extension": ".py", "format_name": "percent"}
-
-
-VERSIONS = re.compile(
-    r"^# +(format|jupytext)_version: .*\n", flags=re.M
-)  # of the program that wrote a text pair: no change of the lesson
-
-
+# The versions of the program that wrote a text pair: a new version is no change of the lesson.
+VERSIONS = re.compile(r"^# +(format|jupytext)_version: .*\n", flags=re.MULTILINE)
 BADGE = re.compile(r"https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/main/notebooks/")
-
-
 CLONE = re.compile(
-    r"(git clone (?:--quiet )?(?:--depth 1 )?)https://\S+/[\w.-]+(?= (?:\{kit\}|open-llm-kit\b))"
+    r"(git clone (?:--quiet )?(?:--depth 1 )?)"  # kept
+    r"https://\S+/[\w.-]+"  # the address
+    r"(?= (?:\{kit\}|open-llm-kit\b))"  # other repositories are cloned into other folders
 )
 
 
-PAGES = ("README.md", "notebooks/GUIDE.md")
+def main(arguments: list[str]) -> int:
+    """`python -m tools.tidy_notebooks [--check]`. Returns 1 if a file was not in order, or else 0.
+
+    Without --check, all files are in order afterwards.
+    """
+    parser = CommandParser(
+        prog="python -m tools.tidy_notebooks",
+        description="Fixes the lessons' files: set-up cell, address, metadata, text pairs.",
+    )
+    parser.add_argument("--check", action="store_true", help="only list the files that are not in order")
+    options = parser.parse_args(arguments)
+    address = read_address()
+    files: dict[Path, str] = {}
+    for notebook in sorted((PROJECT / "notebooks").glob("0*.ipynb")):
+        files |= build_pair(notebook, address)
+    for page in (PROJECT / name for name in PAGES):
+        if page.is_file():
+            files[page] = put_address(page.read_text(encoding="utf-8"), address)
+    changed = [path for path, text in files.items() if differs(path, text)]
+    for path in changed:
+        if not options.check:
+            write_text(path, files[path])
+        print(f"{path.name}: {'not in order' if options.check else 'fixed'}", file=sys.stderr)
+    return 1 if changed else 0
 
 
 def read_address() -> str:
-    """The repository's address, https://github.com/OWNER/NAME, out of pyproject.toml."""
-    return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
-        "Repository"
-    ]
+    """The repository's address, https://github.com/OWNER/NAME, from pyproject.toml."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return project["urls"]["Repository"]
 
 
 def build_setup_cell(address: str) -> str:
-    """The source of the first code cell of every notebook."""
+    """The source of the first code cell of every lesson."""
     return SETUP.replace("{address}", address)
 
 
 def put_address(text: str, address: str) -> str:
-    """A text whose badges and clone lines lead to `address`."""
-    text = BADGE.sub(
-        f"{address.replace('https://github.com', 'https://colab.research.google.com/github')}/blob/main/notebooks/",
-        text,
-    )
+    """The text, with badges and clone lines that lead to `address`."""
+    colab = address.replace("https://github.com", "https://colab.research.google.com/github")
+    text = BADGE.sub(f"{colab}/blob/main/notebooks/", text)
     return CLONE.sub(rf"\g<1>{address}", text)
 
 
-def tidy_notebook(notebook: NotebookNode, address: str) -> None:
-    """Cleans a notebook and puts set-up cell and address right."""
-    clean_notebook(notebook, notebook.metadata)
-    for cell in notebook.cells:
-        cell.source = put_address(cell.source, address)
-    setup = next((cell for cell in notebook.cells if cell.cell_type == "code"), None)
-    if setup is not None:
-        setup.source = build_setup_cell(address)
-
-
-def update_from_text(notebook: NotebookNode, path: Path) -> NotebookNode:
-    """The notebook with the cells of its text pair when that is the newer file; outputs stay where the source did."""
-    text = path.parent / "text" / f"{path.stem}.py"
-    if not text.is_file() or text.stat().st_mtime <= path.stat().st_mtime:
-        return notebook
-    import jupytext  # of the extra dev, which `make tutorial` can do without
-    from jupytext.combine import combine_inputs_with_outputs
-
-    return combine_inputs_with_outputs(jupytext.read(text), notebook, fmt=TEXT)
-
-
-def tidy_pair(path: Path, address: str, check: bool) -> list[str]:
-    """Mends a notebook and its text pair; returns the names of the files that were not as they should be."""
-    import jupytext
+def build_pair(path: Path, address: str) -> dict[Path, str]:
+    """What a lesson's notebook and its text pair should hold: {path: text}."""
+    import jupytext  # part of the extra dev, which `make tutorial` does without
 
     notebook = update_from_text(nbformat.read(path, as_version=4), path)
     tidy_notebook(notebook, address)
     text = VERSIONS.sub("", jupytext.writes(notebook, fmt=TEXT))
-    pair = {path: nbformat.writes(notebook) + "\n", path.parent / "text" / f"{path.stem}.py": text}
-    return [file.name for file, content in pair.items() if write_text(file, content, check)]
+    return {path: nbformat.writes(notebook) + "\n", name_pair(path): text}
 
 
-def write_text(path: Path, content: str, check: bool) -> bool:
-    """Writes a file that has another content, unless `check`; True when it had."""
-    if path.is_file() and path.read_text(encoding="utf-8") == content:
-        return False
-    if not check:
-        with replace_when_complete(path) as fresh:
-            fresh.write_text(content, encoding="utf-8")
-    return True
+def name_pair(path: Path) -> Path:
+    """The path of a notebook's text pair."""
+    return path.parent / "text" / f"{path.stem}.py"
 
 
-def main(arguments: list[str]) -> int:
-    """`python -m tools.tidy_notebooks [--check]`. Exit code 1 when a file was not in order; it is now, unless --check was given."""
-    parser = CommandParser(
-        prog="python -m tools.tidy_notebooks",
-        description="Mends the notebooks' files: set-up cell, address, metadata, text pairs.",
-    )
-    parser.add_argument("--check", action="store_true", help="only say which files are not in order")
-    options = parser.parse_args(arguments)
-    address, found = read_address(), []
-    for path in sorted((PROJECT / "notebooks").glob("0*.ipynb")):
-        found += tidy_pair(path, address, options.check)
-    for page in filter(Path.is_file, (PROJECT / name for name in PAGES)):
-        found += [page.name] * write_text(
-            page, put_address(page.read_text(encoding="utf-8"), address), options.check
-        )
-    for name in found:
-        print(f"{name}: {'not in order' if options.check else 'mended'}", file=sys.stderr)
-    return 1 if found else 0
+def update_from_text(notebook: NotebookNode, path: Path) -> NotebookNode:
+    """The notebook, with the cells of its text pair if that is newer; outputs of unchanged cells stay."""
+    pair = name_pair(path)
+    if not pair.is_file() or pair.stat().st_mtime <= path.stat().st_mtime:
+        return notebook
+    from tools._private import combine_pair  # imports jupytext
+
+    return combine_pair(pair.read_text(encoding="utf-8"), notebook, TEXT)
+
+
+def tidy_notebook(notebook: NotebookNode, address: str) -> None:
+    """Cleans a notebook, and corrects its set-up cell and addresses."""
+    clean_notebook(notebook, notebook.metadata)
+    for cell in notebook.cells:
+        cell.source = put_address(cell.source, address)
+    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if code_cells:
+        code_cells[0].source = build_setup_cell(address)
 
 
 if __name__ == "__main__":

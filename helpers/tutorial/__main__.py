@@ -1,8 +1,10 @@
-"""The whole tutorial in one command: every notebook run in order, each in a fresh kernel, and a report of what came out.
+"""The whole tutorial in one command: it runs every notebook in order and reports what came out.
 
-The report is a folder, complete or absent: the executed notebooks, report.html to read, report.json to compute with.
+Each notebook gets a new kernel. The report is a folder that is complete or absent: the executed notebooks,
+report.html to read, report.json to compute with.
 """
 
+import argparse
 import sys
 import time
 from pathlib import Path
@@ -11,22 +13,45 @@ import nbformat
 
 from helpers.common import lanes
 from helpers.common.command import CommandParser, run_command
-from helpers.common.errors import KitError
+from helpers.common.errors import AlreadyThereError
 from helpers.common.files import replace_when_complete, write_json
 from helpers.common.paths import find_commit, find_home
-from helpers.tutorial import records
-from helpers.tutorial.execution import execute_notebook, find_notebooks, keep_outputs
+from helpers.tutorial.execution import Execution, execute_notebook, find_notebooks, keep_outputs
+from helpers.tutorial.records import add_record
 from helpers.tutorial.report import (
+    Report,
     build_report,
     collect_results,
-    find_missing,
+    find_unpublished,
     format_summary,
     render_page,
 )
 
 
 def main(arguments: list[str]) -> int:
-    """`python -m helpers.tutorial [--only 01 03] [--output DIR] [--in-place]`. Exit code 1 when a cell failed or a result is missing."""
+    """`python -m helpers.tutorial`. Returns 1 if a cell failed or a result was not published, or else 0."""
+    options = parse_options(arguments)
+    paths, commit = find_notebooks(options.only), find_commit()
+    output = options.output or find_home() / "runs" / time.strftime("%Y-%m-%d_%H-%M-%S")
+    if output.exists():
+        raise AlreadyThereError(f"{output} is already there.", "Name a folder that does not exist yet.")
+    with replace_when_complete(output) as fresh:
+        fresh.mkdir()
+        executions = run_notebooks(paths, fresh)
+        report = write_report(executions, commit, fresh)
+    problem = executions[-1].problem or find_unpublished(report)
+    if options.in_place and not problem:
+        keep_outputs(executions)
+        if not options.only:
+            record_run(report)
+    print(f"\n{format_summary(report)}\n\nReport: {output / 'report.html'}")
+    if problem:
+        print(f"error: {' '.join(problem.split())}", file=sys.stderr)
+    return 1 if problem else 0
+
+
+def parse_options(arguments: list[str]) -> argparse.Namespace:
+    """Reads --only, --output and --in-place."""
     parser = CommandParser(
         prog="python -m helpers.tutorial",
         description="Runs the notebooks in order and reports what came out.",
@@ -36,7 +61,7 @@ def main(arguments: list[str]) -> int:
         nargs="+",
         default=[],
         metavar="START",
-        help="only the notebooks whose names begin so, such as 01 03",
+        help="only the notebooks whose names begin with one of these, such as 01 03",
     )
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="folder for the report (default: runs/TIMESTAMP)"
@@ -44,37 +69,38 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--in-place",
         action="store_true",
-        help="when all went well, also write the outputs back into the notebooks",
+        help="if all went well, also write the outputs back into the notebooks and, if all of them ran, "
+        "record the run; `python -m tools.cost_boxes` then brings the lessons' boxes in step",
     )
-    options = parser.parse_args(arguments)
-    paths, commit = find_notebooks(options.only), find_commit()
-    output = options.output or find_home() / "runs" / time.strftime("%Y-%m-%d_%H-%M-%S")
-    if output.exists():
-        raise KitError(f"{output} is there already.", "Name a folder that does not exist yet.")
+    return parser.parse_args(arguments)
+
+
+def run_notebooks(paths: list[Path], folder: Path) -> list[Execution]:
+    """Runs notebooks up to the first that fails, and writes each of them into `folder`."""
     executions = []
-    with replace_when_complete(output) as fresh:
-        fresh.mkdir()
-        for path in paths:
-            executions.append(execution := execute_notebook(path))
-            nbformat.write(execution.notebook, fresh / path.name)
-            print(
-                f"{path.stem}: {'stopped after' if execution.problem else 'done in'} {execution.minutes} minutes",
-                flush=True,
-            )
-            if execution.problem:
-                break
-        report = build_report(executions, collect_results([e.notebook for e in executions]), commit)
-        write_json(fresh / "report.json", report)
-        (fresh / "report.html").write_text(render_page(executions, report), encoding="utf-8")
-    problem = executions[-1].problem or find_missing(report)
-    if options.in_place and not problem:
-        keep_outputs(executions)
-        if not options.only:
-            records.add_record(lanes.pick_lane().value.name, {**report, "date": time.strftime("%Y-%m-%d")})
-    print(f"\n{format_summary(report)}\n\nReport: {output / 'report.html'}")
-    if problem:
-        print(f"error: {' '.join(problem.split())}", file=sys.stderr)
-    return 1 if problem else 0
+    for path in paths:
+        execution = execute_notebook(path)
+        executions.append(execution)
+        nbformat.write(execution.notebook, folder / path.name)
+        outcome = "stopped after" if execution.problem else "done in"
+        print(f"{path.stem}: {outcome} {execution.minutes} minutes", flush=True)
+        if execution.problem:
+            break
+    return executions
+
+
+def write_report(executions: list[Execution], commit: str, folder: Path) -> Report:
+    """Writes report.json and report.html into `folder`; returns the content of report.json."""
+    results = collect_results([execution.notebook for execution in executions])
+    report = build_report(executions, results, commit)
+    write_json(folder / "report.json", report)
+    (folder / "report.html").write_text(render_page(executions, report), encoding="utf-8")
+    return report
+
+
+def record_run(report: Report) -> None:
+    """Records a complete run in benchmarks/tutorial.json, with today's date."""
+    add_record(lanes.pick_lane().value.name, {**report, "date": time.strftime("%Y-%m-%d")})
 
 
 if __name__ == "__main__":

@@ -1,32 +1,37 @@
-"""What a notebook says about its own work: a checkpoint's green line or its remedy, a guess beside what was found, a published result.
+"""What a lesson says about its own work: checkpoints, a guess beside what was found, published results.
 
-The checkpoints of artefacts (weights, split, taught tokens, adapter) are functions here, so that tests show each of them a broken one.
+The checkpoints of a lesson's artefacts (weights, split, training labels, LoRA) are functions here, so that
+tests can show that each of them fails on a broken artefact.
 """
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
 from helpers.weights.folders import ModelFolder
 
-if (
-    TYPE_CHECKING
-):  # they bring torch, pandas and scikit-learn: seconds that a lesson's first cell need not wait
+# Some functions below import what they need when they are called: torch, pandas and scikit-learn take
+# seconds, and the first cell of a lesson should not wait for them.
+if TYPE_CHECKING:
     import torch
 
     from helpers.adapters.proving import Finding
     from helpers.tasks.rows import Row
 
-MIME = "application/vnd.open-llm-kit+json"
+MIME = "application/vnd.open-llm-kit+json"  # the type of a published result in a cell's output
 
 
 def confirm(passed: bool, claim: str, remedy: str) -> None:
-    """A checkpoint: prints that the claim holds, or what to do. Never stops a notebook."""
-    print(f"✅ {claim}" if passed else f"❌ not yet: {claim}. What to do: {remedy}")
+    """A checkpoint: prints that the claim holds, or what to do. It never stops a notebook."""
+    if passed:
+        print(f"✅ {claim}")
+    else:
+        print(f"❌ not yet: {claim}. What to do: {remedy}")
 
 
 def confirm_weights(folder: ModelFolder) -> None:
-    """Checkpoint of a model's folder: every file is there and whole, and the weights are those that were fetched."""
+    """Checkpoint of a model folder: every file is complete, and the weights are those that were fetched."""
     damage = folder.find_damage()
     confirm(
         not damage,
@@ -36,72 +41,98 @@ def confirm_weights(folder: ModelFolder) -> None:
 
 
 def confirm_split(train: "list[Row]", test: "list[Row]") -> None:
-    """Checkpoint of a split: no comment of the test is trained on, not even in other letters or punctuation."""
+    """Checkpoint of a split: no comment of the test part is trained on.
+
+    Comments count as the same if they differ only in case, space or punctuation.
+    """
     from helpers.tasks.split import find_leaks
 
     confirm(
         not find_leaks(train, test),
         "no comment is on both sides of the split",
-        "split by comment: dataset.split_rows",
+        "split by comment: tasks.split_rows",
     )
 
 
 def confirm_endings(labels: "torch.Tensor", end: int) -> None:
-    """Checkpoint of what the loss sees, token ids or -100 of shape (rows, tokens): in every row it sees the token that ends the answer."""
-    remedy = (
-        "the chat template must end each answer with it, and padding is known by its place, not by its token"
+    """Checkpoint of a training batch: in every row, the loss sees the token that ends the answer.
+
+    `labels` has the shape (rows, tokens) and holds token ids, or -100 where the loss looks away. `end` is the
+    id of the token that ends an answer.
+    """
+    has_end = (labels == end).any(1)
+    confirm(
+        bool(has_end.all()),
+        "every row teaches the end of its answer",
+        "the chat template must end each answer with it, and padding is known by its place, not by its token",
     )
-    confirm(bool((labels == end).any(1).all()), "every row teaches the end of its answer", remedy)
 
 
 def confirm_adapter(findings: "list[Finding]") -> None:
-    """Checkpoints of a LoRA, a line for each thing that `proving.prove` looked at; one without a record to hold it against passes."""
+    """Checkpoints of a LoRA, one line for each finding of `helpers.adapters.proving.prove`.
+
+    A finding whose `passed` is None passes: the LoRA records nothing that it could be checked against.
+    """
     for finding in findings:
         confirm(finding.passed is not False, finding.claim, finding.remedy)
 
 
 def compare_guess(guess: float | str | None, found: float | str, unit: str = "") -> None:
-    """Sets a learner's prediction beside what was found; numbers are compared by their ratio. `unit` follows both numbers."""
+    """Prints a learner's guess beside what was found. Numbers are compared by their ratio.
+
+    `unit` follows both numbers; with "%" they are shares between 0 and 1.
+    """
     if guess is None:
-        print(
-            f"No guess yet; found: {describe_value(found, unit)}. Guess first next time: what surprises is remembered."
-        )
-    elif isinstance(guess, str) or isinstance(found, str):
-        print(f"Guessed {guess!r}, found {found!r}: {'right' if guess == found else 'not so'}.")
-    else:
-        ratio = max(guess, found) / min(guess, found) if min(guess, found) > 0 else float("inf")
-        far = f"{ratio:.1f} times" if ratio < 100 else "far"
-        words = (
-            "close" if ratio <= 1.15 or guess == found else f"{far} too {'high' if guess > found else 'low'}"
-        )
-        print(f"Guessed {describe_value(guess, unit)}, found {describe_value(found, unit)}: {words}.")
+        result = describe_value(found, unit)
+        print(f"No guess yet; found: {result}. Guess first next time: what surprises is remembered.")
+        return
+    if isinstance(guess, str) or isinstance(found, str):
+        outcome = "right" if guess == found else "not so"
+        print(f"Guessed {guess!r}, found {found!r}: {outcome}.")
+        return
+    guessed, result = describe_value(guess, unit), describe_value(found, unit)
+    print(f"Guessed {guessed}, found {result}: {describe_distance(guess, found)}.")
+
+
+def describe_distance(guess: float, found: float) -> str:
+    """How far a guess is from what was found: "close" (within 15 %), "2.0 times too low", "far too high"."""
+    low, high = min(guess, found), max(guess, found)
+    ratio = high / low if low > 0 else math.inf
+    if guess == found or ratio <= 1.15:
+        return "close"
+    amount = f"{ratio:.1f} times" if ratio < 100 else "far"
+    return f"{amount} too {'high' if guess > found else 'low'}"
 
 
 def describe_value(value: float | str, unit: str) -> str:
-    """A number with its unit, as a person writes it; shares as per cent when the unit is %."""
+    """A number with its unit, as a person writes it. With the unit "%", a share becomes a percentage."""
     if isinstance(value, str):
         return repr(value)
-    return f"{value:.1%}" if unit == "%" else f"{value:,.4g} {unit}".strip()
+    if unit == "%":
+        return f"{value:.1%}"
+    return f"{value:,.4g} {unit}".strip()
 
 
 def publish(name: str, value: object) -> None:
-    """Shows `name: value` below the cell, and keeps the pair in the notebook, where helpers.tutorial.execution collects it.
+    """Shows `name: value` below the cell and keeps the pair in the notebook, for `make tutorial`'s report.
 
-    `value` is what JSON can hold. Names in use: answer.raw and answer.openai (text); accuracy.majority, accuracy.base and
-    accuracy.lora ({"value": share between 0 and 1, "interval": [low, high]}).
+    Names in use: answer.raw and answer.openai, whose value is a text; accuracy.majority, accuracy.base and
+    accuracy.lora, whose value is what describe_accuracy returns. `value` must be what JSON can hold.
     """
-    text = (
-        value
-        if not isinstance(value, dict)
-        else f"{value['value']:.1%}, 95 % interval {value['interval'][0]:.1%} to {value['interval'][1]:.1%}"
-    )
-    display({MIME: {"name": name, "value": value}, "text/plain": f"{name}: {text}"}, raw=True)
+    shown = describe_interval(value) if isinstance(value, dict) else value
+    data = {MIME: {"name": name, "value": value}, "text/plain": f"{name}: {shown}"}
+    display(data, raw=True)
 
 
-def describe_accuracy(accuracy: float, rows: int) -> dict:
-    """An accuracy as `publish` takes it: {"value", "interval": [low, high]}, the interval 95 % Wilson."""
-    from helpers.evaluation.metrics import (
-        estimate_interval,  # brings pandas and scikit-learn: seconds that a lesson's first cell need not wait
-    )
+def describe_accuracy(accuracy: float, rows: int) -> dict[str, Any]:
+    """An accuracy as `publish` takes it: {"value": share, "interval": [low, high]} (95 % Wilson)."""
+    from helpers.evaluation.metrics import estimate_interval
 
-    return {"value": accuracy, "interval": list(estimate_interval(round(accuracy * rows), rows))}
+    low, high = estimate_interval(round(accuracy * rows), rows)
+    return {"value": accuracy, "interval": [low, high]}
+
+
+def describe_interval(accuracy: dict[str, Any]) -> str:
+    """An accuracy of describe_accuracy in words: "75.0%, 95 % interval 65.0% to 85.0%"."""
+    low, high = accuracy["interval"]
+    return f"{accuracy['value']:.1%}, 95 % interval {low:.1%} to {high:.1%}"

@@ -1,8 +1,4 @@
-"""The notebooks' files: one set-up cell and one address in all of them, no trace of a machine or a widget, text pairs in step.
-
-`python -m tools.tidy_notebooks` mends what can be mended; with --check it only says what it would. The repository's address stands in
-pyproject.toml, [project.urls], and comes from there into set-up cells, badges and clone lines.
-"""
+"""Executed notebooks without what a widget, a clock or this computer has written into them."""
 
 import copy
 
@@ -10,24 +6,29 @@ import nbformat
 from nbformat import NotebookNode
 
 KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-
-
-WIDGET = "application/vnd.jupyter.widget-view+json"
+WIDGET = "application/vnd.jupyter.widget-view+json"  # the type of a widget in a cell's output
+UNWANTED = ("widgets", "language_info", "colab", "accelerator")  # in a notebook's metadata
+UNWANTED_IN_CELLS = ("execution", "outputId", "colab")
 
 
 def clean_notebook(notebook: NotebookNode, metadata: NotebookNode) -> None:
-    """Leaves nothing in an executed notebook that a widget, a clock or this computer wrote: metadata as before, outputs without widgets."""
+    """Cleans an executed notebook in place: outputs without widgets, `metadata` as it was before the run."""
     notebook.metadata = copy.deepcopy(metadata)
     notebook.metadata.kernelspec = nbformat.from_dict(KERNELSPEC)
-    for name in ("widgets", "language_info", "colab", "accelerator"):
+    for name in UNWANTED:
         notebook.metadata.pop(name, None)
     for cell in notebook.cells:
-        for name in ("execution", "outputId", "colab"):
+        for name in UNWANTED_IN_CELLS:
             cell.metadata.pop(name, None)
         if cell.cell_type == "code":
-            cell.outputs = list(filter(take_widget_out, cell.outputs))
+            cell.outputs = [output for output in cell.outputs if remove_widget(output)]
 
 
-def take_widget_out(output: NotebookNode) -> bool:
-    """Takes the widget out of an output; False when nothing to read is left, which a panel has in its place."""
-    return output.get("data", {}).pop(WIDGET, None) is None or "text/html" in output.data
+def remove_widget(output: NotebookNode) -> bool:
+    """Removes the widget from an output; False if nothing is left to read.
+
+    A panel leaves a sentence and a picture as HTML. Other widgets, such as progress bars, leave nothing.
+    """
+    data = output.get("data", {})
+    widget = data.pop(WIDGET, None)
+    return widget is None or "text/html" in data

@@ -1,36 +1,46 @@
-"""What the lessons take, as measured: the runs recorded in benchmarks/tutorial.json, one for each lane."""
+"""What the lessons take, as measured: one recorded run for each lane, in benchmarks/tutorial.json.
+
+`python -m helpers.tutorial --in-place` records a run. `python -m tools.cost_boxes` then brings the boxes in
+the lessons and the table in README.md in step with the records.
+"""
 
 import json
 from pathlib import Path
+from typing import Any
 
 from helpers.common import lanes
 from helpers.common.files import write_json
 from helpers.common.paths import PROJECT, find_home
-from helpers.weights import folders
+from helpers.weights.folders import models_folder
 
-RECORDS = "benchmarks/tutorial.json"  # lane -> report of the run whose outputs the notebooks show
+RECORDS = "benchmarks/tutorial.json"  # {lane: the report of the run whose outputs the lessons show}
 
 
-def read_records(project: Path = PROJECT) -> dict[str, dict]:
-    """The recorded runs: lane -> report.json of that run, with its `date`; empty where none is recorded."""
+def read_records(project: Path = PROJECT) -> dict[str, dict[str, Any]]:
+    """{lane: report.json of its run, with a `date`}; {} if no run is recorded."""
     path = project / RECORDS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def add_record(lane: str, report: dict[str, Any], project: Path = PROJECT) -> None:
+    """Records a run; it replaces the older one of that lane."""
+    write_json(project / RECORDS, {**read_records(project), lane: report})
 
 
 def measure_disk(since: float) -> int:
-    """Bytes that a lesson needs on the disk: the lane's model, and what was written to models/, loras/ and runs/ `since` (seconds, time.time)."""
-    model = folders.models_folder() / lanes.pick_lane().value.folder
-    files = [
-        path
-        for name in ("models", "loras", "runs")
-        for path in (find_home() / name).rglob("*")
-        if path.is_file()
-    ]
-    return sum(
-        path.stat().st_size for path in files if path.is_relative_to(model) or path.stat().st_mtime >= since
-    )
+    """Bytes on disk that a lesson needs: the lane's model, and what was written to the home after `since`.
 
-
-def add_record(lane: str, report: dict, project: Path = PROJECT) -> None:
-    """Records a run in the place of that lane's older one; `python -m tools.cost_boxes` brings the lessons in step."""
-    write_json(project / RECORDS, {**read_records(project), lane: report})
+    `since` is a time in seconds, as time.time() gives it. The home's folders are models/, loras/ and runs/.
+    """
+    model = models_folder() / lanes.pick_lane().value.folder
+    total = 0
+    for name in ("models", "loras", "runs"):
+        for path in (find_home() / name).rglob("*"):
+            if not path.is_file():
+                continue
+            facts = path.stat()
+            if path.is_relative_to(model) or facts.st_mtime >= since:
+                total += facts.st_size
+    return total

@@ -1,12 +1,11 @@
-"""What came out of a run of the notebooks: the results they published, as report.json, as tables and as one page to read."""
+"""What came out of a run of the notebooks: the published results as JSON, as tables and as one page."""
 
 import copy
 import html
 import os
 import re
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbconvert import HTMLExporter
@@ -14,151 +13,156 @@ from nbformat import NotebookNode
 
 from helpers.common import machine
 from helpers.tutorial import checks
+from helpers.tutorial.execution import Execution
 from helpers.tutorial.notebook_files import KERNELSPEC
 
-ANSWERS, ACCURACIES = ("raw", "openai"), ("majority", "base", "lora")
-
-
-PUBLISHERS = {
+ANSWERS = ("raw", "openai")
+ACCURACIES = ("majority", "base", "lora")
+PUBLISHERS = {  # {notebook: the results that it publishes}
     "03_api": [f"answer.{name}" for name in ANSWERS],
     "04_training": [f"accuracy.{name}" for name in ACCURACIES],
 }
+TITLE = "Open LLM Kit: the tutorial, run"
+
+# nbconvert's page without two scripts that it would load from the network and that no notebook here needs.
+PAGE = (
+    "{% extends 'lab/index.html.j2' %}"
+    "{% block html_head_js %}{% endblock %}"
+    "{% block html_head_js_mermaidjs %}{% endblock %}"
+)
+
+Report = dict[str, Any]  # the content of report.json, see build_report
 
 
-# Two scripts that nbconvert loads from the network and that no notebook here needs.
-PAGE = "{% extends 'lab/index.html.j2' %}{% block html_head_js %}{% endblock %}{% block html_head_js_mermaidjs %}{% endblock %}"
+def collect_results(notebooks: list[NotebookNode]) -> dict[str, Any]:
+    """{name: value} of what the cells published with checks.publish; the last value of a name counts."""
+    results = {}
+    for notebook in notebooks:
+        for cell in notebook.cells:
+            for output in cell.get("outputs", []):
+                published = output.get("data", {}).get(checks.MIME)
+                if published:
+                    results[published["name"]] = published["value"]
+    return results
 
 
-@dataclass
-class Execution:
-    """One notebook after its run."""
+def build_report(executions: list[Execution], results: dict[str, Any], commit: str) -> Report:
+    """The content of report.json.
 
-    path: Path
-    notebook: NotebookNode  # with outputs, up to the cell that failed
-    minutes: float
-    peak_mb: (
-        int  # resident memory of kernel and child processes together, 1e6 bytes; shared pages count in each
-    )
-    disk_mb: int  # the lane's model and what the notebook wrote, 1e6 bytes
-    problem: str = ""  # notebook, cell and error in words
-
-
-def collect_results(notebooks: list[NotebookNode]) -> dict[str, object]:
-    """What the cells published with checks.publish: name -> value; the last one of a name counts."""
-    outputs = [
-        output for notebook in notebooks for cell in notebook.cells for output in cell.get("outputs", [])
+    A result is None if it was not published, or not in the form that checks.publish asks for.
+    """
+    notebooks = [
+        {
+            "name": execution.path.stem,
+            "minutes": execution.minutes,
+            "peak_mb": execution.peak_mb,
+            "disk_mb": execution.disk_mb,
+        }
+        for execution in executions
     ]
-    published = [output.data[checks.MIME] for output in outputs if checks.MIME in output.get("data", {})]
-    return {entry["name"]: entry["value"] for entry in published}
-
-
-def build_report(executions: list[Execution], results: dict[str, object], commit: str) -> dict:
-    """The content of report.json; None for a result that was not published, or not in the form that checks.publish asks for."""
     answers = {name: results.get(f"answer.{name}") for name in ANSWERS}
     accuracy = {name: results.get(f"accuracy.{name}") for name in ACCURACIES}
     return {
         "commit": commit,
         "device": machine.name_device(),
-        "notebooks": [
-            {"name": e.path.stem, "minutes": e.minutes, "peak_mb": e.peak_mb, "disk_mb": e.disk_mb}
-            for e in executions
-        ],
-        "answers": {
-            name: value if isinstance(value, str) and value.strip() else None
-            for name, value in answers.items()
-        },
+        "notebooks": notebooks,
+        "answers": {name: value if is_answer(value) else None for name, value in answers.items()},
         "accuracy": {name: value if is_accuracy(value) else None for name, value in accuracy.items()},
     }
 
 
+def is_answer(value: object) -> bool:
+    """True for a text that is not blank."""
+    return isinstance(value, str) and value.strip() != ""
+
+
 def is_accuracy(value: object) -> bool:
     """True for {"value": number, "interval": [number, number]}."""
-    if not (
-        isinstance(value, dict)
-        and set(value) == {"value", "interval"}
-        and isinstance(value["interval"], list)
-    ):
+    if not isinstance(value, dict) or set(value) != {"value", "interval"}:
         return False
-    return len(value["interval"]) == 2 and all(
-        isinstance(number, (int, float)) for number in (value["value"], *value["interval"])
-    )
+    interval = value["interval"]
+    if not isinstance(interval, list) or len(interval) != 2:
+        return False
+    return all(isinstance(number, int | float) for number in (value["value"], *interval))
 
 
-def find_missing(report: dict) -> str:
-    """Names the results that the notebooks that ran owe to the report, in words; empty when all are there."""
-    there = {f"answer.{name}" for name, value in report["answers"].items() if value is not None}
-    there |= {f"accuracy.{name}" for name, value in report["accuracy"].items() if value is not None}
+def find_unpublished(report: Report) -> str:
+    """Names the results that a notebook should have published and did not; "" if all are there."""
+    published = {f"answer.{name}" for name, value in report["answers"].items() if value is not None}
+    published |= {f"accuracy.{name}" for name, value in report["accuracy"].items() if value is not None}
     if os.environ.get("OPENAI_BASE_URL"):
-        there.add("answer.raw")  # helpers.tutorial.lesson_server: such a server has no raw API
-    owed = {
-        notebook["name"]: set(PUBLISHERS.get(notebook["name"], [])) - there
-        for notebook in report["notebooks"]
-    }
-    missing = [
-        f"{notebook} ran but did not publish {', '.join(sorted(names))}"
-        for notebook, names in owed.items()
-        if names
-    ]
-    return f"{'; '.join(missing)}, as helpers.tutorial.checks.publish describes" if missing else ""
+        published.add("answer.raw")  # not expected, because such a server has no raw API
+    problems = []
+    for notebook in report["notebooks"]:
+        unpublished = set(PUBLISHERS.get(notebook["name"], [])) - published
+        if unpublished:
+            problems.append(f"{notebook['name']} ran but did not publish {', '.join(sorted(unpublished))}")
+    if not problems:
+        return ""
+    return f"{'; '.join(problems)}, as helpers.tutorial.checks.publish describes"
 
 
-def format_summary(report: dict) -> str:
-    """Two Markdown tables, for the terminal and the page: minutes and memory a notebook; answers and accuracies."""
-    total = {
-        "name": "together",
-        "minutes": round(sum(n["minutes"] for n in report["notebooks"]), 2),
-        "peak_mb": "",
-    }
-    costs = [
-        f"| {n['name']:24} | {n['minutes']:7.2f} | {n['peak_mb']:>15} |"
-        for n in [*report["notebooks"], total]
-    ]
-    results = {
-        f"answer, {name}": " ".join(str(value).split()).replace("|", "\\|")
-        for name, value in report["answers"].items()
-        if value
-    }
-    for name, found in report["accuracy"].items():
-        if found:
-            low, high = found["interval"]
-            results[f"accuracy, {name}"] = f"{found['value']:.1%}, 95 % interval {low:.1%} to {high:.1%}"
+def format_summary(report: Report) -> str:
+    """Two Markdown tables for terminal and page: what the notebooks took, and what they published."""
     lines = [
         "| notebook                 | minutes | peak memory, MB |",
         "|:-------------------------|--------:|----------------:|",
-        *costs,
     ]
-    lines += (
-        ["", "| result                   | value |", "|:-------------------------|:------|"]
-        if results
-        else []
-    )
-    return "\n".join([*lines, *(f"| {name:24} | {value} |" for name, value in results.items())])
+    for notebook in report["notebooks"]:
+        lines.append(f"| {notebook['name']:24} | {notebook['minutes']:7.2f} | {notebook['peak_mb']:>15} |")
+    total = sum(notebook["minutes"] for notebook in report["notebooks"])
+    lines.append(f"| {'together':24} | {total:7.2f} | {'':>15} |")
+    results = describe_results(report)
+    if results:
+        lines += ["", "| result                   | value |", "|:-------------------------|:------|"]
+    lines += [f"| {name:24} | {value} |" for name, value in results.items()]
+    return "\n".join(lines)
 
 
-def render_page(executions: list[Execution], report: dict) -> str:
-    """One HTML page: the summary and every executed notebook below it; links between notebooks lead to places in the page."""
-    problems = [f"**Stopped:** {html.escape(e.problem, quote=False)}" for e in executions if e.problem]
-    about = f"{time.strftime('%d %B %Y')}, commit {report['commit']}, on {report['device']}."
-    links = "Notebooks: " + ", ".join(f"[{e.path.stem}](#{e.path.stem})" for e in executions)
-    summary = [
-        "# Open LLM Kit: the tutorial, run",
-        about,
-        *problems,
-        html.escape(format_summary(report), quote=False),
-        links,
-    ]
-    cells = [nbformat.v4.new_markdown_cell("\n\n".join(summary))]
+def describe_results(report: Report) -> dict[str, str]:
+    """{what was published: its value in words}, for the cells of a Markdown table."""
+    results = {}
+    for name, answer in report["answers"].items():
+        if answer:
+            one_line = " ".join(answer.split())
+            results[f"answer, {name}"] = one_line.replace("|", "\\|")
+    for name, accuracy in report["accuracy"].items():
+        if accuracy:
+            results[f"accuracy, {name}"] = checks.describe_interval(accuracy)
+    return results
+
+
+def render_page(executions: list[Execution], report: Report) -> str:
+    """One HTML page: the summary, and below it every executed notebook.
+
+    Links between notebooks lead to places in the page.
+    """
+    cells = [nbformat.v4.new_markdown_cell(write_introduction(executions, report))]
     for execution in executions:
         cells.append(nbformat.v4.new_markdown_cell(f'<hr><a id="{execution.path.stem}"></a>'))
         cells += copy.deepcopy(execution.notebook.cells)
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number}"  # unique in the page
         if cell.cell_type == "markdown":
+            # [Lesson 2](02_loading.ipynb) becomes [Lesson 2](#02_loading).
             cell.source = re.sub(r"\]\((0\w+)\.ipynb\)", r"](#\1)", cell.source)
-    page = nbformat.v4.new_notebook(
-        cells=cells, metadata={"title": "Open LLM Kit: the tutorial, run", "kernelspec": KERNELSPEC}
-    )
+    page = nbformat.v4.new_notebook(cells=cells, metadata={"title": TITLE, "kernelspec": KERNELSPEC})
     exporter = HTMLExporter(raw_template=PAGE, embed_images=True)
-    return exporter.from_notebook_node(
-        page, resources={"metadata": {"path": str(executions[0].path.parent)}}
-    )[0]
+    folder = {"metadata": {"path": str(executions[0].path.parent)}}  # where the notebooks' images are
+    body, _ = exporter.from_notebook_node(page, resources=folder)
+    return body
+
+
+def write_introduction(executions: list[Execution], report: Report) -> str:
+    """The page's first cell, in Markdown: when and where, what failed, the summary, links to notebooks."""
+    paragraphs = [
+        f"# {TITLE}",
+        f"{time.strftime('%d %B %Y')}, commit {report['commit']}, on {report['device']}.",
+    ]
+    for execution in executions:
+        if execution.problem:
+            paragraphs.append(f"**Stopped:** {html.escape(execution.problem, quote=False)}")
+    paragraphs.append(html.escape(format_summary(report), quote=False))
+    links = [f"[{execution.path.stem}](#{execution.path.stem})" for execution in executions]
+    paragraphs.append(f"Notebooks: {', '.join(links)}")
+    return "\n\n".join(paragraphs)

@@ -1,6 +1,9 @@
-"""The set-up that begins every notebook: says that all packages are here, or, in Colab, installs what is missing and moves nothing that is.
+"""What the first cell of every lesson calls: it checks that all packages are installed.
 
-Made from the standard library and from what every Jupyter kernel brings (packaging, psutil): it runs before anything is installed.
+In Colab it installs the missing ones and leaves every package that is already in use as it is.
+
+It runs before anything is installed. It therefore imports the standard library, packaging (which every
+Jupyter kernel brings) and helpers.common only.
 """
 
 import importlib
@@ -11,221 +14,270 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from helpers.common.errors import KitError
+from helpers.common.errors import MismatchError, MissingPackageError, UnsupportedError
 from helpers.common.paths import PROJECT
 
-KEPT = ("torch", "numpy")  # what else a machine has is built against these two
-
-
-NOT_IN_COLAB = ("jupyterlab",)  # Colab is a notebook program of its own
-
-
+KEPT = ("torch", "numpy")  # the other packages of a machine are built against these two
+INTERFACE = "jupyterlab"  # not needed, nor its extensions: whoever runs a lesson has a notebook interface
 DRIVE = Path("/content/drive/MyDrive")  # where Colab mounts Google Drive
-
 
 Versions = dict[str, str]  # canonical name of a distribution -> version
 
 
 def set_up() -> None:
-    """What the first cell of a notebook calls; prints what it found and what it did. KitError when packages are missing outside of Colab."""
-    installed, colab = read_installed(), "COLAB_RELEASE_TAG" in os.environ
-    missing = find_missing(read_requirements("llamacpp" if colab else None), installed)
-    if missing and not colab:
-        names = ", ".join(requirement.name for requirement in missing)
-        raise KitError(
-            f"This kernel's Python lacks {names}.",
-            "Take the kernel of `make lab`, or install the kit: pip install --editable KIT_FOLDER",
+    """Prints what it found and did. Raises MissingPackageError if a package is missing outside Colab."""
+    in_colab = "COLAB_RELEASE_TAG" in os.environ
+    installed = read_installed()
+    extras = ("lab", "llamacpp") if in_colab else ("lab",)
+    unmet = find_unmet(read_requirements(*extras), installed)
+    if unmet and not in_colab:
+        raise MissingPackageError(
+            f"This kernel's Python lacks {join_names(unmet)}.",
+            "Choose the kernel that `make lab` offers, or install the kit: pip install --editable KIT_FOLDER",
         )
-    if canonicalize_name("open-llm-kit") not in installed:  # a server that a lesson starts finds the kit too
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))
-    if missing:
-        print(install(missing, installed))
+    if canonicalize_name("open-llm-kit") not in installed:
+        show_kit_to_child_processes()
+    if unmet:
+        print(install(unmet, installed))
     print("All packages that the lessons need are here.")
-    if colab and shutil.which("nvidia-smi"):
+    if in_colab and shutil.which("nvidia-smi"):
         print(add_gptq(find_fixed(read_installed())))
-    if colab:
+    if in_colab:
         print(choose_home())
 
 
-def read_requirements(extra: str | None = None) -> list[Requirement]:
-    """What the lessons cannot do without, the base of pyproject.toml, and what an extra adds, for this system."""
-    lines = [*(read_extra(extra) if extra else []), *map(Requirement, read_project()["dependencies"])]
+def show_kit_to_child_processes() -> None:
+    """Puts the project on PYTHONPATH, so that a server that a lesson starts can import the kit."""
+    paths = [str(PROJECT)]
+    if os.environ.get("PYTHONPATH"):
+        paths.append(os.environ["PYTHONPATH"])
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+
+
+def read_requirements(*extras: str) -> list[Requirement]:
+    """What the lessons need on this system: the dependencies in pyproject.toml, and those of these extras."""
+    requirements = [Requirement(line) for line in read_project()["dependencies"]]
+    for extra in extras:
+        requirements += read_extra(extra)
     return [
-        line
-        for line in lines
-        if line.name not in NOT_IN_COLAB and (line.marker is None or line.marker.evaluate())
+        requirement
+        for requirement in requirements
+        if not requirement.name.startswith(INTERFACE) and applies_here(requirement)
     ]
 
 
-def read_project() -> dict:
+def applies_here(requirement: Requirement) -> bool:
+    """True if the requirement's marker (such as sys_platform == 'linux') fits this system, without extras."""
+    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+
+
+def read_project() -> dict[str, Any]:
     """The table [project] of pyproject.toml."""
     return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
 def read_extra(name: str) -> list[Requirement]:
-    """An extra of pyproject.toml."""
-    return [Requirement(line) for line in read_project()["optional-dependencies"][name]]
+    """The requirements of one extra in pyproject.toml; none if there is no such extra."""
+    return [Requirement(line) for line in read_project()["optional-dependencies"].get(name, [])]
 
 
 def read_installed() -> Versions:
-    """Every installed distribution; the first one of a name on the path counts."""
-    return {
-        canonicalize_name(found.name): found.version for found in reversed(list(metadata.distributions()))
-    }
+    """Every installed distribution. Of two with the same name, the first one on the path counts."""
+    installed = {}
+    for distribution in metadata.distributions():
+        installed.setdefault(canonicalize_name(distribution.name), distribution.version)
+    return installed
 
 
-def find_missing(requirements: list[Requirement], installed: Versions) -> list[Requirement]:
-    """Those that are not installed, or in a version outside their range."""
-    found = [
-        (requirement, installed.get(canonicalize_name(requirement.name))) for requirement in requirements
-    ]
-    return [
-        requirement
-        for requirement, version in found
-        if version is None or not requirement.specifier.contains(version, prereleases=True)
-    ]
+def find_unmet(requirements: list[Requirement], installed: Versions) -> list[Requirement]:
+    """The requirements whose package is not installed, or is installed in a version outside their range."""
+    return [requirement for requirement in requirements if not is_met(requirement, installed)]
+
+
+def is_met(requirement: Requirement, installed: Versions) -> bool:
+    """True if the package is installed in a version within the range; pre-releases count."""
+    version = installed.get(canonicalize_name(requirement.name))
+    return version is not None and requirement.specifier.contains(version, prereleases=True)
 
 
 def find_fixed(installed: Versions) -> Versions:
-    """What must stay as it is: torch, numpy, and every distribution of which this kernel has imported something."""
-    owners = metadata.packages_distributions()
-    imported = {
-        canonicalize_name(owner) for name in sys.modules if "." not in name for owner in owners.get(name, ())
-    }
-    return {name: installed[name] for name in sorted(imported.union(KEPT) & installed.keys())}
+    """What must stay as it is: torch, numpy, and every distribution that this kernel has imported from."""
+    owners = metadata.packages_distributions()  # top-level module -> the distributions that it may come from
+    fixed: set[str] = set(KEPT)
+    for module in list(sys.modules):
+        if "." not in module:
+            fixed.update(canonicalize_name(owner) for owner in owners.get(module, ()))
+    return {name: installed[name] for name in sorted(fixed & installed.keys())}
 
 
-def install(missing: list[Requirement], installed: Versions) -> str:
-    """Installs `missing` and nothing else, in the versions that are tested where they fit; returns what it did, in words.
+def install(unmet: list[Requirement], installed: Versions) -> str:
+    """Installs `unmet` and its dependencies, in the tested versions if they fit; returns what it did.
 
-    KitError when something that must stay is in the way, and when pip finds no way.
+    Raises UnsupportedError if a package that is in use would have to change, and MissingPackageError if pip
+    cannot install what is missing.
     """
-    fixed, begun = find_fixed(installed), time.monotonic()
-    for requirement in missing:
-        if version := fixed.get(canonicalize_name(requirement.name)):
-            problem = f"This runtime has {requirement.name} {version}; the kit needs {requirement}, and it is in use."
-            raise KitError(problem, "Choose another runtime version: Runtime, Change runtime type.")
-    print(
-        f"Installing {', '.join(requirement.name for requirement in missing)} (a few minutes) ...", flush=True
-    )
-    tested = read_tested(missing, installed)
-    if trouble := run_pip(missing, fixed | tested) and run_pip(missing, fixed):
-        raise KitError(
-            f"pip found no way to install what is missing: {trouble}",
-            "Take a fresh runtime: Runtime, Disconnect and delete.",
+    started = time.monotonic()
+    fixed = find_fixed(installed)
+    refuse_to_change(unmet, fixed)
+    print(f"Installing {join_names(unmet)} (a few minutes) ...", flush=True)
+    problem = run_pip(unmet, fixed | read_tested(unmet, installed))
+    if problem:  # the tested versions may not fit what this machine has: let pip choose others
+        problem = run_pip(unmet, fixed)
+    if problem:
+        raise MissingPackageError(
+            f"pip cannot install what is missing: {problem}",
+            "Start with a new runtime: Runtime, Disconnect and delete runtime.",
         )
     importlib.invalidate_caches()
-    return describe_change(installed, read_installed(), time.monotonic() - begun)
+    return describe_change(installed, read_installed(), time.monotonic() - started)
 
 
-def read_tested(missing: list[Requirement], installed: Versions) -> Versions:
-    """The lines of constraints.txt for what is missing and for what the machine has not at all."""
-    wanted, tested = {canonicalize_name(requirement.name) for requirement in missing}, {}
+def refuse_to_change(unmet: list[Requirement], fixed: Versions) -> None:
+    """Raises UnsupportedError if one of `unmet` is in use here in another version."""
+    for requirement in unmet:
+        version = fixed.get(canonicalize_name(requirement.name))
+        if version:
+            raise UnsupportedError(
+                f"This runtime has {requirement.name} {version} in use, but the kit needs {requirement}.",
+                "Choose another runtime version: Runtime, Change runtime type.",
+            )
+
+
+def read_tested(unmet: list[Requirement], installed: Versions) -> Versions:
+    """The versions in constraints.txt of the packages in `unmet` and of those that are not installed."""
+    wanted = {canonicalize_name(requirement.name) for requirement in unmet}
+    tested = {}
     for line in (PROJECT / "constraints.txt").read_text(encoding="utf-8").splitlines():
-        name, _, version = line.partition("==")
-        if version and (canonicalize_name(name) in wanted or canonicalize_name(name) not in installed):
-            tested[canonicalize_name(name)] = version
+        package, _, version = line.partition("==")
+        name = canonicalize_name(package)
+        if version and (name in wanted or name not in installed):
+            tested[name] = version
     return tested
 
 
-def run_pip(missing: list[Requirement], constraints: Versions, *options: str) -> str:
-    """Installs into this Python, held to exact versions by name; returns the last line of pip's complaint, empty when all went well."""
+def run_pip(requirements: list[Requirement], constraints: Versions, *options: str) -> str:
+    """Installs into this Python. pip may install the packages in `constraints` in these exact versions only.
+
+    Returns the last line of pip's error output, or "" if all went well.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "constraints.txt")
-        file.write_text(
-            "".join(f"{name}=={version}\n" for name, version in constraints.items()), encoding="utf-8"
-        )
-        words = [f"{requirement.name}{requirement.specifier}" for requirement in missing]
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--constraint",
-            str(file),
-            *options,
-            *words,
-        ]
-        found = subprocess.run(command, capture_output=True, text=True)
-    return (found.stderr.strip().splitlines() or ["it gave no reason"])[-1] if found.returncode else ""
+        lines = [f"{name}=={version}\n" for name, version in constraints.items()]
+        file.write_text("".join(lines), encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        command += ["--constraint", str(file), *options]
+        command += [f"{requirement.name}{requirement.specifier}" for requirement in requirements]
+        return run_quietly(command)
+
+
+def run_quietly(command: list[str], folder: Path | None = None) -> str:
+    """Runs a command in `folder`. Returns the last line of its error output, or "" if it succeeded."""
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    if done.returncode == 0:
+        return ""
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else "it gave no reason"
 
 
 def describe_change(before: Versions, after: Versions, seconds: float) -> str:
-    """What an installation changed, in words; KitError when it moved torch or numpy."""
-    moved = {
-        name: f"{name} {version} (before: {before[name]})"
-        for name, version in after.items()
-        if before.get(name, version) != version
-    }
-    if wrong := [words for name, words in moved.items() if name in KEPT]:
-        raise KitError(
-            f"The installation moved {', '.join(wrong)}.",
-            "Take a fresh runtime: Runtime, Disconnect and delete.",
+    """What an installation changed, in words. Raises MismatchError if it changed torch or numpy."""
+    changed = {name for name, version in after.items() if before.get(name, version) != version}
+    described = {name: f"{name} {after[name]} (before: {before[name]})" for name in sorted(changed)}
+    broken = [words for name, words in described.items() if name in KEPT]
+    if broken:
+        raise MismatchError(
+            f"The installation changed {', '.join(broken)}.",
+            "Start with a new runtime: Runtime, Disconnect and delete runtime.",
         )
+    added = len(after.keys() - before.keys())
     kept = ", ".join(f"{name} {after[name]}" for name in KEPT)
-    lines = [
-        f"Installed in {seconds:.0f} s: {len(after.keys() - before.keys())} packages. As they were: {kept}."
-    ]
-    return "\n".join(
-        [
-            *lines,
-            *([f"In another version than before: {', '.join(moved.values())}."] if moved else []),
-            "No restart is needed.",
-        ]
-    )
+    lines = [f"Installed in {seconds:.0f} s: {added} packages. As they were: {kept}."]
+    if described:
+        lines.append(f"In another version than before: {', '.join(described.values())}.")
+    lines.append("No restart is needed.")
+    return "\n".join(lines)
 
 
 def add_gptq(fixed: Versions) -> str:
-    """What reads GPTQ weights on a GPU, its dependencies left aside, since gptqmodel asks for one exact numpy; then those that are not here at all.
+    """Installs what reads GPTQ weights on a GPU and tries it; returns the outcome, in words.
 
-    One layer is run. Where something fails, the lane becomes tiny. Returns what came out, in words.
+    If it fails, the lane becomes tiny.
     """
-    wanted = read_extra("gptq")
-    trouble = run_pip(wanted, fixed, "--no-deps")
-    importlib.invalidate_caches()
-    trouble = (
-        trouble
-        or ((absent := find_absent(wanted, read_installed())) and run_pip(absent, fixed))
-        or try_gptq()
-    )
-    if not trouble:
+    problem = install_gptq(fixed)
+    if not problem:
         return "gptqmodel is here and has run a layer: GPTQ weights can be loaded."
     os.environ.setdefault("KIT_LANE", "tiny")
-    return f"GPTQ weights cannot be loaded here, so the lane is {os.environ['KIT_LANE']}: {trouble}"
+    return f"GPTQ weights cannot be loaded here, so the lane is {os.environ['KIT_LANE']}: {problem}"
+
+
+def install_gptq(fixed: Versions) -> str:
+    """Installs the extra gptq and runs one layer. Returns why it failed, or "" if it did not.
+
+    gptqmodel requires one exact version of numpy. It is therefore installed without its dependencies, and
+    then those dependencies that this machine has in no version at all.
+    """
+    wanted = read_extra("gptq")
+    problem = run_pip(wanted, fixed, "--no-deps")
+    if problem:
+        return problem
+    importlib.invalidate_caches()
+    absent = find_absent(wanted, read_installed())
+    if absent:
+        problem = run_pip(absent, fixed)
+    if problem:
+        return problem
+    return try_gptq()
 
 
 def find_absent(requirements: list[Requirement], installed: Versions) -> list[Requirement]:
-    """What `requirements`, installed themselves, depend on without their extras, and what is not `installed` in any version."""
-    lines = [line for one in requirements for line in metadata.requires(one.name) or []]
-    needed = [
-        line for line in map(Requirement, lines) if line.marker is None or line.marker.evaluate({"extra": ""})
-    ]
-    return [line for line in needed if canonicalize_name(line.name) not in installed]
+    """The dependencies of `requirements` that are not installed in any version.
+
+    The requirements themselves must be installed; their extras do not count.
+    """
+    absent = []
+    for requirement in requirements:
+        for line in metadata.requires(requirement.name) or []:
+            needed = Requirement(line)
+            if applies_here(needed) and canonicalize_name(needed.name) not in installed:
+                absent.append(needed)
+    return absent
 
 
 def try_gptq() -> str:
-    """Runs a layer in a process of its own; the last line of its complaint, empty when it ran."""
-    command = [sys.executable, "-c", "from helpers.weights.gptq import try_layer; try_layer()"]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
-    return (found.stderr.strip().splitlines() or ["it gave no reason"])[-1] if found.returncode else ""
+    """Runs a GPTQ layer in a separate process. Returns the last line of its error output, or "" if it ran."""
+    code = "from helpers.weights.gptq import try_layer; try_layer()"
+    return run_quietly([sys.executable, "-c", code], PROJECT)
 
 
 def choose_home() -> str:
-    """Where models/, loras/ and runs/ lie in Colab: $OPEN_LLM_KIT_HOME, else Google Drive where it is mounted, else the kit's folder; in words."""
+    """Sets OPEN_LLM_KIT_HOME, where Colab keeps models/, loras/ and runs/; returns the choice, in words.
+
+    A value that the user has set stays. Otherwise it is Google Drive if it is mounted, or else the kit's
+    folder.
+    """
     if os.environ.get("OPEN_LLM_KIT_HOME") in (None, "", str(PROJECT)):
-        os.environ["OPEN_LLM_KIT_HOME"] = str(DRIVE / "open-llm-kit" if DRIVE.is_dir() else PROJECT)
+        chosen = DRIVE / "open-llm-kit" if DRIVE.is_dir() else PROJECT
+        os.environ["OPEN_LLM_KIT_HOME"] = str(chosen)
     home = Path(os.environ["OPEN_LLM_KIT_HOME"])
     if home == PROJECT:
-        return "Models and LoRAs go when this session ends; the lessons make them anew. To keep them, mount Google Drive and run this cell again."
-    kept = [
-        f"{kind}/{path.name}" for kind in ("models", "loras") for path in sorted((home / kind).glob("[!.]*"))
-    ]
+        return (
+            "Models and LoRAs are deleted when this session ends; the lessons make them again. "
+            "To keep them, mount Google Drive and run this cell again."
+        )
+    kept = []
+    for kind in ("models", "loras"):
+        kept += [f"{kind}/{path.name}" for path in sorted((home / kind).glob("[!.]*"))]
     return f"Models and LoRAs are kept in {home}; there already: {', '.join(kept) or 'nothing'}."
+
+
+def join_names(requirements: Iterable[Requirement]) -> str:
+    """The packages' names, separated by commas."""
+    return ", ".join(requirement.name for requirement in requirements)

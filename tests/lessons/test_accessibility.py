@@ -1,4 +1,4 @@
-"""Who cannot see the figures, or sees them without colours, can follow: pages, links, figures, marks and colours, computed and counted."""
+"""People who cannot see the figures, or not their colours, can follow: pages, links, figures, colours."""
 
 import itertools
 import re
@@ -12,29 +12,28 @@ import pandas as pd
 import pytest
 from IPython.display import HTML
 from matplotlib.text import Text
-from support.lessons import PATHS, code_cells, read
+from support.lessons import NOTEBOOKS, PATHS, each_lesson, list_code_cells, read_notebook
+from support.lessons import read_markdown as join_markdown
 
-from helpers import PROJECT
+from helpers.common.paths import PROJECT
 from helpers.tutorial import plots
 from helpers.tutorial.checks import confirm
-from helpers.tutorial.plots import (
-    draw_accuracies,
-    draw_formats,
-    draw_loss,
-    draw_norms,
-    draw_shares,
-    show_tokens,
-)
 
 PAGES = [
     PROJECT / "README.md",
-    *sorted((PROJECT / "notebooks").glob("*.md")),
+    *sorted(NOTEBOOKS.glob("*.md")),
     *sorted((PROJECT / "data").glob("*/README.md")),
     PROJECT / "launch" / "README.md",
 ]
 VAGUE = {"here", "click here", "this", "this page", "link", "more", "read more", "see", "page", "website"}
 LINK = re.compile(r"(?<!!)\[((?:!\[[^\]]*\]\([^)]*\)|[^\]\[])+)\]\(([^)\s]+)\)")
-# Colours as people with each of the three colour blindnesses see them, at full severity, on linear RGB: Machado, Oliveira and Fernandes 2009.
+ELSEWHERE = re.compile(r"https?:|#|mailto:")  # how a target begins that is not another file of the project
+
+READABLE = 4.5  # WCAG's contrast of text with its ground, level AA
+DIFFERENT = 2  # contrast of two marks that are told apart
+
+# Colours as people with each of the three colour blindnesses see them, at full severity, on linear RGB.
+# Source: Machado, Oliveira and Fernandes, 2009.
 BLINDNESS = {
     "protan": [
         [0.152286, 1.052583, -0.204868],
@@ -57,24 +56,26 @@ FORMATS = [
     {"format": name, "disk_mb": 270.0, "memory_mb": 900.0, "tokens_per_s": 20.0, "perplexity": 24.0}
     for name in ("float32", "bfloat16")
 ]
+NORMS = pd.DataFrame({"q_proj": [0.1, 0.2], "up_proj": [0.4, 0.3]})
 FIGURES = {
-    "draw_loss": lambda: draw_loss([3.0, 2.0, 1.5, 1.2]),
-    "draw_accuracies": lambda: draw_accuracies({"majority": (0.4, 100), "LoRA": (0.75, 100)}),
-    "draw_formats": lambda: draw_formats(FORMATS),
-    "draw_norms": lambda: draw_norms(pd.DataFrame({"q_proj": [0.1, 0.2], "up_proj": [0.4, 0.3]})),
-    "draw_shares": lambda: draw_shares({"Blue": 0.7, "Red": 0.2}, "probability"),
+    "draw_loss": lambda: plots.draw_loss([3.0, 2.0, 1.5, 1.2]),
+    "draw_accuracies": lambda: plots.draw_accuracies({"majority": (0.4, 100), "LoRA": (0.75, 100)}),
+    "draw_formats": lambda: plots.draw_formats(FORMATS),
+    "draw_norms": lambda: plots.draw_norms(NORMS),
+    "draw_shares": lambda: plots.draw_shares({"Blue": 0.7, "Red": 0.2}, "probability"),
 }
 
 
 def to_linear(colour) -> np.ndarray:
-    """sRGB, as matplotlib or CSS names it, to linear RGB."""
+    """A colour of sRGB, as matplotlib or CSS names it, in linear RGB."""
     rgb = np.array(matplotlib.colors.to_rgb(colour))
     return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
 
 
 def luminance(colour, sight: str = "none") -> float:
     """Relative luminance, as WCAG defines it, of a colour as it is seen."""
-    return float(np.clip(np.array(BLINDNESS[sight]) @ to_linear(colour), 0, 1) @ [0.2126, 0.7152, 0.0722])
+    seen = np.clip(np.array(BLINDNESS[sight]) @ to_linear(colour), 0, 1)
+    return float(seen @ [0.2126, 0.7152, 0.0722])
 
 
 def contrast(first, second, sight: str = "none") -> float:
@@ -83,13 +84,17 @@ def contrast(first, second, sight: str = "none") -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+def smallest_contrast(first, second) -> float:
+    """The contrast of two colours for those who see it worst."""
+    return min(contrast(first, second, sight) for sight in BLINDNESS)
+
+
 def test_contrast_is_computed_as_wcag_does():
-    assert contrast("#000", "#fff") == pytest.approx(21) and contrast("#777777", "#ffffff") == pytest.approx(
-        4.48, abs=0.01
-    )
+    assert contrast("#000", "#fff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
 
 
-def test_every_figure_of_the_kit_is_looked_at():
+def test_every_figure_of_the_kit_is_tested():
     assert set(FIGURES) == {name for name in vars(plots) if name.startswith("draw_")}
 
 
@@ -103,180 +108,202 @@ def figure(request):
 
 
 def list_marks(axes) -> list[tuple[str, tuple]]:
-    """(colour, shape) of what is drawn in one axes: lines and points, and bars, of which one sees the stronger of edge and face."""
+    """(colour, shape) of the lines, points and bars in one axes; of a bar, the stronger of edge and face."""
     marks = [(line.get_color(), (line.get_linestyle(), line.get_marker())) for line in axes.lines]
     for patch in axes.patches:
-        colours = [patch.get_facecolor()[:3], patch.get_edgecolor()[:3]]
-        marks.append((max(colours, key=lambda colour: contrast(colour, "white")), ("bar", patch.get_hatch())))
+        face, edge = patch.get_facecolor()[:3], patch.get_edgecolor()[:3]
+        seen = face if contrast(face, "white") >= contrast(edge, "white") else edge
+        marks.append((seen, ("bar", patch.get_hatch())))
     return marks
 
 
-def test_words_and_marks_of_figures_stand_out_from_a_white_ground(figure):
+def test_words_of_a_figure_can_be_read_on_its_white_ground(figure):
     assert matplotlib.colors.to_hex(figure.get_facecolor()) == "#ffffff"
     words = [text for text in figure.findobj(Text) if text.get_text().strip() and text.get_visible()]
-    assert words and min(contrast(text.get_color(), "white") for text in words) >= 4.5
-    marks = [colour for axes in figure.axes for colour, _ in list_marks(axes)]
-    assert all(contrast(colour, "white", sight) >= 4.5 for colour in marks for sight in BLINDNESS)
+    assert words and all(contrast(text.get_color(), "white") >= READABLE for text in words)
 
 
-def test_marks_of_two_colours_differ_in_lightness_for_every_eye_and_in_shape(figure):
+def test_marks_of_a_figure_can_be_seen_by_every_eye(figure):
+    for axes in figure.axes:
+        assert all(smallest_contrast(colour, "white") >= READABLE for colour, _ in list_marks(axes))
+
+
+def test_marks_of_two_colours_differ_in_lightness_and_in_shape(figure):
     for axes in figure.axes:
         for (one, shape), (other, another) in itertools.combinations(list_marks(axes), 2):
             if not matplotlib.colors.same_color(one, other):
-                assert shape != another and all(contrast(one, other, sight) >= 2 for sight in BLINDNESS)
+                assert shape != another and smallest_contrast(one, other) >= DIFFERENT
 
 
-def test_every_bar_has_its_value_in_words(figure):
+def test_every_bar_has_its_value_in_digits(figure):
     for axes in figure.axes:
         bars = [patch for patch in axes.patches if patch.get_width() and patch.get_height()]
         labels = [text for text in axes.texts if re.search(r"\d", text.get_text())]
         assert len(labels) >= len(bars)
 
 
-def test_heat_map_grows_lighter_with_its_values_for_every_eye_and_names_its_means():
+def test_heat_map_grows_lighter_with_its_values_for_every_eye():
     drawn = FIGURES["draw_norms"]()
     colours = drawn.axes[0].images[0].cmap(np.linspace(0, 1, 64))
+    plt.close(drawn)
     for sight in BLINDNESS:
         assert (np.diff([luminance(colour[:3], sight) for colour in colours]) > 0).all()
-    assert [label.get_text() for label in drawn.axes[0].get_xticklabels()] == [
-        "q_proj\n0.15",
-        "up_proj\n0.35",
-    ]
+
+
+def test_heat_map_names_the_mean_of_each_column():
+    drawn = FIGURES["draw_norms"]()
+    labels = [label.get_text() for label in drawn.axes[0].get_xticklabels()]
     plt.close(drawn)
+    assert labels == ["q_proj\n0.15", "up_proj\n0.35"]
 
 
-class Styles(HTMLParser):
-    """Every style attribute of a page."""
+class StyleFinder(HTMLParser):
+    """Collects every style attribute of a page in `found`."""
 
     def __init__(self, page: str):
         super().__init__()
         self.found: list[str] = []
         self.feed(page)
 
-    def handle_starttag(self, tag, attributes):
-        self.found += [value for name, value in attributes if name == "style"]
+    def handle_starttag(self, tag, attrs):
+        self.found += [value for name, value in attrs if name == "style"]
 
 
 def check_style(style: str) -> None:
-    """Words and ground are set together, since a notebook may be dark, and stand out from each other."""
+    """Colour and ground are set together, since a notebook may be dark, and can be told apart."""
     rules = dict(re.findall(r"(?<![\w-])(color|background|background-color):\s*(#\w+|[a-z]+)", style))
     colour, ground = rules.get("color"), rules.get("background") or rules.get("background-color")
     assert (colour is None) == (ground is None), style
-    assert colour is None or contrast(colour, ground) >= 4.5, style
+    assert colour is None or contrast(colour, ground) >= READABLE, style
 
 
-def test_learned_tokens_are_framed_bold_and_said_in_words(monkeypatch):
+def test_learned_tokens_are_framed_bold_and_counted_in_words(monkeypatch):
     shown: list[HTML] = []
     monkeypatch.setattr(plots, "display", shown.append)
-    show_tokens(["I ", "prefer ", "B"], [False, False, True])
-    (style,) = Styles(shown[0].data).found
+    plots.show_tokens(["I ", "prefer ", "B"], [False, False, True])
+    [style] = StyleFinder(shown[0].data).found
     check_style(style)
-    assert "border:" in style and "bold" in style and "1 of 3 tokens are learned (framed): B" in shown[0].data
+    assert "border:" in style and "bold" in style
+    words = shown[0].data.rpartition("<p>")[2]
+    assert re.findall(r"\d+", words) == ["1", "3"] and words.endswith("B</p>")
 
 
 @pytest.mark.parametrize("path", sorted((PROJECT / "helpers").rglob("*.py")), ids=lambda path: path.stem)
 def test_colours_that_the_package_writes_into_pages_can_be_read(path):
-    text = re.sub(
-        r"\{(DARK|MIDDLE|PALE)\}", lambda found: getattr(plots, found[1]), path.read_text(encoding="utf-8")
-    )
-    for style in re.findall(
-        r"[\"'][^\"'\n]*(?<![\w-])(?:color|background(?:-color)?):\s*[#a-z][^\"'\n]*[\"']", text
-    ):
+    source = path.read_text(encoding="utf-8")
+    source = re.sub(r"\{(DARK|MIDDLE|PALE)\}", lambda found: getattr(plots, found[1]), source)
+    rule = r"(?<![\w-])(?:color|background(?:-color)?):\s*[#a-z]"
+    for style in re.findall(rf"[\"'][^\"'\n]*{rule}[^\"'\n]*[\"']", source):
         check_style(style)
 
 
-def test_checkpoints_say_without_colour_and_sign_how_it_stands(capsys):
+def test_checkpoints_can_be_told_apart_without_their_signs(capsys):
     for passed in (True, False):
-        confirm(passed, "it holds", "mend it")
-    well, badly = capsys.readouterr().out.splitlines()
-    assert well.strip("✅ ") == "it holds" and badly.strip("❌ ") == "not yet: it holds. What to do: mend it"
+        confirm(passed, "it holds", "do this")
+    passed, failed = (line.strip("✅❌ ") for line in capsys.readouterr().out.splitlines())
+    assert passed == "it holds" != failed and "do this" in failed
 
 
 def list_links(text: str) -> list[tuple[str, str]]:
-    """(what a link says, where it goes); the alt text of a picture that is a link."""
-    text = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.S)
-    return [(re.sub(r"!\[([^\]]*)\]\([^)]*\)", r"\1", words), target) for words, target in LINK.findall(text)]
+    """(what a link says, where it goes). A picture that is a link says its alt text."""
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+    picture = r"!\[([^\]]*)\]\([^)]*\)"
+    return [(re.sub(picture, r"\1", words), target) for words, target in LINK.findall(text)]
 
 
 def read_markdown(path: Path) -> str:
     """A page, or the Markdown cells of a notebook."""
     if path.suffix == ".md":
         return path.read_text(encoding="utf-8")
-    return "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    return join_markdown(read_notebook(path))
 
 
-def list_places(path: Path) -> list[str]:
+def list_anchors(path: Path) -> list[str]:
     """The anchors of a page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", read_markdown(path), flags=re.M)
+    headings = re.findall(r"^#+ (.*)$", read_markdown(path), flags=re.MULTILINE)
     return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 @pytest.mark.parametrize("path", [*PATHS, *PAGES], ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_links_say_where_they_go(path):
-    links = list_links(read_markdown(path))
-    for words, target in links:
-        assert words.strip().lower() not in VAGUE and len(words.strip()) > 2 and "://" not in words, words
-        if not re.match(r"https?:|#|mailto:", target):
-            file, _, place = target.partition("#")
-            page = path.parent / file if file else path
-            assert page.exists() and (not place or place in list_places(page)), target
+    for words, _ in list_links(read_markdown(path)):
+        words = words.strip()
+        assert words.lower() not in VAGUE and len(words) > 2 and "://" not in words
+
+
+@pytest.mark.parametrize("path", [*PATHS, *PAGES], ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_links_lead_to_a_file_and_a_heading_that_exist(path):
+    for _, target in list_links(read_markdown(path)):
+        if ELSEWHERE.match(target):
+            continue
+        file, _, anchor = target.partition("#")
+        page = path.parent / file
+        assert page.exists() and (not anchor or anchor in list_anchors(page)), target
 
 
 def test_same_words_lead_to_the_same_place():
     places: dict[str, set[str]] = {}
     for path in [*PATHS, *PAGES]:
         for words, target in list_links(read_markdown(path)):
-            if "colab.research.google.com" not in target:
-                name = (
-                    target
-                    if re.match(r"https?:|#|mailto:", target)
-                    else (path.parent / target).resolve().name
-                )
-                places.setdefault(words.lower(), set()).add(name)
+            if "colab.research.google.com" in target:  # a badge leads to its own lesson
+                continue
+            place = target if ELSEWHERE.match(target) else (path.parent / target).resolve().name
+            places.setdefault(words.lower(), set()).add(place)
     assert {words: found for words, found in places.items() if len(found) > 1} == {}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_pages_have_one_title_and_skip_no_level_and_describe_their_pictures(path):
-    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.S)
-    levels = [len(found) for found in re.findall(r"^(#+) ", text, flags=re.M)]
-    assert levels[0] == 1 and levels.count(1) == 1 and all(b - a <= 1 for a, b in itertools.pairwise(levels))
+def test_pages_have_one_title_skip_no_level_and_describe_their_pictures(path):
+    text = re.sub(r"```.*?```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", text, flags=re.MULTILINE)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(below - above <= 1 for above, below in itertools.pairwise(levels))
     assert all(len(words) >= 20 for words in re.findall(r"!\[([^\]]*)\]", text))
 
 
 def list_pictures(cell) -> list[str]:
-    """The alt texts of the pictures in a code cell's outputs."""
-    pages = ["".join(output.get("data", {}).get("text/html", "")) for output in cell.outputs]
-    return [
-        alt
-        for page in pages
-        for tag in re.findall(r"<img[^>]*>", page)
-        for alt in re.findall(r'alt="([^"]*)"', tag) or [""]
-    ]
+    """The alt texts of the pictures in a code cell's outputs; an empty one for a picture without."""
+    alts = []
+    for output in cell.outputs:
+        page = "".join(output.get("data", {}).get("text/html", ""))
+        for tag in re.findall(r"<img[^>]*>", page):
+            alts += re.findall(r'alt="([^"]*)"', tag) or [""]
+    return alts
 
 
 def read_words(cell) -> str:
     """What a code cell shows besides pictures."""
-    shown = [
-        output.get("text", "") or "".join(output.get("data", {}).get("text/html", ""))
-        for output in cell.outputs
-    ]
+    shown = []
+    for output in cell.outputs:
+        shown.append(output.get("text", "") or "".join(output.get("data", {}).get("text/html", "")))
     return re.sub(r"<img[^>]*>", "", "\n".join(shown))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_every_plot_has_an_alt_text_and_its_numbers_beside_it(path):
-    cells = code_cells(read(path))
-    for before, cell in zip([None, *cells], cells, strict=False):
-        if "plots.show(" in cell.source or "LiveLoss(" in cell.source:
-            pictures = list_pictures(cell)
-            assert pictures and all(
-                len(alt) >= 40 and not alt.lower().startswith(("image", "picture", "figure"))
-                for alt in pictures
-            )
-            numbers = re.findall(
-                r"\d+(?:\.\d+)?", read_words(cell) + (read_words(before) if "above" in pictures[0] else "")
-            )
-            assert len(numbers) >= 2, cell.source
-        else:
-            assert all(len(alt) >= 20 for alt in list_pictures(cell))
+def is_plot(cell) -> bool:
+    """True for a cell that draws a figure."""
+    return "plots.show(" in cell.source or "LiveLoss(" in cell.source
+
+
+@each_lesson
+def test_every_plot_has_an_alt_text_that_says_more_than_that_it_is_a_picture(path):
+    for cell in filter(is_plot, list_code_cells(read_notebook(path))):
+        alts = list_pictures(cell)
+        assert alts and all(len(alt) >= 40 for alt in alts)
+        assert not any(alt.lower().startswith(("image", "picture", "figure")) for alt in alts)
+
+
+@each_lesson
+def test_every_other_picture_has_an_alt_text(path):
+    for cell in itertools.filterfalse(is_plot, list_code_cells(read_notebook(path))):
+        assert all(len(alt) >= 20 for alt in list_pictures(cell))
+
+
+@each_lesson
+def test_every_plot_has_its_numbers_beside_it(path):
+    cells = list_code_cells(read_notebook(path))
+    for before, cell in itertools.pairwise(cells):
+        if is_plot(cell):
+            words = read_words(cell)
+            if "above" in list_pictures(cell)[0]:
+                words += read_words(before)
+            assert len(re.findall(r"\d+(?:\.\d+)?", words)) >= 2, cell.source

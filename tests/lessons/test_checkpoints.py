@@ -1,38 +1,41 @@
-"""The lessons' checkpoints, each on an artefact that is whole and on one that is broken: green and red."""
+"""The lessons' checkpoints pass on an artefact that is whole, and fail on one that is broken."""
 
 import random
 
 import pytest
 from safetensors.torch import load_file, save_file
+from support.lessons import NOTEBOOKS, name_pair
 from support.tiny import CHAT_TEMPLATE, make_tiny_adapter, make_tiny_model
 
-from helpers import PROJECT, adapters, loading, tasks, training
+from helpers import adapters, loading, tasks, training
 from helpers.tutorial.checks import confirm_adapter, confirm_endings, confirm_split, confirm_weights
-from helpers.weights.folders import record_source
+from helpers.weights.folders import ModelFolder
 
 USED = [
-    ("01_weights", "checks.confirm_weights(folder)"),
-    ("04_training", "checks.confirm_split(train, test)"),
-    ("04_training", 'checks.confirm_endings(batch["labels"], end)'),
-    ("05_lora_loading", "checks.confirm_adapter(findings)"),
+    ("01_weights", confirm_weights),
+    ("04_training", confirm_split),
+    ("04_training", confirm_endings),
+    ("05_lora_loading", confirm_adapter),
 ]
 
 
-@pytest.mark.parametrize(("lesson", "line"), USED)
-def test_lesson_uses_the_checkpoint(lesson, line):
-    assert line in (PROJECT / "notebooks" / "text" / f"{lesson}.py").read_text(encoding="utf-8").splitlines()
+@pytest.mark.parametrize(("lesson", "checkpoint"), USED)
+def test_lesson_uses_the_checkpoint(lesson, checkpoint):
+    pair = name_pair(NOTEBOOKS / f"{lesson}.ipynb").read_text(encoding="utf-8")
+    assert f"\nchecks.{checkpoint.__name__}(" in pair
 
 
 @pytest.fixture
 def folder(home):
     """A model folder as fetching leaves it, with its weights.json."""
     made = make_tiny_model(home / "models" / "tiny")
-    record_source(made, source="here")
+    ModelFolder(made).write_record(source="here")
     return made
 
 
-def read_lines(capsys):
-    return capsys.readouterr().out.splitlines()
+def read_marks(capsys) -> list[str]:
+    """The sign at the beginning of each checkpoint that was printed: ✅ or ❌."""
+    return [line[0] for line in capsys.readouterr().out.splitlines() if line.startswith(("✅", "❌"))]
 
 
 def cut_short(content):
@@ -44,86 +47,82 @@ def change_a_bit(content):
 
 
 def leave_the_pointer(content):
-    """What git leaves in place of a large file where git-lfs is not installed."""
+    """What git leaves of a large file if git-lfs is not installed."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize {len(content)}\n".encode()
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [(cut_short, "is cut short"), (change_a_bit, "was changed"), (leave_the_pointer, "is only a pointer")],
-)
-def test_weights_turn_red_when_they_are_not_those_that_were_fetched(folder, capsys, change, words):
-    confirm_weights(folder)
+@pytest.mark.parametrize("damage", [cut_short, change_a_bit, leave_the_pointer])
+def test_weights_fail_if_they_are_not_those_that_were_fetched(folder, capsys, damage):
+    confirm_weights(ModelFolder(folder))
     path = folder / "model.safetensors"
-    path.write_bytes(change(path.read_bytes()))
-    confirm_weights(folder)
-    whole, broken = read_lines(capsys)
-    assert (
-        whole.startswith("✅")
-        and broken.startswith("❌ not yet")
-        and f"model.safetensors {words}" in broken
-        and "fetch again" in broken
-    )
+    path.write_bytes(damage(path.read_bytes()))
+    confirm_weights(ModelFolder(folder))
+    whole, broken = capsys.readouterr().out.splitlines()
+    assert whole.startswith("✅")
+    assert broken.startswith("❌") and "model.safetensors" in broken
 
 
-def test_split_turns_red_when_rows_are_drawn_at_random(template, capsys):
+def test_split_fails_if_rows_are_drawn_at_random(template, capsys):
     rows = tasks.load_rows("data/college_preferences/dataset.csv", template)
     confirm_split(*tasks.split_rows(rows))
     shuffled = random.Random(0).sample(rows, len(rows))
     confirm_split(shuffled[200:], shuffled[:200])
-    honest, leaking = read_lines(capsys)
-    assert honest.startswith("✅") and leaking.startswith("❌") and "dataset.split_rows" in leaking
+    honest, leaking = capsys.readouterr().out.splitlines()
+    assert honest.startswith("✅")
+    assert leaking.startswith("❌") and "tasks.split_rows" in leaking
 
 
-def test_split_turns_red_on_one_comment_in_other_letters(rows, capsys):
+def test_split_fails_if_a_comment_differs_in_case_and_punctuation_only(rows, capsys):
     confirm_split(rows[:6], [{**rows[0], "text": rows[0]["text"].upper() + "!"}])
-    assert read_lines(capsys)[0].startswith("❌")
+    assert read_marks(capsys) == ["❌"]
 
 
-def test_endings_turn_red_with_a_chat_template_without_eos(tiny, rows, template, tmp_path, capsys):
-    chosen = training.TrainingSettings().replace({"lora_r": 4, "batch_size": 4})
-    for chat_template in (CHAT_TEMPLATE, CHAT_TEMPLATE.replace("<|im_end|>", "")):
-        tiny.tokenizer.chat_template = chat_template
-        trainer = training.make_trainer(tiny, rows, template, chosen, tmp_path, progress=False)
-        for batch in trainer.get_train_dataloader():
-            confirm_endings(batch["labels"], tiny.tokenizer.eos_token_id)
+@pytest.fixture
+def make_batches(tiny, rows, template, tmp_path):
+    """A function that makes the batches of a training on the tiny model, as TRL makes them in lesson 4."""
+    settings = training.TrainingSettings().replace({"lora_r": 4, "batch_size": 4})
+    data = tasks.TaskData(template, rows)
+
+    def make() -> list:
+        trainer = training.make_trainer(tiny, data, settings, tmp_path, False, prefix_sharing="off")
+        batches = list(trainer.get_train_dataloader())
         tiny.model = trainer.model.unload()
-    lines = read_lines(capsys)
-    assert (
-        len(lines) >= 2
-        and {line[0] for line in lines[: len(lines) // 2]} == {"✅"}
-        and {line[0] for line in lines[len(lines) // 2 :]} == {"❌"}
-    )
+        return batches
+
+    return make
 
 
-def test_endings_turn_red_when_padding_is_known_by_its_token(tiny, rows, template, tmp_path, capsys):
-    chosen, end = (
-        training.TrainingSettings().replace({"lora_r": 4, "batch_size": 4}),
-        tiny.tokenizer.eos_token_id,
-    )
-    batch = next(
-        iter(
-            training.make_trainer(
-                tiny, rows, template, chosen, tmp_path, progress=False
-            ).get_train_dataloader()
-        )
-    )
+def test_endings_pass_with_a_chat_template_that_writes_eos(tiny, make_batches, capsys):
+    for batch in make_batches():
+        confirm_endings(batch["labels"], tiny.tokenizer.eos_token_id)
+    assert set(read_marks(capsys)) == {"✅"}
+
+
+def test_endings_fail_with_a_chat_template_without_eos(tiny, make_batches, capsys):
+    tiny.tokenizer.chat_template = CHAT_TEMPLATE.replace("<|im_end|>", "")
+    for batch in make_batches():
+        confirm_endings(batch["labels"], tiny.tokenizer.eos_token_id)
+    assert set(read_marks(capsys)) == {"❌"}
+
+
+def test_endings_fail_if_padding_is_known_by_its_token(tiny, make_batches, capsys):
+    end = tiny.tokenizer.eos_token_id
+    batch = make_batches()[0]
     confirm_endings(batch["labels"].masked_fill(batch["input_ids"] == end, -100), end)
-    assert read_lines(capsys)[0].startswith("❌")
+    assert read_marks(capsys) == ["❌"]
 
 
-def test_adapter_turns_red_when_its_matrices_are_zeros(folder, home, capsys):
+def confirm_lora(name):
+    """Attaches a LoRA to the tiny model and shows its checkpoints."""
+    loaded = adapters.attach_adapter(loading.load_model("tiny", dtype="float32"), name)
+    confirm_adapter(adapters.prove(loaded, name))
+
+
+def test_adapter_fails_if_its_matrices_are_zeros(folder, home, capsys):
     path = make_tiny_adapter(home / "loras" / "mine", folder) / "adapter_model.safetensors"
-    for factor in (1, 0):
-        save_file(
-            {name: factor * tensor for name, tensor in load_file(path).items()},
-            path,
-            metadata={"format": "pt"},
-        )
-        loaded = adapters.attach_adapter(loading.load_model("tiny", dtype="float32"), "mine")
-        confirm_adapter(adapters.prove(loaded, "mine"))
-    lines = read_lines(capsys)
-    whole, zeroed = lines[:6], lines[6:]
-    assert all(line.startswith("✅") for line in whole)
-    red = [line for line in zeroed if line.startswith("❌ not yet")]
-    assert ["not zero" in red[0], "changes the model" in red[1], len(red)] == [True, True, 2]
+    confirm_lora("mine")
+    assert set(read_marks(capsys)) == {"✅"}
+    zeros = {name: 0 * tensor for name, tensor in load_file(path).items()}
+    save_file(zeros, path, metadata={"format": "pt"})
+    confirm_lora("mine")
+    assert read_marks(capsys).count("❌") == 2  # its weights are zero, and it does not change the model

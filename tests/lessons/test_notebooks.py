@@ -1,14 +1,28 @@
+"""The notebooks as they are committed: in step with their text pairs, executed, clean, and readable."""
+
 import json
 import re
 import statistics
+from itertools import pairwise
 
 import jupytext
 import pytest
-from support.lessons import NAMES, PATHS, code_cells, read
+from support.lessons import (
+    NAMES,
+    PATHS,
+    each_lesson,
+    list_code_cells,
+    list_tagged_cells,
+    name_pair,
+    read_lesson,
+    read_markdown,
+    read_notebook,
+    read_printed,
+)
 
-from helpers import PROJECT
+from helpers.common.paths import PROJECT
 
-TAUGHT = {
+TAUGHT = {  # calls that a lesson must show
     "02_loading": ["AutoModelForCausalLM.from_pretrained("],
     "03_api": ["requests.post(", "client.chat.completions.create("],
     "04_training": [
@@ -28,111 +42,97 @@ def test_there_are_five_lessons():
     assert [path.stem for path in PATHS] == NAMES
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@each_lesson
 def test_notebook_and_text_pair_are_in_step(path):
-    text = jupytext.read(PROJECT / "notebooks" / "text" / f"{path.stem}.py")
-    cells = [(cell.cell_type, cell.source.strip()) for cell in read(path).cells]
-    assert cells == [(cell.cell_type, cell.source.strip()) for cell in text.cells]
+    cells = [(cell.cell_type, cell.source.strip()) for cell in read_notebook(path).cells]
+    pair = jupytext.read(name_pair(path))
+    assert cells == [(cell.cell_type, cell.source.strip()) for cell in pair.cells]
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@each_lesson
 def test_code_cells_are_short(path):
-    lengths = [len(cell.source.splitlines()) for cell in code_cells(read(path))]
+    lengths = [len(cell.source.splitlines()) for cell in list_code_cells(read_notebook(path))]
     assert max(lengths) <= 25 and statistics.median(lengths) <= 5
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_outputs_are_there_in_order_and_without_an_error(path):
-    cells = code_cells(read(path))
+@each_lesson
+def test_cells_were_executed_in_order_and_without_an_error(path):
+    cells = list_code_cells(read_notebook(path))
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert any(cell.outputs for cell in cells) and all(
-        output.output_type != "error" for cell in cells for output in cell.outputs
-    )
+    outputs = [output for cell in cells for output in cell.outputs]
+    assert outputs and all(output.output_type != "error" for output in outputs)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_file_has_no_widget_state_no_place_of_this_machine_and_no_token(path):
+@each_lesson
+def test_file_has_no_widget_state_no_path_of_this_machine_and_no_token(path):
     text = path.read_text(encoding="utf-8")
-    assert "widgets" not in json.loads(text)["metadata"] and str(PROJECT) not in text
-    assert not re.search(r"/(root|home)/\w|hf_[A-Za-z0-9]{20}", text) and path.stat().st_size < 500_000
+    assert "widgets" not in json.loads(text)["metadata"]
+    assert str(PROJECT) not in text and not re.search(r"/(root|home)/\w|hf_[A-Za-z0-9]{20}", text)
+    assert path.stat().st_size < 500_000
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@each_lesson
 def test_headings_have_one_title_and_skip_no_level(path):
-    markdown = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
-    levels = [
-        len(found)
-        for found in re.findall(r"^(#+) ", re.sub(r"```.*?```", "", markdown, flags=re.S), flags=re.M)
-    ]
-    assert (
-        levels[0] == 1
-        and levels.count(1) == 1
-        and all(b - a <= 1 for a, b in zip(levels, levels[1:], strict=False))
-    )
+    text = re.sub(r"```.*?```", "", read_markdown(read_notebook(path)), flags=re.DOTALL)
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", text, flags=re.MULTILINE)]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(below - above <= 1 for above, below in pairwise(levels))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@each_lesson
 def test_every_picture_has_alt_text(path):
-    notebook = read(path)
-    markdown = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-    assert not re.search(r"!\[\s*\]\(", markdown)
-    for output in (output for cell in code_cells(notebook) for output in cell.outputs):
-        data = output.get("data", {})
-        assert "image/png" not in data
-        assert all('alt="' in tag for tag in re.findall(r"<img[^>]*>", "".join(data.get("text/html", ""))))
+    notebook = read_notebook(path)
+    assert not re.search(r"!\[\s*\]\(", read_markdown(notebook))
+    for cell in list_code_cells(notebook):
+        for output in cell.outputs:
+            data = output.get("data", {})
+            images = re.findall(r"<img[^>]*>", "".join(data.get("text/html", "")))
+            assert "image/png" not in data and all('alt="' in image for image in images)
 
 
-@pytest.mark.parametrize(("name", "lines"), TAUGHT.items())
-def test_taught_lines_are_visible_and_executed(name, lines):
-    source = "\n".join(cell.source for cell in code_cells(read(PROJECT / "notebooks" / f"{name}.ipynb")))
-    for line in lines:
-        assert line in source
+@pytest.mark.parametrize(("name", "calls"), TAUGHT.items())
+def test_taught_calls_are_visible_and_executed(name, calls):
+    source = "\n".join(cell.source for cell in list_code_cells(read_lesson(name)))
+    assert [call for call in calls if call not in source] == []
 
 
-def tagged(notebook, tag):
-    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
-
-
-def read_output(cell):
-    return "".join(output.get("text", "") for output in cell.outputs)
-
-
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_exercises_do_not_pass_as_they_stand_and_their_hidden_solutions_do(path):
-    notebook = read(path)
-    exercises, solutions = tagged(notebook, "exercise"), tagged(notebook, "solution")
+@each_lesson
+def test_every_exercise_has_its_hidden_solution_below_it(path):
+    notebook = read_notebook(path)
+    exercises = list_tagged_cells(notebook, "exercise")
+    solutions = list_tagged_cells(notebook, "solution")
     assert len(exercises) == len(solutions) >= 3
     for exercise, solution in zip(exercises, solutions, strict=True):
         assert notebook.cells.index(solution) == notebook.cells.index(exercise) + 1
-        assert (
-            solution.metadata.jupyter.source_hidden
-            and solution.metadata.cellView == "form"
-            and solution.source.startswith("# @title Solution")
-        )
-        assert read_output(exercise).startswith("❌") and read_output(solution).startswith("✅")
-        for cell in (exercise, solution):  # nbval, in make test, holds what it sees against these outputs
-            assert "nbval-check-output" in cell.metadata.tags and read_output(cell).count("\n") == 1
+        assert solution.metadata.jupyter.source_hidden and solution.metadata.cellView == "form"
+        assert solution.source.startswith("# @title Solution")
+
+
+@each_lesson
+def test_exercises_fail_as_they_are_and_their_solutions_pass(path):
+    notebook = read_notebook(path)
+    for tag, mark in (("exercise", "❌"), ("solution", "✅")):
+        for cell in list_tagged_cells(notebook, tag):
+            assert read_printed(cell).startswith(mark) and read_printed(cell).count("\n") == 1
+            assert "nbval-check-output" in cell.metadata.tags  # `make test` compares the output with this one
 
 
 @pytest.mark.parametrize("name", ["02_loading", "04_training", "05_lora_loading"])
 def test_there_is_a_bug_to_find(name):
-    assert any("Find the bug" in cell.source for cell in read(PROJECT / "notebooks" / f"{name}.ipynb").cells)
+    assert any("Find the bug" in cell.source for cell in read_lesson(name).cells)
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_there_are_two_to_four_guesses_each_set_beside_what_was_found(path):
-    source = [cell.source for cell in code_cells(read(path))]
-    guesses, answers = (
-        sum(text.count(word) for text in source) for word in ("guess = ", "checks.compare_guess(")
-    )
-    assert 2 <= guesses == answers <= 4
+@each_lesson
+def test_there_are_two_to_four_guesses_and_each_is_compared(path):
+    source = "\n".join(cell.source for cell in list_code_cells(read_notebook(path)))
+    guesses = source.count("guess = ")
+    assert 2 <= guesses <= 4 and source.count("checks.compare_guess(") == guesses
 
 
 def test_set_up_cell_is_the_same_everywhere():
-    assert len({code_cells(read(path))[0].source for path in PATHS}) == 1
+    assert len({list_code_cells(read_notebook(path))[0].source for path in PATHS}) == 1
 
 
-def test_printed_commands_have_no_comment_after_a_backslash():
-    for path in PATHS:
-        for cell in read(path).cells:
-            assert not re.search(r"\\[ \t]*#|\\[ \t]+$", cell.source, flags=re.M) or cell.cell_type == "code"
+@each_lesson
+def test_printed_commands_have_nothing_after_a_backslash(path):
+    assert not re.search(r"\\[ \t]*#|\\[ \t]+$", read_markdown(read_notebook(path)), flags=re.MULTILINE)

@@ -1,115 +1,125 @@
-"""The boxes of minutes, memory and disk: they say what the records say, and follow them."""
+"""The boxes of minutes, memory and disk say what the records say, and follow them."""
 
 import json
 import os
-import re
 import shutil
 
-import nbformat
 import pytest
+from support.lessons import NAMES, NOTEBOOKS, list_tagged_cells, name_pair, read_notebook
 
-from helpers import PROJECT, common
+from helpers import common
 from helpers.common.files import write_json
+from helpers.common.paths import PROJECT
 from helpers.tutorial.records import RECORDS, add_record, measure_disk, read_records
 from tools.cost_boxes import TAG, write_boxes
 
-NAMES = ["01_weights", "02_loading", "03_api", "04_training", "05_lora_loading"]
 
-
-def read_box(name, project=PROJECT):
-    """lane -> the other columns of the box's table, as the notebook has them; and the same out of its text pair."""
-    notebook = nbformat.read(project / "notebooks" / f"{name}.ipynb", as_version=4)
-    [cell] = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
-    assert notebook.cells.index(cell) < next(
-        place for place, other in enumerate(notebook.cells) if other.cell_type == "code"
-    )
-    pair = (project / "notebooks" / "text" / f"{name}.py").read_text(encoding="utf-8")
-    return [
-        {row[0]: row[1:] for row in read_table(text)}
-        for text in (cell.source, pair[pair.index("**What it takes**") :].split("# %%")[0])
-    ]
+def read_boxes(name, notebooks=NOTEBOOKS):
+    """The box's table, {lane: the other columns}: as the notebook has it, and as its text pair has it."""
+    path = notebooks / f"{name}.ipynb"
+    [cell] = list_tagged_cells(read_notebook(path), TAG)
+    pair = name_pair(path).read_text(encoding="utf-8")
+    in_pair = pair[pair.index(cell.source.splitlines()[0]) :].split("# %%")[0]
+    return [read_table(cell.source), read_table(in_pair)]
 
 
 def read_table(text):
-    rows = [
-        [column.strip() for column in line.strip("# |").split("|")]
-        for line in text.splitlines()
-        if "|" in line
-    ]
-    return [row for row in rows if row[0] in common.LANES]
+    """{lane: the other columns} of a table in Markdown, commented or not."""
+    table = {}
+    for line in text.splitlines():
+        first, *others = [column.strip() for column in line.strip("# |").split("|")]
+        if first in common.LANES:
+            table[first] = others
+    return table
 
 
 def compute_columns(record, name):
-    """What a line of the box has to say, computed from the record."""
-    found = next((entry for entry in record["notebooks"] if entry["name"] == name), None) if record else None
-    if not found:
-        return ["no record yet"] * 4
-    disk = f"{round(found['disk_mb'] / 1000, 1)} GB" if "disk_mb" in found else "not recorded"
-    where = f"{record['date']} on {record['device']}, commit {record['commit']}"
-    return [str(round(found["minutes"], 1)), f"{round(found['peak_mb'] / 1000, 1)} GB", disk, where]
+    """What a line of the box should say, computed from the record; None if nothing is recorded."""
+    entries = record["notebooks"] if record else []
+    for entry in entries:
+        if entry["name"] == name:
+            minutes = str(round(entry["minutes"], 1))
+            memory = f"{round(entry['peak_mb'] / 1000, 1)} GB"
+            disk = f"{round(entry['disk_mb'] / 1000, 1)} GB"
+            return [
+                minutes,
+                memory,
+                disk,
+                f"{record['date']} on {record['device']}, commit {record['commit']}",
+            ]
+    return None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_box_says_of_each_lane_what_its_record_says_or_that_there_is_none(name):
+def test_box_says_for_each_lane_what_its_record_says(name):
     records = json.loads((PROJECT / "benchmarks" / "tutorial.json").read_text(encoding="utf-8"))
-    expected = {lane: compute_columns(records.get(lane), name) for lane in common.LANES}
-    assert read_box(name) == [expected, expected]
+    for box in read_boxes(name):
+        assert set(box) == set(common.LANES)
+        for lane, columns in box.items():
+            expected = compute_columns(records.get(lane), name)
+            if expected:
+                assert columns == expected
+            else:
+                assert not any(character.isdigit() for character in "".join(columns))
 
 
-def test_minutes_and_memory_of_the_readme_are_the_recorded_ones():
+@pytest.mark.parametrize("name", NAMES)
+def test_box_is_above_all_code(name):
+    cells = read_notebook(NOTEBOOKS / f"{name}.ipynb").cells
+    box = next(place for place, cell in enumerate(cells) if TAG in cell.metadata.get("tags", []))
+    assert all(cell.cell_type == "markdown" for cell in cells[:box])
+
+
+def find_row(readme, name):
+    """The line of a lesson in README.md's table."""
+    return next(line for line in readme.splitlines() if f"notebooks/{name}.ipynb" in line)
+
+
+def test_readme_has_the_recorded_minutes_and_memory():
     record, readme = read_records()["tiny"], (PROJECT / "README.md").read_text(encoding="utf-8")
     for name in NAMES:
         minutes, memory, *_ = compute_columns(record, name)
-        row = next(line for line in readme.splitlines() if f"notebooks/{name}.ipynb" in line)
-        assert row.endswith(f"| {minutes} | {memory.removesuffix(' GB')} |")
+        assert find_row(readme, name).endswith(f"| {minutes} | {memory.removesuffix(' GB')} |")
 
 
 @pytest.fixture
 def copied(tmp_path):
-    """The project's notebooks, README and records, to be written to."""
-    shutil.copytree(
-        PROJECT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints")
-    )
+    """A project with the notebooks, README.md and records of this one."""
+    ignored = shutil.ignore_patterns(".ipynb_checkpoints")
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks", ignore=ignored)
     (tmp_path / "benchmarks").mkdir()
     for name in ("README.md", RECORDS):
         shutil.copy(PROJECT / name, tmp_path / name)
     return tmp_path
 
 
-def test_boxes_follow_a_new_record_and_change_nothing_without_one(copied):
+def test_nothing_changes_without_a_new_record(copied):
     assert write_boxes(copied) == []
-    before = (copied / "notebooks" / "04_training.ipynb").read_text(encoding="utf-8")
+
+
+def test_boxes_follow_a_new_record(copied):
+    before = (copied / "notebooks" / "04_training.ipynb").read_text(encoding="utf-8").splitlines()
     entries = [{"name": name, "minutes": 7.25, "peak_mb": 12_340, "disk_mb": 5_670} for name in NAMES]
-    add_record(
-        "t4", {"commit": "0123abc", "device": "Some GPU", "date": "2030-01-02", "notebooks": entries}, copied
-    )
+    run = {"commit": "0123abc", "device": "Some GPU", "date": "2030-01-02", "notebooks": entries}
+    add_record("t4", run, copied)
     write_boxes(copied)
     columns = ["7.2", "12.3 GB", "5.7 GB", "2030-01-02 on Some GPU, commit 0123abc"]
     for name in NAMES:
-        assert [box["t4"] for box in read_box(name, copied)] == [columns] * 2 and read_box(name, copied)[0][
-            "tiny"
-        ] == read_box(name)[0]["tiny"]
-    after = (copied / "notebooks" / "04_training.ipynb").read_text(encoding="utf-8")
-    changed = [line for line in after.splitlines() if line not in before.splitlines()]
-    assert (
-        len(changed) == 1 and "Some GPU" in changed[0] and len(after.splitlines()) == len(before.splitlines())
-    )
+        boxes = read_boxes(name, copied / "notebooks")
+        assert [box["t4"] for box in boxes] == [columns, columns]
+        assert [box["tiny"] for box in boxes] == [box["tiny"] for box in read_boxes(name)]
+    after = (copied / "notebooks" / "04_training.ipynb").read_text(encoding="utf-8").splitlines()
+    [changed] = [line for line in after if line not in before]
+    assert "Some GPU" in changed and len(after) == len(before)
     assert write_boxes(copied) == [] and set(read_records(copied)) == {"tiny", "t4"}
 
 
 def test_readme_follows_the_record_of_the_tiny_lane(copied):
-    write_json(
-        copied / RECORDS,
-        {
-            "tiny": {
-                **read_records()["tiny"],
-                "notebooks": [{"name": "03_api", "minutes": 9.9, "peak_mb": 8_800}],
-            }
-        },
-    )
+    entry = {"name": "03_api", "minutes": 9.9, "peak_mb": 8_800}
+    write_json(copied / RECORDS, {"tiny": {**read_records()["tiny"], "notebooks": [entry]}})
     write_boxes(copied)
     readme = (copied / "README.md").read_text(encoding="utf-8")
-    assert re.search(r"03_api\.ipynb\).*\| 9\.9 \| 8\.8 \|$", readme, flags=re.M)
+    assert find_row(readme, "03_api").endswith("| 9.9 | 8.8 |")
     assert len(readme.splitlines()) == len((PROJECT / "README.md").read_text(encoding="utf-8").splitlines())
 
 

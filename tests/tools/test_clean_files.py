@@ -1,4 +1,4 @@
-"""Files of the lessons are clean, and pre-commit's hooks mend what can be mended, with nothing but what is installed here."""
+"""The lessons' files are clean, and pre-commit's hooks fix what can be fixed, with what is installed here."""
 
 import json
 import os
@@ -12,9 +12,9 @@ import jupytext
 import nbformat
 import pytest
 import yaml
-from support.lessons import PATHS, code_cells, read
+from support.lessons import each_lesson, list_code_cells, name_pair, read_notebook
 
-from helpers import PROJECT
+from helpers.common.paths import PROJECT
 from helpers.tutorial.notebook_files import WIDGET
 from tools.tidy_notebooks import read_address
 
@@ -26,7 +26,8 @@ SECRETS = {
     "Google": r"\bAIza[\w-]{35}",
     "a header": r"Authorization: Bearer [\w-]{16,}",
 }
-PLACES = r"(?<![\w.~<])/(?:root|home|Users|tmp|var|mnt|content|kaggle)/[\w.]|\b[A-Z]:\\\\?Users"  # of Linux, macOS, Windows, Colab, Kaggle
+# Paths on somebody's machine: Linux, macOS, Colab, Kaggle; and Windows.
+PLACES = r"(?<![\w.~<])/(?:root|home|Users|tmp|var|mnt|content|kaggle)/[\w.]|\b[A-Z]:\\\\?Users"
 
 
 def read_visible(path: Path) -> str:
@@ -34,101 +35,103 @@ def read_visible(path: Path) -> str:
     return re.sub(r"base64,[A-Za-z0-9+/=\\n]+", "", path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_notebook_names_no_place_on_anybodys_machine(path):
+@each_lesson
+def test_notebook_names_no_path_on_anybodys_machine(path):
     assert not re.findall(PLACES, read_visible(path))
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@each_lesson
 def test_notebook_holds_no_secret(path):
-    assert [owner for owner, form in SECRETS.items() if re.search(form, read_visible(path))] == []
+    text = read_visible(path)
+    assert [owner for owner, form in SECRETS.items() if re.search(form, text)] == []
 
 
-def test_forms_of_places_and_secrets_find_them():
-    places = ["'/home/ann/kit'", r"C:\\Users\\ann", "see /content/drive", "/Users/ann", "/tmp/x"]
-    assert all(re.search(PLACES, text) for text in places)
+@pytest.mark.parametrize(
+    "text", ["'/home/ann/kit'", r"C:\\Users\\ann", "see /content/drive", "/Users/ann", "/tmp/x"]
+)
+def test_search_for_paths_finds_them(text):
+    assert re.search(PLACES, text)
+
+
+def test_search_for_paths_leaves_addresses_alone():
     assert not re.search(PLACES, "https://example.org/home/ann and ~/tmp/x, POST /api/v1/chat")
-    assert re.search(SECRETS["Hugging Face"], "hf_" + "a" * 34) and re.search(
-        SECRETS["OpenAI"], "sk-proj-" + "a" * 30
-    )
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_no_cell_warned(path):
+@pytest.mark.parametrize(
+    ("owner", "secret"), [("Hugging Face", "hf_" + "a" * 34), ("OpenAI", "sk-proj-" + "a" * 30)]
+)
+def test_search_for_secrets_finds_them(owner, secret):
+    assert re.search(SECRETS[owner], secret)
+
+
+@each_lesson
+def test_no_cell_wrote_to_stderr(path):
     """The lessons are executed with the warnings that a learner would see."""
-    outputs = [output for cell in code_cells(read(path)) for output in cell.outputs]
-    assert [output.text for output in outputs if output.get("name") == "stderr" and output.text.strip()] == []
+    for cell in list_code_cells(read_notebook(path)):
+        warnings = [output.text for output in cell.outputs if output.get("name") == "stderr"]
+        assert "".join(warnings).strip() == ""
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@each_lesson
 def test_no_widget_is_left_in_metadata_or_outputs(path):
-    notebook = read(path)
+    notebook = read_notebook(path)
     assert "widgets" not in notebook.metadata
-    kinds = {
-        kind for cell in code_cells(notebook) for output in cell.outputs for kind in output.get("data", {})
-    }
-    assert not [kind for kind in kinds if "widget" in kind]
+    for cell in list_code_cells(notebook):
+        for output in cell.outputs:
+            assert not [kind for kind in output.get("data", {}) if "widget" in kind]
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@each_lesson
 def test_every_cell_that_prints_has_its_output(path):
-    for cell in code_cells(read(path)):
+    for cell in list_code_cells(read_notebook(path)):
         last = cell.source.strip().splitlines()[-1]
         if re.match(r"(print|checks\.\w+|plots\.show\w*)\(", last):
             assert cell.outputs, last
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_text_pair_is_in_step_in_metadata_too(path):
-    text = jupytext.read(PROJECT / "notebooks" / "text" / f"{path.stem}.py")
-    left_out = {"lines_to_next_cell"}  # blank lines of the text form
-    pairs = zip(read(path).cells, text.cells, strict=True)
-    assert not [
-        one.source
-        for one, other in pairs
-        if {k: v for k, v in one.metadata.items() if k not in left_out}
-        != {k: v for k, v in other.metadata.items() if k not in left_out}
-    ]
+@each_lesson
+def test_text_pair_has_the_same_metadata(path):
+    pair = jupytext.read(name_pair(path))
+    for cell, other in zip(read_notebook(path).cells, pair.cells, strict=True):
+        for metadata in (cell.metadata, other.metadata):
+            metadata.pop("lines_to_next_cell", None)  # blank lines of the text form
+        assert cell.metadata == other.metadata, cell.source
 
 
 def read_hooks() -> list[dict]:
-    """The hooks of pre-commit's configuration."""
-    (repository,) = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    """The hooks in pre-commit's configuration, all of them local."""
+    [repository] = yaml.safe_load((PROJECT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
     assert repository["repo"] == "local"
     return repository["hooks"]
 
 
-def test_hooks_need_nothing_from_elsewhere():
-    assert all(
-        hook["language"] == "system" and hook["entry"].startswith("python -m ") for hook in read_hooks()
-    )
+@pytest.mark.parametrize("hook", read_hooks(), ids=lambda hook: hook["id"])
+def test_hook_needs_nothing_from_elsewhere(hook):
+    assert hook["language"] == "system" and hook["entry"].startswith("python -m ")
 
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A copy of what git knows of the project, as a repository of its own."""
-    listing = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-    )
+    """A git repository with a copy of this project's files, as git lists them."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listing = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     if listing.returncode:
         pytest.skip("not a git checkout")
+    folder = tmp_path / "checkout"
     for name in filter(None, listing.stdout.split("\0")):
         if (PROJECT / name).is_file():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(PROJECT / name, tmp_path / name)
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(PROJECT / name, folder / name)
     for words in (["init", "--quiet"], ["add", "--all"]):
-        subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    return tmp_path
+        subprocess.run(["git", *words], cwd=folder, check=True)
+    return folder
 
 
 def run_hooks(folder: Path) -> subprocess.CompletedProcess:
-    """pre-commit on all files, with the Python that runs this first on the path, and a cache of its own."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | {
-        "PATH": path,
+    """Runs pre-commit on all files, with this Python first on the path and a cache of its own."""
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "PYTHONPATH": str(folder),
         "PRE_COMMIT_HOME": str(folder.parent / "cache"),
     }
@@ -136,52 +139,49 @@ def run_hooks(folder: Path) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
-def spoil(folder: Path) -> None:
-    """What happens to files: a notebook is run in Colab and saved with widgets, a badge is old, a text pair is edited, code is laid out anyhow."""
-    path = folder / "notebooks" / "01_weights.ipynb"
-    notebook = nbformat.read(path, as_version=4)
-    notebook.metadata["widgets"] = {
-        "application/vnd.jupyter.widget-state+json": {"state": {}, "version_major": 2, "version_minor": 0}
-    }
+def spoil_notebook(path: Path) -> None:
+    """Does to a notebook what Colab does, and gives it an old badge and another set-up cell."""
+    notebook = read_notebook(path)
+    state = {"state": {}, "version_major": 2, "version_minor": 0}
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": state}
     notebook.metadata["accelerator"] = "GPU"
-    code_cells(notebook)[1].metadata["execution"] = {"iopub.execute_input": "2023-09-01T10:00:00Z"}
-    widget = nbformat.v4.new_output(
-        "display_data",
-        data={WIDGET: {"model_id": "0", "version_major": 2, "version_minor": 0}, "text/plain": "Dropdown()"},
-    )
-    code_cells(notebook)[1].outputs.append(widget)
-    code_cells(notebook)[0].source = "!pip install everything"
-    notebook.cells[0].source = notebook.cells[0].source.replace(
-        read_address().split("/")[-2] + "/", "elsewhere/", 1
-    )
+    setup, second, *_ = list_code_cells(notebook)
+    setup.source = "!pip install everything"
+    second.metadata["execution"] = {"iopub.execute_input": "2023-09-01T10:00:00Z"}
+    view = {"model_id": "0", "version_major": 2, "version_minor": 0}
+    data = {WIDGET: view, "text/plain": "Dropdown()"}
+    second.outputs.append(nbformat.v4.new_output("display_data", data=data))
+    owner = read_address().split("/")[-2]
+    notebook.cells[0].source = notebook.cells[0].source.replace(f"{owner}/", "elsewhere/", 1)
     nbformat.write(notebook, path)
-    text = folder / "notebooks" / "text" / "02_loading.py"
-    text.write_text(
-        text.read_text(encoding="utf-8").replace("# ## Recap", "# ## Looking back"), encoding="utf-8"
-    )
-    os.utime(text)
-    (folder / "helpers" / "new.py").write_text(
-        "import os, json\nprint( json.dumps( {} ) )\n", encoding="utf-8"
-    )
-    subprocess.run(["git", "add", "--all"], cwd=folder, check=True)
+
+
+def edit_text_pair(path: Path) -> None:
+    """Changes a heading in a text pair, which is then newer than its notebook."""
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("# ## Recap", "# ## Looking back"), encoding="utf-8")
 
 
 @pytest.mark.long
-def test_hooks_leave_a_clean_checkout_alone_and_mend_a_spoilt_one(checkout):
-    clean = run_hooks(checkout)
-    assert clean.returncode == 0, clean.stdout + clean.stderr
-    before = {path: path.read_bytes() for path in checkout.glob("notebooks/0*.ipynb")}
-    spoil(checkout)
-    assert run_hooks(checkout).returncode == 1  # it mended, and says so
+def test_hooks_leave_a_clean_checkout_alone(checkout):
+    done = run_hooks(checkout)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.long
+def test_hooks_fix_a_spoilt_checkout(checkout):
+    first, second = (checkout / "notebooks" / f"{name}.ipynb" for name in ("01_weights", "02_loading"))
+    clean, old = first.read_bytes(), json.loads(second.read_bytes())
+    spoil_notebook(first)
+    edit_text_pair(name_pair(second))
+    module = checkout / "helpers" / "new.py"
+    module.write_text("import os, json\nprint( json.dumps( {} ) )\n", encoding="utf-8")
+    subprocess.run(["git", "add", "--all"], cwd=checkout, check=True)
+    assert run_hooks(checkout).returncode == 1  # they have fixed something
     again = run_hooks(checkout)
     assert again.returncode == 0, again.stdout + again.stderr
-    assert (checkout / "notebooks" / "01_weights.ipynb").read_bytes() == before.pop(
-        checkout / "notebooks" / "01_weights.ipynb"
-    )
-    assert (checkout / "helpers" / "new.py").read_text(
-        encoding="utf-8"
-    ) == "import json\n\nprint(json.dumps({}))\n"
-    mended = json.loads((checkout / "notebooks" / "02_loading.ipynb").read_text(encoding="utf-8"))
-    old = json.loads(before[checkout / "notebooks" / "02_loading.ipynb"])
-    assert any("## Looking back" in "".join(cell["source"]) for cell in mended["cells"])
-    assert [cell.get("outputs") for cell in mended["cells"]] == [cell.get("outputs") for cell in old["cells"]]
+    assert first.read_bytes() == clean
+    assert module.read_text(encoding="utf-8") == "import json\n\nprint(json.dumps({}))\n"
+    new = json.loads(second.read_bytes())
+    assert any("## Looking back" in "".join(cell["source"]) for cell in new["cells"])
+    assert [cell.get("outputs") for cell in new["cells"]] == [cell.get("outputs") for cell in old["cells"]]

@@ -1,41 +1,50 @@
-"""The talk: what its cells say about themselves, and the deck itself in a browser without a network, at 1280 by 720."""
+"""The talk: what its cells say about themselves, and the page itself in a browser without a network."""
+
+import re
 
 import jupytext
 import nbformat
 import pytest
 from support.browser import needs_chromium
+from support.lessons import PATHS, each_lesson, name_pair, read_notebook, read_slide_type
 
-from helpers import PROJECT, KitError
 from helpers.common.command import run_command
+from helpers.common.errors import UsageError
+from helpers.common.files import hash_file
 from tools.slides import (
     HEIGHT,
     MINUTES,
+    REVEAL,
     WIDTH,
     build_deck,
-    find_source,
+    escape_script,
     join_notebooks,
     list_minutes,
     main,
     read_type,
 )
 
-PATHS = sorted((PROJECT / "notebooks").glob("0*.ipynb"))
 TYPES = {"slide", "-", "fragment", "notes", "skip"}
-# What of the slide shown is out of the window or hidden inside a box, with its place: the number of pixels that lack.
+
+# The elements of the current slide that are partly outside the window, or hidden inside a box, each with the
+# number of pixels that are missing.
 FIND_OVERFLOW = """() => {
     const found = [], section = Reveal.getCurrentSlide();
     for (const part of [section, ...section.querySelectorAll('*:not(aside *)')]) {
-        const box = part.getBoundingClientRect(), range = document.createRange();
-        if (!box.width || part.closest('aside') || getComputedStyle(part).visibility === 'collapse') continue;
-        const out = Math.max(box.bottom - innerHeight, box.right - innerWidth, -box.top, -box.left, part.scrollWidth - part.clientWidth - 1);
-        if (out > 1 && getComputedStyle(part).display !== 'inline') found.push(`${part.tagName}.${part.className}: ${Math.round(out)} px`);
+        const box = part.getBoundingClientRect(), style = getComputedStyle(part);
+        if (!box.width || part.closest('aside') || style.visibility === 'collapse') continue;
+        const below = box.bottom - innerHeight, right = box.right - innerWidth;
+        const hidden = part.scrollWidth - part.clientWidth - 1;
+        const missing = Math.max(below, right, -box.top, -box.left, hidden);
+        if (missing > 1 && style.display !== 'inline')
+            found.push(`${part.tagName}.${part.className}: ${Math.round(missing)} px`);
     }
     return found;
 }"""
 
 
 def open_deck(browser, path):
-    """The deck in a window of its own, without a network; the list grows with each address that it asks for."""
+    """The page in a window of its own, without a network, and the list of addresses that it asks for."""
     context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT}, offline=True)
     page, asked = context.new_page(), []
     context.on("request", lambda request: asked.append(request.url))
@@ -45,40 +54,30 @@ def open_deck(browser, path):
 
 
 def show_slides(page):
-    """Shows the slides one after the other, with all their fragments; yields each one's first heading."""
+    """Shows the slides one after the other, with all their fragments; yields the number of each."""
     for number in range(page.evaluate("Reveal.getTotalSlides()")):
         page.evaluate(f"Reveal.slide({number}, 0, 99)")
-        yield page.evaluate("(Reveal.getCurrentSlide().querySelector('h1, h2, h3') ?? {}).textContent")
+        yield number
 
 
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory):
-    """The deck, made by the command."""
+    """The talk, built by the command."""
     path = tmp_path_factory.mktemp("talk") / "slides.html"
-    assert run_command(main, ["--output", str(path)]) in (0, None)
+    assert run_command(main, ["--output", str(path)]) == 0
     return path
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-def test_every_cell_says_whether_it_is_on_a_slide_in_notebook_and_text_pair(path):
-    notebook, text = (
-        nbformat.read(path, as_version=4),
-        jupytext.read(PROJECT / "notebooks" / "text" / f"{path.stem}.py"),
-    )
-    types = [cell.metadata.get("slideshow", {}).get("slide_type") for cell in notebook.cells]
-    unmarked = [
-        cell.source.splitlines()[0]
-        for cell, kind in zip(notebook.cells, types, strict=True)
-        if kind not in TYPES
-    ]
-    assert unmarked == []
-    assert types == [cell.metadata.get("slideshow", {}).get("slide_type") for cell in text.cells]
-    assert types[0] == "slide"
+@each_lesson
+def test_every_cell_says_whether_it_is_on_a_slide(path):
+    types = [read_slide_type(cell) for cell in read_notebook(path).cells]
+    assert set(types) <= TYPES and types[0] == "slide"
+    assert types == [read_slide_type(cell) for cell in jupytext.read(name_pair(path)).cells]
 
 
-@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+@each_lesson
 def test_every_slide_has_a_heading_and_one_note_with_minutes(path):
-    cells = [cell for cell in nbformat.read(path, as_version=4).cells if read_type(cell) != "skip"]
+    cells = [cell for cell in read_notebook(path).cells if read_type(cell) != "skip"]
     starts = [number for number, cell in enumerate(cells) if read_type(cell) == "slide"]
     for start, end in zip(starts, [*starts[1:], len(cells)], strict=True):
         assert cells[start].source.startswith("#")
@@ -92,20 +91,34 @@ def test_talk_has_25_to_35_slides_for_45_minutes():
     assert sum(list_minutes(notebook)) == 45
 
 
-def test_missing_file_of_reveal_is_said():
-    with pytest.raises(KitError, match="carries no dist/none.js"):
-        find_source("dist/none.js")
+def test_note_without_minutes_is_an_error():
+    cell = nbformat.v4.new_markdown_cell("Speak up.", metadata={"slideshow": {"slide_type": "notes"}})
+    with pytest.raises(UsageError, match="Speak up."):
+        list_minutes(nbformat.v4.new_notebook(cells=[cell]))
+
+
+def test_files_of_reveal_are_those_that_its_readme_names():
+    table = (REVEAL / "README.md").read_text(encoding="utf-8")
+    named = dict(re.findall(r"^\| (\S+) \| \S+ \| ([0-9a-f]{64}) \|$", table, flags=re.MULTILINE))
+    scripts = [path for path in REVEAL.iterdir() if path.suffix in (".js", ".css")]
+    assert named == {path.name: hash_file(path) for path in scripts}
+
+
+@pytest.mark.parametrize("text", ["<script>", "</script>", "<!-- a comment", "</SCRIPT>"])
+def test_script_cannot_end_its_element(text):
+    assert text not in escape_script(f"const text = '{text}';")
+
+
+def test_comparison_in_a_script_stays():
+    assert escape_script("if (a<b && b</c/.length) d();") == "if (a<b && b</c/.length) d();"
 
 
 @needs_chromium
 @pytest.mark.long
 def test_no_slide_overflows_and_none_asks_for_the_network(browser, talk):
     page, asked = open_deck(browser, talk)
-    found = {heading: page.evaluate(FIND_OVERFLOW) for heading in show_slides(page)}
-    assert (
-        len(found) == page.evaluate("Reveal.getTotalSlides()")
-        and {heading: parts for heading, parts in found.items() if parts} == {}
-    )
+    found = {number: page.evaluate(FIND_OVERFLOW) for number in show_slides(page)}
+    assert len(found) >= 25 and {number: parts for number, parts in found.items() if parts} == {}
     assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == []
 
 
@@ -114,7 +127,7 @@ def test_no_slide_overflows_and_none_asks_for_the_network(browser, talk):
 @pytest.mark.parametrize(
     "source", ["# Too long\n\n" + "- a line\n" * 40, "# Too wide\n\n|" + "x" * 400 + "|\n|---|\n|x|"]
 )
-def test_slide_with_too_much_on_it_is_found(browser, tmp_path, source):
+def test_search_for_overflow_finds_it(browser, tmp_path, source):
     cell = nbformat.v4.new_markdown_cell(source, metadata={"slideshow": {"slide_type": "slide"}})
     path = tmp_path / "slides.html"
     path.write_text(build_deck(nbformat.v4.new_notebook(cells=[cell])), encoding="utf-8")

@@ -1,35 +1,60 @@
-import pytest
+"""Checkpoints and guesses: what they print carries the result and the data."""
 
-from helpers.tutorial.checks import compare_guess, confirm
+import pytest
+from support.lessons import PATHS, list_code_cells, read_notebook, read_printed
+
+from helpers.tutorial.checks import compare_guess, confirm, describe_distance
 
 
 @pytest.mark.parametrize(
-    ("guess", "found", "unit", "words"),
+    ("guess", "found", "outcome"),
     [
-        (20, 40, "tokens", "Guessed 20 tokens, found 40 tokens: 2.0 times too low."),
-        (0.5, 0.25, "%", "Guessed 50.0%, found 25.0%: 2.0 times too high."),
-        (10, 11, "", "Guessed 10, found 11: close."),
-        (1, 0, "", "Guessed 1, found 0: far too high."),
-        (0, 0, "", "Guessed 0, found 0: close."),
-        ("q_proj", "up_proj", "", "Guessed 'q_proj', found 'up_proj': not so."),
-        ("up_proj", "up_proj", "", "Guessed 'up_proj', found 'up_proj': right."),
-        (
-            None,
-            1234567.0,
-            "",
-            "No guess yet; found: 1.235e+06. Guess first next time: what surprises is remembered.",
-        ),
+        (20, 40, "2.0 times too low"),
+        (0.5, 0.25, "2.0 times too high"),
+        (10, 11, "close"),
+        (1, 0, "far too high"),
+        (1, 1000, "far too low"),
+        (0, 0, "close"),
     ],
 )
-def test_guess_is_set_beside_what_was_found(guess, found, unit, words, capsys):
+def test_numbers_are_compared_by_their_ratio(guess, found, outcome):
+    assert describe_distance(guess, found) == outcome
+
+
+@pytest.mark.parametrize(
+    ("guess", "found", "unit", "shown"),
+    [
+        (20, 40, "tokens", ["20 tokens", "40 tokens"]),
+        (0.5, 0.25, "%", ["50.0%", "25.0%"]),
+        (2, 1234567.0, "", ["2,", "1.235e+06"]),
+        ("q_proj", "up_proj", "", ["'q_proj'", "'up_proj'"]),
+        (None, 0.25, "%", ["25.0%"]),
+    ],
+)
+def test_guess_is_printed_beside_what_was_found(guess, found, unit, shown, capsys):
     compare_guess(guess, found, unit)
-    assert capsys.readouterr().out.strip() == words
+    printed = capsys.readouterr().out
+    assert all(value in printed for value in shown) and printed.count("\n") == 1
 
 
-def test_checkpoint_says_what_holds_or_what_to_do(capsys):
-    confirm(True, "it works", "mend it")
-    confirm(False, "it works", "mend it")
-    assert capsys.readouterr().out.splitlines() == [
-        "✅ it works",
-        "❌ not yet: it works. What to do: mend it",
-    ]
+def test_names_are_right_or_wrong(capsys):
+    compare_guess("up_proj", "up_proj")
+    compare_guess("q_proj", "up_proj")
+    right, wrong = capsys.readouterr().out.splitlines()
+    assert right != wrong.replace("q_proj", "up_proj")
+
+
+def test_lessons_show_a_guess_as_it_is_printed_now(capsys):
+    compare_guess(0.05, 0.21, "%")
+    compare_guess("q_proj", "up_proj")
+    cells = [cell for path in PATHS for cell in list_code_cells(read_notebook(path))]
+    shown = {line for cell in cells for line in read_printed(cell).splitlines()}
+    assert set(capsys.readouterr().out.splitlines()) <= shown
+
+
+def test_checkpoint_prints_what_holds_or_what_to_do(capsys):
+    confirm(True, "it works", "start it")
+    confirm(False, "it works", "start it")
+    passed, failed = capsys.readouterr().out.splitlines()
+    assert passed == "✅ it works"
+    assert failed.startswith("❌") and "it works" in failed and "start it" in failed
