@@ -16,7 +16,7 @@ from helpers.generation.request import GenerationRequest, join_pieces
 from helpers.generation.transformers_engine import TransformersEngine
 from helpers.training.settings import pick_settings
 from helpers.weights.__main__ import main
-from helpers.weights.gptq import try_layer
+from helpers.loading.kernels import try_layer
 
 needs_gptqmodel = pytest.mark.skipif(
     not importlib.util.find_spec("gptqmodel"), reason="gptqmodel is for Linux: pip install -e '.[gptq]'"
