@@ -93,8 +93,9 @@ def kit(tmp_path, monkeypatch):
         gptq = ["no-such-reader>=1"]
     """
     (tmp_path / "pyproject.toml").write_text(project, encoding="utf-8")
-    tested = "# tested\nno-such-package==3.1\npackaging==26.3\nother==1.0\n"
-    (tmp_path / "constraints.txt").write_text(tested, encoding="utf-8")
+    tested = {"no-such-package": "3.1", "packaging": "26.3", "other": "1.0"}
+    lines = [f"{name}=={version}\n" for name, version in tested.items()]
+    (tmp_path / "constraints.txt").write_text(f"# tested\n{''.join(lines)}", encoding="utf-8")
     monkeypatch.setattr(setup, "PROJECT", tmp_path)
     monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
     return tmp_path
