@@ -7,7 +7,7 @@ import pytest
 import torch
 from gguf import GGUFReader
 from support.gguf import make_tiny_gguf
-from support.loras import change_config, change_json, change_weights, read_json
+from support.loras import change_config, change_weights, read_json
 
 from helpers import adapters
 from helpers.adapters.__main__ import main

@@ -7,7 +7,7 @@ import pytest
 import torch
 from gguf import GGUFReader
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from support.gguf import make_tiny_gguf, write_float_gguf
 from support.loras import change_config, change_each_weight, change_weights
 from support.tiny import make_byte_tokenizer, make_tiny_adapter, make_tiny_model

@@ -1,4 +1,4 @@
-"""Whether a LoRA does what it was trained to do: what is found for a good one, and for every way to break it."""
+"""Whether a LoRA does what it was trained to do: a good one, and every way in which one can be broken."""
 
 import dataclasses
 import subprocess

@@ -41,7 +41,7 @@ def add_a_row(tensors):
 
 
 def save_as_2023(folder: Path) -> None:
-    """Leaves the folder as PEFT 0.5 wrote it in 2023: a pickle, and a config with that release's keys only."""
+    """Leaves the folder as PEFT 0.5 wrote it in 2023: a pickle, and a config with only the keys of then."""
     weights = folder / "adapter_model.safetensors"
     torch.save(load_file(weights), folder / "adapter_model.bin")
     weights.unlink()
