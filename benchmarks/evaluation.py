@@ -21,7 +21,7 @@ from helpers.adapters.attaching import attach_adapter
 from helpers.adapters.folders import find_adapter
 from helpers.common.files import write_json
 from helpers.common.machine import name_device
-from helpers.evaluation.metrics import pick_verdicts
+from helpers.evaluation.metrics import pick_predictions
 from helpers.evaluation.scoring import score_answers, score_plainly, tokenize_row
 from helpers.loading.model import LoadedModel, load_model
 from helpers.tasks.rows import load_rows
@@ -47,9 +47,11 @@ def time_call(function) -> float:
 
 def count_changed_verdicts(loaded: LoadedModel, rows: list, template) -> int:
     """How many rows get another verdict from packed scoring than from one whole sequence at a time."""
-    packed = pick_verdicts(score_answers(loaded, rows, template, progress=False, every=False))
+    packed = pick_predictions(score_answers(loaded, rows, template, progress=False, every=False))
     with torch.inference_mode():
-        plain = pick_verdicts([score_plainly(loaded, *tokenize_row(loaded, row, template)) for row in rows])
+        plain = pick_predictions(
+            [score_plainly(loaded, *tokenize_row(loaded, row, template)) for row in rows]
+        )
     return sum(one != other for one, other in zip(packed, plain, strict=True))
 
 
@@ -79,7 +81,7 @@ def load_stock(lora: str | None) -> LoadedModel:
     """The embedded model, with an adapter put on as PEFT does it when nothing is said."""
     loaded = load(None, None)
     if lora:
-        loaded.model = PeftModel.from_pretrained(loaded.model, find_adapter(lora))
+        loaded.model = PeftModel.from_pretrained(loaded.model, find_adapter(lora).path)
     return loaded
 
 

@@ -66,12 +66,12 @@ def stock_command(port: int) -> list[str]:
         dtype,
         "--port",
         str(port),
-        str(find_model(NAME)),
+        str(find_model(NAME).path),
     ]
 
 
 CONTESTANTS = {  # name: (command of a port, what it calls the model)
-    STOCK: (stock_command, lambda: str(find_model(NAME))),
+    STOCK: (stock_command, lambda: str(find_model(NAME).path)),
     f"{KIT}, transformers": (kit_command(NAME), lambda: NAME),
     f"{KIT}, llama.cpp": (kit_command(f"{NAME}-GGUF"), lambda: f"{NAME}-GGUF"),
 }

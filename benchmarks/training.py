@@ -32,6 +32,7 @@ from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.settings import pick_settings
 from helpers.training.trainer import build_dataset, make_lora_config, make_sft_config
 from helpers.weights.fetching import fetch
+from helpers.weights.folders import find_model
 
 CONTESTANTS = {  # name: (trainer, dtype or None for the machine's best, loss on the completion only, batch sizes tried on a CPU, on a GPU)
     "2023 recipe": (SFTTrainer, "float32", False, (4,), (4,)),
@@ -58,7 +59,7 @@ def load_base(dtype: str | None) -> LoadedModel:
     """The embedded model; with CUDA its tokenizer and a random Llama of 1.1 billion parameters."""
     if not torch.cuda.is_available():
         return load_model("SmolLM2-135M-Instruct", dtype=dtype)
-    folder = find_home() / "models" / "SmolLM2-135M-Instruct"
+    folder = find_model("SmolLM2-135M-Instruct")
     wanted = getattr(torch, dtype) if dtype else pick_dtype().value
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(BILLION, dtype=wanted)
@@ -68,7 +69,7 @@ def load_base(dtype: str | None) -> LoadedModel:
         folder,
         made,
         model,
-        AutoTokenizer.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder.path),
         pick_device(),
         Choice(wanted, "asked for"),
     )

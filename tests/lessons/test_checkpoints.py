@@ -7,11 +7,12 @@ from safetensors.torch import load_file, save_file
 from support.tiny import CHAT_TEMPLATE, make_tiny_adapter, make_tiny_model
 
 from helpers import PROJECT, adapters, loading, tasks, training
+from helpers.tasks import TaskData
 from helpers.tutorial.checks import confirm_adapter, confirm_endings, confirm_split, confirm_weights
-from helpers.weights.folders import record_source
+from helpers.weights import ModelFolder
 
 USED = [
-    ("01_weights", "checks.confirm_weights(folder)"),
+    ("01_weights", "checks.confirm_weights(model)"),
     ("04_training", "checks.confirm_split(train, test)"),
     ("04_training", 'checks.confirm_endings(batch["labels"], end)'),
     ("05_lora_loading", "checks.confirm_adapter(findings)"),
@@ -26,8 +27,8 @@ def test_lesson_uses_the_checkpoint(lesson, line):
 @pytest.fixture
 def folder(home):
     """A model folder as fetching leaves it, with its weights.json."""
-    made = make_tiny_model(home / "models" / "tiny")
-    record_source(made, source="here")
+    made = ModelFolder(make_tiny_model(home / "models" / "tiny"))
+    made.write_record(source="here")
     return made
 
 
@@ -54,7 +55,7 @@ def leave_the_pointer(content):
 )
 def test_weights_turn_red_when_they_are_not_those_that_were_fetched(folder, capsys, change, words):
     confirm_weights(folder)
-    path = folder / "model.safetensors"
+    path = folder.path / "model.safetensors"
     path.write_bytes(change(path.read_bytes()))
     confirm_weights(folder)
     whole, broken = read_lines(capsys)
@@ -80,20 +81,24 @@ def test_split_turns_red_on_one_comment_in_other_letters(rows, capsys):
     assert read_lines(capsys)[0].startswith("❌")
 
 
-def test_endings_turn_red_with_a_chat_template_without_eos(tiny, rows, template, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("chat_template", "sign"),
+    [(CHAT_TEMPLATE, "✅"), (CHAT_TEMPLATE.replace("<|im_end|>", ""), "❌")],
+    ids=["with eos", "without eos"],
+)
+def test_endings_turn_red_with_a_chat_template_without_eos(
+    tiny, rows, template, tmp_path, capsys, chat_template, sign
+):
     chosen = training.TrainingSettings().replace({"lora_r": 4, "batch_size": 4})
-    for chat_template in (CHAT_TEMPLATE, CHAT_TEMPLATE.replace("<|im_end|>", "")):
-        tiny.tokenizer.chat_template = chat_template
-        trainer = training.make_trainer(tiny, rows, template, chosen, tmp_path, progress=False)
-        for batch in trainer.get_train_dataloader():
-            confirm_endings(batch["labels"], tiny.tokenizer.eos_token_id)
-        tiny.model = trainer.model.unload()
-    lines = read_lines(capsys)
-    assert (
-        len(lines) >= 2
-        and {line[0] for line in lines[: len(lines) // 2]} == {"✅"}
-        and {line[0] for line in lines[len(lines) // 2 :]} == {"❌"}
+    tiny.tokenizer.chat_template = chat_template
+    trainer = training.make_trainer(
+        tiny, TaskData(template, rows), chosen, tmp_path, progress=False, prefix_sharing="off"
     )
+    batches = list(trainer.get_train_dataloader())
+    capsys.readouterr()
+    for batch in batches:
+        confirm_endings(batch["labels"], tiny.tokenizer.eos_token_id)
+    assert [line[0] for line in read_lines(capsys)] == [sign] * 3
 
 
 def test_endings_turn_red_when_padding_is_known_by_its_token(tiny, rows, template, tmp_path, capsys):
@@ -101,19 +106,16 @@ def test_endings_turn_red_when_padding_is_known_by_its_token(tiny, rows, templat
         training.TrainingSettings().replace({"lora_r": 4, "batch_size": 4}),
         tiny.tokenizer.eos_token_id,
     )
-    batch = next(
-        iter(
-            training.make_trainer(
-                tiny, rows, template, chosen, tmp_path, progress=False
-            ).get_train_dataloader()
-        )
+    trainer = training.make_trainer(
+        tiny, TaskData(template, rows), chosen, tmp_path, progress=False, prefix_sharing="off"
     )
+    batch = next(iter(trainer.get_train_dataloader()))
     confirm_endings(batch["labels"].masked_fill(batch["input_ids"] == end, -100), end)
     assert read_lines(capsys)[0].startswith("❌")
 
 
 def test_adapter_turns_red_when_its_matrices_are_zeros(folder, home, capsys):
-    path = make_tiny_adapter(home / "loras" / "mine", folder) / "adapter_model.safetensors"
+    path = make_tiny_adapter(home / "loras" / "mine", folder.path) / "adapter_model.safetensors"
     for factor in (1, 0):
         save_file(
             {name: factor * tensor for name, tensor in load_file(path).items()},
