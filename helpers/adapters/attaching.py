@@ -8,6 +8,7 @@ from typing import Any
 
 from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from peft.helpers import rescale_adapter_scale
+from peft.tuners.lora import LoraLayer
 
 from helpers.adapters._private import use_lean_layers
 from helpers.adapters.folders import AdapterFolder, find_adapter
@@ -111,6 +112,19 @@ def detach_adapter(loaded: LoadedModel, name: str | None = None) -> None:
             loaded.model.delete_adapter(one)
         elif one in attached:
             loaded.model = loaded.model.unload()
+
+
+def remove_lora_layers(model: Any) -> Any:
+    """The plain base of a model, with PEFT's wrapper and every LoRA layer replaced by what they wrap.
+
+    A trainer that fails leaves such layers in the model that it was given.
+    """
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    layers = [(path, layer) for path, layer in base.named_modules() if isinstance(layer, LoraLayer)]
+    for path, layer in layers:
+        parent, _, name = path.rpartition(".")
+        setattr(base.get_submodule(parent), name, layer.get_base_layer())
+    return base
 
 
 @contextlib.contextmanager

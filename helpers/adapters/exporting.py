@@ -51,9 +51,8 @@ def export_adapter(name: str, program: str, output: Path | None = None) -> Path:
 def write_for_webui_2023(folder: AdapterFolder, target: Path) -> Path:
     """PEFT 0.5's config and pickle, and the training tab's settings, which name layers one by one."""
     refuse_what_peft_2023_lacks(folder)
-    layers = sorted({module.rpartition(".")[2] for module in pair_factors(read_shapes(folder.weights))})
-    settings = {**read_recorded_settings(folder), "targets": ",".join(layers)}
-    parameters = build_parameters(folder.name, settings)
+    layers = list_layers(folder)
+    parameters = describe_training(folder, layers)
     del parameters["all_linear"]
     config = {key: value for key, value in folder.config.items() if key in PEFT_2023}
     config |= {"target_modules": layers, "init_lora_weights": True}
@@ -86,9 +85,20 @@ def write_for_webui(folder: AdapterFolder, target: Path) -> Path:
     with replace_when_complete(target) as fresh:
         shutil.copytree(folder.path, fresh)
         if not folder.parameters:
-            parameters = build_parameters(folder.name, read_recorded_settings(folder))
+            parameters = describe_training(folder, list_layers(folder))
             write_json(fresh / "training_parameters.json", parameters)
     return target
+
+
+def list_layers(folder: AdapterFolder) -> list[str]:
+    """The names of the layers that the LoRA's weights are for: q_proj, v_proj ..."""
+    return sorted({module.rpartition(".")[2] for module in pair_factors(read_shapes(folder.weights))})
+
+
+def describe_training(folder: AdapterFolder, layers: list[str]) -> dict[str, Any]:
+    """training_parameters.json with what the LoRA's own files record, and nothing else."""
+    settings = {**read_recorded_settings(folder), "targets": ",".join(layers)}
+    return build_parameters(folder.name, settings, folder.parameters.get("add_eos_token"))
 
 
 def write_for_llama_cpp(folder: AdapterFolder, target: Path) -> Path:

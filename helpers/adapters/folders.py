@@ -141,6 +141,7 @@ class AdapterFolder:
         try:
             self.check_complete()
             run = self.run
+            accuracy = run.get("evaluation", {}).get("lora", {}).get("accuracy")
             return LoraFacts(
                 name=self.name,
                 base=self.base_name,
@@ -148,12 +149,18 @@ class AdapterFolder:
                 targets=self.targets,
                 bytes=self.weights.stat().st_size,
                 data=run.get("data"),
-                accuracy=run.get("evaluation", {}).get("lora", {}).get("accuracy"),
+                accuracy=float(accuracy) if accuracy is not None else None,
                 problem=self.find_misfit(),
             )
         except KitError as error:
             return LoraFacts(self.name, problem=error.problem)
-        except (OSError, AttributeError, TypeError, ValueError) as error:  # JSON of another form than PEFT's
+        except (
+            OSError,
+            AttributeError,
+            TypeError,
+            ValueError,
+            ArithmeticError,
+        ) as error:  # JSON of another form than PEFT's
             return LoraFacts(self.name, problem=f"its files cannot be understood ({error})")
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from helpers.adapters.folders import AdapterFolder
+from helpers.common.errors import DamagedError
 
 WEBUI_NAMES = {  # our name: the name in training_parameters.json
     "lora_r": "lora_rank",
@@ -36,7 +37,9 @@ def read_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return settings
 
 
-def build_parameters(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def build_parameters(
+    name: str, settings: Mapping[str, Any], add_eos_token: bool | None = None
+) -> dict[str, Any]:
     """The content of training_parameters.json for the LoRA `name`, as "Copy parameters from" reads it."""
     parameters: dict[str, Any] = {"lora_name": name}
     if "targets" in settings:
@@ -48,12 +51,18 @@ def build_parameters(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         parameters["batch_size"] = settings["batch_size"] * settings.get("accumulation", 1)
     if "learning_rate" in settings:
         parameters["learning_rate"] = str(settings["learning_rate"])
-    return {**parameters, "add_eos_token": True}
+    if add_eos_token is not None:
+        parameters["add_eos_token"] = add_eos_token
+    return parameters
 
 
 def read_recorded_settings(folder: AdapterFolder) -> dict[str, Any]:
     """What a LoRA's own files say about its training, by our names."""
-    settings = read_parameters(folder.parameters)
+    try:
+        settings = read_parameters(folder.parameters)
+    except (TypeError, ValueError, ArithmeticError) as error:
+        problem = f"{folder.path / 'training_parameters.json'} has a setting that is not a number ({error})."
+        raise DamagedError(problem, "Correct it, or delete the file.") from None
     if (folder.path / "adapter_config.json").is_file():
         config = folder.config
         settings["targets"] = folder.targets.replace(", ", ",")

@@ -75,7 +75,7 @@ def find_last_checkpoint(folder: Path) -> Path | None:
     for state in folder.glob("checkpoint-*/trainer_state.json"):
         try:
             step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
-        except ValueError:  # the file itself was cut short
+        except (ValueError, TypeError, KeyError):  # the file itself was cut short, or is something else
             continue
         complete.append((step, state.parent))
     return max(complete)[1] if complete else None

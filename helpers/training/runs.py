@@ -56,7 +56,10 @@ def save_run(
         base = {"base_model_name_or_path": f"models/{loaded.name}"}
         write_json(fresh / "adapter_config.json", {**folder.config, **base})
         write_json(fresh / "run.json", describe_run(trainer, loaded, data, settings))
-        write_json(fresh / "training_parameters.json", build_parameters(output.name, asdict(settings)))
+        write_json(
+            fresh / "training_parameters.json",
+            build_parameters(output.name, asdict(settings), add_eos_token=True),
+        )
         (fresh / "README.md").unlink(missing_ok=True)  # PEFT's empty form
         write_card(AdapterFolder(fresh))  # read again: the config has changed
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -77,9 +78,9 @@ class TrainingSettings:
             if not has_type(value, types[key]):
                 remedy = f"Give a value of type {getattr(types[key], '__name__', types[key])}."
                 raise UsageError(f"{key} in {source} is {value!r}.", remedy)
-        if values.get("epochs", 1) <= 0:
+        if not 0 < values.get("epochs", 1) < math.inf:  # NaN is neither
             remedy = "Give a number above 0; 1 is one pass over the rows."
-            raise UsageError(f"epochs in {source} is {values['epochs']}: nothing would be trained.", remedy)
+            raise UsageError(f"epochs in {source} is {values['epochs']}.", remedy)
         return dataclasses.replace(self, **values)
 
     def to_yaml(self, path: str | Path) -> Path:

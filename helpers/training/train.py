@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
+from helpers.adapters.attaching import remove_lora_layers
 from helpers.adapters.folders import AdapterFolder
 from helpers.common.paths import find_home
 from helpers.loading.model import LoadedModel
@@ -48,7 +49,11 @@ def train_lora(
         loggers = log_to_tensorboard(output.name) if trainer.is_world_process_zero() else []
         for callback in (*loggers, *callbacks):
             trainer.add_callback(callback)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
+        try:
+            trainer.train(resume_from_checkpoint=str(last) if last else None)
+        except BaseException:
+            loaded.model = remove_lora_layers(trainer.model)  # the base, as it was before
+            raise
     model: Any = trainer.model
     loaded.model = model.eval()
     if not trainer.is_world_process_zero():  # `accelerate launch` started several processes

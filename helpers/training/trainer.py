@@ -11,11 +11,12 @@ from typing import Any, TypedDict, cast
 
 import torch
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig
 from transformers import PreTrainedModel
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
+from helpers.adapters.attaching import remove_lora_layers
 from helpers.common.errors import UnsupportedError, UsageError
 from helpers.loading.model import LoadedModel
 from helpers.tasks.data import TaskData
@@ -178,7 +179,7 @@ def prepare_base(loaded: LoadedModel) -> PreTrainedModel:
     """The base model without a LoRA, ready for gradients."""
     model = loaded.model
     unpack_4bit_weights(model)
-    return cast(PreTrainedModel, model.unload()) if isinstance(model, PeftModel) else model
+    return cast(PreTrainedModel, remove_lora_layers(model))
 
 
 @contextlib.contextmanager
