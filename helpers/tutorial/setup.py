@@ -85,8 +85,8 @@ def read_project() -> dict[str, Any]:
 
 
 def read_extra(name: str) -> list[Requirement]:
-    """The requirements of one extra in pyproject.toml; none if there is no such extra."""
-    return [Requirement(line) for line in read_project()["optional-dependencies"].get(name, [])]
+    """The requirements of one extra in pyproject.toml."""
+    return [Requirement(line) for line in read_project()["optional-dependencies"][name]]
 
 
 def read_installed() -> Versions:
@@ -253,7 +253,7 @@ def find_absent(requirements: list[Requirement], installed: Versions) -> list[Re
 
 def try_gptq() -> str:
     """Runs a GPTQ layer in a separate process. Returns the last line of its error output, or "" if it ran."""
-    code = "from helpers.weights.gptq import try_layer; try_layer()"
+    code = "from helpers.loading.kernels import try_layer; try_layer()"
     return run_quietly([sys.executable, "-c", code], PROJECT)
 
 
