@@ -2,9 +2,10 @@
 
     python -m benchmarks.evaluation [--rounds 3] [--rows 64] [--check 100] [--lora NAME]
 
-All ways take turns in one process, in the machine's best dtype: only as much as the verdicts need, as `evaluate` does; the scores of all
-answers, as the lesson does; an answer generated a row by transformers and PEFT as they come, with the batch sizes 1, 8 and 16, and one at
-a time with the kit's LoRA layers. `--check` rows are then judged in float32, packed and one whole sequence at a time, and their verdicts
+All ways take turns in one process, in the machine's best dtype: only as much as the verdicts need, as
+`evaluate` does; the scores of all answers, as the lesson does; an answer generated a row by transformers
+and PEFT as they come, with the batch sizes 1, 8 and 16, and one at a time with the kit's LoRA layers.
+`--check` rows are then judged in float32, packed and one whole sequence at a time, and their verdicts
 compared.
 """
 
@@ -21,7 +22,7 @@ from helpers.adapters.attaching import attach_adapter
 from helpers.adapters.folders import find_adapter
 from helpers.common.files import write_json
 from helpers.common.machine import name_device
-from helpers.evaluation.metrics import pick_verdicts
+from helpers.evaluation.metrics import pick_predictions
 from helpers.evaluation.scoring import score_answers, score_plainly, tokenize_row
 from helpers.loading.model import LoadedModel, load_model
 from helpers.tasks.rows import load_rows
@@ -47,9 +48,9 @@ def time_call(function) -> float:
 
 def count_changed_verdicts(loaded: LoadedModel, rows: list, template) -> int:
     """How many rows get another verdict from packed scoring than from one whole sequence at a time."""
-    packed = pick_verdicts(score_answers(loaded, rows, template, progress=False, every=False))
+    packed = pick_predictions(score_answers(loaded, rows, template, progress=False, every=False))
     with torch.inference_mode():
-        plain = pick_verdicts([score_plainly(loaded, tokenize_row(loaded, row, template)) for row in rows])
+        plain = pick_predictions([score_plainly(loaded, tokenize_row(loaded, row, template)) for row in rows])
     return sum(one != other for one, other in zip(packed, plain, strict=True))
 
 
@@ -79,7 +80,7 @@ def load_stock(lora: str | None) -> LoadedModel:
     """The embedded model, with an adapter put on as PEFT does it when nothing is said."""
     loaded = load(None, None)
     if lora:
-        loaded.model = PeftModel.from_pretrained(loaded.model, find_adapter(lora))
+        loaded.model = PeftModel.from_pretrained(loaded.model, find_adapter(lora).path)
     return loaded
 
 

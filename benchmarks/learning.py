@@ -3,11 +3,12 @@
     python -m benchmarks.learning [--settings tiny-15-minutes] [--seeds 0 1 2] [--test-size 0.25] [--data CSV ...] [--train CSV ...]
                                   [--model NAME] [--record NAME]
 
-Every seed draws the LoRA's first matrices and the order of the rows anew; the split is that of seed 0 for all, so that the base is the
-same. A LoRA is trained on the training parts of the `--train` files together and judged on the test part of each `--data` file, a file
-that was not trained on included; the bag of words is fitted on each file's own training part. For 200 rows of the first file answers
-are also generated, as a server would, and counted when they are one of the possible answers and stop by themselves. `--record` keeps the
-run under a name in benchmarks/learning.json, which lesson 4 shows.
+Every seed draws the LoRA's first matrices and the order of the rows anew; the split is that of seed 0 for
+all, so that the base is the same. A LoRA is trained on the training parts of the `--train` files together
+and judged on the test part of each `--data` file, a file that was not trained on included; the bag of words
+is fitted on each file's own training part. For 200 rows of the first file answers are also generated, as a
+server would, and counted when they are one of the possible answers and stop by themselves. `--record` keeps
+the run under a name in benchmarks/learning.json, which lesson 4 shows.
 """
 
 import argparse
@@ -26,11 +27,12 @@ from helpers.common.files import write_json
 from helpers.common.machine import name_device
 from helpers.common.paths import find_commit
 from helpers.evaluation.judging import summarise_scores
-from helpers.evaluation.metrics import Scores, bootstrap_gain, measure_told_apart
+from helpers.evaluation.metrics import Scores, bootstrap_gain, measure_pairwise_accuracy
 from helpers.evaluation.scoring import score_answers
 from helpers.loading.messages import tokenize_chat
 from helpers.loading.model import LoadedModel, load_model
 from helpers.tasks.baseline import list_texts, make_bag_of_words
+from helpers.tasks.data import TaskData
 from helpers.tasks.rows import load_rows
 from helpers.tasks.split import split_rows
 from helpers.tasks.template import Template, load_template
@@ -49,7 +51,7 @@ def name_data(path: str) -> str:
 
 def describe(name: str, scores: list[Scores], rows: list, template: Template, **more: object) -> dict:
     """One line of the table."""
-    result, apart = summarise_scores(scores, rows, template), measure_told_apart(scores, rows)
+    result = summarise_scores(scores, rows, template)
     low, high = result.interval
     return {
         "what": name,
@@ -57,7 +59,7 @@ def describe(name: str, scores: list[Scores], rows: list, template: Template, **
         "low": low,
         "high": high,
         "macro_f1": result.macro_f1,
-        "told_apart": apart,
+        "told_apart": measure_pairwise_accuracy(scores, rows),
         **more,
     }
 
@@ -72,9 +74,12 @@ def score_bag_of_words(train: list, test: list) -> list[Scores]:
 def train(
     model: str, rows: list, template: Template, settings: TrainingSettings, name: str
 ) -> tuple[LoadedModel, dict]:
-    """(model with the trained LoRA on it, figures of the training). The LoRA stays as loras/NAME for a closer look."""
+    """(model with the trained LoRA on it, figures of the training).
+
+    The LoRA stays as loras/NAME for a closer look.
+    """
     loaded = load_model(model, purpose="training")
-    run = train_lora(loaded, rows, template, settings, loras_folder() / name, progress=False)
+    run = train_lora(loaded, TaskData(template, rows), settings, loras_folder() / name, progress=False)
     return loaded, {"trained_rows": run["rows"], "minutes": run["seconds"] / 60}
 
 

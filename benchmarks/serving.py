@@ -2,8 +2,9 @@
 
     python -m benchmarks.serving [--rounds 3] [--clients 1 4 16] [--tokens 32]
 
-The three take turns, each in a server process of its own, in the machine's best dtype (llama.cpp: the GGUF file as it is). Every client
-streams greedy answers of --tokens tokens, one after another. Tokens are counted by the tokenizer, in the text that arrived.
+The three take turns, each in a server process of its own, in the machine's best dtype (llama.cpp: the GGUF
+file as it is). Every client streams greedy answers of --tokens tokens, one after another. Tokens are
+counted by the tokenizer, in the text that arrived.
 """
 
 import argparse
@@ -66,12 +67,12 @@ def stock_command(port: int) -> list[str]:
         dtype,
         "--port",
         str(port),
-        str(find_model(NAME)),
+        str(find_model(NAME).path),
     ]
 
 
 CONTESTANTS = {  # name: (command of a port, what it calls the model)
-    STOCK: (stock_command, lambda: str(find_model(NAME))),
+    STOCK: (stock_command, lambda: str(find_model(NAME).path)),
     f"{KIT}, transformers": (kit_command(NAME), lambda: NAME),
     f"{KIT}, llama.cpp": (kit_command(f"{NAME}-GGUF"), lambda: f"{NAME}-GGUF"),
 }

@@ -2,9 +2,10 @@
 
     python -m benchmarks.training [--rounds 3] [--rows 48] [--data CSV --template YAML]
 
-Every measurement is a process of its own, so that its peak memory is its own, and the contestants take turns, so that what else the
-machine does falls on all of them. All train the same LoRA from the same base; they differ in how they compute. On a computer without
-CUDA the base is the embedded model; with CUDA a random Llama of a billion parameters, and MFU is reported.
+Every measurement is a process of its own, so that its peak memory is its own, and the contestants take
+turns, so that what else the machine does falls on all of them. All train the same LoRA from the same base;
+they differ in how they compute. On a computer without CUDA the base is the embedded model; with CUDA a
+random Llama of a billion parameters, and MFU is reported.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.settings import pick_settings
 from helpers.training.trainer import build_dataset, make_lora_config, make_sft_config
 from helpers.weights.fetching import fetch
+from helpers.weights.folders import find_model
 
 CONTESTANTS = {  # name: (trainer, dtype or None for the machine's best, loss on the completion only, batch sizes tried on a CPU, on a GPU)
     "2023 recipe": (SFTTrainer, "float32", False, (4,), (4,)),
@@ -58,7 +60,7 @@ def load_base(dtype: str | None) -> LoadedModel:
     """The embedded model; with CUDA its tokenizer and a random Llama of 1.1 billion parameters."""
     if not torch.cuda.is_available():
         return load_model("SmolLM2-135M-Instruct", dtype=dtype)
-    folder = find_home() / "models" / "SmolLM2-135M-Instruct"
+    folder = find_model("SmolLM2-135M-Instruct")
     wanted = getattr(torch, dtype) if dtype else pick_dtype().value
     with torch.device("cuda"):
         model = AutoModelForCausalLM.from_config(BILLION, dtype=wanted)
@@ -68,7 +70,7 @@ def load_base(dtype: str | None) -> LoadedModel:
         folder,
         made,
         model,
-        AutoTokenizer.from_pretrained(folder),
+        AutoTokenizer.from_pretrained(folder.path),
         pick_device(),
         Choice(wanted, "asked for"),
     )
@@ -117,7 +119,8 @@ def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> di
 def estimate_mfu(model: torch.nn.Module, tokens_per_second: float) -> float | None:
     """Model FLOPs utilisation: 4 FLOPs a weight and token (forward, and backward to the inputs; W itself is frozen) over the GPU's peak.
 
-    Tokens are counted as the rows have them, shared ones in every row. None without CUDA or for an unknown GPU.
+    Tokens are counted as the rows have them, shared ones in every row. None without CUDA or for an unknown
+    GPU.
     """
     peak = next((value for name, value in PEAK_FLOPS.items() if name in name_device()), None)
     if not torch.cuda.is_available() or not peak:

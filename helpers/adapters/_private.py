@@ -54,8 +54,6 @@ def use_lean_layers(config: LoraConfig) -> LoraConfig:
     underscore included.
     """
     config = copy.deepcopy(config)
-    layers: dict[Any, Any] = {
-        torch.nn.Linear: build_lean_layer
-    }  # typed for classes only
+    layers: dict[Any, Any] = {torch.nn.Linear: build_lean_layer}  # typed for classes only
     config._register_custom_module(layers)
     return config

@@ -61,9 +61,7 @@ def read_dtype(folder: ModelFolder) -> torch.dtype:
 def refuse_quantized(name: str, base: ModelFolder) -> None:
     """An UnsupportedError with the two ways out, for a base whose weights are quantised."""
     if base.format == "gguf" or base.quantization:
-        problem = (
-            f"{base.name} is quantised: its few bits cannot hold the small change that {name} makes."
-        )
+        problem = f"{base.name} is quantised: its few bits cannot hold the small change that {name} makes."
         remedy = (
             "Either serve base and LoRA together (helpers.server --model ... --lora ...), or merge into the "
             "full-precision model (--base MODEL) and quantise the result (python -m helpers.weights gptq)."

@@ -84,7 +84,7 @@ def score_answers(
 def score_packed(
     loaded: LoadedModel, rows: list[ScoredRow], shared: int, batch_tokens: int, progress: bool, every: bool
 ) -> None:
-    """Fills in the scores of the rows, batch by batch. The first `shared` tokens of all prompts are the same."""
+    """Fills in the rows' scores, batch by batch. The first `shared` tokens of all prompts are equal."""
     # Sorted, so that rows that begin alike come into one batch.
     order = sorted(range(len(rows)), key=lambda i: rows[i].prompt)
     own_lengths = [len(row.prompt) - shared for row in rows]

@@ -86,10 +86,7 @@ def load_model(
     """
     start = time.monotonic()
     folder = find_model(name, models_dir)
-    chosen = Choice(loader, "asked for") if loader else detect_loader(folder)
-    if chosen.value == "llama.cpp":
-        remedy = "Serve it (helpers.server), or de-quantise it: loader='transformers'."
-        raise UnsupportedError(f"{folder.name} is a GGUF file, which llama.cpp runs.", remedy)
+    chosen = pick_loader(folder, loader)
     device = pick_place(device_map, max_memory)
     device_map = device_map or ("auto" if max_memory else None)
     if device_map is None:
@@ -117,6 +114,15 @@ def load_model(
         seconds=round(time.monotonic() - start, 2),
         bytes=model.get_memory_footprint(),
     )
+
+
+def pick_loader(folder: ModelFolder, loader: str | None) -> Choice[str]:
+    """The loader that was asked for, or else the detected one; UnsupportedError if that is llama.cpp."""
+    chosen = Choice(loader, "asked for") if loader else detect_loader(folder)
+    if chosen.value == "llama.cpp":
+        remedy = "Serve it (helpers.server), or de-quantise it: loader='transformers'."
+        raise UnsupportedError(f"{folder.name} is a GGUF file, which llama.cpp runs.", remedy)
+    return chosen
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
 import torch
-from accelerate.utils import extract_model_from_parallel, send_to_device
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, Cache, PreTrainedModel
 
@@ -77,7 +76,7 @@ def score_targets(
     wrapped, as accelerate does it for several processes.
     """
     device = model.device
-    inputs = cast(PackedInputs, send_to_device(inputs, device))
+    inputs = move_inputs(inputs, device)
     places = torch.as_tensor(places, device=device, dtype=torch.long)
     targets = torch.as_tensor(targets, device=device, dtype=torch.long)
     kept_places, index = places.unique(return_inverse=True)
@@ -86,7 +85,8 @@ def score_targets(
         masks = {"branch_masks": mask_branches(inputs)}
     else:
         masks = {"attention_mask": mask_all(inputs)}
-    with use_packed_attention(extract_model_from_parallel(model)):
+    # DDP, FSDP and DeepSpeed keep the model that they wrap as `module`.
+    with use_packed_attention(getattr(model, "module", model)):
         outputs = model(
             input_ids=inputs["input_ids"],
             position_ids=inputs["positions"][None, -line_count:],
@@ -98,6 +98,14 @@ def score_targets(
     logits = outputs.logits[0].float()  # (kept places, vocabulary)
     # Not log_softmax: on a CPU its float32 form is off by up to 1e-5 over a large vocabulary.
     return logits[index, targets] - logits.logsumexp(-1)[index]
+
+
+def move_inputs(inputs: PackedInputs, device: torch.device) -> PackedInputs:
+    """The inputs with their tensors on `device`."""
+    moved = {
+        key: value.to(device) if isinstance(value, torch.Tensor) else value for key, value in inputs.items()
+    }
+    return cast(PackedInputs, moved)
 
 
 def mask_all(inputs: PackedInputs) -> torch.Tensor:

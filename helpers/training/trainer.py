@@ -146,7 +146,7 @@ def make_trainer(
     progress: bool = True,
     prefix_sharing: str = "auto",
 ) -> SFTTrainer:
-    """The trainer for the training rows of `data`. A LoRA that is attached to `loaded.model` is removed first.
+    """The trainer for the training rows of `data`. A LoRA on `loaded.model` is detached first.
 
     `prefix_sharing`: "auto" computes what rows share once if the model allows it, "on" raises
     UnsupportedError if it does not, "off" uses TRL's own SFTTrainer. Raises UsageError if max_length cuts

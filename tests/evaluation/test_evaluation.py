@@ -1,14 +1,9 @@
 import dataclasses
-import json
 
-import pandas as pd
 import pytest
 import torch
-from support.tiny import make_tiny_adapter
 
-from helpers import evaluation, loading, server
-from helpers.common.command import run_command
-from helpers.evaluation.__main__ import main
+from helpers import evaluation, loading
 from helpers.evaluation.scoring import ScoredRow, fill_batches, score_plainly, tokenize_row
 from helpers.training._private import read_attention
 
@@ -30,7 +25,7 @@ def test_predictions_from_the_needed_scores_are_those_from_all_scores(tiny, rows
     some = [{**row, "alternative_a": names[0], "alternative_b": names[1]} for row in rows]
     complete = evaluation.score_answers(tiny, some, template, 500, progress=False)
     needed = evaluation.score_answers(tiny, some, template, 500, progress=False, every=False)
-    assert evaluation.pick_verdicts(needed) == evaluation.pick_verdicts(complete)
+    assert evaluation.pick_predictions(needed) == evaluation.pick_predictions(complete)
     for few, every in zip(needed, complete, strict=True):
         assert few == pytest.approx({label: every[label] for label in few}, rel=1e-4)
 
@@ -40,7 +35,7 @@ def test_answers_that_cannot_win_are_not_scored(tiny, rows, template):
     tiny.model.model.norm.weight.data *= 20  # a random model with strong preferences
     complete = evaluation.score_answers(tiny, rows, short, progress=False)
     needed = evaluation.score_answers(tiny, rows, short, progress=False, every=False)
-    assert evaluation.pick_verdicts(needed) == evaluation.pick_verdicts(complete)
+    assert evaluation.pick_predictions(needed) == evaluation.pick_predictions(complete)
     assert 12 <= sum(len(few) for few in needed) < 48 == sum(len(every) for every in complete)
 
 
@@ -67,7 +62,7 @@ def test_answers_that_may_still_be_the_likeliest_are_the_rivals_of_the_favourite
 
 def test_scores_come_in_the_template_s_order_so_that_the_first_of_equal_ones_is_predicted():
     row = ScoredRow(prompt=[0], answers={1: [5, 0], 2: [6, 0], 3: [7, 0]}, scores={3: -2.0, 2: -2.0})
-    assert evaluation.pick_verdicts([row.sort_scores()]) == [2]
+    assert evaluation.pick_predictions([row.sort_scores()]) == [2]
 
 
 def test_score_of_an_answer_is_the_sum_of_its_tokens_log_probabilities(tiny, rows, template):
@@ -82,60 +77,6 @@ def test_score_of_an_answer_is_the_sum_of_its_tokens_log_probabilities(tiny, row
             assert score == pytest.approx(total, rel=1e-4)
 
 
-def test_command_writes_what_the_contract_names(tiny, home, rows, capsys):
-    make_tiny_adapter(home / "loras" / "shift", home / "models" / "tiny")
-    pd.DataFrame(rows).to_csv(home / "d.csv", index=False)
-    arguments = [
-        "--model",
-        "tiny",
-        "--data",
-        "d.csv",
-        "--template",
-        "templates/college_preferences.yaml",
-        "--json",
-        str(home / "out.json"),
-    ]
-    assert run_command(main, [*arguments, "--lora", "shift"]) == 0
-    written = json.loads((home / "out.json").read_text())
-    assert set(written) == {
-        "rows",
-        "accuracy",
-        "interval",
-        "macro_f1",
-        "weighted_f1",
-        "confusion",
-        "majority_accuracy",
-    }
-    assert written["rows"] == 12
-    assert run_command(main, [*arguments, "--split", "test", "--test-size", "0.5"]) == 0
-    assert json.loads((home / "out.json").read_text())["rows"] == 6
-
-
-def test_server_is_judged_by_what_it_answers(template, rows):
-    def ask(messages):
-        return " No preference\n" if "Comment number 0" in messages[-1]["content"] else "something else"
-
-    result = evaluation.evaluate_over_url(ask, rows, template, progress=False)
-    assert result.accuracy == 1 / 12 and [row[-1] for row in result.confusion] == [2, 2, 3, 3]
-
-
-def test_server_that_is_away_is_one_line(home, rows, capsys):
-    pd.DataFrame(rows).to_csv(home / "d.csv", index=False)
-    url = f"http://127.0.0.1:{server.find_port(0)}/v1"
-    arguments = [
-        "--url",
-        url,
-        "--model",
-        "x",
-        "--data",
-        "d.csv",
-        "--template",
-        "templates/college_preferences.yaml",
-    ]
-    assert run_command(main, arguments) == 2
-    assert "No server answers" in capsys.readouterr().err.splitlines()[-1]
-
-
 @pytest.mark.real
 def test_predictions_of_the_real_model_are_those_of_whole_sequences(real_model_name, rows, template):
     loaded = loading.load_model(real_model_name, dtype="float32")
@@ -145,5 +86,5 @@ def test_predictions_of_the_real_model_are_those_of_whole_sequences(real_model_n
     for found, expected in zip(scores, plain, strict=True):
         assert found == pytest.approx(expected, rel=1e-3)
     needed = evaluation.score_answers(loaded, rows[:4], template, progress=False, every=False)
-    predictions = evaluation.pick_verdicts(plain)
-    assert evaluation.pick_verdicts(scores) == evaluation.pick_verdicts(needed) == predictions
+    predictions = evaluation.pick_predictions(plain)
+    assert evaluation.pick_predictions(scores) == evaluation.pick_predictions(needed) == predictions

@@ -11,6 +11,9 @@ def llama_home(tmp_path_factory):
     from support.gguf import make_tiny_gguf
     from support.tiny import make_tiny_adapter, make_tiny_model
 
+    from helpers.adapters import AdapterFolder
+    from helpers.weights import ModelFolder
+
     home = tmp_path_factory.mktemp("home")
     model = make_tiny_model(home / "models" / "tiny")
     gguf = make_tiny_gguf(home / "models" / "tiny-GGUF", model)
@@ -18,4 +21,6 @@ def llama_home(tmp_path_factory):
         make_tiny_adapter(home / "loras" / name, model, seed)
         for seed, name in enumerate(("shift", "twist"), 1)
     ]
-    return SimpleNamespace(home=home, model=model, gguf=gguf, loras=loras)
+    return SimpleNamespace(
+        home=home, model=model, gguf=ModelFolder(gguf), loras=[AdapterFolder(lora) for lora in loras]
+    )

@@ -169,7 +169,7 @@ def test_prompts_are_cached_only_without_adapters(base_engine, engine):
 
 def test_conversion_leaves_the_folders_of_the_loras_alone(llama_home, engine):
     for lora in llama_home.loras:
-        assert {path.suffix for path in lora.iterdir()} == {".json", ".md", ".safetensors"}
+        assert {path.suffix for path in lora.path.iterdir()} == {".json", ".md", ".safetensors"}
 
 
 # Requests that come together

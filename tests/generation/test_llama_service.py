@@ -12,7 +12,7 @@ from helpers.common.command import run_command
 from helpers.common.errors import KitError
 from helpers.generation.request import GenerationRequest
 from helpers.server.__main__ import main
-from helpers.server.service import Choice, Service
+from helpers.server.service import ModelChoice, Service
 
 pytest.importorskip("xllamacpp", reason="xllamacpp is not installed: pip install -e '.[llamacpp]'")
 
@@ -22,10 +22,10 @@ import sys
 from pathlib import Path
 import helpers.server.__main__, helpers.server.openai_api, helpers.server.raw_api
 from helpers.generation import GenerationRequest
-from helpers.server.service import Choice, Service
+from helpers.server.service import ModelChoice, Service
 
 home = Path(sys.argv[1])
-engine = Service(home / "models", home / "loras").load(Choice("tiny-GGUF", ("twist", "shift")))
+engine = Service(home / "models", home / "loras").load(ModelChoice("tiny-GGUF", ("twist", "shift")))
 def ask(adapter):
     return engine.generate(GenerationRequest(prompt="Hello", max_new_tokens=8, adapter=adapter)).text
 
@@ -43,11 +43,11 @@ def test_server_answers_without_importing_torch(llama_home):
 @pytest.mark.parametrize(
     ("choice", "named"),
     [
-        (Choice("tiny-GGUF", ("other",)), ["other", "big"]),  # trained on another model
-        (Choice("tiny-GGUF", ("dora",)), ["dora", "DoRA"]),
-        (Choice("tiny-GGUF", ("absent",)), ["absent"]),
-        (Choice("tiny-GGUF", dtype="float32"), ["--dtype"]),
-        (Choice("tiny", loader="llama.cpp"), ["tiny", "GGUF"]),
+        (ModelChoice("tiny-GGUF", ("other",)), ["other", "big"]),  # trained on another model
+        (ModelChoice("tiny-GGUF", ("dora",)), ["dora", "DoRA"]),
+        (ModelChoice("tiny-GGUF", ("absent",)), ["absent"]),
+        (ModelChoice("tiny-GGUF", dtype="float32"), ["--dtype"]),
+        (ModelChoice("tiny", loader="llama.cpp"), ["tiny", "GGUF"]),
     ],
 )
 def test_refused_choice_leaves_the_old_engine_in_place(llama_home, tmp_path, choice, named):
@@ -58,7 +58,7 @@ def test_refused_choice_leaves_the_old_engine_in_place(llama_home, tmp_path, cho
         config = make_tiny_adapter(tmp_path / name, llama_home.model) / "adapter_config.json"
         config.write_text(config.read_text().replace(old, new))
     service = Service(llama_home.home / "models", tmp_path)
-    before = service.load(Choice("tiny-GGUF"))
+    before = service.load(ModelChoice("tiny-GGUF"))
     with pytest.raises(KitError) as refused:
         service.load(choice)
     assert [word for word in named if word not in str(refused.value)] == []
@@ -94,7 +94,7 @@ def test_both_apis_answer_with_loras(llama_home, monkeypatch):
 
 @pytest.mark.parametrize("part", [0.01, 0.6], ids=["in its header", "in its weights"])
 def test_file_that_is_cut_short_is_reported_in_one_line(home, llama_home, capfd, part):
-    whole = (llama_home.gguf / "tiny.gguf").read_bytes()
+    whole = (llama_home.gguf.path / "tiny.gguf").read_bytes()
     folder = home / "models" / "bad"
     folder.mkdir(parents=True)
     (folder / "cut.gguf").write_bytes(whole[: int(part * len(whole))])

@@ -1,15 +1,17 @@
-"""Loading on a GPU: random Llamas made on the spot, nothing fetched. Skips itself without CUDA."""
+"""Loading on a GPU: random Llamas made on the spot; nothing is fetched. Skipped without CUDA."""
 
 import importlib.util
 import os
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from support.tiny import make_tiny_model
 
-from helpers import common, loading, training, weights
+from helpers import common, loading, tasks, training, weights
+from helpers.common.machine import name_dtype
 from helpers.training.settings import pick_settings
-from helpers.weights.sizes import name_dtype, read_local
+from helpers.weights.sizes import read_local
 
 pytestmark = [
     pytest.mark.gpu,
@@ -25,8 +27,20 @@ needs_bitsandbytes = pytest.mark.skipif(
 
 
 def compute_logits(loaded):
+    """The logits of forty tokens, in float32 on the CPU."""
     with torch.inference_mode():
         return loaded.model(torch.arange(40, device=loaded.model.device)[None]).logits.float().cpu()
+
+
+def measure_agreement(one, other):
+    """Cosine similarity of the logits of two models."""
+    vectors = [compute_logits(loaded).flatten() for loaded in (one, other)]
+    return torch.nn.functional.cosine_similarity(*vectors, dim=0)
+
+
+def add_up(terms):
+    """The bytes of an estimate without the CUDA context, which torch does not count."""
+    return sum(term.bytes for term in terms if term.name != "overhead")
 
 
 def test_dtype_follows_the_compute_capability():
@@ -34,58 +48,47 @@ def test_dtype_follows_the_compute_capability():
     assert common.pick_dtype().value == (torch.bfloat16 if newer else torch.float16)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_full_precision_gives_the_same_on_both_devices(home, dtype):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2e-3), ("float16", 5e-2)])
+def test_full_precision_gives_the_same_on_both_devices(home, dtype, tolerance):
     make_tiny_model(home / "models" / "tiny")
-    on_gpu, on_cpu = (
-        loading.load_model("tiny", dtype=dtype),
-        loading.load_model("tiny", dtype="float32", device_map="cpu"),
-    )
-    assert on_gpu.device.value == "cuda" and on_gpu.model.device.type == "cuda"
-    assert torch.allclose(
-        compute_logits(on_gpu), compute_logits(on_cpu), atol=2e-3 if dtype == "float32" else 5e-2
-    )
+    on_gpu = loading.load_model("tiny", dtype=dtype)
+    on_cpu = loading.load_model("tiny", dtype="float32", device_map="cpu")
+    assert on_gpu.device.value == "cuda"
+    assert on_gpu.model.device.type == "cuda"
+    assert torch.allclose(compute_logits(on_gpu), compute_logits(on_cpu), atol=tolerance)
 
 
 @needs_bitsandbytes
 @pytest.mark.parametrize(("bits", "agreement"), [(8, 0.98), (4, 0.7)])
-def test_bits_make_it_smaller_and_keep_what_it_says(home, bits, agreement):
+def test_fewer_bits_make_a_model_smaller_and_keep_what_it_says(home, bits, agreement):
     make_tiny_model(home / "models" / "tiny", hidden=256)
-    small, full = loading.load_model("tiny", bits=bits), loading.load_model("tiny", dtype="float16")
+    small = loading.load_model("tiny", bits=bits)
+    full = loading.load_model("tiny", dtype="float16")
     assert small.bytes < full.bytes
-    assert (
-        torch.nn.functional.cosine_similarity(
-            compute_logits(small).flatten(), compute_logits(full).flatten(), dim=0
-        )
-        > agreement
-    )
+    assert measure_agreement(small, full) > agreement
 
 
 @needs_gptqmodel
 @pytest.mark.parametrize("act_order", [False, True])
-def test_gptq_loads_to_generate_and_to_train(home, act_order):
-    from peft import LoraConfig, get_peft_model
-
+def test_gptq_says_what_full_precision_says(home, act_order):
     make_tiny_model(home / "models" / "tiny", hidden=128)
-    folder = weights.quantize("tiny", act_order=act_order)
-    loaded, full = (
-        loading.load_model(folder.name, dtype="float16"),
-        loading.load_model("tiny", dtype="float16"),
-    )
-    assert (
-        torch.nn.functional.cosine_similarity(
-            compute_logits(loaded).flatten(), compute_logits(full).flatten(), dim=0
-        )
-        > 0.7
-    )  # 0.8 on a CPU
-    model = get_peft_model(
-        loading.load_model(folder.name, purpose="training").model, LoraConfig(r=2, target_modules=["q_proj"])
-    )
+    quantised = loading.load_model(weights.quantize("tiny", act_order=act_order).name, dtype="float16")
+    full = loading.load_model("tiny", dtype="float16")
+    assert measure_agreement(quantised, full) > 0.7  # 0.8 on a CPU
+
+
+@needs_gptqmodel
+@pytest.mark.parametrize("act_order", [False, True])
+def test_gptq_lets_gradients_through(home, act_order):
+    make_tiny_model(home / "models" / "tiny", hidden=128)
+    name = weights.quantize("tiny", act_order=act_order).name
+    base = loading.load_model(name, purpose="training").model
+    model = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"]))
     ids = torch.arange(40, device="cuda")[None]
     model(input_ids=ids, labels=ids).loss.backward()
-    assert all(
-        parameter.grad.abs().sum() > 0 for name, parameter in model.named_parameters() if "lora_B" in name
-    )
+    gradients = [parameter.grad for name, parameter in model.named_parameters() if "lora_B" in name]
+    assert gradients
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
 
 
 def test_estimate_of_running_is_within_a_fifth_of_what_torch_counts(home):
@@ -94,52 +97,46 @@ def test_estimate_of_running_is_within_a_fifth_of_what_torch_counts(home):
     before = torch.cuda.memory_allocated()
     loaded = loading.load_model("wide", dtype="float16")
     ids = torch.randint(0, 256, (8, 2000), device="cuda")
+    mask = torch.ones_like(ids)
     with torch.inference_mode():
-        loaded.model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, min_new_tokens=8, do_sample=False
-        )
-    config, _, file_bytes = read_local("wide")
-    terms = weights.estimate_running(config, file_bytes, "float16", "cuda", context=2008, batch=8)
-    counted = sum(
-        term.bytes for term in terms if term.name != "overhead"
-    )  # the CUDA context, which torch does not count
-    assert counted == pytest.approx(torch.cuda.max_memory_allocated() - before, rel=0.2)
+        loaded.model.generate(ids, attention_mask=mask, max_new_tokens=8, min_new_tokens=8, do_sample=False)
+    counted = torch.cuda.max_memory_allocated() - before
+    facts = read_local("wide")
+    shape = {"context": 2008, "batch": 8}
+    terms = weights.estimate_running(facts.config, facts.weight_bytes, "float16", "cuda", **shape)
+    assert add_up(terms) == pytest.approx(counted, rel=0.2)
 
 
 def test_estimate_of_training_is_within_a_fifth_of_what_torch_counts(home, rows, template):
     make_tiny_model(home / "models" / "wide", hidden=2048)
-    rows = [
-        {**row, "text": f"{number:02} {'long ' * 60}"} for number, row in enumerate(rows)
-    ]  # as long as each other
+    # All texts are as long as each other.
+    rows = [{**row, "text": f"{number:02} {'long ' * 60}"} for number, row in enumerate(rows)]
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
     loaded = loading.load_model("wide", purpose="training")
-    trainer = training.make_trainer(
-        loaded,
-        rows,
-        template,
-        pick_settings("tiny").replace({"batch_size": 6}),
-        home / "runs",
-        progress=False,
-    )
+    data = tasks.TaskData(template, rows)
+    settings = pick_settings("tiny").replace({"batch_size": 6})
+    trainer = training.make_trainer(loaded, data, settings, home / "runs", progress=False)
     trainer.train()
     counted = torch.cuda.max_memory_allocated() - before
     ids = [list(row) for row in trainer.train_dataset["input_ids"]]
-    lengths = {"batch": 6, "length": max(map(len, ids)), "shared": len(os.path.commonprefix(ids))}
-    config, _, file_bytes = read_local("wide")
-    terms = weights.estimate_training(config, file_bytes, name_dtype("cuda"), "cuda", **lengths)
-    assert sum(term.bytes for term in terms if term.name != "overhead") == pytest.approx(counted, rel=0.2)
+    step = {"batch": 6, "length": max(map(len, ids)), "shared": len(os.path.commonprefix(ids))}
+    dtype = name_dtype(common.pick_dtype("cuda").value)
+    facts = read_local("wide")
+    terms = weights.estimate_training(facts.config, facts.weight_bytes, dtype, "cuda", **step)
+    assert add_up(terms) == pytest.approx(counted, rel=0.2)
 
 
 def test_what_the_gpu_may_not_hold_goes_to_the_cpu_and_says_the_same(home):
     make_tiny_model(home / "models" / "tiny", hidden=256)  # 5 MB
-    split, whole = (
-        loading.load_model("tiny", dtype="float32", max_memory={0: "4MB", "cpu": "1GiB"}),
-        loading.load_model("tiny", dtype="float32"),
-    )
-    assert split.device.value == "cuda" and {str(place) for place in split.model.hf_device_map.values()} == {
-        "0",
-        "cpu",
-    }
+    limits = {0: "4MB", "cpu": "1GiB"}
+    split = loading.load_model("tiny", dtype="float32", max_memory=limits)
+    whole = loading.load_model("tiny", dtype="float32")
+    assert split.device.value == "cuda"
+    assert {str(place) for place in split.model.hf_device_map.values()} == {"0", "cpu"}
     assert torch.allclose(compute_logits(split), compute_logits(whole), atol=2e-3)
+
+
+def test_dtype_on_the_cpu_is_the_cpu_s(home):
+    make_tiny_model(home / "models" / "tiny")
     assert loading.load_model("tiny", device_map="cpu").dtype == common.pick_dtype("cpu")

@@ -8,7 +8,7 @@ from support.gradients import compute_gradients
 from support.tiny import make_tiny_model
 from trl import SFTTrainer
 
-from helpers import loading, training, weights
+from helpers import loading, tasks, training, weights
 from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.settings import pick_settings
 
@@ -52,15 +52,11 @@ def test_both_trainers_have_the_same_gradient(home, rows, template, tmp_path, ki
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sharing", ["on", "off"])
-def test_a_lora_learns(home, rows, template, kind, sharing):
+def test_lora_learns(home, rows, template, kind, sharing):
     settings = pick_settings("tiny").replace({"max_rows": 0, "epochs": 10, "learning_rate": 0.01})
+    data = tasks.TaskData(template, rows)
+    output = home / "loras" / "mine"
     run = training.train_lora(
-        load(home, kind),
-        rows,
-        template,
-        settings,
-        home / "loras" / "mine",
-        progress=False,
-        prefix_sharing=sharing,
+        load(home, kind), data, settings, output, progress=False, prefix_sharing=sharing
     )
     assert sum(run["loss"][-3:]) < sum(run["loss"][:3]) / 2

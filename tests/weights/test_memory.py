@@ -103,7 +103,8 @@ def test_quantised_weights_stay_packed():
     quantised = {**LLAMA_7B, "quantization_config": facts}
     terms = weights.estimate_running(quantised, 3_900_000_000, "float16")
     assert find(terms, "weights") == 3_900_000_000
-    assert weights.read_quantization(quantised) == {"bits": 4, "group_size": 128, "act_order": False}
+    found = weights.read_quantization(quantised)
+    assert (found.bits, found.group_size, found.act_order) == (4, 128, False)
 
 
 def test_weights_are_counted_in_the_dtype_that_they_are_converted_to():

@@ -7,50 +7,99 @@ import shutil
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from support.gradients import assert_same
+from support.loras import change_json, read_json
 from support.tiny import make_tiny_model
 
-from helpers import PROJECT, KitError, adapters, loading, training, weights
+from helpers import adapters, loading, tasks, training, weights
 from helpers.common.command import run_command
+from helpers.common.errors import (
+    AlreadyThereError,
+    DamagedError,
+    MissingPackageError,
+    UnsupportedError,
+    UsageError,
+)
 from helpers.generation.request import GenerationRequest, join_pieces
 from helpers.generation.transformers_engine import TransformersEngine
+from helpers.loading.kernels import try_layer
 from helpers.training.settings import pick_settings
 from helpers.weights.__main__ import main
-from helpers.weights.gptq import try_layer
 
+HAS_GPTQMODEL = importlib.util.find_spec("gptqmodel") is not None
 needs_gptqmodel = pytest.mark.skipif(
-    not importlib.util.find_spec("gptqmodel"), reason="gptqmodel is for Linux: pip install -e '.[gptq]'"
+    not HAS_GPTQMODEL, reason="gptqmodel is for Linux: pip install -e '.[gptq]'"
 )
+THEBLOKE = "TheBloke_Llama-2-7B-Chat-GPTQ_gptq-4bit-32g-actorder_True"
+TEXT = "which tokens come is of no matter here"
 
 
-def perplexity(loaded, text):
+def measure_perplexity(loaded, text):
     ids = loaded.tokenizer(text, return_tensors="pt")["input_ids"]
     with torch.inference_mode():
         return loaded.model(input_ids=ids, labels=ids).loss.exp().item()
 
 
+def assert_gradients_pass(model, ids):
+    """Every matrix B of a LoRA gets a gradient through the layers behind it."""
+    model(input_ids=ids, labels=ids).loss.backward()
+    gradients = [parameter.grad for name, parameter in model.named_parameters() if "lora_B" in name]
+    assert gradients
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+# Made, and loaded
+
+
+@pytest.fixture(scope="module")
+def thebloke_once(tmp_path_factory):
+    """A home with models/tiny and its 4-bit form, named and laid out as TheBloke's folders are."""
+    home = tmp_path_factory.mktemp("thebloke")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPEN_LLM_KIT_HOME", str(home))
+        make_tiny_model(home / "models" / "tiny", hidden=128)
+        made = weights.quantize("tiny", group_size=32, act_order=True)
+        made.path.rename(home / "models" / THEBLOKE)
+    return home
+
+
+@pytest.fixture
+def thebloke(thebloke_once, home):
+    """The path of TheBloke's folder in a copy of the home of `thebloke_once`."""
+    shutil.copytree(thebloke_once, home, dirs_exist_ok=True)
+    return home / "models" / THEBLOKE
+
+
 @needs_gptqmodel
 @pytest.mark.long
-def test_folder_in_the_manner_of_thebloke_loads_without_special_care(home):
-    make_tiny_model(home / "models" / "tiny", hidden=128)
-    made = weights.quantize("tiny", group_size=32, act_order=True)
-    folder = made.rename(home / "models" / "TheBloke_Llama-2-7B-Chat-GPTQ_gptq-4bit-32g-actorder_True")
-    facts = json.loads((folder / "quantize_config.json").read_text())
-    assert (facts["bits"], facts["group_size"], facts["desc_act"]) == (4, 32, True) and "dataset" not in (
-        folder / "config.json"
-    ).read_text()
-    loaded, full = loading.load_model(folder.name), loading.load_model("tiny")
-    assert loaded.loader.value == "gptq" and loaded.bytes < full.bytes
-    text = "which tokens come is of no matter here"
-    assert perplexity(loaded, text) == pytest.approx(perplexity(full, text), rel=0.2)
-    whole = perplexity(loaded, text)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(
-        json.dumps({key: value for key, value in config.items() if key != "quantization_config"})
-    )
-    assert (
-        perplexity(loading.load_model(folder.name), text) == whole
-    )  # older folders have the facts in quantize_config.json only
+def test_quantisation_is_recorded_without_the_sample_texts(thebloke):
+    facts = read_json(thebloke / "quantize_config.json")
+    assert facts["bits"] == 4
+    assert facts["group_size"] == 32
+    assert facts["desc_act"] is True
+    assert "dataset" not in (thebloke / "config.json").read_text()
+    assert weights.ModelFolder(thebloke).find_damage() == ""
+
+
+@needs_gptqmodel
+@pytest.mark.long
+def test_quantised_model_is_smaller_and_says_nearly_the_same(thebloke):
+    loaded = loading.load_model(THEBLOKE)
+    full = loading.load_model("tiny")
+    assert loaded.loader.value == "gptq"
+    assert loaded.bytes < full.bytes
+    assert measure_perplexity(loaded, TEXT) == pytest.approx(measure_perplexity(full, TEXT), rel=0.2)
+
+
+@needs_gptqmodel
+@pytest.mark.long
+def test_older_folder_with_the_facts_in_quantize_config_only_is_the_same_model(thebloke):
+    expected = measure_perplexity(loading.load_model(THEBLOKE), TEXT)
+    config = read_json(thebloke / "config.json")
+    del config["quantization_config"]
+    (thebloke / "config.json").write_text(json.dumps(config))
+    assert measure_perplexity(loading.load_model(THEBLOKE), TEXT) == expected
 
 
 @needs_gptqmodel
@@ -62,120 +111,142 @@ def test_a_layer_runs():
 @needs_gptqmodel
 @pytest.mark.long
 @pytest.mark.parametrize("purpose", ["inference", "training"])
-def test_nothing_is_compiled_when_it_is_first_used(home, purpose):
+def test_nothing_is_compiled_when_it_is_first_used(home, monkeypatch, purpose):
+    compiled = []
+
+    def compile_later(function, **_):
+        """In place of torch.compile, which compiles when its result is first called."""
+
+        def run(*arguments, **options):
+            compiled.append(function)
+            return function(*arguments, **options)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compile_later)
     make_tiny_model(home / "models" / "tiny", hidden=128)
     loaded = loading.load_model(weights.quantize("tiny").name, purpose=purpose)
-    torch._dynamo.utils.counters.clear()
     for training_mode in (True, False):
         loaded.model.train(training_mode)(torch.arange(8)[None])
-    assert not torch._dynamo.utils.counters["frames"]  # what torch.compile looked at
+    assert compiled == []
 
 
 @needs_gptqmodel
 @pytest.mark.long
 def test_loras_on_a_gptq_base_answer_beside_the_base_and_each_other(home):
     make_tiny_model(home / "models" / "tiny", hidden=128)
-    folder = weights.quantize("tiny")
-    for seed, name in enumerate(("shift", "twist"), start=1):
+    name = weights.quantize("tiny").name
+    config = LoraConfig(
+        r=4,
+        lora_alpha=16,
+        target_modules=["q_proj", "down_proj"],
+        init_lora_weights=False,
+        task_type="CAUSAL_LM",
+    )
+    loaded = loading.load_model(name)
+    for seed, lora in enumerate(("shift", "twist"), start=1):
         torch.manual_seed(seed)
-        settings = LoraConfig(
-            r=4,
-            lora_alpha=16,
-            target_modules=["q_proj", "down_proj"],
-            init_lora_weights=False,
-            task_type="CAUSAL_LM",
-        )
-        get_peft_model(loading.load_model(folder.name, purpose="training").model, settings).save_pretrained(
-            home / "loras" / name
-        )
-    loaded = loading.load_model(folder.name)
-    for name in ("shift", "twist"):
-        adapters.attach_adapter(loaded, name)
+        base = loading.load_model(name, purpose="training").model
+        get_peft_model(base, config).save_pretrained(home / "loras" / lora)
+        adapters.attach_adapter(loaded, lora)
     engine = TransformersEngine(loaded)
     requests = [
-        GenerationRequest(prompt="Hello", max_new_tokens=12, adapter=name)
-        for name in (None, "shift", "twist") * 2
+        GenerationRequest(prompt="Hello", max_new_tokens=12, adapter=lora)
+        for lora in (None, "shift", "twist") * 2
     ]
     alone = [engine.generate(request).text for request in requests]
-    jobs = [
-        (engine.start(request, parts.append), parts)
-        for request, parts in zip(requests, [[] for _ in requests], strict=True)
-    ]
-    together = [join_pieces(job.result(60), parts).text for job, parts in jobs]
+    pieces = [[] for _ in requests]
+    jobs = [engine.start(request, parts.append) for request, parts in zip(requests, pieces, strict=True)]
+    together = [join_pieces(job.result(60), parts).text for job, parts in zip(jobs, pieces, strict=True)]
     engine.close()
-    assert together == alone and len(set(alone)) == 3
+    assert len(set(alone)) == 3
+    assert together == alone
+
+
+# The real model
 
 
 @pytest.fixture(scope="module")
 def quantised(real_model_name, tmp_path_factory):
     """A home with the embedded model and its 4-bit form, made here."""
     home = tmp_path_factory.mktemp("quantised")
-    shutil.copytree(PROJECT / "models" / real_model_name, home / "models" / real_model_name)
+    shutil.copytree(weights.find_model(real_model_name).path, home / "models" / real_model_name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPEN_LLM_KIT_HOME", str(home))
         assert run_command(main, ["gptq", real_model_name, "--json"]) == 0
-    return home
+        yield home
+
+
+REAL_TEXT = (
+    "The town library opens at nine. Anyone who lives here may borrow books, and visitors may read them at "
+    "the long tables by the window."
+)
 
 
 @needs_gptqmodel
 @pytest.mark.real
-def test_quantised_real_model_chats_and_lets_gradients_through(real_model_name, quantised, monkeypatch):
-    monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(quantised))
+def test_quantised_real_model_chats_and_is_half_as_large(real_model_name, quantised):
     loaded = loading.load_model(f"{real_model_name}-GPTQ")
-    assert "sky" in loading.chat(loaded, [{"role": "user", "content": "What color is the sky?"}], 30).lower()
+    question = [{"role": "user", "content": "What color is the sky?"}]
+    assert "sky" in loading.chat(loaded, question, 30).lower()
     full = loading.load_model(real_model_name)
-    text = "The town library opens at nine. Anyone who lives here may borrow books, and visitors may read them at the long tables by the window."
-    assert loaded.bytes < full.bytes / 2 and perplexity(loaded, text) < 1.5 * perplexity(full, text)
-    model = get_peft_model(
-        loading.load_model(f"{real_model_name}-GPTQ", purpose="training").model,
-        LoraConfig(r=2, target_modules=["q_proj"]),
-    )
-    ids = loaded.tokenizer(text, return_tensors="pt")["input_ids"]
-    model(input_ids=ids, labels=ids).loss.backward()
-    assert all(
-        parameter.grad.abs().sum() > 0 for name, parameter in model.named_parameters() if "lora_B" in name
-    )
+    assert loaded.bytes < full.bytes / 2
+    assert measure_perplexity(loaded, REAL_TEXT) < 1.5 * measure_perplexity(full, REAL_TEXT)
 
 
 @needs_gptqmodel
 @pytest.mark.real
-def test_a_lora_learns_on_the_quantised_real_model_with_the_stock_trainers_gradients(
-    real_model_name, quantised, monkeypatch, rows, template, tmp_path
-):
-    monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(quantised))
-    assert_same(f"{real_model_name}-GPTQ", rows, template, tmp_path)
-    chosen = pick_settings("tiny").replace({"max_rows": 0, "epochs": 2})
+def test_quantised_real_model_lets_gradients_through(real_model_name, quantised):
     loaded = loading.load_model(f"{real_model_name}-GPTQ", purpose="training")
-    run = training.train_lora(loaded, rows, template, chosen, quantised / "loras" / "learner", progress=False)
+    ids = loaded.tokenizer(REAL_TEXT, return_tensors="pt")["input_ids"]
+    assert_gradients_pass(get_peft_model(loaded.model, LoraConfig(r=2, target_modules=["q_proj"])), ids)
+
+
+@needs_gptqmodel
+@pytest.mark.real
+def test_gradients_on_the_quantised_real_model_are_the_stock_trainer_s(
+    real_model_name, quantised, rows, template, tmp_path
+):
+    assert_same(f"{real_model_name}-GPTQ", rows, template, tmp_path)
+
+
+@needs_gptqmodel
+@pytest.mark.real
+def test_lora_learns_on_the_quantised_real_model(real_model_name, quantised, rows, template):
+    settings = pick_settings("tiny").replace({"max_rows": 0, "epochs": 2})
+    loaded = loading.load_model(f"{real_model_name}-GPTQ", purpose="training")
+    data = tasks.TaskData(template, rows)
+    run = training.train_lora(loaded, data, settings, quantised / "loras" / "learner", progress=False)
     assert run["loss"][-1] < run["loss"][0] / 2
 
 
-def test_tensors_that_are_missing_are_never_made_up(home):
-    from safetensors.torch import load_file, save_file
+# What is refused
 
+
+def test_tensors_that_are_missing_are_never_made_up(home):
     path = make_tiny_model(home / "models" / "tiny") / "model.safetensors"
     tensors = load_file(path)
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, path, {"format": "pt"})
-    with pytest.raises(KitError, match="tiny lacks 1 tensors, such as model.layers.1.mlp.up_proj.weight"):
+    with pytest.raises(DamagedError, match="tiny.* 1 .*model.layers.1.mlp.up_proj.weight"):
         loading.load_model("tiny")
 
 
 @needs_gptqmodel
 @pytest.mark.parametrize(
-    ("group_size", "config", "message"),
+    ("group_size", "config", "error", "named"),
     [
-        (33, {}, "no multiple of the group size 33"),
-        (32, {"quant_method": "gptq"}, "quantised already"),
-        (32, {}, "k_proj has 16 outputs, no multiple of 32"),
+        (33, {}, UnsupportedError, "hidden_size 32.*33"),
+        (0, {}, UsageError, "0"),
+        (32, {"quant_method": "gptq"}, UnsupportedError, "tiny"),
+        (32, {}, UnsupportedError, "k_proj.*16.*32"),
     ],
 )
-def test_what_cannot_be_quantised_is_refused_before_the_work(home, group_size, config, message):
+def test_what_cannot_be_quantised_is_refused_before_the_work(home, group_size, config, error, named):
     folder = make_tiny_model(home / "models" / "tiny")
     if config:
-        facts = json.loads((folder / "config.json").read_text())
-        (folder / "config.json").write_text(json.dumps({**facts, "quantization_config": config}))
-    with pytest.raises(KitError, match=message):
+        change_json(folder / "config.json", quantization_config=config)
+    with pytest.raises(error, match=named):
         weights.quantize("tiny", group_size)
     assert [path.name for path in (home / "models").iterdir()] == ["tiny"]
 
@@ -183,17 +254,26 @@ def test_what_cannot_be_quantised_is_refused_before_the_work(home, group_size, c
 def test_gguf_is_not_quantised_again(home):
     (home / "models" / "x-GGUF").mkdir(parents=True)
     (home / "models" / "x-GGUF" / "x.gguf").write_bytes(b"GGUF")
-    with pytest.raises(KitError, match="GGUF file, quantised already|Quantising needs"):
+    with pytest.raises(UnsupportedError if HAS_GPTQMODEL else MissingPackageError):
         weights.quantize("x-GGUF")
 
 
-@needs_gptqmodel
-def test_folder_that_was_made_otherwise_is_not_taken_for_what_is_asked(home):
+@pytest.fixture
+def made(home):
+    """models/tiny, and a folder models/tiny-GPTQ that records a group size of 64."""
     make_tiny_model(home / "models" / "tiny")
-    made = make_tiny_model(home / "models" / "tiny-GPTQ")
-    (made / "quantize_config.json").write_text(json.dumps({"group_size": 64, "desc_act": False}))
-    assert weights.quantize("tiny", 64) == made
-    with pytest.raises(
-        KitError, match="tiny-GPTQ is there already, made with group size 64, act order False. Rename"
-    ):
-        weights.quantize("tiny", 64, act_order=True)
+    folder = make_tiny_model(home / "models" / "tiny-GPTQ")
+    (folder / "quantize_config.json").write_text(json.dumps({"group_size": 64, "desc_act": False}))
+    return folder
+
+
+def test_folder_that_was_made_with_the_same_settings_is_returned_at_once(made):
+    before = {path: path.stat().st_mtime_ns for path in made.iterdir()}
+    assert weights.quantize("tiny", 64).path == made
+    assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == before
+
+
+@pytest.mark.parametrize(("group_size", "act_order"), [(64, True), (32, False)])
+def test_folder_that_was_made_with_other_settings_is_not_taken_for_what_is_asked(made, group_size, act_order):
+    with pytest.raises(AlreadyThereError, match="tiny-GPTQ.*64.*False"):
+        weights.quantize("tiny", group_size, act_order=act_order)

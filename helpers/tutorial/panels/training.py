@@ -29,6 +29,7 @@ LABELS = {  # settings that the panel shows
     "max_length": "Tokens a row",
 }
 SMALLEST = {"max_rows": 0, "epochs": 0.01, "learning_rate": 1e-6}  # 1 for the others
+Number = ipywidgets.BoundedFloatText | ipywidgets.BoundedIntText
 SHAPES = ("lora_r", "lora_alpha", "lora_dropout", "targets")
 
 
@@ -40,8 +41,8 @@ class TrainingPanel(Panel):
 
     title, picture = "Training", "panel-training.png"
     alt = (
-        "The Training panel: base, name, data set, template and settings, Start and Stop, the falling loss as "
-        "a curve, the steps and seconds left"
+        "The Training panel: base, name, data set, template and settings, Start and Stop, the falling loss "
+        "as a curve, the steps and seconds left"
     )
 
     def __init__(self, task: Task, lane: Lane):
@@ -130,8 +131,10 @@ def list_project_files(pattern: str) -> list[str]:
     return [str(path.relative_to(PROJECT)) for path in sorted(Path(PROJECT).glob(pattern))]
 
 
-def make_number(key: str, label: str, chosen: TrainingSettings) -> ipywidgets.Widget:
+def make_number(key: str, label: str, chosen: TrainingSettings) -> Number:
     """A field for one of the settings, with the limits that make sense for it."""
-    kind = ipywidgets.BoundedFloatText if key in ("epochs", "learning_rate") else ipywidgets.BoundedIntText
+    kind: type[Number] = ipywidgets.BoundedIntText
+    if key in ("epochs", "learning_rate"):
+        kind = ipywidgets.BoundedFloatText
     value = getattr(chosen, key)
     return make_field(kind, label, value=value, min=SMALLEST.get(key, 1), max=1_000_000)

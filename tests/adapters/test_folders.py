@@ -1,0 +1,245 @@
+"""AdapterFolder: the one that knows what a folder below loras/ is."""
+
+import pickle
+
+import pytest
+import torch
+from support.loras import add_a_row, change_config, change_json, change_weights, save_as_2023
+from support.tiny import make_tiny_model
+
+from helpers import adapters
+from helpers.adapters.__main__ import main
+from helpers.adapters.folders import name_output
+from helpers.common.command import run_command
+from helpers.common.errors import DamagedError, MismatchError, NotFoundError, UsageError
+
+
+def list_lines(capsys):
+    """The lines that `python -m helpers.adapters list` prints."""
+    capsys.readouterr()
+    assert run_command(main, ["list"]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+# What `adapters list` shows
+
+
+def test_list_shows_base_rank_layers_size_data_and_accuracy(trained, capsys):
+    accuracies = {"lora": {"accuracy": 0.625}}
+    change_json(trained / "run.json", data="data/x.csv", evaluation=accuracies)
+    (line,) = list_lines(capsys)
+    assert line.startswith("mine ")
+    for part in ("base tiny", "rank 4", " MB", "down_proj", "data/x.csv", "62.5%"):
+        assert part in line
+
+
+def test_list_without_loras_names_the_folder_that_is_empty(home, capsys):
+    (line,) = list_lines(capsys)
+    assert str(home / "loras") in line
+
+
+def delete(file):
+    return lambda folder: (folder / file).unlink()
+
+
+def write(file, text):
+    return lambda folder: (folder / file).write_text(text)
+
+
+BROKEN = {  # what was done to the folder, and what the reason names
+    "no weights": (delete("adapter_model.safetensors"), "adapter_model.safetensors"),
+    "weights cut short": (write("adapter_model.safetensors", "123"), "adapter_model.safetensors"),
+    "no config": (delete("adapter_config.json"), "adapter_config.json"),
+    "config that is not JSON": (write("adapter_config.json", "{"), "adapter_config.json"),
+    "config that is a list": (write("adapter_config.json", "[]"), "adapter_config.json"),
+    "config that is a number": (write("adapter_config.json", "7"), "adapter_config.json"),
+    "run that is not JSON": (write("run.json", "{"), "run.json"),
+    "run that is a list": (write("run.json", "[]"), "run.json"),
+    "run that is a number": (write("run.json", "7"), "run.json"),
+    "base that is not there": (
+        lambda folder: change_config(folder, base_model_name_or_path="models/elsewhere"),
+        "elsewhere",
+    ),
+    "a row too many": (lambda folder: change_weights(folder, add_a_row), "(33, 4)"),
+    "no factors": (lambda folder: change_weights(folder, lambda found: {"x": torch.zeros(1)}), ""),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_list_says_what_is_broken_below_the_name(made, kind, capsys):
+    damage, named = BROKEN[kind]
+    damage(made[0])
+    broken, reason, whole = list_lines(capsys)
+    assert broken.startswith("a ")
+    assert adapters.describe_adapter("a").problem in reason
+    assert named in reason
+    assert whole.startswith("b ")
+
+
+ODD_RUNS = [
+    '{"evaluation": null}',
+    '{"evaluation": 3}',
+    '{"evaluation": [1]}',
+    '{"evaluation": {"lora": 1}}',
+    '{"evaluation": {"lora": {"accuracy": "high"}}}',
+    '{"evaluation": {"lora": {"accuracy": [0.5]}}}',
+    '{"data": ["x.csv"]}',
+]
+
+
+@pytest.mark.parametrize("content", ODD_RUNS)
+def test_list_has_a_line_for_every_lora_beside_one_with_an_odd_run(made, content, capsys):
+    (made[0] / "run.json").write_text(content)
+    lines = list_lines(capsys)
+    assert lines[0].startswith("a ")
+    assert lines[-1].startswith("b ")
+
+
+ODD_CONFIGS = [
+    {"r": "x"},
+    {"r": None},
+    {"r": [4]},
+    {"target_modules": 5},
+    {"target_modules": [["q_proj"]]},
+    {"base_model_name_or_path": 3},
+    {"base_model_name_or_path": ["tiny"]},
+]
+
+
+@pytest.mark.parametrize("values", ODD_CONFIGS, ids=str)
+def test_list_has_a_line_for_every_lora_beside_one_with_an_odd_config(made, values, capsys):
+    change_config(made[0], **values)
+    lines = list_lines(capsys)
+    assert lines[0].startswith("a ")
+    assert lines[-1].startswith("b ")
+
+
+@pytest.mark.parametrize(
+    "values", [{"num_attention_heads": 0, "head_dim": None}, {"hidden_size": "x"}], ids=str
+)
+def test_list_has_a_line_for_every_lora_beside_one_whose_base_has_an_odd_config(made, home, values, capsys):
+    odd = make_tiny_model(home / "models" / "odd")
+    change_json(odd / "config.json", **values)
+    change_config(made[0], base_model_name_or_path="models/odd")
+    lines = list_lines(capsys)
+    assert lines[0].startswith("a ")
+    assert lines[-1].startswith("b ")
+
+
+def test_hidden_folders_are_not_listed_and_incomplete_ones_are(made, home):
+    (home / "loras" / ".unfinished").mkdir()
+    (home / "loras" / "empty").mkdir()
+    assert adapters.list_folders() == ["a", "b", "empty"]
+    assert adapters.list_adapters() == ["a", "b"]
+
+
+# What is in a folder
+
+
+def test_pickle_with_code_in_it_is_refused_and_not_run(made, home, load_tiny):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(home / "ran"), "w"))
+
+    save_as_2023(made[0])
+    torch.save({"base_model.model.x": Trap()}, made[0] / "adapter_model.bin", pickle_module=pickle)
+    with pytest.raises(DamagedError, match="adapter_model.bin"):
+        adapters.attach_adapter(load_tiny(), "a")
+    assert "adapter_model.bin" in adapters.describe_adapter("a").problem
+    assert not (home / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("recorded", "name"),
+    [
+        ("models/tiny", "tiny"),
+        ("models/tiny/", "tiny"),
+        ("C:\\webui\\models\\tiny", "tiny"),
+        ("acme/tiny", "tiny"),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_base_is_known_by_the_last_part_of_its_path(made, recorded, name):
+    change_config(made[0], base_model_name_or_path=recorded)
+    assert adapters.AdapterFolder(made[0]).base_name == name
+
+
+def test_layers_are_named_in_alphabetical_order_or_by_peft_s_pattern(made):
+    change_config(made[0], target_modules=["v_proj", "q_proj"])
+    assert adapters.AdapterFolder(made[0]).targets == "q_proj, v_proj"
+    change_config(made[0], target_modules=".*attn.*")
+    assert adapters.AdapterFolder(made[0]).targets == ".*attn.*"
+
+
+def test_safetensors_are_read_before_a_pickle(made):
+    (made[0] / "adapter_model.bin").write_bytes(b"")
+    assert adapters.AdapterFolder(made[0]).weights == made[0] / "adapter_model.safetensors"
+
+
+def test_lora_from_elsewhere_has_no_run_and_no_parameters(made):
+    folder = adapters.AdapterFolder(made[0])
+    assert folder.run == {}
+    assert folder.parameters == {}
+
+
+# Which base it belongs to
+
+
+def test_another_base_is_refused_with_both_names(made):
+    folder = adapters.AdapterFolder(made[0])
+    with pytest.raises(MismatchError) as caught:
+        folder.check_base("other")
+    assert "tiny" in str(caught.value)
+    assert "other" in str(caught.value)
+
+
+@pytest.mark.parametrize("model", ["tiny", "tiny-GGUF"])
+def test_recorded_base_and_its_gguf_are_accepted(made, model):
+    adapters.AdapterFolder(made[0]).check_base(model)
+
+
+def test_any_base_is_accepted_if_none_is_recorded(made):
+    change_config(made[0], base_model_name_or_path=None)
+    folder = adapters.AdapterFolder(made[0])
+    folder.check_base("other")
+    with pytest.raises(MismatchError, match="--model"):
+        folder.need_base_name("--model")
+
+
+# Names
+
+
+def test_unknown_lora_is_named_with_what_is_there(made):
+    with pytest.raises(NotFoundError, match="mine.*a, b"):
+        adapters.find_adapter("mine")
+
+
+def test_incomplete_lora_is_refused_with_the_file_that_is_missing_or_damaged(home):
+    folder = home / "loras" / "mine"
+    folder.mkdir(parents=True)
+    with pytest.raises(DamagedError, match="adapter_config.json"):
+        adapters.find_adapter("mine")
+    (folder / "adapter_config.json").write_text('{"r": 4}')
+    with pytest.raises(DamagedError, match="adapter_model.safetensors"):
+        adapters.find_adapter("mine")
+    (folder / "adapter_model.safetensors").write_bytes(b"12345")
+    with pytest.raises(DamagedError, match="adapter_model.safetensors"):
+        adapters.find_adapter("mine")
+
+
+@pytest.mark.parametrize("name", ["../a", "", "a.b"])
+def test_name_that_a_lora_cannot_have_is_refused(made, name):
+    with pytest.raises(UsageError):
+        adapters.find_adapter(name)
+
+
+def test_output_may_be_given_with_or_without_its_parent(home):
+    assert name_output("loras/mine") == home / "loras" / "mine"
+    assert name_output("mine") == home / "loras" / "mine"
+
+
+@pytest.mark.parametrize("name", ["../outside", "loras/../../outside", "loras/", "loras/my.lora"])
+def test_output_that_a_lora_cannot_have_is_refused(home, name):
+    with pytest.raises(UsageError):
+        name_output(name)

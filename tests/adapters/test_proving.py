@@ -1,0 +1,86 @@
+"""Whether a LoRA does what it was trained to do: a good one, and every way in which one can be broken."""
+
+import dataclasses
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from support.loras import change_each_weight
+
+from helpers import PROJECT, adapters
+from helpers.adapters.__main__ import main
+from helpers.common.command import run_command
+
+CHECKS = ("finite", "nonzero", "names", "template", "fingerprint", "change")  # in the order of the findings
+
+
+def prove(loaded, name, template=None):
+    """{check: whether it passed} of a LoRA that is attached."""
+    findings = adapters.prove(loaded, name, template)
+    return {check: finding.passed for check, finding in zip(CHECKS, findings, strict=True)}
+
+
+def test_trained_lora_is_proved_in_a_new_process(trained):
+    command = [sys.executable, "-m", "helpers.adapters", "prove", "mine"]
+    command += ["--template", str(PROJECT / "templates" / "college_preferences.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("yes ") for line in lines) == len(CHECKS)
+    assert not [line for line in lines if line.startswith("NO ")]
+    assert [line for line in lines if line.strip().startswith("down_proj")]
+    assert [line for line in lines if line.startswith("  base: ")]
+    assert [line for line in lines if line.startswith("  LoRA: ")]
+
+
+DAMAGES = {
+    "zeros": (torch.zeros_like, ["nonzero", "fingerprint", "change"]),
+    "NaN": (
+        lambda tensor: torch.full_like(tensor, float("nan")),
+        ["finite", "nonzero", "fingerprint", "change"],
+    ),
+    "another file": (lambda tensor: 3 * tensor, ["fingerprint"]),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_weights_that_are_not_the_trained_ones_fail_the_proof(trained, template, load_tiny, kind):
+    change, expected = DAMAGES[kind]
+    change_each_weight(trained, change)
+    found = prove(adapters.attach_adapter(load_tiny(), "mine"), "mine", template)
+    assert [check for check, passed in found.items() if passed is False] == expected
+    assert run_command(main, ["prove", "mine"]) == 2
+
+
+def test_lora_that_is_not_attached_fails_the_proof(trained, template, load_tiny):
+    found = prove(load_tiny(), "mine", template)
+    assert [check for check, passed in found.items() if passed is False] == ["names", "fingerprint", "change"]
+
+
+def test_another_template_fails_the_proof_whatever_its_name(trained, template, load_tiny):
+    loaded = adapters.attach_adapter(load_tiny(), "mine")
+    renamed = dataclasses.replace(template, name="renamed")
+    assert prove(loaded, "mine", renamed)["template"] is True
+    other = dataclasses.replace(template, task=template.task + "?")
+    finding = adapters.prove(loaded, "mine", other)[CHECKS.index("template")]
+    assert finding.passed is False
+    assert template.name in finding.remedy
+
+
+def test_what_a_lora_from_elsewhere_does_not_record_is_unknown(made, load_tiny):
+    found = prove(adapters.attach_adapter(load_tiny(), "a"), "a")
+    assert [check for check, passed in found.items() if passed is None] == ["template", "fingerprint"]
+    assert False not in found.values()
+
+
+def test_norms_are_those_of_the_product(made):
+    folder = adapters.AdapterFolder(made[0])
+    norms = adapters.measure_norms(folder)
+    assert norms.shape == (2, 7)
+    assert norms.index.tolist() == [0, 1]
+    tensors = adapters.read_tensors(folder.weights)
+    stem = "base_model.model.model.layers.1.mlp.up_proj.lora_"
+    product = 16 / 4 * tensors[f"{stem}B.weight"] @ tensors[f"{stem}A.weight"]
+    assert np.isclose(norms.loc[1, "up_proj"], np.linalg.norm(product), rtol=1e-5)

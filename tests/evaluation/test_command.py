@@ -1,0 +1,188 @@
+"""`python -m helpers.evaluation`: what it prints, writes and records, and what it refuses."""
+
+import json
+
+import pandas as pd
+import pytest
+from support.loras import change_json, read_json
+from support.tiny import make_tiny_adapter
+
+from helpers import PROJECT, server, tasks, training
+from helpers.common.command import run_command
+from helpers.evaluation.__main__ import main
+from helpers.training.settings import TrainingSettings
+
+TEMPLATE = str(PROJECT / "templates" / "college_preferences.yaml")
+FIELDS = {
+    "rows",
+    "accuracy",
+    "interval",
+    "macro_f1",
+    "weighted_f1",
+    "confusion",
+    "majority_accuracy",
+}
+
+
+OLDER = {"accuracy": 0.25, "interval": [0, 1], "macro_f1": 0, "rows": 6, "majority_accuracy": 0}
+
+
+def write_csv(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).to_csv(path, index=False)
+
+
+@pytest.fixture
+def csv(home, rows):
+    """The twelve rows as a table in the home; its name."""
+    write_csv(home / "data" / "rows.csv", rows)
+    return "data/rows.csv"
+
+
+@pytest.fixture
+def base(tiny, csv):
+    """The arguments that judge models/tiny on the table."""
+    return ["--model", "tiny", "--data", csv, "--template", TEMPLATE]
+
+
+@pytest.fixture
+def trained(tiny, home, csv):
+    """The folder loras/mine, trained on the half of the table that the split of seed 0 does not hold out."""
+    data = tasks.load_task_data(csv, TEMPLATE, tasks.Split(seed=0, test_size=0.5))
+    settings = TrainingSettings(lora_r=4, epochs=1, batch_size=4)
+    training.train_lora(tiny, data, settings, home / "loras" / "mine", progress=False)
+    return home / "loras" / "mine"
+
+
+def judge(csv, *options):
+    """Judges loras/mine on a table, by default on the half that its training held out."""
+    arguments = ["--model", "tiny", "--lora", "mine", "--data", str(csv), "--template", TEMPLATE]
+    assert run_command(main, [*arguments, "--split", "test", "--test-size", "0.5", *options]) == 0
+
+
+def read_recorded(folder):
+    """The evaluation in run.json; None if there is none."""
+    return read_json(folder / "run.json").get("evaluation")
+
+
+# What it prints and writes
+
+
+def test_json_has_the_documented_fields(base, home):
+    make_tiny_adapter(home / "loras" / "shift", home / "models" / "tiny")
+    result = home / "out.json"
+    assert run_command(main, [*base, "--lora", "shift", "--json", str(result)]) == 0
+    written = read_json(result)
+    assert set(written) == FIELDS
+    assert written["rows"] == 12
+
+
+def test_figures_are_printed_in_two_lines(base, capsys):
+    capsys.readouterr()
+    assert run_command(main, base) == 0
+    figures, confusion = capsys.readouterr().out.splitlines()
+    assert "rows 12 " in figures
+    assert sum(map(sum, json.loads(confusion)["confusion"])) == 12
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ([], 12),
+        (["--split", "test", "--test-size", "0.5"], 6),
+        (["--split", "test", "--test-size", "0.5", "--limit", "2"], 2),
+        (["--limit", "5"], 5),
+        (["--limit", "500"], 12),
+    ],
+)
+def test_rows_that_are_judged_can_be_chosen(base, home, options, count):
+    result = home / "out.json"
+    assert run_command(main, [*base, *options, "--json", str(result)]) == 0
+    assert read_json(result)["rows"] == count
+
+
+# What it records
+
+
+@pytest.mark.parametrize("spelling", ["data/rows.csv", "./data/rows.csv", "data/../data/rows.csv"])
+def test_accuracy_on_held_out_rows_is_recorded_however_the_path_is_spelled(trained, spelling):
+    judge(spelling)
+    recorded = read_recorded(trained)
+    assert set(recorded) == {"lora"}
+    assert set(recorded["lora"]) == FIELDS
+    assert recorded["lora"]["rows"] == 6
+    assert "| lora |" in (trained / "README.md").read_text()
+
+
+def test_accuracy_on_a_copy_of_the_table_is_recorded(trained, home, rows):
+    write_csv(home / "elsewhere" / "copy.csv", rows)
+    judge(home / "elsewhere" / "copy.csv")
+    assert read_recorded(trained)["lora"]["rows"] == 6
+
+
+def test_accuracy_of_the_base_that_was_recorded_before_stays(trained):
+    change_json(trained / "run.json", evaluation={"base": OLDER})
+    judge("data/rows.csv")
+    recorded = read_recorded(trained)
+    assert recorded["base"] == OLDER
+    assert recorded["lora"]["rows"] == 6
+
+
+def test_accuracy_is_not_recorded_if_a_row_that_was_trained_on_has_changed(trained, home, rows):
+    trained_on, held_out = tasks.Split(seed=0, test_size=0.5).divide(rows)
+    changed = {**trained_on[0], "text": trained_on[0]["text"] + "!"}
+    write_csv(home / "data" / "rows.csv", [changed, *trained_on[1:], *held_out])
+    judge("data/rows.csv")
+    assert read_recorded(trained) is None
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--seed", "1"],
+        ["--test-size", "0.3"],
+        ["--limit", "3"],
+        ["--split", "all"],
+    ],
+    ids=" ".join,
+)
+def test_accuracy_on_rows_that_the_training_did_not_hold_out_is_not_recorded(trained, options):
+    judge("data/rows.csv", *options)
+    assert read_recorded(trained) is None
+
+
+def test_accuracy_of_a_lora_from_elsewhere_is_not_recorded(base, home):
+    folder = make_tiny_adapter(home / "loras" / "shift", home / "models" / "tiny")
+    options = ["--lora", "shift", "--split", "test", "--test-size", "0.5"]
+    assert run_command(main, [*base, *options]) == 0
+    assert not (folder / "run.json").exists()
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--limit", "0"], "0"),
+        (["--limit", "-3"], "-3"),
+        (["--lora", "nothing"], "nothing"),
+        (["--lora", "x", "--url", "http://127.0.0.1:9/v1"], "--url"),
+        (["--data", "nothing.csv"], "nothing.csv"),
+        (["--split", "train"], "train"),
+        (["--split", "test", "--test-size", "2"], "2.0"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_command_line_ends_with_one_line_and_code_2(base, capsys, options, named):
+    capsys.readouterr()
+    assert run_command(main, [*base, *options]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert named in line
+
+
+def test_server_that_is_away_is_named_in_one_line(csv, capsys):
+    url = f"http://127.0.0.1:{server.find_port(0)}/v1"
+    arguments = ["--url", url, "--model", "x", "--data", csv, "--template", TEMPLATE]
+    assert run_command(main, arguments) == 2
+    assert url.removesuffix("/v1") in capsys.readouterr().err.splitlines()[-1]

@@ -1,0 +1,168 @@
+"""Checkpoints: what an interrupted training leaves, and how it continues."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from transformers import TrainerCallback
+
+from helpers import loading, training
+from helpers.common.errors import AlreadyThereError, DamagedError, MismatchError, NotFoundError
+from helpers.tasks import TaskData
+from helpers.training.checkpoints import find_last_checkpoint, open_checkpoints
+
+
+@pytest.fixture
+def checkpoints(home):
+    """Where the checkpoints of the LoRA `mine` are."""
+    return home / "runs" / "checkpoints" / "mine"
+
+
+@pytest.fixture
+def train(tiny, data, home):
+    """A function that trains loras/mine on a base that was just loaded, and returns its run.json."""
+
+    def train(settings, name="mine", data=data, **options):
+        loaded = loading.load_model(tiny.name, dtype="float32")
+        return training.train_lora(loaded, data, settings, home / "loras" / name, progress=False, **options)
+
+    return train
+
+
+class Interruption(Exception):
+    """Ends a training in these tests, as a power cut would."""
+
+
+class Watch(TrainerCallback):
+    """Notes which checkpoints there are after each save; interrupts after the step `last`."""
+
+    def __init__(self, folder, last=None):
+        self.folder = folder
+        self.last = last
+        self.seen = []
+
+    def on_save(self, *_, **__):
+        self.seen.append(sorted(path.name for path in self.folder.glob("checkpoint-*")))
+
+    def on_step_begin(self, args, state, control, **_):
+        if self.last is not None and state.global_step == self.last:
+            raise Interruption
+
+
+def interrupt(train, settings, checkpoints, last):
+    """Trains until the step `last` has ended."""
+    with pytest.raises(Interruption):
+        train(settings, callbacks=[Watch(checkpoints, last)])
+
+
+def test_last_two_checkpoints_are_kept_and_removed_at_the_end(train, settings, checkpoints):
+    watch = Watch(checkpoints)
+    train(settings.replace({"checkpoint_steps": 5}), callbacks=[watch])
+    assert watch.seen[:2] == [["checkpoint-5"], ["checkpoint-10", "checkpoint-5"]]
+    assert all(len(names) <= 2 for names in watch.seen)
+    assert not checkpoints.exists()
+
+
+def test_no_checkpoint_is_written_with_0_steps(train, settings, checkpoints):
+    watch = Watch(checkpoints)
+    train(settings.replace({"checkpoint_steps": 0}), callbacks=[watch])
+    assert watch.seen == []
+    assert not checkpoints.exists()
+
+
+def test_interrupted_training_continues_with_the_same_losses(train, settings, checkpoints):
+    settings = settings.replace({"checkpoint_steps": 5})
+    interrupt(train, settings, checkpoints, last=7)
+    assert training.list_unfinished() == {"mine": 5}
+    resumed = train(settings, resume=True)
+    whole = train(settings, name="whole")
+    assert resumed["loss"] == pytest.approx(whole["loss"], rel=1e-5, abs=1e-4)
+    assert not checkpoints.exists()
+    assert training.list_unfinished() == {}
+
+
+def test_interrupted_training_is_not_overwritten(train, settings, checkpoints):
+    settings = settings.replace({"checkpoint_steps": 5})
+    interrupt(train, settings, checkpoints, last=7)
+    with pytest.raises(AlreadyThereError, match="--resume"):
+        train(settings)
+    assert find_last_checkpoint(checkpoints) == checkpoints / "checkpoint-5"
+
+
+def test_other_rows_or_settings_do_not_continue_an_interrupted_training(train, settings, data, checkpoints):
+    settings = settings.replace({"checkpoint_steps": 5})
+    interrupt(train, settings, checkpoints, last=7)
+    fewer = TaskData(data.template, data.train[:8])
+    with pytest.raises(MismatchError, match="mine"):
+        train(settings, data=fewer, resume=True)
+    with pytest.raises(MismatchError, match="mine"):
+        train(settings.replace({"learning_rate": 0.02}), resume=True)
+
+
+def test_training_that_was_interrupted_before_its_first_checkpoint_starts_again(train, settings, checkpoints):
+    settings = settings.replace({"checkpoint_steps": 5})
+    interrupt(train, settings, checkpoints, last=3)
+    assert training.list_unfinished() == {"mine": 0}
+    assert len(train(settings)["loss"]) == 12
+
+
+def test_nothing_to_resume_is_refused(train, settings):
+    with pytest.raises(NotFoundError, match="mine"):
+        train(settings, resume=True)
+
+
+def make_checkpoint(folder, step, state=None):
+    """A checkpoint of which only the file is there that transformers writes last."""
+    checkpoint = folder / f"checkpoint-{step}"
+    checkpoint.mkdir(parents=True)
+    if state is not None:
+        (checkpoint / "trainer_state.json").write_text(state)
+
+
+def test_half_written_checkpoints_are_passed_over(tmp_path):
+    make_checkpoint(tmp_path, 9, '{"global_step": 9}')
+    make_checkpoint(tmp_path, 10, '{"global_step": 10}')
+    make_checkpoint(tmp_path, 20, '{"global_st')
+    make_checkpoint(tmp_path, 30)
+    assert find_last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+@pytest.mark.parametrize("state", ["[]", "{}"])
+def test_checkpoint_with_an_odd_state_is_passed_over(tmp_path, state):
+    make_checkpoint(tmp_path, 10, '{"global_step": 10}')
+    make_checkpoint(tmp_path, 20, state)
+    assert find_last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_folder_without_checkpoints_has_no_last_one(tmp_path):
+    assert find_last_checkpoint(tmp_path) is None
+
+
+@pytest.mark.parametrize("plan", [None, "{", "[]"])
+def test_checkpoints_without_a_readable_plan_are_damaged(checkpoints, rows, settings, plan):
+    make_checkpoint(checkpoints, 10, '{"global_step": 10}')
+    if plan is not None:
+        (checkpoints / "plan.json").write_text(plan)
+    with pytest.raises(DamagedError, match="plan.json"):
+        open_checkpoints("mine", rows, settings, resume=True)
+
+
+@pytest.mark.long
+def test_killed_process_leaves_checkpoints_to_continue_from(
+    train, settings, data, home, checkpoints, write_program
+):
+    settings = settings.replace({"epochs": 10, "checkpoint_steps": 5})
+    program = write_program(data.train, settings)
+    child = subprocess.Popen([sys.executable, program], cwd=home, stderr=subprocess.DEVNULL)
+    while not (checkpoints / "checkpoint-10" / "trainer_state.json").exists():
+        assert child.poll() is None, "the training ended before it could be killed"
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    assert not (home / "loras" / "mine").exists()
+    resumed = train(settings, resume=True)
+    whole = train(settings, name="whole")
+    assert resumed["loss"] == pytest.approx(whole["loss"], rel=1e-5, abs=1e-4)
+    assert not checkpoints.exists()
+    assert not list((home / "loras").glob(".*"))

@@ -1,0 +1,87 @@
+"""What ends a training early: a loss that goes wrong, a request to stop, memory that runs out."""
+
+import threading
+
+import pytest
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState
+
+from helpers import training
+from helpers.common.errors import ResourceError, TrainingError
+from helpers.training.guards import LossGuard, StopOnRequest, explain_memory
+
+
+def show_losses(losses):
+    """Gives these losses to a LossGuard, as a trainer does after each step."""
+    history = []
+    for step, loss in enumerate(losses, start=1):
+        history.append({"loss": loss})
+        state = TrainerState(log_history=list(history), global_step=step)
+        LossGuard().on_log(None, state, TrainerControl())
+
+
+def test_noisy_loss_does_not_end_the_training():
+    show_losses([2.0, 1.0] * 15)
+
+
+def test_loss_that_diverges_ends_the_training_with_the_setting_to_change():
+    rising = [1.0] * 15 + [1.0 + step for step in range(15)]
+    with pytest.raises(TrainingError, match="learning_rate"):
+        show_losses(rising)
+
+
+def test_steep_rise_within_the_first_steps_does_not_end_the_training():
+    show_losses([1.0] * 5 + [10.0] * 14)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_loss_that_is_not_a_number_ends_the_training_at_once(loss):
+    with pytest.raises(TrainingError, match="2.*learning_rate"):
+        show_losses([1.0, loss, 1.0])
+
+
+class AskAfter(TrainerCallback):
+    """Asks for the end after a step."""
+
+    def __init__(self, asked, step):
+        self.asked = asked
+        self.step = step
+
+    def on_step_begin(self, args, state, control, **_):
+        if state.global_step == self.step:
+            self.asked.set()
+
+
+def test_training_that_is_asked_to_stop_is_saved_as_far_as_it_came(tiny, data, settings, home):
+    asked = threading.Event()
+    callbacks = [AskAfter(asked, 3), StopOnRequest(asked)]
+    folder = home / "loras" / "mine"
+    run = training.train_lora(tiny, data, settings, folder, progress=False, callbacks=callbacks)
+    assert run["steps"] == len(run["loss"]) == 4
+    assert run["planned_steps"] == 12
+    assert (folder / "adapter_model.safetensors").is_file()
+    assert "4 of 12" in (folder / "README.md").read_text()
+
+
+def test_lack_of_memory_is_explained_with_the_settings_to_change(settings):
+    with pytest.raises(ResourceError, match="2048.*batch_size to 1.*accumulation to 2"):
+        with explain_memory(settings):
+            torch.empty(2**60)
+
+
+def test_lack_of_memory_with_one_row_is_explained_without_a_smaller_batch(settings):
+    with pytest.raises(ResourceError, match="max_length") as caught:
+        with explain_memory(settings.replace({"batch_size": 1})):
+            torch.empty(2**60)
+    assert "batch_size" not in caught.value.remedy
+
+
+def test_lack_of_gpu_memory_is_explained_too(settings):
+    with pytest.raises(ResourceError, match="batch_size"), explain_memory(settings):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+def test_other_errors_are_left_as_they_are(settings):
+    with pytest.raises(RuntimeError) as caught, explain_memory(settings):
+        torch.ones(2, 3) @ torch.ones(2, 3)
+    assert type(caught.value) is RuntimeError

@@ -1,0 +1,243 @@
+"""The end of a training: a whole folder with what was measured, or nothing."""
+
+import pytest
+import torch
+from support.loras import read_json
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import TrainerCallback
+
+from helpers import adapters, loading, training
+from helpers.adapters.fingerprint import compute_logits
+from helpers.common.errors import DamagedError, ResourceError, TrainingError
+from helpers.tasks import Split, TaskData
+from helpers.training.runs import open_adapter_folder, refuse_unwritable
+
+FILES = [
+    "README.md",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "run.json",
+    "training_parameters.json",
+]
+
+
+@pytest.fixture
+def folder(home):
+    """The folder of the LoRA that a test trains."""
+    return home / "loras" / "mine"
+
+
+def list_names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+class CountSteps(TrainerCallback):
+    """Counts the steps that were begun."""
+
+    def __init__(self):
+        self.steps = 0
+
+    def on_step_begin(self, *_, **__):
+        self.steps += 1
+
+
+# What a training leaves
+
+
+def test_trained_lora_is_saved_whole(tiny, data, settings, folder):
+    training.train_lora(tiny, data, settings, folder, progress=False)
+    assert list_names(folder) == FILES
+    assert list_names(folder.parent) == ["mine"]
+    assert adapters.describe_adapter("mine").problem is None
+
+
+def test_run_records_what_was_measured(tiny, data, settings, folder):
+    run = training.train_lora(tiny, data, settings, folder, progress=False)
+    assert read_json(folder / "run.json") == run
+    assert run["rows"] == 12
+    assert run["steps"] == run["planned_steps"] == len(run["loss"]) == 12
+    assert run["loss"][-1] < run["loss"][0]
+    assert run["seconds"] > 0
+    assert run["peak_mb"] > 0
+    assert run["trainable_parameters"] > 0
+    assert run["base"] == "tiny"
+    assert len(run["fingerprint"]) == 3
+
+
+def test_run_records_where_the_rows_came_from(tiny, template, rows, settings, folder):
+    data = TaskData(template, rows[:8], rows[8:], "rows.csv", "template.yaml", Split(seed=4))
+    run = training.train_lora(tiny, data, settings, folder, progress=False)
+    assert run["data"] == "rows.csv"
+    assert run["template_file"] == "template.yaml"
+    assert run["split"] == {"seed": 4, "test_size": 0.2}
+
+
+def test_run_records_the_hashes_of_the_base(tiny, data, settings, folder):
+    tiny.folder.write_record(source="here")
+    run = training.train_lora(tiny, data, settings, folder, progress=False)
+    assert run["base_sha256"] == tiny.folder.hashes
+    assert set(run["base_sha256"]) == {"model.safetensors"}
+
+
+def test_settings_are_recorded_by_the_webui_s_names_too(tiny, data, settings, folder):
+    training.train_lora(tiny, data, settings, folder, progress=False)
+    parameters = read_json(folder / "training_parameters.json")
+    assert parameters["lora_name"] == "mine"
+    assert parameters["lora_rank"] == 4
+
+
+def test_reloaded_lora_gives_the_trained_model_s_logits_and_not_the_base_s(tiny, data, settings, folder):
+    run = training.train_lora(tiny, data, settings, folder, progress=False)
+    again = adapters.attach_adapter(loading.load_model("tiny", dtype="float32"), "mine")
+    for entry in run["fingerprint"]:
+        assert adapters.compare_fingerprint(again, entry) < 1e-3
+    with again.model.disable_adapter():
+        for entry in run["fingerprint"]:
+            assert adapters.compare_fingerprint(again, entry) > 1e-2
+    assert adapters.measure_change(again, data.template.build_messages(data.train[0])) > 0
+
+
+def test_trained_lora_is_attached_when_the_training_returns(tiny, data, settings, folder):
+    run = training.train_lora(tiny, data, settings, folder, progress=False)
+    assert not tiny.model.training
+    for entry in run["fingerprint"]:
+        assert adapters.compare_fingerprint(tiny, entry) < 1e-3
+
+
+def test_older_lora_of_that_name_is_kept(tiny, data, settings, folder):
+    first = training.train_lora(tiny, data, settings, folder, progress=False)
+    training.train_lora(tiny, data, settings.replace({"seed": 5}), folder, progress=False)
+    previous = folder.with_name("mine-previous")
+    assert adapters.list_adapters() == ["mine", "mine-previous"]
+    assert read_json(previous / "run.json") == first
+    assert read_json(folder / "run.json")["settings"]["seed"] == 5
+
+
+def test_second_training_starts_from_the_plain_base(tiny, data, settings, folder):
+    first = training.train_lora(tiny, data, settings, folder, progress=False)
+    second = training.train_lora(tiny, data, settings, folder, progress=False)
+    assert second["loss"] == pytest.approx(first["loss"], abs=1e-3)
+
+
+def test_losses_are_written_as_tensorboard_s_events(tiny, data, settings, folder, home):
+    run = training.train_lora(tiny, data, settings, folder, progress=False)
+    events = EventAccumulator(str(home / "runs" / "tensorboard" / "mine")).Reload()
+    written = [event.value for event in events.Scalars("train/loss")]
+    assert written == pytest.approx(run["loss"], abs=1e-4)
+
+
+# The lesson's way and train_lora's
+
+
+def test_lesson_s_way_of_saving_leaves_the_same_files_and_facts(tiny, data, settings, folder, home):
+    run = training.train_lora(tiny, data, settings, folder, progress=False)
+    loaded = loading.load_model("tiny", dtype="float32")
+    torch.manual_seed(settings.seed)
+    trainer = training.SharedPrefixTrainer(
+        model=loaded.model,
+        args=training.make_sft_config(loaded.model, settings, home / "runs" / "shared", progress=False),
+        train_dataset=training.build_dataset(data.train, data.template, settings),
+        processing_class=loaded.tokenizer,
+        peft_config=training.make_lora_config(loaded.model, settings),
+    )
+    trainer.train()
+    by_lesson = home / "loras" / "lesson"
+    with training.save_run(trainer, loaded, data, settings, by_lesson) as fresh:
+        trainer.model.save_pretrained(fresh)
+    assert list_names(by_lesson) == list_names(folder)
+    lesson_run = read_json(by_lesson / "run.json")
+    assert list(lesson_run) == list(run)
+    assert lesson_run["loss"] == pytest.approx(run["loss"], abs=1e-3)
+    assert read_config(by_lesson) == read_config(folder)
+    parameters = read_json(by_lesson / "training_parameters.json")
+    assert parameters.pop("lora_name") == "lesson"
+    expected = read_json(folder / "training_parameters.json")
+    del expected["lora_name"]
+    assert parameters == expected
+
+
+def read_config(folder):
+    """adapter_config.json, with the layers in alphabetical order: PEFT saves a set."""
+    config = read_json(folder / "adapter_config.json")
+    return {**config, "target_modules": sorted(config["target_modules"])}
+
+
+def test_base_is_recorded_by_its_path_below_the_home(tiny, data, settings, folder):
+    training.train_lora(tiny, data, settings, folder, progress=False)
+    assert read_json(folder / "adapter_config.json")["base_model_name_or_path"] == "models/tiny"
+    assert "models/tiny" in (folder / "README.md").read_text()
+
+
+# What fails leaves nothing
+
+
+def test_failed_training_leaves_no_lora(tiny, data, settings, folder):
+    wild = settings.replace({"learning_rate": 1e30, "max_grad_norm": 1e30})
+    with pytest.raises(TrainingError, match="learning_rate"):
+        training.train_lora(tiny, data, wild, folder, progress=False)
+    assert list_names(folder.parent) == []
+
+
+def test_failed_training_can_be_started_again_with_the_same_model(tiny, data, settings, folder):
+    wild = settings.replace({"learning_rate": 1e30, "max_grad_norm": 1e30})
+    expected = training.train_lora(
+        loading.load_model("tiny", dtype="float32"), data, settings, folder, progress=False
+    )
+    with pytest.raises(TrainingError):
+        training.train_lora(tiny, data, wild, folder, progress=False)
+    again = training.train_lora(tiny, data, settings, folder, progress=False)
+    assert again["loss"] == pytest.approx(expected["loss"], abs=1e-3)
+
+
+def test_save_that_fails_leaves_the_older_lora(home):
+    folder = home / "loras" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "file").write_text("older")
+    with pytest.raises(KeyError), open_adapter_folder(folder) as fresh:
+        fresh.mkdir()
+        raise KeyError
+    assert (folder / "file").read_text() == "older"
+    assert list_names(folder.parent) == ["mine"]
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"files": [1]}'])
+def test_damaged_record_of_the_base_ends_the_training_before_its_first_step(
+    tiny, data, settings, folder, home, content
+):
+    (tiny.folder.path / "weights.json").write_text(content)
+    counter = CountSteps()
+    with pytest.raises(DamagedError, match="weights.json"):
+        training.train_lora(tiny, data, settings, folder, progress=False, callbacks=[counter])
+    assert counter.steps == 0
+    assert list_names(home / "loras") == []
+    assert training.list_unfinished() == {}
+
+
+def test_whole_record_of_the_base_lets_the_steps_begin(tiny, data, settings, folder):
+    tiny.folder.write_record(source="here")
+    counter = CountSteps()
+    training.train_lora(tiny, data, settings, folder, progress=False, callbacks=[counter])
+    assert counter.steps == 12
+
+
+def test_output_that_cannot_be_written_ends_the_training_before_its_first_step(tiny, data, settings, home):
+    (home / "loras").write_text("a file in the way")
+    counter = CountSteps()
+    with pytest.raises(ResourceError, match="loras"):
+        training.train_lora(
+            tiny, data, settings, home / "loras" / "mine", progress=False, callbacks=[counter]
+        )
+    assert counter.steps == 0
+
+
+def test_output_that_can_be_written_is_not_touched_beforehand(tmp_path):
+    refuse_unwritable(tmp_path / "loras" / "mine")
+    assert list_names(tmp_path / "loras") == []
+
+
+def test_first_step_starts_from_the_base(tiny, data, settings, tmp_path):
+    messages = data.template.build_messages(data.train[0])
+    base = compute_logits(tiny, messages)
+    trainer = training.make_trainer(tiny, data, settings, tmp_path, progress=False)
+    tiny.model = trainer.model.eval()
+    assert torch.equal(compute_logits(tiny, messages), base)

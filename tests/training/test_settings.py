@@ -1,0 +1,154 @@
+"""Training settings: presets, YAML files, and those that a LoRA's own files record."""
+
+import json
+
+import pytest
+
+from helpers import training
+from helpers.common.errors import DamagedError, NotFoundError, UsageError
+from helpers.training.settings import PRESETS, TrainingSettings, explain_changes, pick_settings
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes a settings file and returns its path."""
+
+    def write(text):
+        path = tmp_path / "settings.yaml"
+        path.write_text(text, encoding="latin-1")
+        return path
+
+    return write
+
+
+# Presets
+
+
+def test_tutorial_s_preset_is_the_default():
+    assert pick_settings("tutorial-2023") == TrainingSettings()
+
+
+def test_unknown_preset_is_refused_with_those_that_are_there():
+    with pytest.raises(NotFoundError, match="'tinny'.*tutorial-2023, tiny"):
+        pick_settings("tinny")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_change_of_a_preset_has_a_reason(preset):
+    changes = explain_changes(preset)
+    for _, before, here, reason in changes:
+        assert reason
+        assert here != before
+    changed = {name: here for name, _, here, _ in changes}
+    assert pick_settings(preset) == TrainingSettings().replace(changed)
+
+
+# YAML files
+
+
+def test_file_changes_what_it_names_and_nothing_else(write):
+    assert pick_settings(str(write("epochs: 3\n"))) == TrainingSettings(epochs=3)
+
+
+def test_empty_file_changes_nothing(write):
+    assert pick_settings(str(write(""))) == TrainingSettings()
+
+
+def test_settings_survive_their_file(tmp_path):
+    settings = pick_settings("tiny")
+    assert TrainingSettings.from_yaml(settings.to_yaml(tmp_path / "s.yaml")) == settings
+
+
+def test_file_that_is_missing_is_named(home):
+    with pytest.raises(NotFoundError, match="nothing.yaml"):
+        pick_settings("nothing.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [", "epochs: \xff"], ids=["no YAML", "not UTF-8"])
+def test_file_that_cannot_be_read_is_damaged(write, text):
+    with pytest.raises(DamagedError, match="settings.yaml"):
+        TrainingSettings.from_yaml(write(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("lora_rank: 3", "lora_rank.*lora_r"),  # with what was probably meant
+        ("surprise: 3", "surprise.*learning_rate"),  # with all that there are
+        ("1: 3", "'1'"),
+        ("epochs: many", "many.*float"),
+        ("lora_r: 2.5", "2.5.*int"),
+        ("lora_r: true", "True.*int"),
+        ("targets: [q_proj]", "q_proj.*str"),
+        ("- 1", "settings.yaml"),
+        ("7", "settings.yaml"),
+    ],
+)
+def test_wrong_settings_are_refused_by_name(write, text, named):
+    with pytest.raises(UsageError, match=named):
+        TrainingSettings.from_yaml(write(text))
+
+
+@pytest.mark.parametrize("epochs", ["0", "0.0", "-1", ".nan", ".inf"])
+def test_number_of_epochs_that_trains_nothing_or_never_ends_is_refused(write, epochs):
+    with pytest.raises(UsageError, match="epochs"):
+        TrainingSettings.from_yaml(write(f"epochs: {epochs}"))
+
+
+def test_part_of_an_epoch_is_enough(write):
+    assert TrainingSettings.from_yaml(write("epochs: 0.5")).epochs == 0.5
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"), [("", 50), ("checkpoint_steps: 0", 0), ("checkpoint_steps: 7", 7)]
+)
+def test_checkpoint_steps_are_50_unless_the_file_says_otherwise(write, text, steps):
+    assert TrainingSettings.from_yaml(write(text)).checkpoint_steps == steps
+
+
+def test_whole_numbers_are_accepted_for_shares(write):
+    assert TrainingSettings.from_yaml(write("lora_dropout: 0")).lora_dropout == 0
+
+
+# Settings of a LoRA that is there
+
+
+def test_settings_of_a_lora_of_the_kit_are_read_back(tiny, data, settings, home):
+    chosen = settings.replace({"targets": "q_proj,v_proj", "learning_rate": 3e-4, "accumulation": 2})
+    training.train_lora(tiny, data, chosen, home / "loras" / "mine", progress=False)
+    # What neither adapter_config.json nor the WebUI records has its default: the defaults of `settings` too.
+    assert TrainingSettings.from_adapter(home / "loras" / "mine") == chosen
+
+
+BOXES = {"q_proj_en": True, "v_proj_en": True, "k_proj_en": False, "o_proj_en": False}
+
+
+@pytest.mark.parametrize(
+    ("era", "targets"), [({}, "q_proj,v_proj"), ({"all_linear": True}, "all-linear")], ids=["2023", "today"]
+)
+def test_settings_of_a_lora_of_the_webui_are_read(tmp_path, era, targets):
+    parameters = {
+        "lora_name": "x",
+        "lora_rank": 32,
+        "lora_alpha": 64,
+        "batch_size": 128,
+        "micro_batch_size": 4,
+        "learning_rate": "3e-4",
+        **BOXES,
+        **era,
+    }
+    (tmp_path / "training_parameters.json").write_text(json.dumps(parameters))
+    assert TrainingSettings.from_adapter(tmp_path) == TrainingSettings(
+        lora_r=32, lora_alpha=64, batch_size=4, accumulation=32, learning_rate=3e-4, targets=targets
+    )
+
+
+def test_folder_without_a_lora_is_refused(tmp_path):
+    with pytest.raises(NotFoundError, match=tmp_path.name):
+        TrainingSettings.from_adapter(tmp_path)
+
+
+def test_lora_whose_settings_have_the_wrong_type_is_refused(tmp_path):
+    (tmp_path / "training_parameters.json").write_text('{"lora_rank": "wide"}')
+    with pytest.raises(UsageError, match="wide"):
+        TrainingSettings.from_adapter(tmp_path)
