@@ -183,7 +183,7 @@ def read_reveal(name: str) -> str:
 
 
 def escape_script(script: str) -> str:
-    """A script that can stand inside a <script> element.
+    """A script that can be put into a <script> element.
 
     The HTML standard, "Restrictions for contents of script elements", advises to write < as \\x3C before !--,
     script and /script.

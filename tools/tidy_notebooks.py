@@ -37,7 +37,7 @@ setup.set_up()"""
 TEXT = {"extension": ".py", "format_name": "percent"}  # the format of the text pairs, as jupytext names it
 PAGES = ("README.md", "notebooks/GUIDE.md")  # pages that name the address
 
-# The versions of the program that wrote a text pair: a new version is no change of the lesson.
+# The versions of the program that wrote a text pair: a new version does not change the lesson.
 VERSIONS = re.compile(r"^# +(format|jupytext)_version: .*\n", flags=re.MULTILINE)
 BADGE = re.compile(r"https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/main/notebooks/")
 CLONE = re.compile(

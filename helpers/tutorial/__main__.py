@@ -31,7 +31,8 @@ from helpers.tutorial.report import (
 def main(arguments: list[str]) -> int:
     """`python -m helpers.tutorial`. Returns 1 if a cell failed or a result was not published, or else 0."""
     options = parse_options(arguments)
-    paths, commit = find_notebooks(options.only), find_commit()
+    paths = find_notebooks(options.only)
+    commit = find_commit()  # before the run, which may take long
     output = options.output or find_home() / "runs" / time.strftime("%Y-%m-%d_%H-%M-%S")
     if output.exists():
         raise AlreadyThereError(f"{output} is already there.", "Name a folder that does not exist yet.")

@@ -65,7 +65,7 @@ def find_notebooks(only: list[str]) -> list[Path]:
 def execute_notebook(path: Path) -> Execution:
     """Runs one notebook in its own folder and a new kernel. A cell that fails ends it.
 
-    Ctrl-C kills the kernel and everything it has started, before KeyboardInterrupt goes on.
+    Ctrl-C kills the kernel and everything it has started, before KeyboardInterrupt is raised.
     """
     notebook = nbformat.read(path, as_version=4)
     metadata = copy.deepcopy(notebook.metadata)

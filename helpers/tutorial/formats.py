@@ -1,6 +1,6 @@
 """One model in several number formats: disk, load time, memory, speed, and how well it predicts.
 
-Every format is measured in a process of its own, so that its memory can be told from that of the others.
+Every format is measured in a process of its own, so that its memory is its own.
 `python -m helpers.tutorial.formats FOLDER [DTYPE]` measures one.
 """
 

@@ -85,8 +85,8 @@ def read_project() -> dict[str, Any]:
 
 
 def read_extra(name: str) -> list[Requirement]:
-    """The requirements of one extra in pyproject.toml; none if there is no such extra."""
-    return [Requirement(line) for line in read_project()["optional-dependencies"].get(name, [])]
+    """The requirements of one extra in pyproject.toml."""
+    return [Requirement(line) for line in read_project()["optional-dependencies"][name]]
 
 
 def read_installed() -> Versions:

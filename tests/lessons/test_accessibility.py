@@ -30,7 +30,7 @@ LINK = re.compile(r"(?<!!)\[((?:!\[[^\]]*\]\([^)]*\)|[^\]\[])+)\]\(([^)\s]+)\)")
 ELSEWHERE = re.compile(r"https?:|#|mailto:")  # how a target begins that is not another file of the project
 
 READABLE = 4.5  # WCAG's contrast of text with its ground, level AA
-DIFFERENT = 2  # contrast of two marks that are told apart
+DIFFERENT = 2  # contrast of two marks that a reader can distinguish
 
 # Colours as people with each of the three colour blindnesses see them, at full severity, on linear RGB.
 # Source: Machado, Oliveira and Fernandes, 2009.
@@ -170,7 +170,7 @@ class StyleFinder(HTMLParser):
 
 
 def check_style(style: str) -> None:
-    """Colour and ground are set together, since a notebook may be dark, and can be told apart."""
+    """Colour and ground are set together, since a notebook may be dark, and their contrast suffices."""
     rules = dict(re.findall(r"(?<![\w-])(color|background|background-color):\s*(#\w+|[a-z]+)", style))
     colour, ground = rules.get("color"), rules.get("background") or rules.get("background-color")
     assert (colour is None) == (ground is None), style

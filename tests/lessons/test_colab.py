@@ -5,6 +5,7 @@ numpy in other versions than the kit's, a kernel in a folder without the kit, Co
 and git as the only source (at the address it finds a bare clone of this checkout).
 """
 
+import importlib.util
 import json
 import os
 import re
@@ -37,6 +38,7 @@ from helpers.tutorial.setup import (
     read_installed,
     read_requirements,
     read_tested,
+    try_gptq,
 )
 from tools.tidy_notebooks import PAGES, build_setup_cell, put_address, read_address
 
@@ -164,6 +166,12 @@ def test_lane_is_tiny_if_gptq_cannot_be_installed(kit, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     words = add_gptq({})
     assert os.environ["KIT_LANE"] == "tiny" and "tiny" in words and "no-such-reader" in words
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not importlib.util.find_spec("gptqmodel"), reason="gptqmodel is not installed")
+def test_gptq_layer_runs_in_a_process_of_its_own():
+    assert try_gptq() == ""
 
 
 def test_package_in_any_version_is_not_absent():

@@ -23,7 +23,7 @@ from helpers.common.paths import PROJECT
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 needs_chromium = pytest.mark.skipif(
     not CHROMIUM,
-    reason="there is no Chromium here: apt-get install chromium, then this test looks at pages in it",
+    reason="Chromium is not installed (apt-get install chromium)",
 )
 FLAGS = [
     "--headless",

@@ -184,7 +184,7 @@ def test_lora_panel_changes_the_answer_by_keyboard_alone(open_panel, messages):
     keyboard.press("Space")  # Ask
     notebook.expect_answers(1)
     notebook.field("LoRA").focus()
-    for key in ("Space", "ArrowDown", "Enter"):  # opens the list, goes on in it, chooses
+    for key in ("Space", "ArrowDown", "Enter"):  # opens the list, moves down, chooses
         keyboard.press(key)
     notebook.expect_role("status", f"{LORA}: rank 16")
     keyboard.press("Tab")

@@ -46,7 +46,8 @@ class LoraPanel(AskingPanel):
 
     def reload(self) -> None:
         """Puts adapters.list_folders into the list; what was chosen stays chosen."""
-        names, wanted = list_folders(), self.lora.value
+        names = list_folders()
+        wanted = self.lora.value
         self.lora.options = [NONE, *((name, name) for name in names)]
         self.lora.value = wanted if wanted in names else ""
         if names:

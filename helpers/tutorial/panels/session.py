@@ -69,7 +69,7 @@ class SessionPanel(Panel):
             server.wait_until_ready()
         except KitError:
             self.server = None
-            self.check_stop()  # if Stop was pressed, its end is no error
+            self.check_stop()  # if Stop was pressed, the server's end is not an error
             raise
         self.show_addresses(server, ports)
         return f"the server runs. In a terminal: {server.command}"
