@@ -158,7 +158,8 @@ def test_settings_of_the_webui_s_own_training_survive_an_export_for_2023(made):
 
 
 def test_eos_token_that_the_webui_did_not_add_is_not_claimed(made):
-    (made[0] / "training_parameters.json").write_text('{"lora_rank": 4, "add_eos_token": false}')
+    recorded = {"lora_rank": 4, "learning_rate": "3e-4", "add_eos_token": False}
+    (made[0] / "training_parameters.json").write_text(json.dumps(recorded))
     parameters = read_parameters(adapters.export_adapter("a", "webui-2023"))
     assert not parameters.get("add_eos_token")
 

@@ -84,6 +84,7 @@ def test_settings_are_recorded_by_the_webui_s_names_too(tiny, data, settings, fo
     parameters = read_json(folder / "training_parameters.json")
     assert parameters["lora_name"] == "mine"
     assert parameters["lora_rank"] == 4
+    assert parameters["add_eos_token"] is True  # the kit's completions always end with it
 
 
 def test_reloaded_lora_gives_the_trained_model_s_logits_and_not_the_base_s(tiny, data, settings, folder):

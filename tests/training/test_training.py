@@ -11,7 +11,7 @@ from accelerate.commands.launch import launch_command_parser
 from trl import SFTTrainer
 
 from helpers import PROJECT, loading, tasks, training
-from helpers.common.errors import UnsupportedError
+from helpers.common.errors import UnsupportedError, UsageError
 from helpers.tasks import TaskData
 
 ANSWERS = {"No preference", "Equal preference", "Alderbrook College", "Dunmarsh State University"}
@@ -65,7 +65,7 @@ def test_rows_whose_answer_is_cut_off_are_counted_and_left_out(make_trainer, set
 
 @pytest.mark.parametrize("sharing", ["on", "off"])
 def test_training_without_a_row_whose_answer_fits_is_refused(make_trainer, settings, sharing):
-    with pytest.raises(UsageError, match="20"):
+    with pytest.raises(UsageError, match="20.*max_length"):
         make_trainer(settings=settings.replace({"max_length": 20}), prefix_sharing=sharing)
 
 
