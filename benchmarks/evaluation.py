@@ -1,4 +1,6 @@
-"""How fast rows are judged: the kit's packed scoring against generating an answer for each row; and whether it changes a verdict.
+"""How fast rows are judged: the kit's packed scoring against generating an answer for each row.
+
+It also says whether packing changes a verdict.
 
     python -m benchmarks.evaluation [--rounds 3] [--rows 64] [--check 100] [--lora NAME]
 
@@ -55,7 +57,7 @@ def count_changed_verdicts(loaded: LoadedModel, rows: list, template) -> int:
 
 
 def generate_answers(loaded: LoadedModel, rows: list, template, batch_size: int) -> None:
-    """Generates an answer of up to 16 tokens for each row, transformers' usual way: so many rows at a time, filled up on the left."""
+    """Generates up to 16 tokens for each row, transformers' usual way: in batches, padded on the left."""
     for start in range(0, len(rows), batch_size):
         chats = [template.build_messages(row) for row in rows[start : start + batch_size]]
         inputs = loaded.tokenizer.apply_chat_template(

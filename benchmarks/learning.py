@@ -1,6 +1,7 @@
-"""What is learned: LoRAs of several seeds, judged on comments that were not trained on, beside what needs no LoRA.
+"""What is learned: LoRAs of several seeds, judged on held-out comments, beside methods that need no LoRA.
 
-    python -m benchmarks.learning [--settings tiny-15-minutes] [--seeds 0 1 2] [--test-size 0.25] [--data CSV ...] [--train CSV ...]
+    python -m benchmarks.learning [--settings tiny-15-minutes] [--seeds 0 1 2] [--test-size 0.25]
+                                  [--data CSV ...] [--train CSV ...]
                                   [--model NAME] [--record NAME]
 
 Every seed draws the LoRA's first matrices and the order of the rows anew; the split is that of seed 0 for
@@ -84,7 +85,7 @@ def train(
 
 
 def count_clean_answers(loaded: LoadedModel, rows: list, template: Template) -> float:
-    """Share of the rows whose generated answer is one of the possible ones, word for word, and stops by itself within 24 tokens."""
+    """Share of the rows whose generated answer is exactly a possible one and ends within 24 tokens."""
     clean = 0
     for row in rows:
         inputs = tokenize_chat(loaded.tokenizer, template.build_messages(row)).to(loaded.model.device)

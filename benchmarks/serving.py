@@ -1,4 +1,6 @@
-"""How fast answers come over HTTP: the kit's two engines and `transformers serve --continuous-batching`, with 1, 4 and 16 clients.
+"""How fast answers come over HTTP, with 1, 4 and 16 clients.
+
+Compares the kit's two engines and `transformers serve --continuous-batching`.
 
     python -m benchmarks.serving [--rounds 3] [--clients 1 4 16] [--tokens 32]
 
@@ -34,7 +36,10 @@ from helpers.weights.fetching import fetch
 from helpers.weights.folders import find_model
 
 NAME = "SmolLM2-135M-Instruct"
-SUBJECTS = "the sea, a river, an old tree, a lost dog, winter, a train, the moon, a garden, a bridge, two friends, rain, a map, a bell, fire, a song, bread"
+SUBJECTS = (
+    "the sea, a river, an old tree, a lost dog, winter, a train, the moon, a garden, "
+    "a bridge, two friends, rain, a map, a bell, fire, a song, bread"
+)
 PER_CLIENT = {1: 4, 4: 3, 16: 2}  # answers a client asks for, one after another
 KIT = "python -m helpers.server"
 STOCK = "transformers serve --continuous-batching"

@@ -1,4 +1,4 @@
-"""How fast a LoRA is trained: the recipe of 2023, TRL's SFTTrainer as it is, and the kit's trainer, on the same rows.
+"""How fast a LoRA is trained on the same rows: the recipe of 2023, TRL's SFTTrainer and the kit's trainer.
 
     python -m benchmarks.training [--rounds 3] [--rows 48] [--data CSV --template YAML]
 
@@ -35,7 +35,8 @@ from helpers.training.trainer import build_dataset, make_lora_config, make_sft_c
 from helpers.weights.fetching import fetch
 from helpers.weights.folders import find_model
 
-CONTESTANTS = {  # name: (trainer, dtype or None for the machine's best, loss on the completion only, batch sizes tried on a CPU, on a GPU)
+# name: (trainer, dtype or None for the machine's best, loss on the completion only, batch sizes on CPU, GPU)
+CONTESTANTS = {
     "2023 recipe": (SFTTrainer, "float32", False, (4,), (4,)),
     "SFTTrainer": (SFTTrainer, None, True, (1, 2, 4), (16, 64)),
     "kit": (SharedPrefixTrainer, None, True, (8, 16), (16, 64)),
@@ -77,7 +78,7 @@ def load_base(dtype: str | None) -> LoadedModel:
 
 
 def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> dict:
-    """Trains on the first rows for one pass in this process; rows a second, peak memory in MB, the mean loss of the last rows."""
+    """Trains one pass over the first rows; rows a second, peak memory in MB, mean loss of the last rows."""
     kind, dtype, completion_only, *_ = CONTESTANTS[contestant]
     template = load_template(options.template)
     settings = pick_settings("tiny").replace({"batch_size": batch_size, "max_rows": 0})
@@ -117,7 +118,9 @@ def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> di
 
 
 def estimate_mfu(model: torch.nn.Module, tokens_per_second: float) -> float | None:
-    """Model FLOPs utilisation: 4 FLOPs a weight and token (forward, and backward to the inputs; W itself is frozen) over the GPU's peak.
+    """Model FLOPs utilisation: FLOPs a second over the GPU's peak.
+
+    4 FLOPs for each weight and token: forward, and backward to the inputs (W itself is frozen).
 
     Tokens are counted as the rows have them, shared ones in every row. None without CUDA or for an unknown
     GPU.
@@ -187,7 +190,8 @@ def main() -> None:
     best = table.groupby("contestant")["rows_per_second"].max()
     print(table.to_string(index=False, float_format="{:.3g}".format))
     print(
-        f"kit over 2023 recipe: {best['kit'] / best['2023 recipe']:.2f}x, kit over SFTTrainer: {best['kit'] / best['SFTTrainer']:.2f}x"
+        f"kit over 2023 recipe: {best['kit'] / best['2023 recipe']:.2f}x, "
+        f"kit over SFTTrainer: {best['kit'] / best['SFTTrainer']:.2f}x"
     )
     record = {
         "date": time.strftime("%Y-%m-%d"),

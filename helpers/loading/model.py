@@ -75,11 +75,11 @@ def load_model(
 ) -> LoadedModel:
     """Loads the model folder `name` onto this machine's device, ready to generate.
 
-    `loader` overrides detect_loader; `dtype` ("float32", "bfloat16", "float16" or a torch dtype) overrides
-    pick_dtype. `purpose` is "inference" or "training": a CPU's fastest GPTQ and AWQ kernels let no gradient
-    through. `bits` (8 or 4) quantises full precision while loading, with bitsandbytes. `device_map="auto"`
-    spreads over several GPUs, then the CPU, then the disk, all within `max_memory` ({0: "14GiB", "cpu":
-    "30GiB"}; what is not named is not used).
+    `loader` overrides detect_loader; `dtype` ("float32", "bfloat16" or a torch dtype) overrides pick_dtype.
+    `purpose` is "inference" or "training": a CPU's fastest GPTQ and AWQ kernels let no gradient through.
+    `bits` (8 or 4) quantises full precision while loading, with bitsandbytes. `device_map="auto"` spreads
+    over several GPUs, then the CPU, then the disk, all within `max_memory` ({0: "14GiB", "cpu": "30GiB"};
+    what is not named is not used).
 
     Raises NotFoundError or DamagedError (the folder), UnsupportedError (the format), ResourceError (memory),
     MissingPackageError, UsageError (a setting).
@@ -92,28 +92,16 @@ def load_model(
     if device_map is None:
         refuse_too_large(folder, device.value, (bits or 16) / 16)
     number = Choice(as_dtype(dtype), "asked for") if dtype else pick_dtype(device.value)
-    settings = {
-        "device_map": device_map or device.value,
-        "max_memory": max_memory,
-        "dtype": number.value,
-        **describe_weights(folder),
-    }
+    settings = {"device_map": device_map or device.value, "max_memory": max_memory, "dtype": number.value}
     quantization = pick_quantization(chosen.value, number.value, purpose, bits, device.value)
     if quantization:  # given as None it would hide the folder's own
         settings["quantization_config"] = quantization
     with explain_missing_package(folder.name, "bitsandbytes" if bits else chosen.value):
-        model = build_model(folder, chosen.value, settings)
-    return LoadedModel(
-        name=folder.name,
-        folder=folder,
-        loader=chosen,
-        model=model,
-        tokenizer=load_tokenizer(folder),
-        device=device,
-        dtype=number,
-        seconds=round(time.monotonic() - start, 2),
-        bytes=model.get_memory_footprint(),
-    )
+        model = build_model(folder, chosen.value, settings | describe_weights(folder))
+    tokenizer = load_tokenizer(folder)
+    seconds = round(time.monotonic() - start, 2)
+    size = model.get_memory_footprint()
+    return LoadedModel(folder.name, folder, chosen, model, tokenizer, device, number, seconds, size)
 
 
 def pick_loader(folder: ModelFolder, loader: str | None) -> Choice[str]:

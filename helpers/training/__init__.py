@@ -12,6 +12,7 @@ from helpers.common.lazy import export_lazily
 
 if TYPE_CHECKING:
     from helpers.training.checkpoints import list_unfinished as list_unfinished
+    from helpers.training.collator import PackingCollator as PackingCollator
     from helpers.training.guards import LossGuard as LossGuard
     from helpers.training.guards import StopOnRequest as StopOnRequest
     from helpers.training.prefix_trainer import SharedPrefixTrainer as SharedPrefixTrainer

@@ -20,7 +20,7 @@ from helpers.tutorial import plots
 from helpers.tutorial.checks import confirm
 
 PAGES = [
-    PROJECT / "README.md",
+    *(PROJECT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
     *sorted(NOTEBOOKS.glob("*.md")),
     *sorted((PROJECT / "data").glob("*/README.md")),
     PROJECT / "launch" / "README.md",

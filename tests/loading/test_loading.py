@@ -22,7 +22,7 @@ needs_bitsandbytes = pytest.mark.skipif(
 
 
 def make_folder(home, name="tiny", quantization=None, **files):
-    """A complete folder of the tiny model, with a quantization_config and more files (__ in a name is its dot)."""
+    """A complete folder of the tiny model with a quantization_config and more files (__ stands for a dot)."""
     folder = make_tiny_model(home / "models" / name)
     if quantization:
         config = json.loads((folder / "config.json").read_text())
