@@ -49,7 +49,7 @@ def list_imports(source: str) -> Iterator[str]:
 
 
 def find_room(dotted: str) -> str | None:
-    """The room of a dotted name: "weights" of "helpers.weights.hub"; None for the package itself."""
+    """The room of a dotted name: "weights" of "helpers.weights.downloads"; None for the package itself."""
     parts = dotted.split(".")
     return parts[1] if len(parts) > 1 and parts[1] in ROOMS else None
 

@@ -1,9 +1,10 @@
 """The tutorial server: the raw API of 2023 and the OpenAI-style API over one engine, with the WebUI's flags.
 
-`python -m helpers.server` loads a model and serves it. Where a request goes, in both dialects: its body is
-parsed and its fields are checked (`raw_bodies`, `openai_bodies`), they become the engine's request
-(`raw_answers` builds the prompts of 2023), the engine computes pieces of text (`answers` carries them into
-the event loop), and the pieces become a reply or a stream (`raw_api`, `raw_stream`, `openai_api`).
+`python -m helpers.server` loads a model and serves it. Where a request goes, in both dialects: its body
+is parsed and its fields are checked (`raw_bodies`, `openai_bodies`), they become the engine's request
+(`raw_answers` builds the prompts of 2023), the engine computes pieces of text (`answers` carries them
+into the event loop), and the pieces become a reply or a stream (`raw_api`, `raw_stream`, `openai_api`,
+`openai_stream`).
 """
 
 from typing import TYPE_CHECKING

@@ -1,27 +1,20 @@
 """The OpenAI-style API: /v1/models, /v1/chat/completions and /v1/completions, streamed or whole."""
 
-import json
-import logging
 import time
-import uuid
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
-from starlette.types import Receive, Scope, Send
 
 from helpers.common.errors import KitError
 from helpers.generation.engine import Engine
-from helpers.generation.request import Generation, GenerationRequest, Piece
 from helpers.server.answers import Answers, generate_all
 from helpers.server.apps import make_app
-from helpers.server.errors import ApiError, as_api_error, describe_error
+from helpers.server.errors import ApiError, as_api_error
 from helpers.server.openai_bodies import ChatCompletionBody, CompletionBody
-from helpers.server.openai_dialects import ChatDialect, Dialect, TextDialect
+from helpers.server.openai_dialects import ChatDialect, TextDialect
 from helpers.server.openai_replies import ChatCompletion, Completion, ModelCard, ModelList, count_usage
+from helpers.server.openai_stream import Call, EventStream, write_events
 from helpers.server.service import Service
 
 # For /openapi.json, beside the whole reply: events whose data is a chunk of the reply as JSON, or [DONE].
@@ -29,92 +22,6 @@ EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"itemSchema": EVENT}}},
 }
-
-
-@dataclass(frozen=True)
-class Call:
-    """A client's request, ready for the engine."""
-
-    engine: Engine
-    requests: list[GenerationRequest]  # the engine's, one for each choice
-    dialect: Dialect
-    stream: bool
-    include_usage: bool  # whether a stream ends with the usage
-
-    @property
-    def prompt_field(self) -> str:
-        """The field that has the prompt."""
-        return "prompt" if self.requests[0].messages is None else "messages"
-
-    def make_base(self) -> dict[str, Any]:
-        """The fields that a reply and all events of a stream share."""
-        return {
-            "id": self.dialect.id_prefix + uuid.uuid4().hex,
-            "created": int(time.time()),
-            "model": self.requests[0].adapter or self.engine.name,
-        }
-
-
-class EventStream(StreamingResponse):
-    """Server-sent events of answers that have begun. However the reply ends, the answers end with it."""
-
-    def __init__(self, answers: Answers, events: AsyncIterator[str]):
-        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
-        self.answers = answers
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends the events.
-
-        A `finally` in the iterator would not do: it never runs if the client leaves before the first event.
-        """
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self.answers.close()
-
-
-async def write_events(call: Call, answers: Answers) -> AsyncIterator[str]:
-    """A stream's events: starts, pieces, why each answer ended, the usage if asked for, [DONE].
-
-    An error is an event too: the status 200 has been sent already.
-    """
-    base = {**call.make_base(), "object": call.dialect.event_object}
-    if call.include_usage:
-        base["usage"] = None
-    whole: dict[int, Generation] = {}
-    try:
-        async for choice in describe_choices(call.dialect, answers, whole):
-            yield write_event({**base, "choices": [choice]})
-        if call.include_usage:
-            generations = [whole[index] for index in sorted(whole)]
-            usage = count_usage(generations, call.dialect.choices_per_prompt)
-            yield write_event({**base, "choices": [], "usage": usage.model_dump()})
-    except Exception as error:
-        if not isinstance(error, KitError):
-            logging.getLogger("uvicorn.error").exception("A streamed answer failed")
-        yield write_event({"error": describe_error(error)})
-    yield "data: [DONE]\n\n"
-
-
-async def describe_choices(
-    dialect: Dialect, answers: Answers, whole: dict[int, Generation]
-) -> AsyncIterator[dict[str, Any]]:
-    """The choice of each event, in the order of the events; puts the finished answers into `whole`."""
-    for index in range(len(answers.requests)):
-        start = dialect.describe_start(index)
-        if start is not None:
-            yield start
-    async for index, piece in answers:
-        if isinstance(piece, Piece):
-            yield dialect.describe_piece(index, piece)
-        else:
-            whole[index] = piece
-            yield dialect.describe_end(index, piece.finish_reason)
-
-
-def write_event(data: dict[str, Any]) -> str:
-    """A server-sent event."""
-    return f"data: {json.dumps(data)}\n\n"
 
 
 async def answer(call: Call, http: Request) -> BaseModel | EventStream:

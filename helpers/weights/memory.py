@@ -216,8 +216,8 @@ def estimate_training_activations(shape: Shape, number_bytes: int, tokens: int, 
 def estimate_mask(shape: Shape, number_bytes: int, tokens: int, device: str, checkpointing: bool) -> Term:
     """The attention mask of a packed batch: for each pair of tokens 1 byte, and copies in the dtype.
 
-    On a CPU all layers share one copy (helpers.training.attention). On a GPU every layer keeps its own, unless
-    gradients are checkpointed.
+    On a CPU all layers share one copy (helpers.training.attention). On a GPU every layer keeps its own,
+    unless gradients are checkpointed.
     """
     copies = 1 if device == "cpu" or checkpointing else shape.layers
     formula = f"{tokens} x {tokens} tokens x (1 + {copies} x {number_bytes} bytes)"

@@ -6,7 +6,7 @@ from typing import Any
 from helpers.common.errors import UnsupportedError, UsageError
 from helpers.common.machine import measure_memory, name_dtype, pick_device, pick_dtype
 from helpers.common.paths import resolve_inside
-from helpers.weights import hub
+from helpers.weights import downloads
 from helpers.weights.config import QUANTIZATION_FILES, Quantization, read_quantization
 from helpers.weights.fetching import choose_files, list_by_suffix
 from helpers.weights.folders import PICKLE_SUFFIXES, find_model, models_folder
@@ -55,7 +55,7 @@ def describe_branches(repo: str) -> list[Branch]:
     if "/" not in repo:
         problem = f"'{repo}' is not a repository on the hub, and only those have branches."
         raise UsageError(problem, "Write it as OWNER/REPO.")
-    found = {name: read_remote(repo, name) for name in hub.list_branches(repo)}
+    found = {name: read_remote(repo, name) for name in downloads.list_branches(repo)}
     return [describe_branch(name, facts) for name, facts in found.items()]
 
 
@@ -73,15 +73,17 @@ def describe_branch(name: str, facts: ModelFacts) -> Branch:
 
 def read_remote(repo: str, revision: str) -> ModelFacts:
     """The facts of a revision on the hub, read from its config.json and its list of files."""
-    commit, listed = hub.list_files(repo, revision)
+    commit, listed = downloads.list_files(repo, revision)
     files = {file.name: file for file in listed}
     refuse_gguf_repository(repo, listed)
     if "config.json" not in files:
         problem = f"{repo} at {revision} has no config.json, so its cost cannot be computed."
         raise UnsupportedError(problem, "Look at its page on the hub.")
     chosen = choose_files(repo, listed, pickle=True)
-    config = hub.read_json(repo, commit, files["config.json"])
-    beside = {name: hub.read_json(repo, commit, files[name]) for name in QUANTIZATION_FILES if name in files}
+    config = downloads.read_json(repo, commit, files["config.json"])
+    beside = {
+        name: downloads.read_json(repo, commit, files[name]) for name in QUANTIZATION_FILES if name in files
+    }
     weights = list_by_suffix(chosen, ".safetensors", *PICKLE_SUFFIXES)
     disk_bytes = sum(file.size for file in chosen)
     return build_facts(
@@ -89,7 +91,7 @@ def read_remote(repo: str, revision: str) -> ModelFacts:
     )
 
 
-def refuse_gguf_repository(repo: str, listed: list[hub.RemoteFile]) -> None:
+def refuse_gguf_repository(repo: str, listed: list[downloads.RemoteFile]) -> None:
     """An UnsupportedError for a repository of GGUF files, each a variant with its own size."""
     ggufs = list_by_suffix(listed, ".gguf")
     if ggufs and not list_by_suffix(listed, ".safetensors", *PICKLE_SUFFIXES):

@@ -17,9 +17,9 @@ from helpers.common.errors import (
     ServerError,
     UsageError,
 )
-from helpers.weights import hub
+from helpers.weights import downloads
+from helpers.weights.downloads import RemoteFile, download_files
 from helpers.weights.fetching import choose_files
-from helpers.weights.hub import RemoteFile, download_files
 from helpers.weights.hub_errors import explain_hub_errors, is_broken_connection
 
 
@@ -58,13 +58,13 @@ def test_file_that_is_gone_is_not_found():
 
 def test_offline_mode_is_named():
     with pytest.raises(ServerError) as caught:  # the tests run with HF_HUB_OFFLINE=1
-        hub.list_branches("acme/x")
+        downloads.list_branches("acme/x")
     assert "acme/x" in caught.value.problem and "HF_HUB_OFFLINE" in caught.value.problem
 
 
 def test_name_that_cannot_be_a_repository_is_refused_without_a_request():
     with pytest.raises(UsageError) as caught:
-        hub.list_files("https://huggingface.co/acme/x")
+        downloads.list_files("https://huggingface.co/acme/x")
     assert "OWNER/REPO" in caught.value.remedy
 
 
