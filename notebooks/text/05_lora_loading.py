@@ -34,7 +34,7 @@
 #
 # | lane | minutes | memory | disk | measured |
 # |---|---|---|---|---|
-# | tiny | 1.0 | 2.0 GB | 0.6 GB | 2026-11-26 on CPU, 2 cores, bfloat16, commit 34b46bb8847d |
+# | tiny | 1.9 | 2.4 GB | 0.6 GB | 2026-11-27 on CPU, 2 cores, float32, commit ce3d0e43e82f |
 # | t4 | no record yet | no record yet | no record yet | no record yet |
 # | large | no record yet | no record yet | no record yet | no record yet |
 #
