@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from helpers.common.errors import AlreadyThereError, DamagedError, MismatchError, NotFoundError
 from helpers.common.files import read_json, write_json
@@ -12,20 +12,22 @@ from helpers.tasks.data import hash_rows
 from helpers.tasks.rows import Row
 from helpers.training.settings import TrainingSettings
 
+if TYPE_CHECKING:
+    from transformers import TrainingArguments
+
 
 def checkpoints_folder() -> Path:
     """Where checkpoints are: runs/checkpoints/ in the kit's home."""
     return find_home() / "runs" / "checkpoints"
 
 
-def describe_checkpoints(steps: int) -> dict[str, Any]:
-    """SFTConfig's arguments for a checkpoint after every so many steps; none for 0.
+def keep_checkpoints(config: "TrainingArguments", steps: int) -> None:
+    """Lets a training write a checkpoint after every so many optimizer steps; none for 0.
 
-    Two are kept, since a kill may leave the last one half written.
+    The last two are kept, since a kill may leave the last one half written.
     """
-    if not steps:
-        return {"save_strategy": "no"}
-    return {"save_strategy": "steps", "save_steps": steps, "save_total_limit": 2}
+    if steps:
+        config.set_save("steps", steps, total_limit=2)
 
 
 def open_checkpoints(

@@ -7,7 +7,7 @@ import contextlib
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TypedDict, cast
 
 import torch
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
@@ -25,7 +25,7 @@ from helpers.tasks.split import keep_short
 from helpers.tasks.template import Template
 from helpers.training._private import unpack_4bit_weights
 from helpers.training.attention import why_not_packable
-from helpers.training.checkpoints import describe_checkpoints
+from helpers.training.checkpoints import keep_checkpoints
 from helpers.training.guards import LossGuard
 from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.settings import TrainingSettings
@@ -106,13 +106,10 @@ def make_sft_config(
 ) -> SFTConfig:
     """TRL's SFTConfig. The loss covers the completion only, its end-of-turn token included.
 
-    TRL knows the completion because the data set has prompt and completion in columns of their own.
+    TRL knows the completion because the data set has prompt and completion in columns of their own. No
+    checkpoints are written; make_trainer adds them.
     """
     hardware = describe_hardware(model)
-    saving: dict[str, Any] = {
-        "save_strategy": hardware["save_strategy"],
-        **describe_checkpoints(settings.checkpoint_steps),
-    }
     return SFTConfig(
         output_dir=str(output),
         num_train_epochs=settings.epochs,
@@ -134,8 +131,8 @@ def make_sft_config(
         dataloader_pin_memory=hardware["dataloader_pin_memory"],
         logging_steps=hardware["logging_steps"],
         logging_nan_inf_filter=hardware["logging_nan_inf_filter"],
+        save_strategy=hardware["save_strategy"],
         report_to=hardware["report_to"],
-        **saving,
     )
 
 
@@ -160,11 +157,13 @@ def make_trainer(
     torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
     base = prepare_base(loaded)
     examples = build_dataset(data.train, data.template, settings)
+    config = make_sft_config(base, settings, output, progress)
+    keep_checkpoints(config, settings.checkpoint_steps)
     trainer_class = SFTTrainer if prefix_sharing == "off" else SharedPrefixTrainer
     with hide_bars(not progress):
         trainer = trainer_class(
             model=base,
-            args=make_sft_config(base, settings, output, progress),
+            args=config,
             train_dataset=examples,
             processing_class=loaded.tokenizer,
             peft_config=make_lora_config(base, settings),

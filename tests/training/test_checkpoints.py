@@ -166,3 +166,9 @@ def test_killed_process_leaves_checkpoints_to_continue_from(
     assert resumed["loss"] == pytest.approx(whole["loss"], rel=1e-5, abs=1e-4)
     assert not checkpoints.exists()
     assert not list((home / "loras").glob(".*"))
+
+
+def test_config_of_a_trainer_that_a_user_builds_writes_no_checkpoints(tiny, settings, tmp_path):
+    """Only train_lora can resume. A lesson's trainer would fill the disk with checkpoints that nobody reads."""
+    settings = settings.replace({"checkpoint_steps": 5})
+    assert training.make_sft_config(tiny.model, settings, tmp_path).save_strategy == "no"
