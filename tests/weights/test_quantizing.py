@@ -213,11 +213,11 @@ def test_gradients_on_the_quantised_real_model_are_the_stock_trainer_s(
 @needs_gptqmodel
 @pytest.mark.real
 def test_lora_learns_on_the_quantised_real_model(real_model_name, quantised, rows, template):
-    settings = pick_settings("tiny").replace({"max_rows": 0, "epochs": 2})
+    settings = pick_settings("tiny").replace({"max_rows": 0, "epochs": 6})
     loaded = loading.load_model(f"{real_model_name}-GPTQ", purpose="training")
     data = tasks.TaskData(template, rows)
     run = training.train_lora(loaded, data, settings, quantised / "loras" / "learner", progress=False)
-    assert run["loss"][-1] < run["loss"][0] / 2
+    assert sum(run["loss"][-3:]) < sum(run["loss"][:3]) / 2
 
 
 # What is refused
