@@ -107,7 +107,7 @@ def test_model_is_fetched_with_what_a_loader_needs_and_nothing_else(hub, run, ho
     folder = home / "models" / "TheBloke_Tiny-GPTQ"
     assert run("fetch", REPO, "--json").json == {"folder": str(folder)}
     assert {path.name for path in folder.iterdir()} == {*files, "weights.json"}
-    assert weights.find_model("TheBloke_Tiny-GPTQ") == folder
+    assert weights.find_model("TheBloke_Tiny-GPTQ").path == folder
     assert [path.name for path in (home / "models").iterdir()] == [folder.name]
     record = json.loads((folder / "weights.json").read_text())
     assert record["source"] == REPO
@@ -136,7 +136,7 @@ def test_command_runs_as_a_module(hub, home, tmp_path):
 def test_branch_has_its_own_folder(run, home):
     run("fetch", REPO, "--revision", BRANCH, "--json")
     name = f"TheBloke_Tiny-GPTQ_{BRANCH}"
-    assert weights.find_model(name) == home / "models" / name
+    assert weights.find_model(name).path == home / "models" / name
 
 
 def test_branches_are_a_table_for_people_and_json_for_programs(run, files):

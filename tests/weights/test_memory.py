@@ -154,7 +154,8 @@ lengths = []
 for example in training.build_dataset(rows, template, chosen):
     encoding = loading.tokenize_chat(loaded.tokenizer, example["prompt"] + example["completion"])
     lengths.append(len(encoding["input_ids"][0]))
-record = training.train_lora(loaded, rows, template, chosen, Path(home) / "loras" / "x", progress=False)
+data = tasks.TaskData(template, rows)
+record = training.train_lora(loaded, data, chosen, Path(home) / "loras" / "x", progress=False)
 print(record["peak_mb"], max(lengths))
 """
 
@@ -169,8 +170,8 @@ def run_alone(code, *arguments):
 @pytest.mark.real
 @pytest.mark.parametrize(("dtype", "context", "batch"), [("float32", 256, 1), ("bfloat16", 1024, 4)])
 def test_estimate_of_running_is_within_a_fifth_of_the_measured_peak(real_model_name, dtype, context, batch):
-    config, _, file_bytes = read_local(real_model_name)
-    terms = weights.estimate_running(config, file_bytes, dtype, "cpu", context, batch)
+    facts = read_local(real_model_name)
+    terms = weights.estimate_running(facts.config, facts.weight_bytes, dtype, "cpu", context, batch)
     [peak_mb] = run_alone(RUN, real_model_name, dtype, context, batch)
     assert add_up(terms) / 1e6 == pytest.approx(peak_mb, rel=0.2)
 
@@ -182,10 +183,10 @@ def test_estimate_of_running_is_within_a_fifth_of_the_measured_peak(real_model_n
 def test_estimate_of_training_is_within_a_fifth_of_the_measured_peak(
     real_model_name, tmp_path, dtype, batch, words
 ):
-    config, _, file_bytes = read_local(real_model_name)
+    facts = read_local(real_model_name)
     peak_mb, longest = run_alone(TRAIN, real_model_name, dtype, batch, tmp_path, words)
     terms = weights.estimate_training(
-        config, file_bytes, dtype, "cpu", batch=batch, length=longest, shared=66
+        facts.config, facts.weight_bytes, dtype, "cpu", batch=batch, length=longest, shared=66
     )
     assert add_up(terms) / 1e6 == pytest.approx(peak_mb, rel=0.2)
 
