@@ -113,9 +113,8 @@ def main() -> None:
     fetch("smollm2-135m-instruct")
     template = load_template("templates/college_preferences.yaml")
     test = split_rows(load_rows("data/college_preferences/dataset.csv", template))[1]
-    rows = random.Random(0).sample(
-        test, min(options.rows, len(test))
-    )  # the file has its longest comments first
+    # Drawn at random: the file has its longest comments first.
+    rows = random.Random(0).sample(test, min(options.rows, len(test)))
     rates = measure_rates(load(None, options.lora), load_stock(options.lora), rows, template, options.rounds)
     changed = count_changed_verdicts(load("float32", options.lora), test[: options.check], template)
     for name, rate in rates.items():

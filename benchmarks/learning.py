@@ -4,7 +4,7 @@
                                   [--data CSV ...] [--train CSV ...]
                                   [--model NAME] [--record NAME]
 
-Every seed draws the LoRA's first matrices and the order of the rows anew; the split is that of seed 0 for
+Every seed draws its own first matrices and order of the rows; the split is that of seed 0 for
 all, so that the base is the same. A LoRA is trained on the training parts of the `--train` files together
 and judged on the test part of each `--data` file, a file that was not trained on included; the bag of words
 is fitted on each file's own training part. For 200 rows of the first file answers are also generated, as a

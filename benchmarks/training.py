@@ -91,9 +91,8 @@ def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> di
             lambda row: {"messages": row["prompt"] + row["completion"]},
             remove_columns=["prompt", "completion"],
         )
-    order = (
-        "random" if kind is SharedPrefixTrainer else "group_by_length"
-    )  # what pads is given rows of one length: its best
+    # What pads is given rows of one length, which is best for it.
+    order = "random" if kind is SharedPrefixTrainer else "group_by_length"
     torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         trainer = kind(

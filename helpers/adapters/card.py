@@ -59,7 +59,7 @@ def write_card(folder: AdapterFolder) -> Path:
         return path
     run = folder.run
     front = {
-        "base_model": folder.config["base_model_name_or_path"],
+        "base_model": folder.config.get("base_model_name_or_path"),
         "library_name": "peft",
         "tags": ["lora"],
         "pipeline_tag": "text-generation",

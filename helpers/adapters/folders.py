@@ -14,12 +14,20 @@ from typing import Any
 from safetensors import SafetensorError
 
 from helpers.adapters.tensors import pair_factors, read_shapes
-from helpers.common.errors import DamagedError, KitError, MismatchError, NotFoundError, UsageError
+from helpers.common.errors import (
+    DamagedError,
+    KitError,
+    MismatchError,
+    NotFoundError,
+    UnsupportedError,
+    UsageError,
+)
 from helpers.common.files import read_json
 from helpers.common.paths import find_home, resolve_inside
 from helpers.weights.folders import ModelFolder, models_folder
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that is there is read
+PEFT_DEFAULTS = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}  # for what a config does not say
 TRAIN_AGAIN = "Delete the folder and train the LoRA again."
 
 
@@ -56,11 +64,19 @@ class AdapterFolder:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """adapter_config.json. DamagedError if it is missing or cannot be read."""
+        """adapter_config.json, with PEFT's defaults for rank, alpha and dropout.
+
+        DamagedError if it is missing or cannot be read; UnsupportedError for an adapter that is not a LoRA.
+        """
         path = self.path / "adapter_config.json"
         if not path.is_file():
             raise DamagedError(f"The LoRA folder {self.path} has no {path.name}.", TRAIN_AGAIN)
-        return read_json(path, TRAIN_AGAIN)
+        config = {**PEFT_DEFAULTS, **read_json(path, TRAIN_AGAIN)}
+        kind = config.get("peft_type", "LORA")
+        if kind != "LORA":
+            problem = f"{self.path} is an adapter of the type {kind}, not a LoRA."
+            raise UnsupportedError(problem, "Take a LoRA.")
+        return config
 
     @property
     def run(self) -> dict[str, Any]:
@@ -154,13 +170,8 @@ class AdapterFolder:
             )
         except KitError as error:
             return LoraFacts(self.name, problem=error.problem)
-        except (
-            OSError,
-            AttributeError,
-            TypeError,
-            ValueError,
-            ArithmeticError,
-        ) as error:  # JSON of another form than PEFT's
+        except (OSError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
+            # JSON of another form than PEFT's
             return LoraFacts(self.name, problem=f"its files cannot be understood ({error})")
 
 

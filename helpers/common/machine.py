@@ -107,9 +107,8 @@ def measure_peak_mb() -> int:
         return int(torch.cuda.max_memory_allocated() / 1e6)
     if platform.system() == "Windows":
         return int(psutil.Process().memory_info().peak_wset / 1e6)
-    status = Path(
-        "/proc/self/status"
-    )  # ru_maxrss would start with the peak of the process that started this one
+    # Linux: ru_maxrss would start with the peak of the process that started this one.
+    status = Path("/proc/self/status")
     if found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.is_file() else None:
         return int(found[1]) * 1024 // 1_000_000
     import resource  # does not exist on Windows

@@ -9,12 +9,8 @@ from helpers.common.errors import UnsupportedError, UsageError
 from helpers.common.machine import Choice, pick_device
 
 Place = str | int | torch.device
-STRATEGIES = (
-    "auto",
-    "balanced",
-    "balanced_low_0",
-    "sequential",
-)  # device_map values for which transformers decides
+# Values of device_map with which transformers decides.
+STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
 SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGT]i?)?B", re.IGNORECASE)  # "14GiB", as accelerate reads it
 
 

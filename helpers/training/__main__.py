@@ -48,7 +48,7 @@ def read_settings(options: argparse.Namespace) -> TrainingSettings:
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m helpers.training`: trains and prints one line about it."""
+    """`python -m helpers.training`: trains, shows the progress, and prints one line about the result."""
     options = parse_arguments(arguments)
     split = Split(Split.seed if options.seed is None else options.seed, options.test_size)
     data = load_task_data(options.data, options.template, split)

@@ -34,9 +34,7 @@ class TrainingSettings:
     warmup_ratio: float = 0.03  # share of the steps in which the learning rate climbs from 0
     weight_decay: float = 0.001  # AdamW's
     max_grad_norm: float = 0.3  # gradients are scaled down to this norm
-    optimizer: str = (
-        "adamw_torch_fused"  # transformers' optim; 2023 used paged_adamw_32bit (CUDA, bitsandbytes)
-    )
+    optimizer: str = "adamw_torch_fused"  # transformers' optim; 2023: paged_adamw_32bit (bitsandbytes, CUDA)
     checkpoint_steps: int = 50  # optimizer steps between checkpoints; 0 = none
     seed: int = 0  # of the order of the rows, of dropout and of the LoRA matrices
 

@@ -21,9 +21,8 @@ from helpers.weights.names import EMBEDDED_NAME, name_folder
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHT_SUFFIXES = (".safetensors", ".gguf", *PICKLE_SUFFIXES)
 RECORD = "weights.json"
-LFS_POINTER = (
-    b"version https://git-lfs"  # what git leaves in place of a large file if git-lfs is not installed
-)
+# What git leaves in place of a large file if git-lfs is not installed.
+LFS_POINTER = b"version https://git-lfs"
 FETCH_AGAIN = "Delete the folder and fetch the model again."
 
 Format = Literal["gguf", "safetensors", "pickle", "none"]

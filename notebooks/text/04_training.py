@@ -439,7 +439,7 @@ for name, (accuracy, count) in compared.items():
 
 # %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 low, high = evaluation.bootstrap_gain(base_scores, tuned_scores, test)
-print(f"LoRA above base: {tuned.accuracy - base.accuracy:+.1%}  (95 % interval {low:+.1%} to {high:+.1%}, comments drawn anew)")
+print(f"LoRA above base: {tuned.accuracy - base.accuracy:+.1%}  (95 % interval {low:+.1%} to {high:+.1%}, comments resampled)")
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 2 min.** Do the intervals overlap? Say what this run has shown and what it has not. Set the LoRA beside the

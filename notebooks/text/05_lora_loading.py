@@ -359,7 +359,7 @@ LoraPanel(lane.folder, template.build_messages(shown[0]))
 # |---|---|---|
 # | LoRA folder | `loras/` | `user_data/loras/` |
 # | weights | `adapter_model.bin` | `adapter_model.safetensors` |
-# | picked over the API | at the start, or `POST /api/v1/model` with `args.lora`: the model is loaded anew | `POST /v1/internal/lora/load` with `lora_names` |
+# | picked over the API | at the start, or `POST /api/v1/model` with `args.lora`: the model is loaded again | `POST /v1/internal/lora/load` with `lora_names` |
 # | several at once | merged with weight 1 each, equal ranks only | the same |
 # | on GPTQ weights | AutoGPTQ, with a patch | gptqmodel with optimum |
 #

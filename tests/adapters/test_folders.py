@@ -1,17 +1,19 @@
 """AdapterFolder: the one that knows what a folder below loras/ is."""
 
+import json
 import pickle
 
 import pytest
 import torch
-from support.loras import add_a_row, change_config, change_json, change_weights, save_as_2023
+from peft import LoraConfig
+from support.loras import add_a_row, change_config, change_json, change_weights, read_json, save_as_2023
 from support.tiny import make_tiny_model
 
 from helpers import adapters
 from helpers.adapters.__main__ import main
-from helpers.adapters.folders import name_output
+from helpers.adapters.folders import PEFT_DEFAULTS, name_output
 from helpers.common.command import run_command
-from helpers.common.errors import DamagedError, MismatchError, NotFoundError, UsageError
+from helpers.common.errors import DamagedError, MismatchError, NotFoundError, UnsupportedError, UsageError
 
 
 def list_lines(capsys):
@@ -243,3 +245,24 @@ def test_output_may_be_given_with_or_without_its_parent(home):
 def test_output_that_a_lora_cannot_have_is_refused(home, name):
     with pytest.raises(UsageError):
         name_output(name)
+
+
+# What adapter_config.json says and what it does not
+
+
+def test_what_a_config_does_not_say_has_peft_s_defaults(made):
+    path = made[0] / "adapter_config.json"
+    kept = {key: value for key, value in read_json(path).items() if key not in PEFT_DEFAULTS}
+    path.write_text(json.dumps(kept))
+    config = adapters.AdapterFolder(made[0]).config
+    default = LoraConfig()
+    assert {key: config[key] for key in PEFT_DEFAULTS} == {
+        key: getattr(default, key) for key in PEFT_DEFAULTS
+    }
+
+
+def test_adapter_of_another_kind_is_not_taken_for_a_lora(made, capsys):
+    change_config(made[0], peft_type="IA3")
+    with pytest.raises(UnsupportedError, match="IA3"):
+        adapters.find_adapter("a")
+    assert any("IA3" in line for line in list_lines(capsys))

@@ -23,12 +23,8 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(1500)]
 
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "helpers")
 INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-LEFT_OUT = (
-    "PYTHONPATH",
-    "VIRTUAL_ENV",
-    "OPEN_LLM_KIT_HOME",
-    "KIT_LANE",
-)  # they lead to the checkout and its settings
+# Variables that lead to the checkout and its settings.
+LEFT_OUT = ("PYTHONPATH", "VIRTUAL_ENV", "OPEN_LLM_KIT_HOME", "KIT_LANE")
 MODEL = "SmolLM2-135M-Instruct"
 COMMANDS = ("weights", "adapters", "training", "server", "evaluation")
 SETTINGS = "max_rows: 16\nepochs: 1\nbatch_size: 8\nlora_r: 8\n"

@@ -151,13 +151,11 @@ def test_model_of_fewer_bits_answers_and_then_trains(home, rows, template, bits,
         logits = [loaded.model(ids).logits.float().flatten() for loaded in (full, small)]
     assert torch.nn.functional.cosine_similarity(*logits, dim=0) > agreement and small.bytes < full.bytes
     loading.chat(small, [{"role": "user", "content": "Hi"}], 3)
-    settings = pick_settings("tiny").replace(
-        {"targets": "q_proj"}
-    )  # its gradient comes through the quantised layers behind it
+    # The gradient of q_proj comes through the quantised layers behind it.
+    settings = pick_settings("tiny").replace({"targets": "q_proj"})
     training.train_lora(small, TaskData(template, rows), settings, home / "loras" / "x", progress=False)
-    assert all(
-        parameter.abs().sum() > 0 for name, parameter in small.model.named_parameters() if "lora_B" in name
-    )  # they start at 0
+    trained = [value for name, value in small.model.named_parameters() if "lora_B" in name]
+    assert trained and all(value.abs().sum() > 0 for value in trained)  # they start at 0
 
 
 @pytest.mark.parametrize("purpose", ["inference", "training"])
@@ -167,9 +165,8 @@ def test_on_a_gpu_the_kernel_is_one_that_nothing_compiles(purpose):
         for loader in ("gptq", "awq", "transformers")
     ]
     assert [config and config.backend for config in found] == ["gptq_torch", "torch_awq", None]
-    assert (
-        pick_quantization("gptq", torch.float16, "inference", None, "cpu") is None
-    )  # gptqmodel's own choice is the fastest there
+    # gptqmodel's own choice is the fastest there.
+    assert pick_quantization("gptq", torch.float16, "inference", None, "cpu") is None
 
 
 @pytest.mark.parametrize(("settings", "named"), [({"bits": 3}, "3"), ({"bits": 4, "loader": "gptq"}, "gptq")])

@@ -87,9 +87,8 @@ def soak(server, names, count):
     process = psutil.Process(server.process.pid)
     drawn = random.Random(0)
     with ThreadPoolExecutor(CLIENTS) as pool:
-        warming = drawn.sample(
-            calls, min(3 * CLIENTS, len(calls))
-        )  # the allocator has seen full batches then
+        # After these the allocator has seen full batches.
+        warming = drawn.sample(calls, min(3 * CLIENTS, len(calls)))
         list(pool.map(lambda call: call(), warming))
         before = process.memory_info().rss
         chosen = [drawn.randrange(len(calls)) for _ in range(count)]

@@ -169,6 +169,6 @@ def test_killed_process_leaves_checkpoints_to_continue_from(
 
 
 def test_config_of_a_trainer_that_a_user_builds_writes_no_checkpoints(tiny, settings, tmp_path):
-    """Only train_lora can resume. A lesson's trainer would fill the disk with checkpoints that nobody reads."""
+    """Only train_lora can resume: a lesson would fill the disk with checkpoints that nobody reads."""
     settings = settings.replace({"checkpoint_steps": 5})
     assert training.make_sft_config(tiny.model, settings, tmp_path).save_strategy == "no"
