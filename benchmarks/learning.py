@@ -80,6 +80,7 @@ def train(
     The LoRA stays as loras/NAME for a closer look.
     """
     loaded = load_model(model, purpose="training")
+    settings = settings.replace({"checkpoint_steps": 0})  # they would be part of the time
     run = train_lora(loaded, TaskData(template, rows), settings, loras_folder() / name, progress=False)
     return loaded, {"trained_rows": run["rows"], "minutes": run["seconds"] / 60}
 

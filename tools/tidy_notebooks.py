@@ -7,9 +7,9 @@ and clone lines.
 
 import re
 import sys
-import tomllib
 from pathlib import Path
 
+import jupytext
 import nbformat
 from nbformat import NotebookNode
 
@@ -17,6 +17,8 @@ from helpers.common.command import CommandParser, run_command
 from helpers.common.files import write_text
 from helpers.common.paths import PROJECT
 from helpers.tutorial.notebook_files import clean_notebook
+from helpers.tutorial.setup import read_project
+from tools._private import combine_pair
 from tools.files import differs
 
 SETUP = """\
@@ -75,8 +77,7 @@ def main(arguments: list[str]) -> int:
 
 def read_address() -> str:
     """The repository's address, https://github.com/OWNER/NAME, from pyproject.toml."""
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project["urls"]["Repository"]
+    return read_project()["urls"]["Repository"]
 
 
 def build_setup_cell(address: str) -> str:
@@ -93,8 +94,6 @@ def put_address(text: str, address: str) -> str:
 
 def build_pair(path: Path, address: str) -> dict[Path, str]:
     """What a lesson's notebook and its text pair should hold: {path: text}."""
-    import jupytext  # part of the extra dev, which `make tutorial` does without
-
     notebook = update_from_text(nbformat.read(path, as_version=4), path)
     tidy_notebook(notebook, address)
     text = VERSIONS.sub("", jupytext.writes(notebook, fmt=TEXT))
@@ -111,8 +110,6 @@ def update_from_text(notebook: NotebookNode, path: Path) -> NotebookNode:
     pair = name_pair(path)
     if not pair.is_file() or pair.stat().st_mtime <= path.stat().st_mtime:
         return notebook
-    from tools._private import combine_pair  # imports jupytext
-
     return combine_pair(pair.read_text(encoding="utf-8"), notebook, TEXT)
 
 

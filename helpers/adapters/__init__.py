@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from helpers.adapters.proving import measure_change as measure_change
     from helpers.adapters.proving import measure_norms as measure_norms
     from helpers.adapters.proving import prove as prove
-    from helpers.adapters.tensors import pair_factors as pair_factors
-    from helpers.adapters.tensors import read_shapes as read_shapes
     from helpers.adapters.tensors import read_tensors as read_tensors
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

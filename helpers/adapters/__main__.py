@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from helpers.adapters.attaching import attach_adapter
-from helpers.adapters.exporting import build_vllm_command, export_adapter
+from helpers.adapters.exporting import PROGRAMS, build_vllm_command, export_adapter
 from helpers.adapters.fingerprint import list_prompts
 from helpers.adapters.folders import describe_adapter, find_adapter, list_folders, loras_folder
 from helpers.adapters.merging import merge_adapter
@@ -13,8 +13,6 @@ from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import UsageError
 from helpers.loading.model import load_model
 from helpers.tasks.template import load_template
-
-PROGRAMS = ("webui-2023", "webui", "llama.cpp", "vllm")
 
 
 def print_list() -> None:
@@ -38,10 +36,10 @@ def print_list() -> None:
 
 
 def print_proof(name: str, model: str | None, template: str | None) -> bool:
-    """Loads base and LoRA and prints norms, answers and findings; True if all findings are good."""
+    """Loads base and LoRA and prints norms, answers and findings; False if one speaks against the LoRA."""
     folder = find_adapter(name)
     known = load_template(template) if template else None
-    loaded = attach_adapter(load_model(model or folder.need_base_name("--model")), name)
+    loaded = attach_adapter(load_model(model or folder.need_base_name("Name it with --model.")), name)
     print("||B A|| of each module: mean over the layers, smallest, largest")
     for module, column in measure_norms(folder).items():
         print(f"  {module:12} {column.mean():8.3f} {column.min():8.3f} {column.max():8.3f}")
@@ -56,7 +54,7 @@ def print_proof(name: str, model: str | None, template: str | None) -> bool:
 def print_findings(findings: list[Finding]) -> None:
     """A line for each finding, with the remedy if it speaks against the LoRA."""
     for finding in findings:
-        word = "unknown" if finding.passed is None else "yes" if finding.passed else "NO"
+        word = {True: "yes", False: "NO", None: "unknown"}[finding.passed]
         remedy = f". {finding.remedy}" if finding.passed is False else ""
         print(f"{word:8} {finding.claim}: {finding.seen}{remedy}")
 
@@ -67,9 +65,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     words = "base, rank, layers, size, data and accuracy of each; broken ones with the reason"
     commands.add_parser("list", help=words)
-    proof = commands.add_parser(
-        "prove", help="whether a LoRA loads and changes what it was trained to change"
-    )
+    words = "whether a LoRA loads and changes what it was trained to change"
+    proof = commands.add_parser("prove", help=words)
     proof.add_argument("name")
     proof.add_argument("--model", help="the base below models/, if the LoRA records none")
     words = "the template that it will be asked with, to compare with the one of its training"

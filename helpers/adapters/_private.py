@@ -15,7 +15,7 @@ from torch.nn.functional import linear
 class LeanLoraLinear(lora.Linear):
     """PEFT's LoRA on a plain linear layer with fewer steps, computed in the dtype of its input.
 
-    Private: it reads nine attributes of PEFT's layer. PEFT casts all inputs and outputs and adds B A to the
+    Private: it reads attributes of PEFT's layer. PEFT casts all inputs and outputs and adds B A to the
     layer's result in a copy; this one adds it in place.
     """
 

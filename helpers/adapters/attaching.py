@@ -17,7 +17,9 @@ from helpers.common.errors import KitError, MismatchError, NotFoundError
 from helpers.loading.model import LoadedModel
 from helpers.weights._private import import_gptqmodel
 
-import_gptqmodel()  # quietly, before PEFT does it when it builds a LoRA layer
+# Quietly and now. PEFT would import it while it builds a LoRA layer, and gptqmodel keeps the stack frames
+# that imported it: those would hold the model, which then could not be freed.
+import_gptqmodel()
 
 
 def attach_adapter(
@@ -31,12 +33,13 @@ def attach_adapter(
     then as it was.
     """
     folder = find_adapter(name, loras_dir)
+    name = folder.name  # `name` may be a link, or end with a slash
     if not any_model:
         folder.check_base(loaded.name)
     read_shapes(folder.weights)  # refuses a pickle that holds more than tensors, before PEFT opens it
     if name in list_attached(loaded):
         detach_adapter(loaded, name)
-    active = loaded.model.active_adapter if list_attached(loaded) else None
+    active = find_active(loaded)
     try:
         add_layers(loaded, folder)
         if unmatched := find_unmatched(loaded, folder):
@@ -64,7 +67,8 @@ def add_layers(loaded: LoadedModel, folder: AdapterFolder) -> None:
         config: Any = PeftConfig.from_pretrained(str(folder.path))
         config.inference_mode = True
         with warnings.catch_warnings():
-            # A test shows that such names attach whole; the other warning is about the recorded base's path.
+            # The first warning is about names such as "lora", which a test shows to work; the second about
+            # the path of the recorded base.
             warnings.filterwarnings("ignore", message=".*should not be contained in the prefix")
             warnings.filterwarnings("ignore", message=".*was renamed from")
             loaded.model = get_peft_model(
@@ -74,13 +78,15 @@ def add_layers(loaded: LoadedModel, folder: AdapterFolder) -> None:
 
 
 def list_attached(loaded: LoadedModel) -> list[str]:
-    """Names of the LoRAs that are attached to the model."""
-    return list_adapters_of(loaded.model)
+    """Names of the LoRAs that are attached to the model, in the order of attaching."""
+    return list(loaded.model.peft_config) if isinstance(loaded.model, PeftModel) else []
 
 
-def list_adapters_of(model: Any) -> list[str]:
-    """Names of the LoRAs that are attached to a transformers model, in the order of attaching."""
-    return list(model.peft_config) if isinstance(model, PeftModel) else []
+def find_active(loaded: LoadedModel) -> str | None:
+    """The LoRA that computes now; None if none is attached or all are switched off."""
+    if not list_attached(loaded) or not loaded.model.get_model_status().enabled:
+        return None
+    return loaded.model.active_adapter
 
 
 def switch_adapter(loaded: LoadedModel, name: str | None) -> None:
@@ -115,11 +121,12 @@ def detach_adapter(loaded: LoadedModel, name: str | None = None) -> None:
 
 
 def remove_lora_layers(model: Any) -> Any:
-    """The plain base of a model, with PEFT's wrapper and every LoRA layer replaced by what they wrap.
+    """The plain base of a model: PEFT's wrapper and every LoRA layer are replaced by what they wrap.
 
-    A trainer that fails leaves such layers in the model that it was given.
+    A trainer that fails leaves such layers in the model that it was given, and PEFT's list of them.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    base = model.unload() if isinstance(model, PeftModel) else model
+    vars(base).pop("peft_config", None)
     layers = [(path, layer) for path, layer in base.named_modules() if isinstance(layer, LoraLayer)]
     for path, layer in layers:
         parent, _, name = path.rpartition(".")

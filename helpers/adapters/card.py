@@ -71,7 +71,7 @@ def write_card(folder: AdapterFolder) -> Path:
         name=folder.name,
         rank=folder.config["r"],
         alpha=folder.config["lora_alpha"],
-        targets=folder.targets,
+        targets=folder.targets_in_words,
         base=folder.base_name or "its base",
         facts="\n".join(facts) or "| not recorded | |",
         measured=describe_measurements(run),
@@ -118,7 +118,7 @@ def describe_measurements(run: dict[str, Any]) -> str:
     found = run.get("evaluation")
     if not found:
         command = "python -m helpers.evaluation --model ... --lora ... --split test"
-        return f"Nothing was measured yet: `{command}` does."
+        return f"Not measured yet. To measure: `{command}`."
     lines = ["| | accuracy on held-out rows | 95 % interval | macro-F1 | rows |", "|---|---|---|---|---|"]
     for name, result in found.items():
         low, high = result["interval"]

@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig
 
 from helpers.adapters.folders import AdapterFolder, find_adapter
-from helpers.adapters.gguf import export_gguf, refuse_more_than_factors
+from helpers.adapters.gguf import export_gguf, read_base, refuse_more_than_factors
 from helpers.adapters.tensors import pair_factors, read_shapes, read_tensors
 from helpers.adapters.webui_parameters import build_parameters, read_recorded_settings
 from helpers.common.errors import AlreadyThereError, MismatchError, UnsupportedError, UsageError
@@ -24,6 +24,7 @@ PEFT_2023 = (
     "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout",
     "modules_to_save", "peft_type", "r", "revision", "target_modules", "task_type",
 )  # fmt: skip
+RECORD_BASE = "Write base_model_name_or_path into its adapter_config.json."
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM's --max-lora-rank takes
 
 
@@ -33,19 +34,14 @@ def export_adapter(name: str, program: str, output: Path | None = None) -> Path:
     Without `output` it goes to runs/exports/PROGRAM/NAME, replacing an earlier export there. Raises a
     KitError for what that program cannot take, before anything is written.
     """
-    writers = {
-        "webui-2023": write_for_webui_2023,
-        "webui": write_for_webui,
-        "llama.cpp": write_for_llama_cpp,
-    }
-    if program not in writers:
-        remedy = f"Use one of: {', '.join(writers)}, vllm."
-        raise UsageError(f"There is no export for a program '{program}'.", remedy)
+    if program not in WRITERS:
+        problem = f"The kit cannot write files for a program called '{program}'."
+        raise UsageError(problem, f"Use one of: {', '.join(WRITERS)}.")
     if output and output.exists():
         raise AlreadyThereError(f"{output} is there already.", "Choose another --output, or delete it.")
     folder = find_adapter(name)
     file = f"{name}.gguf" if program == "llama.cpp" else name
-    return writers[program](folder, output or find_home() / "runs" / "exports" / program / file)
+    return WRITERS[program](folder, output or find_home() / "runs" / "exports" / program / file)
 
 
 def write_for_webui_2023(folder: AdapterFolder, target: Path) -> Path:
@@ -103,15 +99,16 @@ def describe_training(folder: AdapterFolder, layers: list[str]) -> dict[str, Any
 
 def write_for_llama_cpp(folder: AdapterFolder, target: Path) -> Path:
     """A GGUF file, for the GGUF version of the base: models/BASE-GGUF."""
-    base = folder.base_name
-    if base is None:
-        remedy = "Write base_model_name_or_path into its adapter_config.json."
-        raise MismatchError(f"The LoRA {folder.name} does not record its base model.", remedy)
+    base = folder.need_base_name(RECORD_BASE)
     name = base if base.endswith("-GGUF") else f"{base.removesuffix('-GPTQ')}-GGUF"
     gguf = find_model(name).gguf
     if gguf is None:
         raise MismatchError(f"{name} holds no GGUF file.", "Fetch the GGUF version of the base.")
-    return export_gguf(folder, gguf, target)
+    return export_gguf(folder, read_base(gguf), target)
+
+
+WRITERS = {"webui-2023": write_for_webui_2023, "webui": write_for_webui, "llama.cpp": write_for_llama_cpp}
+PROGRAMS = (*WRITERS, "vllm")  # what `export --for` takes; vLLM reads PEFT's folder and gets a command
 
 
 def build_vllm_command(names: list[str], gpus: int = 1, machines: int = 1) -> list[str]:
@@ -120,22 +117,15 @@ def build_vllm_command(names: list[str], gpus: int = 1, machines: int = 1) -> li
     Raises a KitError for what vLLM does not take: different bases, ranks above 512, more than A and B.
     """
     folders = [find_adapter(name) for name in names]
-    bases = sorted({folder.base_name or "?" for folder in folders})
-    if len(bases) > 1 or "?" in bases:
+    bases = sorted({folder.need_base_name(RECORD_BASE) for folder in folders})
+    if len(bases) > 1:
         problem = f"vLLM serves one base; these LoRAs have {', '.join(bases)}."
         raise MismatchError(problem, "Start one server for each base.")
     for folder in folders:
         refuse_more_than_factors(folder, "vLLM")
     base = bases[0]
-    parts = [
-        "vllm",
-        "serve",
-        f"models/{base}",
-        "--served-model-name",
-        base,
-        "--enable-lora",
-        "--lora-modules",
-    ]
+    parts = ["vllm", "serve", f"models/{base}", "--served-model-name", base]
+    parts += ["--enable-lora", "--lora-modules"]
     parts += [f"{folder.name}=loras/{folder.name}" for folder in folders]
     parts += ["--max-lora-rank", str(pick_vllm_rank(folders)), "--max-loras", str(len(folders))]
     parts += ["--generation-config", "auto"]
@@ -153,11 +143,12 @@ def build_vllm_command(names: list[str], gpus: int = 1, machines: int = 1) -> li
 
 def pick_vllm_rank(folders: list[AdapterFolder]) -> int:
     """The smallest of vLLM's ranks that holds all LoRAs; UnsupportedError if none does."""
-    ranks = [
-        pair["A"][0] for folder in folders for pair in pair_factors(read_shapes(folder.weights)).values()
-    ]
+    pairs = [pair for folder in folders for pair in pair_factors(read_shapes(folder.weights)).values()]
+    rank = max((pair["A"][0] for pair in pairs if "A" in pair), default=0)
+    if rank == 0:
+        raise UnsupportedError("vLLM takes LoRAs; these folders have no A and B.", "Train a LoRA.")
     for limit in VLLM_RANKS:
-        if limit >= max(ranks):
+        if limit >= rank:
             return limit
-    problem = f"vLLM takes ranks up to {VLLM_RANKS[-1]}, not {max(ranks)}."
+    problem = f"vLLM takes ranks up to {VLLM_RANKS[-1]}, not {rank}."
     raise UnsupportedError(problem, "Merge the LoRA: python -m helpers.adapters merge.")

@@ -22,13 +22,13 @@ from helpers.common.errors import (
     UnsupportedError,
     UsageError,
 )
-from helpers.common.files import read_json
+from helpers.common.files import list_subfolders, read_json
 from helpers.common.paths import find_home, resolve_inside
 from helpers.weights.folders import ModelFolder, models_folder
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that is there is read
 PEFT_DEFAULTS = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}  # for what a config does not say
-TRAIN_AGAIN = "Delete the folder and train the LoRA again."
+TRAIN_AGAIN = "Delete the folder, then train or fetch the LoRA again."
 
 
 @dataclass(frozen=True)
@@ -97,22 +97,26 @@ class AdapterFolder:
         return recorded.replace("\\", "/").rstrip("/").rpartition("/")[2] if recorded else None
 
     @property
-    def targets(self) -> str:
-        """The names of the layers that have a LoRA, with commas between them, or PEFT's pattern."""
+    def targets(self) -> list[str] | str:
+        """The names of the layers that have a LoRA, sorted, or PEFT's pattern for them."""
         targets = self.config.get("target_modules") or ""
-        return targets if isinstance(targets, str) else ", ".join(sorted(targets))
+        return targets if isinstance(targets, str) else sorted(targets)
 
-    def need_base_name(self, option: str) -> str:
-        """The recorded base; a MismatchError that points to the command's `option` if none is recorded."""
+    @property
+    def targets_in_words(self) -> str:
+        """The layers for people to read: "q_proj, v_proj", or the pattern."""
+        return self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
+
+    def need_base_name(self, remedy: str) -> str:
+        """The recorded base; a MismatchError with `remedy` if none is recorded."""
         if self.base_name is None:
-            raise MismatchError(
-                f"The LoRA {self.name} does not record its base model.", f"Name it with {option}."
-            )
+            raise MismatchError(f"The LoRA {self.name} does not record its base model.", remedy)
         return self.base_name
 
     def check_complete(self) -> None:
-        """A DamagedError if a file is missing or cannot be read."""
-        if self.config and not self.weights.is_file():
+        """A DamagedError if a file is missing or cannot be read, else as `config`."""
+        _ = self.config  # raises if it is missing or damaged
+        if not self.weights.is_file():
             raise DamagedError(f"The LoRA folder {self.path} has no {self.weights.name}.", TRAIN_AGAIN)
         try:
             if self.weights.suffix == ".bin" and not zipfile.is_zipfile(self.weights):
@@ -155,6 +159,7 @@ class AdapterFolder:
     def describe(self) -> LoraFacts:
         """What is known of the folder; a broken one has its `problem`, in words."""
         try:
+            check_name(self.name)
             self.check_complete()
             run = self.run
             accuracy = run.get("evaluation", {}).get("lora", {}).get("accuracy")
@@ -162,7 +167,7 @@ class AdapterFolder:
                 name=self.name,
                 base=self.base_name,
                 rank=self.config.get("r"),
-                targets=self.targets,
+                targets=self.targets_in_words,
                 bytes=self.weights.stat().st_size,
                 data=run.get("data"),
                 accuracy=float(accuracy) if accuracy is not None else None,
@@ -190,10 +195,7 @@ def loras_folder() -> Path:
 
 def list_folders(loras_dir: Path | None = None) -> list[str]:
     """Names of all folders below loras/, also of incomplete ones, sorted; hidden ones are left out."""
-    loras_dir = loras_dir or loras_folder()
-    return sorted(
-        path.name for path in loras_dir.glob("*") if path.is_dir() and not path.name.startswith(".")
-    )
+    return list_subfolders(loras_dir or loras_folder())
 
 
 def list_adapters(loras_dir: Path | None = None) -> list[str]:
@@ -211,7 +213,7 @@ def find_adapter(name: str, loras_dir: Path | None = None) -> AdapterFolder:
     """A complete LoRA folder.
 
     Raises NotFoundError for one that is not there, UsageError for a name that it cannot have, DamagedError
-    for an incomplete one.
+    for an incomplete one, UnsupportedError for an adapter that is not a LoRA.
     """
     loras_dir = loras_dir or loras_folder()
     folder = AdapterFolder(resolve_inside(loras_dir, name, "LoRA"))

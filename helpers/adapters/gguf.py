@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from gguf import MODEL_ARCH, GGUFType, GGUFWriter, Keys, get_tensor_name_map
 
-from helpers.adapters.folders import AdapterFolder
+from helpers.adapters.folders import AdapterFolder, fits
 from helpers.adapters.tensors import PAIR, find_scale, pair_factors, read_tensors
 from helpers.common.errors import MismatchError, UnsupportedError
 from helpers.common.files import replace_when_complete
@@ -54,24 +54,23 @@ def read_base(gguf: Path) -> Base:
     fields, shapes = read_header(gguf)
     found = fields.get("general.architecture")
     if found != ARCHITECTURE:
-        problem = f"{gguf.name} has the architecture {found}; LoRAs convert for {ARCHITECTURE} only."
+        problem = f"{gguf.name} has the architecture {found}; LoRAs can be converted for {ARCHITECTURE} only."
         raise UnsupportedError(problem, ANOTHER_WAY)
-    heads = int(str(fields["llama.attention.head_count"]))
+    heads = int(fields["llama.attention.head_count"])
     return Base(
         path=gguf,
         heads=heads,
-        heads_kv=int(str(fields.get("llama.attention.head_count_kv", heads))),
-        layers=int(str(fields["llama.block_count"])),
+        heads_kv=int(fields.get("llama.attention.head_count_kv", heads)),
+        layers=int(fields["llama.block_count"]),
         shapes={name: shape for name, shape in shapes.items() if len(shape) == 2},
     )
 
 
-def export_gguf(adapter: AdapterFolder, base: Base | Path, target: Path) -> Path:
-    """Writes the LoRA as GGUF in float32, for the base (its file, or read_base's result); returns `target`.
+def export_gguf(adapter: AdapterFolder, base: Base, target: Path) -> Path:
+    """Writes the LoRA as GGUF in float32, for the base; returns `target`.
 
     Raises UnsupportedError for what llama.cpp does not take, MismatchError for what does not fit the base.
     """
-    base = base if isinstance(base, Base) else read_base(base)
     refuse_more_than_factors(adapter)
     alpha = adapter.config["lora_alpha"] or 1  # 0 would tell llama.cpp not to scale at all
     pairs = dict(convert_pairs(adapter, alpha, base))
@@ -92,10 +91,6 @@ def export_gguf(adapter: AdapterFolder, base: Base | Path, target: Path) -> Path
 
 def refuse_more_than_factors(adapter: AdapterFolder, program: str = "llama.cpp") -> None:
     """An UnsupportedError for a LoRA that is more than A and B, which llama.cpp and vLLM do not take."""
-    kind = adapter.config.get("peft_type", "LORA")
-    if kind != "LORA":
-        problem = f"{adapter.name} is an adapter of the type {kind}; {program} takes LoRAs."
-        raise UnsupportedError(problem, "Train a LoRA.")
     more = [words for key, words in BEYOND_FACTORS.items() if adapter.config.get(key)]
     if adapter.config.get("bias", "none") != "none":
         more.append("biases")
@@ -132,10 +127,10 @@ def check_fit(
 ) -> None:
     """A MismatchError unless A (rank, inputs) and B (outputs, rank) fit the base's matrix `name`."""
     wanted = base.shapes.get(name)
-    a, b = pair.get("A"), pair.get("B")
-    if a is not None and b is not None and (b.shape[0], a.shape[1]) == wanted and b.shape[1] == a.shape[0]:
+    found = {half: matrix.shape for half, matrix in pair.items()}
+    if wanted and fits(found, (wanted[1], wanted[0])):
         return
-    shapes = " and ".join(str(part.shape) if part is not None else "nothing" for part in (a, b))
+    shapes = " and ".join(str(found.get(half, "nothing")) for half in ("A", "B"))
     problem = f"The LoRA {adapter.name} does not fit {base.path.name}: {module} has {shapes} for {wanted}."
     raise MismatchError(problem, "Take the base that it was trained on.")
 

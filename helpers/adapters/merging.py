@@ -12,7 +12,7 @@ from helpers.common.errors import AlreadyThereError, DamagedError, UnsupportedEr
 from helpers.common.files import replace_when_complete
 from helpers.common.machine import name_dtype
 from helpers.common.paths import resolve_inside
-from helpers.loading.model import LoadedModel, load_model, refuse_too_large
+from helpers.loading.model import LoadedModel, as_dtype, load_model, refuse_too_large
 from helpers.weights.folders import ModelFolder, find_model, models_folder
 
 
@@ -28,7 +28,7 @@ def merge_adapter(name: str, output: str, base: str | None = None, dtype: str | 
     target = resolve_inside(models_folder(), output, "model")
     if target.exists():
         raise AlreadyThereError(f"{target} is there already.", "Choose another --output, or delete it.")
-    base_folder = find_model(base or folder.need_base_name("--base"))
+    base_folder = find_model(base or folder.need_base_name("Name it with --base."))
     refuse_quantized(name, base_folder)
     stored = read_dtype(base_folder)
     refuse_too_large(base_folder, "cpu", 4 / stored.itemsize)
@@ -41,9 +41,8 @@ def merge_adapter(name: str, output: str, base: str | None = None, dtype: str | 
     except ValueError as error:
         remedy = f"See `python -m helpers.adapters prove {name}`; train it again."
         raise DamagedError(f"{name} cannot be merged: {error}.", remedy) from None
-    loaded.model = merged.to(getattr(torch, dtype) if dtype else stored)
-    for messages, wanted in zip(prompts, before, strict=True):
-        refuse_lost_update(loaded, name, messages, wanted)
+    loaded.model = merged.to(as_dtype(dtype) if dtype else stored)
+    refuse_lost_update(loaded, name, prompts, before)
     with replace_when_complete(target) as fresh:
         loaded.model.save_pretrained(fresh)
         loaded.tokenizer.save_pretrained(fresh)
@@ -69,18 +68,24 @@ def refuse_quantized(name: str, base: ModelFolder) -> None:
         raise UnsupportedError(problem, remedy)
 
 
-def refuse_lost_update(loaded: LoadedModel, name: str, messages: Messages, wanted: torch.Tensor) -> None:
-    """An UnsupportedError if the merged model's logits are not `wanted`, those of base and LoRA.
+def refuse_lost_update(
+    loaded: LoadedModel, name: str, prompts: list[Messages], before: list[torch.Tensor]
+) -> None:
+    """An UnsupportedError if the merged model's logits are not those `before`, of base and LoRA.
 
-    They may differ by 2 % of the largest logit, or by 0.1 % if the weights are float32.
+    They may differ by 2 % of a prompt's largest logit, or by 0.1 % if the weights are float32.
     """
     dtype = loaded.model.dtype
+    allowed = 0.001 if dtype == torch.float32 else TOLERANCE
     loaded.model = loaded.model.float()  # to compute exactly with the rounded weights
-    off = float((compute_logits(loaded, messages) - wanted).abs().max())
+    moved = [
+        float((compute_logits(loaded, messages) - wanted).abs().max() / wanted.abs().max())
+        for messages, wanted in zip(prompts, before, strict=True)
+    ]
     loaded.model = loaded.model.to(dtype)
-    share = 0.001 if dtype == torch.float32 else TOLERANCE
-    if not off <= share * float(wanted.abs().max()):  # also if it is NaN
-        problem = f"Merged in {name_dtype(dtype)}, {name} moves the logits by {off:.2f}: rounding loses it."
-        raise UnsupportedError(
-            problem, "Save it in float32 (--dtype float32), or serve base and LoRA together."
+    if not all(share <= allowed for share in moved):  # a NaN is not
+        problem = (
+            f"Merged in {name_dtype(dtype)}, {name} moves the logits by {max(moved):.1%}: rounding loses it."
         )
+        remedy = "Save it in float32 (--dtype float32), or serve base and LoRA together."
+        raise UnsupportedError(problem, remedy)

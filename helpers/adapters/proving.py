@@ -45,6 +45,7 @@ def prove(
     wrong.
     """
     folder = find_adapter(name, loras_dir)
+    name = folder.name
     attached = name in list_attached(loaded)
     unmatched = find_unmatched(loaded, folder) if attached else f"it is not attached to {loaded.name}"
     return [
@@ -70,14 +71,13 @@ def prove_finite(folder: AdapterFolder) -> Finding:
 
 
 def prove_nonzero(folder: AdapterFolder) -> Finding:
-    """Whether every layer's B A is something else than zero."""
+    """Whether every layer's B A is something other than zero."""
     norms = measure_norms(folder).to_numpy()
     sizes = norms[~np.isnan(norms)]
     seen = f"||B A|| of {sizes.size} layers, {(sizes == 0).sum()} of them 0"
     passed = bool(sizes.size and (sizes > 0).all())
-    return Finding(
-        "its weights are not zero", passed, seen, "An emptied or untrained file: copy it or train it again."
-    )
+    remedy = "The file is empty or untrained: copy it or train the LoRA again."
+    return Finding("its weights are not zero", passed, seen, remedy)
 
 
 def prove_template(run: dict[str, Any], template: Template | None) -> Finding:
@@ -103,7 +103,7 @@ def prove_fingerprint(loaded: LoadedModel, prints: list[dict[str, Any]]) -> Find
     largest = max(abs(value) for entry in prints for value in entry["top"].values())
     off = max(compare_fingerprint(loaded, entry) for entry in prints)
     seen = f"largest difference {off:.4f}, of logits up to {largest:.1f}"
-    remedy = "Look for another base, another file of weights, another chat template."
+    remedy = "Check that the base, its weights and its chat template are those of the training."
     return Finding(claim, off <= TOLERANCE * largest, seen, remedy)
 
 

@@ -65,7 +65,8 @@ def read_recorded_settings(folder: AdapterFolder) -> dict[str, Any]:
         raise DamagedError(problem, "Correct it, or delete the file.") from None
     if (folder.path / "adapter_config.json").is_file():
         config = folder.config
-        settings["targets"] = folder.targets.replace(", ", ",")
+        targets = folder.targets
+        settings["targets"] = targets if isinstance(targets, str) else ",".join(targets)
         settings["lora_r"] = config["r"]
         settings["lora_alpha"] = config["lora_alpha"]
         settings["lora_dropout"] = float(config["lora_dropout"])

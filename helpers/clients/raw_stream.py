@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.sync.client import connect
 
 from helpers.clients.remedies import SERVER_REMEDIES
-from helpers.common.errors import ServerError
+from helpers.common.errors import ServerError, UsageError
 from helpers.common.http import build_headers, build_refusal
 from helpers.server.ports import STREAMING_PORT
 
@@ -22,7 +22,10 @@ def stream_events(
     `timeout` is in seconds, for the connection and for each message. Raises a ServerError if the server is
     out of reach, refuses the request, or closes the connection before the answer is complete.
     """
-    request = json.dumps(body)
+    try:
+        request = json.dumps(body)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"The request to {url} is not valid: {error}.", "Check the values.") from None
     with (
         explain_stream_errors(url, timeout),
         connect(
@@ -58,8 +61,7 @@ def explain_stream_errors(url: str, timeout: float) -> Iterator[None]:
         remedy = "Check the path and the fields (the WebUI of 2023 says no more), and the server's output."
         raise ServerError(problem, remedy) from None
     except TimeoutError:
-        problem = f"No reply from {url} in {timeout} s."
-        raise ServerError(problem, "Give a longer timeout, or look at the server's output.") from None
+        raise ServerError(f"No reply from {url} in {timeout} s.", SERVER_REMEDIES["timeout"]) from None
     except OSError:
         remedy = "Start one with --api, and check its streaming port."
         raise ServerError(f"No server answers at {url}.", remedy) from None

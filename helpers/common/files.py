@@ -68,6 +68,11 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def list_subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, without hidden ones; [] if it does not exist."""
+    return sorted(path.name for path in folder.glob("[!.]*") if path.is_dir())
+
+
 def size_of(folder: Path) -> int:
     """Bytes of all files below a folder; a file that vanishes in the meantime counts as 0."""
     total = 0

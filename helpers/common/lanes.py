@@ -24,7 +24,6 @@ class Lane:
     revision: str  # the branch of that repository
     folder: str  # its folder below models/
     loader: str  # transformers or gptq
-    batch_size: int  # rows in an optimizer step
     gpu_gb: int  # GPU memory that it needs, GB; 0 for a CPU
 
 
@@ -34,18 +33,18 @@ LANES = {
         Lane(
             name="tiny", machines="any CPU, CI, a GPU without GPTQ",
             model="smollm2-135m-instruct", revision="main", folder="SmolLM2-135M-Instruct",
-            loader="transformers", batch_size=8, gpu_gb=0,
+            loader="transformers", gpu_gb=0,
         ),
         Lane(
             name="t4", machines="a 15 GB GPU, such as Colab's T4",
             model="TheBloke/Llama-2-7B-Chat-GPTQ", revision="main", folder="TheBloke_Llama-2-7B-Chat-GPTQ",
-            loader="gptq", batch_size=8, gpu_gb=14,
+            loader="gptq", gpu_gb=14,
         ),
         Lane(
             name="large", machines="a 48-80 GB GPU",
             model="TheBloke/Llama-2-70B-chat-GPTQ", revision="gptq-4bit-64g-actorder_True",
             folder="TheBloke_Llama-2-70B-chat-GPTQ_gptq-4bit-64g-actorder_True",
-            loader="gptq", batch_size=8, gpu_gb=45,
+            loader="gptq", gpu_gb=45,
         ),
     )
 }  # fmt: skip

@@ -45,9 +45,13 @@ def judge(options: argparse.Namespace, data: TaskData, rows: list[Row]) -> Evalu
 
 
 def record_accuracy(options: argparse.Namespace, data: TaskData, result: Evaluation) -> None:
-    """Adds the accuracy to the LoRA's run.json and card, if it was trained on the split's other rows."""
+    """Adds the accuracy to the LoRA's run.json and card.
+
+    Only if it was trained on the split's other rows, with this template.
+    """
     folder = find_adapter(options.lora)
-    if folder.run.get("rows_sha256") == hash_rows(data.train):
+    recorded = (folder.run.get("rows_sha256"), folder.run.get("template_sha256"))
+    if recorded == (hash_rows(data.train), data.template.sha256):
         add_to_run(folder, evaluation={**folder.run.get("evaluation", {}), "lora": result})
 
 

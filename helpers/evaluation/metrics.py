@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, f1_score
 
+from helpers.tasks.baseline import PAIR
 from helpers.tasks.rows import Row
 
 Scores = dict[int, float]  # of one row: {label: log P(answer | prompt), in nats}
@@ -78,7 +79,7 @@ def estimate_interval(right: int, rows: int) -> tuple[float, float]:
 
 
 def measure_pairwise_accuracy(
-    scores: Sequence[Scores], rows: Sequence[Row], pair: tuple[int, int] = (1, 2)
+    scores: Sequence[Scores], rows: Sequence[Row], pair: tuple[int, int] = PAIR
 ) -> float | None:
     """Share of the rows labelled with one of the pair in which that label scores above the other.
 
@@ -121,12 +122,10 @@ def find_worst(scores: Sequence[Scores], rows: Sequence[Row], count: int = 3) ->
     The gap is how much higher the prediction scores than the right label, in nats.
     """
     mistakes = []
-    labels = list_labels(rows)
-    for row, row_scores, label, prediction in zip(
-        rows, scores, labels, pick_predictions(scores), strict=True
-    ):
+    labels, predictions = list_labels(rows), pick_predictions(scores)
+    for row, found, label, prediction in zip(rows, scores, labels, predictions, strict=True):
         if prediction != label:
-            mistakes.append((row, prediction, row_scores[prediction] - row_scores[label]))
+            mistakes.append((row, prediction, found[prediction] - found[label]))
     return sorted(mistakes, key=lambda mistake: -mistake[2])[:count]
 
 

@@ -41,7 +41,7 @@ class ScoredRow:
     scores: Scores = field(default_factory=dict)  # log P(answer | prompt), in nats, as far as computed
 
     def find_favourite(self) -> int:
-        """The label whose answer begins best."""
+        """The label whose answer has the likeliest first token."""
         return max(self.beginnings, key=self.beginnings.__getitem__)
 
     def list_rivals(self) -> list[int]:
@@ -85,26 +85,25 @@ def score_packed(
     loaded: LoadedModel, rows: list[ScoredRow], shared: int, batch_tokens: int, progress: bool, every: bool
 ) -> None:
     """Fills in the rows' scores, batch by batch. The first `shared` tokens of all prompts are equal."""
-    # Sorted, so that rows that begin alike come into one batch.
-    order = sorted(range(len(rows)), key=lambda i: rows[i].prompt)
-    own_lengths = [len(row.prompt) - shared for row in rows]
-    batches = fill_batches(order, own_lengths, batch_tokens)
+    ordered = sorted(rows, key=lambda row: row.prompt)  # rows that begin alike come into one batch
+    batches = fill_batches(ordered, shared, batch_tokens)
     cache = fill_cache(loaded, rows[0].prompt[:shared])
     with use_packed_attention(loaded.model):
         for batch in tqdm(batches, desc="scoring", unit="batch", disable=not progress):
-            score_batch(loaded, [rows[i] for i in batch], shared, cache, every)
+            score_batch(loaded, batch, shared, cache, every)
 
 
-def fill_batches(order: list[int], lengths: list[int], limit: int) -> list[list[int]]:
-    """The numbers in `order`, in batches whose lengths add up to at most `limit`; a longer one is alone."""
-    batches: list[list[int]] = []
+def fill_batches(rows: list[ScoredRow], shared: int, limit: int) -> list[list[ScoredRow]]:
+    """The rows in batches of at most `limit` tokens, the shared ones left out; a longer row is alone."""
+    batches: list[list[ScoredRow]] = []
     room = 0
-    for i in order:
-        if not batches or lengths[i] > room:
+    for row in rows:
+        length = len(row.prompt) - shared
+        if not batches or length > room:
             batches.append([])
             room = limit
-        batches[-1].append(i)
-        room -= lengths[i]
+        batches[-1].append(row)
+        room -= length
     return batches
 
 

@@ -22,6 +22,9 @@ GREEDY_BELOW = 1e-4
 class EngineStopping(ServerError):
     """The engine was closed before it could begin the request."""
 
+    def __init__(self):
+        super().__init__("The engine is stopping.", "Try again when it is running.")
+
 
 class EngineBusy(ResourceError):
     """The queue is full: MAX_REQUESTS other requests run or wait."""
@@ -109,7 +112,7 @@ class Engine(ABC):
             wanted = [one for one in self._accepted.values() if not one.cancelled.is_set()]
             if len(wanted) >= MAX_REQUESTS:
                 raise EngineBusy(
-                    f"The queue is full: {MAX_REQUESTS} requests run or wait.", "Try again in some seconds."
+                    f"The queue is full: {MAX_REQUESTS} requests run or wait.", "Try again in a few seconds."
                 )
             job = self.submit(request, prompt, emit)
             self._accepted[job] = request
@@ -158,7 +161,7 @@ class Engine(ABC):
     def refuse_if_closed(self) -> None:
         """Raises EngineStopping after `close`."""
         if self.closed.is_set():
-            raise EngineStopping("The engine is stopping.", "Try again when it is running.")
+            raise EngineStopping
 
     def check(self, request: GenerationRequest) -> list[int]:
         """The prompt's token ids.

@@ -12,10 +12,9 @@ from functools import partial
 from typing import cast
 
 from jinja2 import TemplateError
-from peft import PeftModel
 from torch import nn
 
-from helpers.adapters.attaching import activate
+from helpers.adapters.attaching import activate, list_attached
 from helpers.common.errors import UsageError
 from helpers.generation.batching import Batch, PendingAnswer
 from helpers.generation.decoding import TextStream
@@ -43,7 +42,7 @@ class TransformersEngine(Engine):
         # Read now: a request may still be checked after `free`, when the model is gone.
         self.vocabulary_size = cast(nn.Embedding, loaded.model.get_input_embeddings()).num_embeddings
         self._advice = loaded.model.generation_config
-        self.adapters = list(loaded.model.peft_config) if isinstance(loaded.model, PeftModel) else []
+        self.adapters = list_attached(loaded)
         self._active: str | None = NOT_SWITCHED  # the adapter that computes; None is the base model
         self._batches: dict[str | None, Batch] = {}  # by adapter
         # None wakes the thread when the engine closes.
@@ -139,7 +138,7 @@ class TransformersEngine(Engine):
                 answer.finish("length")
         self._batches = {}
         for answer in self._take_waiting(self._waiting.qsize(), wait=False):
-            answer.fail(EngineStopping("The engine is stopping.", "Try again when it is running."))
+            answer.fail(EngineStopping())
 
 
 def as_list(value: int | list[int] | None) -> list[int]:

@@ -31,13 +31,13 @@ def try_layer() -> None:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     with quiet_transformers(), torch.inference_mode():
-        model = build_model(device)
+        model = build_gptq_block(device)
         logits = model(torch.arange(16, device=device)[None]).logits
     if not torch.isfinite(logits).all():
         raise UnsupportedError("A GPTQ layer gives no finite numbers.", "Use the lane tiny.")
 
 
-def build_model(device: str) -> "PreTrainedModel":
+def build_gptq_block(device: str) -> "PreTrainedModel":
     """A Llama of one block whose linear layers are GPTQ layers without weights."""
     import_gptqmodel()
     from optimum.gptq import GPTQQuantizer

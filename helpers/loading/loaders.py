@@ -25,11 +25,9 @@ from helpers.weights.folders import ModelFolder
 LOADERS = ("transformers", "gptq", "awq", "bitsandbytes", "llama.cpp")
 QUANTIZED = ("gptq", "awq", "bitsandbytes")  # loaders for weights that are quantised already
 KIT = "pip install -c constraints.txt -e"
-PACKAGES = {  # loader: what installs the package below it
-    "gptq": f"{KIT} '.[gptq]' (Linux); elsewhere take a GGUF version",
-    "awq": f"{KIT} '.[gptq]' (Linux); elsewhere take a GGUF version",
-    "bitsandbytes": "pip install bitsandbytes",
-}
+GPTQMODEL = f"{KIT} '.[gptq]' (Linux); elsewhere take a GGUF version"
+# Loader: what installs the package below it.
+PACKAGES = {"gptq": GPTQMODEL, "awq": GPTQMODEL, "bitsandbytes": "pip install bitsandbytes"}
 
 
 def detect_loader(folder: ModelFolder) -> Choice[str]:
@@ -56,9 +54,7 @@ def detect_quantized_loader(folder: ModelFolder) -> Choice[str]:
     if kind.method in QUANTIZED:
         return Choice(kind.method, f"there is a {kind.source}")
     if kind.method in ("exl2", "exl3"):
-        problem = (
-            f"{folder.name} is in ExLlama's own format ({kind.method}), which transformers does not read."
-        )
+        problem = f"{folder.name} is in ExLlama's format ({kind.method}), which transformers does not read."
         remedy = "Run it with ExLlama (TabbyAPI; today's WebUI for exl3), or take a GPTQ or GGUF version."
         raise UnsupportedError(problem, remedy)
     problem = f"{folder.name} is quantised with the method '{kind.method}', which this kit does not load."

@@ -114,8 +114,11 @@ def pick_loader(folder: ModelFolder, loader: str | None) -> Choice[str]:
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """A torch dtype by its name."""
-    return getattr(torch, dtype) if isinstance(dtype, str) else dtype
+    """A torch dtype by its name; UsageError for any other name."""
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if not isinstance(found, torch.dtype):
+        raise UsageError(f"'{dtype}' is not a number format.", "Use float32, bfloat16 or float16.")
+    return found
 
 
 def build_model(folder: ModelFolder, loader: str, settings: dict[str, Any]) -> PreTrainedModel:
@@ -153,7 +156,7 @@ def pick_quantization(
 ) -> QuantizationConfigMixin | None:
     """transformers' quantisation settings; None if those in the folder are enough."""
     if bits and loader != "transformers":
-        raise UsageError(f"The weights are quantised already ({loader}).", "Omit bits.")
+        raise UsageError(f"The weights are quantised already ({loader}).", "Omit the bits.")
     if bits not in (None, 4, 8):
         raise UsageError(f"bitsandbytes quantises to 8 or 4 bits, not {bits}.", "Use bits=8 or bits=4.")
     if bits == 8:

@@ -11,7 +11,8 @@ from helpers.common.machine import Choice, pick_device
 Place = str | int | torch.device
 # Values of device_map with which transformers decides.
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
-SIZE = re.compile(r"\d+(\.\d+)?\s*([KMGT]i?)?B", re.IGNORECASE)  # "14GiB", as accelerate reads it
+# "14GiB" or "0.5 GB": what accelerate's convert_file_size_to_int reads.
+SIZE = re.compile(r"(\d+\.?\d*|\.\d+)\s*[KMG]i?B", re.IGNORECASE)
 
 
 def pick_place(
@@ -19,12 +20,11 @@ def pick_place(
 ) -> Choice[str]:
     """Where a model goes, "cuda" or "cpu", and why.
 
-    Raises UsageError for something that is not a place or a size, UnsupportedError for a GPU that is not
-    there.
+    Raises UsageError for what is not a place or a size, UnsupportedError for a GPU that is not there.
     """
     spread = device_map is None or device_map in STRATEGIES
     for size in (max_memory or {}).values():
-        if isinstance(size, str) and not SIZE.fullmatch(size.strip()):
+        if isinstance(size, str) and not SIZE.fullmatch(size):
             raise UsageError(f"'{size}' in max_memory is not a size.", "Write it as '14GiB'.")
     places: list[Place] = list(max_memory or {})
     if isinstance(device_map, Mapping):
@@ -38,14 +38,16 @@ def pick_place(
 
 
 def find_kind(place: Place) -> str:
-    """Returns "cuda" for a GPU (a number means one), "cpu" or "disk"; a KitError for anything else."""
+    """Returns "cuda" for a GPU (a number means one), "cpu" or "disk". Errors as pick_place."""
     if place == "disk":
         return "disk"
     try:
         device = torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
     except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cuda", "cpu"):
         remedy = "Use 'cpu', 'disk', the number of a GPU, or device_map='auto'."
-        raise UsageError(f"'{place}' is not a device.", remedy) from None
+        raise UsageError(f"'{place}' is not a place for a model.", remedy)
     number = device.index or 0
     if device.type == "cuda" and number >= torch.cuda.device_count():
         problem = f"There is no GPU {number} on this machine ({pick_device().reason})."

@@ -82,10 +82,7 @@ class ApiError(Exception):
 
 def find_refusal(error: KitError) -> Refusal:
     """The entry of REFUSALS for the error's class, or for its nearest base class."""
-    for kind in type(error).__mro__:
-        if kind in REFUSALS:
-            return REFUSALS[kind]
-    return REFUSALS[KitError]
+    return next(REFUSALS[kind] for kind in type(error).__mro__ if kind in REFUSALS)
 
 
 def as_api_error(error: Exception, param: str | None = None) -> ApiError:

@@ -15,7 +15,7 @@ def refuse_half_characters(text: str) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError("this is not valid text, it holds half a surrogate pair") from None
+        raise ValueError("this is not valid text: it holds half a surrogate pair") from None
     return text
 
 

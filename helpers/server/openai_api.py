@@ -33,10 +33,10 @@ async def answer(call: Call, http: Request) -> BaseModel | EventStream:
             return EventStream(answers, write_events(call, answers))
         generations = await generate_all(call.engine, call.requests, http)
     except KitError as error:
-        raise as_api_error(error, call.prompt_field) from None
+        raise as_api_error(error, call.dialect.prompt_field) from None
     choices = [call.dialect.describe_choice(index, whole) for index, whole in enumerate(generations)]
     return call.dialect.reply(
-        **call.make_base(),
+        **call.describe(),
         object=call.dialect.whole_object,
         choices=choices,
         usage=count_usage(generations, call.dialect.choices_per_prompt),

@@ -179,8 +179,9 @@ class SamplingBody(BaseModel):
         requests = []
         for number in range(self.answers_per_prompt):
             requests.append(GenerationRequest(**settings, seed=add_to_seed(self.seed, number)))
-        for name in engine.list_unsupported(requests[0]):
-            raise ApiError(400, f"The loaded engine does not support {name}.", name, "unsupported_parameter")
+        if unsupported := engine.list_unsupported(requests[0]):
+            problem = f"The loaded engine does not support {unsupported[0]}."
+            raise ApiError(400, problem, unsupported[0], "unsupported_parameter")
         return requests
 
 

@@ -20,6 +20,7 @@ BYTES_PREFIX = "bytes:"  # of tokens in a completion that are not whole characte
 class Dialect(ABC):
     """The shapes of one endpoint. `index` numbers the choices, of which each prompt has the same number."""
 
+    prompt_field: str  # of the body, which has the prompt
     id_prefix: str  # of a reply's id
     reply: type[BaseModel]  # the whole reply
     whole_object: str  # value of "object" in a whole reply
@@ -49,6 +50,7 @@ class Dialect(ABC):
 class ChatDialect(Dialect):
     """The shapes of /v1/chat/completions."""
 
+    prompt_field = "messages"
     id_prefix = "chatcmpl-"
     reply = ChatCompletion
     whole_object = "chat.completion"
@@ -96,6 +98,7 @@ class ChatDialect(Dialect):
 class TextDialect(Dialect):
     """The shapes of /v1/completions. `echoed` are the prompts, if they are returned before the answers."""
 
+    prompt_field = "prompt"
     id_prefix = "cmpl-"
     reply = Completion
     whole_object = "text_completion"

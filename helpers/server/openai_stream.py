@@ -5,7 +5,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi.responses import StreamingResponse
@@ -29,19 +29,13 @@ class Call:
     dialect: Dialect
     stream: bool
     include_usage: bool  # whether a stream ends with the usage
+    number: str = field(default_factory=lambda: uuid.uuid4().hex)  # of the reply
+    created: int = field(default_factory=lambda: int(time.time()))  # Unix time, seconds
 
-    @property
-    def prompt_field(self) -> str:
-        """The field that has the prompt."""
-        return "prompt" if self.requests[0].messages is None else "messages"
-
-    def make_base(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """The fields that a reply and all events of a stream share."""
-        return {
-            "id": self.dialect.id_prefix + uuid.uuid4().hex,
-            "created": int(time.time()),
-            "model": self.requests[0].adapter or self.engine.name,
-        }
+        name = self.requests[0].adapter or self.engine.name
+        return {"id": self.dialect.id_prefix + self.number, "created": self.created, "model": name}
 
 
 class EventStream(StreamingResponse):
@@ -67,7 +61,7 @@ async def write_events(call: Call, answers: Answers) -> AsyncIterator[str]:
 
     An error is an event too: the status 200 has been sent already.
     """
-    base = {**call.make_base(), "object": call.dialect.event_object}
+    base = {**call.describe(), "object": call.dialect.event_object}
     if call.include_usage:
         base["usage"] = None
     whole: dict[int, Generation] = {}

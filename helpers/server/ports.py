@@ -5,7 +5,8 @@ import socket
 
 from helpers.common.errors import ResourceError
 
-RAW_PORT = 5000  # the WebUI's own number, as the next two
+# The numbers of the WebUI.
+RAW_PORT = 5000
 STREAMING_PORT = 5005
 OPENAI_PORT = 5001
 

@@ -165,7 +165,7 @@ class RawBody(BaseModel):
     def refuse_preset(cls, name: str) -> str:
         """Raises a ValueError for any preset: the WebUI's files are not here."""
         if name not in ("None", ""):
-            raise ValueError(f"preset '{name}' is not there, nor is any other; send the settings themselves")
+            raise ValueError("the WebUI's presets are not here; send the settings themselves")
         return name
 
     def build_request(

@@ -21,7 +21,7 @@ BLANK = (None, False, 0, -1, "", [])  # values of the WebUI's flags that ask for
 
 
 class ModelBody(BaseModel):
-    """The action; for `load` a model's name, and flags of the WebUI's in `args`."""
+    """The action; for `load` a model's name, and the WebUI's flags in `args`."""
 
     action: str = ""
     model_name: Text | None = None
@@ -40,7 +40,7 @@ class ModelControl:
     def act(self, body: ModelBody) -> dict[str, Any]:
         """The reply. Raises an ApiError, which names the field, for a model that cannot be loaded."""
         if body.action == "list":
-            return {"result": ["None", *list_models(self.service.model_dir)]}
+            return {"result": ["None", *list_models(self.service.models_dir)]}
         if body.action == "info":
             return {"result": self.describe()}
         if body.action == "unload":
@@ -76,7 +76,7 @@ class ModelControl:
             flags["lora"] = list(choice.loras) or None
             flags["loader"] = choice.loader
             flags["dtype"] = choice.dtype
-        folders = {"model_dir": self.service.model_dir, "lora_dir": self.service.lora_dir}
+        folders = {"model_dir": self.service.models_dir, "lora_dir": self.service.loras_dir}
         for name, folder in folders.items():
             flags[name] = str(folder) if folder else None
         return flags
@@ -87,14 +87,21 @@ class ModelControl:
             raise ApiError(400, "model_name: which model is to be loaded?", "model_name", "missing")
         choice = read_choice(body.model_name, body.args, self._last)
         before = self.service.choice
+        # The error has gone when the model before is loaded again: its traceback would hold the failed one.
+        if refusal := self._try_load(choice, body):
+            if before and not self.service.engine:
+                self.service.load(before)
+            raise refusal
+        self._last = choice
+        return list_ignored_flags(body.args)
+
+    def _try_load(self, choice: ModelChoice, body: ModelBody) -> ApiError | None:
+        """Loads the model; the refusal if it cannot be loaded."""
         try:
             self.service.load(choice)
         except Exception as error:  # a damaged folder can make transformers raise anything
-            if before and not self.service.engine:
-                self.service.load(before)
-            raise self._explain_failure(body, choice, error) from error
-        self._last = choice
-        return list_ignored_flags(body.args)
+            return self._explain_failure(body, choice, error)
+        return None
 
     def _explain_failure(self, body: ModelBody, choice: ModelChoice, error: Exception) -> ApiError:
         """The refusal. At fault is model_name, or args if the folder is in order and flags were sent."""
@@ -103,7 +110,7 @@ class ModelControl:
             return ApiError(400, problem, "model_name", "model_not_loaded")
         field = "model_name"
         with contextlib.suppress(KitError):
-            find_model(choice.model, self.service.model_dir)
+            find_model(choice.model, self.service.models_dir)
             field = "args" if body.args else "model_name"
         return ApiError(400, str(error), field, "model_not_loaded")
 

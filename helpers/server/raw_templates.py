@@ -1,29 +1,24 @@
-"""Chat formats and characters that a raw request names: the YAML files below templates/."""
+"""Chat formats and characters that a raw request names: the YAML files in this room's templates/."""
 
 from pathlib import Path
 
 import yaml
 
-from helpers.common.paths import PROJECT
 from helpers.server.errors import ApiError
 from helpers.server.raw_prompts import BOT_MESSAGE, BOT_NAME, USER_MESSAGE, TurnFormat
 
-INSTRUCT_FOLDER = PROJECT / "templates" / "instruct"
-CHARACTER_FOLDER = PROJECT / "templates" / "characters"
+TEMPLATES = Path(__file__).with_name("templates")
+INSTRUCT_FOLDER = TEMPLATES / "instruct"
+CHARACTER_FOLDER = TEMPLATES / "characters"
 
 INSTRUCT_KEYS = ("user", "bot", "turn_template", "context")
 CHARACTER_KEYS = ("name", "context")
 
 
-def load_instruct(
-    name: str, param: str = "instruction_template", folder: Path = INSTRUCT_FOLDER
-) -> TurnFormat:
-    """The chat format of that name.
-
-    Raises an ApiError, which names the request's field `param`, if there is none or its file is damaged.
-    """
-    content = read_yaml(name, param, folder, INSTRUCT_KEYS)
-    turn = check_turn(content["turn_template"], param)
+def load_instruct(name: str, folder: Path = INSTRUCT_FOLDER) -> TurnFormat:
+    """The chat format of that name. Raises an ApiError if there is none or its file is damaged."""
+    content = read_yaml(name, "instruction_template", folder, INSTRUCT_KEYS)
+    turn = check_turn(content["turn_template"], "instruction_template")
     return TurnFormat(content["user"].strip(), content["bot"].strip(), turn, content["context"])
 
 
@@ -34,7 +29,7 @@ def load_character(name: str) -> tuple[str, str]:
 
 
 def read_yaml(name: str, param: str, folder: Path, keys: tuple[str, ...]) -> dict[str, str]:
-    """The texts under `keys` in the file of that name. ApiError as in `load_instruct`.
+    """The texts under `keys` in the file of that name; an ApiError names the request's field `param`.
 
     The name is looked up among the files that are there, so no name leads out of the folder.
     """

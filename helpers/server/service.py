@@ -1,4 +1,4 @@
-"""What both APIs serve: the engine of the moment, and how another one takes its place.
+"""What both APIs serve: the engine that is loaded, and how another one replaces it.
 
 torch is imported only when a model of transformers is loaded.
 """
@@ -10,6 +10,7 @@ from pathlib import Path
 from helpers.adapters.folders import AdapterFolder, find_adapter
 from helpers.common.errors import ServerError, UsageError
 from helpers.generation.engine import Engine
+from helpers.loading.loaders import detect_loader
 from helpers.weights.folders import ModelFolder, find_model
 
 
@@ -31,13 +32,12 @@ class FoundChoice:
     choice: ModelChoice
     folder: ModelFolder
     loras: list[AdapterFolder]
+    loader: str  # the one that was asked for, or else the detected one
 
     @property
     def uses_llama(self) -> bool:
-        """True if llama.cpp will run it: asked for, or the folder holds a GGUF file."""
-        if self.choice.loader:
-            return self.choice.loader == "llama.cpp"
-        return self.folder.format == "gguf"
+        """True if llama.cpp will run it."""
+        return self.loader == "llama.cpp"
 
 
 class NoModel(ServerError):
@@ -48,8 +48,8 @@ class NoModel(ServerError):
 class Service:
     """Holds the engine; None between `unload` and the next `load`."""
 
-    model_dir: Path | None = None  # models/ by default
-    lora_dir: Path | None = None  # loras/ by default
+    models_dir: Path | None = None  # models/ by default
+    loras_dir: Path | None = None  # loras/ by default
     engine: Engine | None = None
     choice: ModelChoice | None = None  # what the engine was made from
     _busy: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -62,10 +62,10 @@ class Service:
 
     def load(self, choice: ModelChoice) -> Engine:
         """Replaces the engine, whose answers end at their next token. A wrong name leaves it running."""
-        found = find_choice(choice, self.model_dir, self.lora_dir)
+        found = find_choice(choice, self.models_dir, self.loras_dir)
         with self._busy:
             self._drop()
-            self.engine = load_engine(found, self.model_dir, self.lora_dir)
+            self.engine = load_engine(found, self.models_dir, self.loras_dir)
             self.choice = choice
             return self.engine
 
@@ -81,15 +81,17 @@ class Service:
             engine.free()
 
 
-def find_choice(choice: ModelChoice, model_dir: Path | None, lora_dir: Path | None) -> FoundChoice:
+def find_choice(choice: ModelChoice, models_dir: Path | None, loras_dir: Path | None) -> FoundChoice:
     """Finds the folders; a KitError for a wrong name and for what the engine cannot take. Loads nothing."""
-    folder = find_model(choice.model, model_dir)
-    found = FoundChoice(choice, folder, [find_adapter(name, lora_dir) for name in choice.loras])
+    folder = find_model(choice.model, models_dir)
+    loader = choice.loader or detect_loader(folder).value
+    found = FoundChoice(choice, folder, [find_adapter(name, loras_dir) for name in choice.loras], loader)
     if found.uses_llama and (choice.dtype or choice.bits):
-        raise UsageError("A GGUF file has a number format of its own.", "Omit --dtype.")
+        remedy = "Omit --dtype, or bf16, load_in_8bit and load_in_4bit in a request."
+        raise UsageError("A GGUF file has a number format of its own.", remedy)
     if found.uses_llama and folder.gguf is None:
         problem = f"{folder.name} has no GGUF file for llama.cpp."
-        raise UsageError(problem, "Omit --loader, or name a folder with one.")
+        raise UsageError(problem, "Omit the loader, or name a folder with one.")
     for lora in found.loras:
         lora.check_base(folder.name)
         if found.uses_llama:
@@ -99,7 +101,7 @@ def find_choice(choice: ModelChoice, model_dir: Path | None, lora_dir: Path | No
     return found
 
 
-def load_engine(found: FoundChoice, model_dir: Path | None, lora_dir: Path | None) -> Engine:
+def load_engine(found: FoundChoice, models_dir: Path | None, loras_dir: Path | None) -> Engine:
     """The model with its LoRAs."""
     if found.uses_llama:
         from helpers.generation.llama_engine import LlamaEngine
@@ -108,14 +110,9 @@ def load_engine(found: FoundChoice, model_dir: Path | None, lora_dir: Path | Non
     from helpers.adapters.attaching import attach_adapter
     from helpers.generation.transformers_engine import TransformersEngine
     from helpers.loading.model import load_model
-    from helpers.weights._private import import_gptqmodel
 
     choice = found.choice
-    if choice.loras:
-        # PEFT imports gptqmodel when it attaches a LoRA, and gptqmodel keeps the stack frames that imported
-        # it: imported later, those would hold the model, which then could not be freed.
-        import_gptqmodel()
-    loaded = load_model(choice.model, choice.loader, choice.dtype, model_dir, bits=choice.bits)
+    loaded = load_model(choice.model, choice.loader, choice.dtype, models_dir, bits=choice.bits)
     for name in choice.loras:
-        attach_adapter(loaded, name, lora_dir)
+        attach_adapter(loaded, name, loras_dir)
     return TransformersEngine(loaded)

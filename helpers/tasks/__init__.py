@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from helpers.tasks.split import split_rows as split_rows
     from helpers.tasks.split import write_split as write_split
     from helpers.tasks.template import Template as Template
-    from helpers.tasks.template import fill as fill
     from helpers.tasks.template import load_template as load_template
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

@@ -89,6 +89,9 @@ def load_template(path: str | Path) -> Template:
     missing = [key for key in ("instruction", "task", "label") if not given.get(key)]
     if missing:
         raise DamagedError(f"The template {path} has no {', '.join(missing)}.", f"Add it; {EXAMPLE}")
+    wrong = [key for key in ("instruction", "task") if not isinstance(given[key], str)]
+    if wrong:
+        raise DamagedError(f"{wrong[0]} in the template {path} is not text.", f"Correct it; {EXAMPLE}")
     if "{text}" not in given["task"]:
         problem = f"The task of the template {path} does not contain {{text}}."
         raise DamagedError(problem, "Write {text} where the row's text belongs.")
@@ -98,8 +101,7 @@ def load_template(path: str | Path) -> Template:
 
 def read_labels(path: Path, given: object) -> dict[int, str]:
     """The answer for each label; DamagedError unless there are two or more, with whole numbers."""
-    valid = isinstance(given, dict) and len(given) >= 2 and all(isinstance(key, int) for key in given)
-    if not isinstance(given, dict) or not valid:
+    if not (isinstance(given, dict) and len(given) >= 2 and all(isinstance(key, int) for key in given)):
         problem = f"The labels of the template {path} are not whole numbers with a text each."
         raise DamagedError(problem, "Write them as `0: No preference`, two or more.")
     return {key: str(text) for key, text in given.items()}

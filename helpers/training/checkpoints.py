@@ -22,7 +22,7 @@ def checkpoints_folder() -> Path:
 
 
 def keep_checkpoints(config: "TrainingArguments", steps: int) -> None:
-    """Lets a training write a checkpoint after every so many optimizer steps; none for 0.
+    """Lets a training write a checkpoint every `steps` optimizer steps; 0 writes none.
 
     The last two are kept, since a kill may leave the last one half written.
     """
@@ -48,7 +48,7 @@ def open_checkpoints(
         problem = f"An interrupted training of {name} left {last}."
         raise AlreadyThereError(problem, f"Add --resume to continue from there, or delete {folder}.")
     if last and read_plan(folder) != plan:
-        remedy = "Repeat those of the interrupted training, or delete that folder."
+        remedy = "Use those of the interrupted training, or delete that folder."
         raise MismatchError(f"{folder} was made with other rows or settings.", remedy)
     write_json(folder / "plan.json", plan)
     return folder, last

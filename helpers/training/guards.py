@@ -19,7 +19,7 @@ class LossGuard(TrainerCallback):
     """Ends a training run whose loss is not a number or diverges. The TrainingError says what to change."""
 
     def on_log(self, args, state, control, **kwargs):
-        """Checks the losses so far: the mean of the last ten must not exceed twice that of the first ten."""
+        """Checks the losses so far: the mean of the last ones must not exceed twice that of the first."""
         history = state.log_history
         first = [float(entry["loss"]) for entry in history[:COMPARED_STEPS] if "loss" in entry]
         last = [float(entry["loss"]) for entry in history[-COMPARED_STEPS:] if "loss" in entry]
@@ -32,7 +32,7 @@ class LossGuard(TrainerCallback):
             return
         start, end = statistics.mean(first), statistics.mean(last)
         if end > 2 * start:
-            means = f"{start:.2f} on average in the first ten steps, {end:.2f} in the last ten"
+            means = f"{start:.2f} on average in the first {COMPARED_STEPS} steps, {end:.2f} in the last"
             raise TrainingError(f"The loss diverges: {means}.", "Lower learning_rate, or raise warmup_ratio.")
 
 

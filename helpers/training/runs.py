@@ -10,8 +10,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from datasets import Dataset
 from transformers import Trainer
 
 from helpers.adapters.card import write_card
@@ -56,10 +57,8 @@ def save_run(
         base = {"base_model_name_or_path": f"models/{loaded.name}"}
         write_json(fresh / "adapter_config.json", {**folder.config, **base})
         write_json(fresh / "run.json", describe_run(trainer, loaded, data, settings))
-        write_json(
-            fresh / "training_parameters.json",
-            build_parameters(output.name, asdict(settings), add_eos_token=True),
-        )
+        parameters = build_parameters(output.name, asdict(settings), add_eos_token=True)
+        write_json(fresh / "training_parameters.json", parameters)
         (fresh / "README.md").unlink(missing_ok=True)  # PEFT's empty form
         write_card(AdapterFolder(fresh))  # read again: the config has changed
 
@@ -87,7 +86,7 @@ def describe_run(
     return {
         "base": loaded.name,
         "base_sha256": loaded.folder.hashes,
-        "rows": len(trainer.train_dataset),  # type: ignore[arg-type]  # typed as possibly iterable only
+        "rows": len(cast(Dataset, trainer.train_dataset)),
         "settings": asdict(settings),
         "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "seconds": round(seconds, 1),

@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -12,8 +12,14 @@ import yaml
 from helpers.adapters.folders import AdapterFolder
 from helpers.adapters.webui_parameters import read_recorded_settings
 from helpers.common.errors import DamagedError, NotFoundError, UsageError
-from helpers.common.files import write_text
 from helpers.common.paths import find_file
+
+# The smallest value that each of these settings can have.
+SMALLEST: dict[str, float] = {
+    "lora_r": 1, "lora_alpha": 1, "lora_dropout": 0, "epochs": 0.01, "max_rows": 0, "batch_size": 1,
+    "accumulation": 1, "max_length": 1, "learning_rate": 1e-9, "warmup_ratio": 0, "weight_decay": 0,
+    "max_grad_norm": 0, "checkpoint_steps": 0,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,7 @@ class TrainingSettings:
     def from_adapter(cls, folder: str | Path) -> Self:
         """The settings of a LoRA of PEFT or the WebUI (both eras); unrecorded ones keep their default.
 
-        adapter_config.json has the shapes, training_parameters.json the rest. NotFoundError if there is
-        neither.
+        adapter_config.json has the shapes, training_parameters.json the rest; NotFoundError without both.
         """
         values = read_recorded_settings(AdapterFolder(Path(folder)))
         if not values:
@@ -74,16 +79,12 @@ class TrainingSettings:
                 remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(types)}."
                 raise UsageError(f"{source} has the unknown setting '{key}'.", remedy)
             if not has_type(value, types[key]):
-                remedy = f"Give a value of type {getattr(types[key], '__name__', types[key])}."
+                wanted = getattr(types[key], "__name__", types[key])
+                remedy = f"Give a value of type {wanted}; YAML reads 2e-4 as text: write 2.0e-4."
                 raise UsageError(f"{key} in {source} is {value!r}.", remedy)
-        if not 0 < values.get("epochs", 1) < math.inf:  # NaN is neither
-            remedy = "Give a number above 0; 1 is one pass over the rows."
-            raise UsageError(f"epochs in {source} is {values['epochs']}.", remedy)
+            if key in SMALLEST and not SMALLEST[key] <= value < math.inf:  # NaN is neither
+                raise UsageError(f"{key} in {source} is {value}.", f"Give {SMALLEST[key]} or more.")
         return dataclasses.replace(self, **values)
-
-    def to_yaml(self, path: str | Path) -> Path:
-        """Writes all settings as YAML, whole or not at all."""
-        return write_text(Path(path), yaml.safe_dump(asdict(self), sort_keys=False))
 
 
 def has_type(value: object, wanted: object) -> bool:
@@ -98,7 +99,7 @@ def has_type(value: object, wanted: object) -> bool:
 # Each preset: {setting: (value, why it differs from 2023)}. A lane's preset has the lane's name.
 Changes = dict[str, tuple[object, str]]
 SMALL: Changes = {  # for the embedded model on a CPU
-    "lora_r": (16, "135M weights move with less; fewer numbers to compute on a CPU"),
+    "lora_r": (16, "a model of 135M weights needs a lower rank, which is also faster on a CPU"),
     "lora_alpha": (32, "alpha / r = 2: a stronger push for the few steps there are"),
     "lora_dropout": (0.0, "a few passes over the rows cannot overfit them much"),
     "batch_size": (8, "the more rows in a batch, the more of them share what is computed"),
@@ -111,17 +112,17 @@ PRESETS: dict[str, Changes] = {
     | {
         "epochs": (1, "the budget is 2.5 minutes on two CPU cores"),
         "max_rows": (600, "the same budget; short comments take less computation"),
-        "learning_rate": (1.5e-3, "few steps and a small model want larger ones"),
+        "learning_rate": (1.5e-3, "few steps and a small model need a higher rate"),
     },
     "tiny-15-minutes": SMALL
     | {
         "epochs": (2.5, "the budget is 15 minutes on two CPU cores; three passes took 18"),
-        "learning_rate": (1e-3, "few steps and a small model want larger ones"),
+        "learning_rate": (1e-3, "few steps and a small model need a higher rate"),
     },
     "t4": {
         "batch_size": (2, "15 GB hold the 7B weights and the activations of two rows"),
         "accumulation": (2, "with the batch of 2 it gives the tutorial's 4 rows a step"),
-        "epochs": (1, "an hour of a free GPU is not taken for granted"),
+        "epochs": (1, "one pass, because a free GPU may not last an hour"),
     },
     "large": {
         "epochs": (2, "a 70B model learns the task sooner than a 7B one"),

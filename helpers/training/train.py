@@ -1,9 +1,10 @@
 """Rows in, a saved LoRA out, in one call: what lesson 4 does step by step."""
 
+import contextlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +45,12 @@ def train_lora(
     refuse_unwritable(output)
     _ = loaded.folder.hashes  # a damaged record of the base should fail now, not after the training
     checkpoints, last = open_checkpoints(output.name, data.train, settings, resume)
-    with explain_memory(settings):
+    with explain_memory(settings), give_back_base(loaded):
         trainer = make_trainer(loaded, data, settings, checkpoints, progress, prefix_sharing)
         loggers = log_to_tensorboard(output.name) if trainer.is_world_process_zero() else []
         for callback in (*loggers, *callbacks):
             trainer.add_callback(callback)
-        try:
-            trainer.train(resume_from_checkpoint=str(last) if last else None)
-        except BaseException:
-            loaded.model = remove_lora_layers(trainer.model)  # the base, as it was before
-            raise
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     model: Any = trainer.model
     loaded.model = model.eval()
     if not trainer.is_world_process_zero():  # `accelerate launch` started several processes
@@ -62,6 +59,16 @@ def train_lora(
         model.save_pretrained(fresh)
     shutil.rmtree(checkpoints)
     return AdapterFolder(output).run
+
+
+@contextlib.contextmanager
+def give_back_base(loaded: LoadedModel) -> Iterator[None]:
+    """If the block fails, `loaded` has the plain base again, ready for another training or for answers."""
+    try:
+        yield
+    except BaseException:
+        loaded.model = remove_lora_layers(loaded.model).eval()
+        raise
 
 
 def log_to_tensorboard(name: str) -> list[TrainerCallback]:

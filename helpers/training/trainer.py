@@ -109,7 +109,6 @@ def make_sft_config(
     TRL knows the completion because the data set has prompt and completion in columns of their own. No
     checkpoints are written; make_trainer adds them.
     """
-    hardware = describe_hardware(model)
     return SFTConfig(
         output_dir=str(output),
         num_train_epochs=settings.epochs,
@@ -124,15 +123,7 @@ def make_sft_config(
         optim=settings.optimizer,
         seed=settings.seed,
         disable_tqdm=not progress,
-        bf16=hardware["bf16"],
-        fp16=hardware["fp16"],
-        use_cpu=hardware["use_cpu"],
-        gradient_checkpointing=hardware["gradient_checkpointing"],
-        dataloader_pin_memory=hardware["dataloader_pin_memory"],
-        logging_steps=hardware["logging_steps"],
-        logging_nan_inf_filter=hardware["logging_nan_inf_filter"],
-        save_strategy=hardware["save_strategy"],
-        report_to=hardware["report_to"],
+        **describe_hardware(model),
     )
 
 
@@ -144,7 +135,9 @@ def make_trainer(
     progress: bool = True,
     prefix_sharing: str = "auto",
 ) -> SFTTrainer:
-    """The trainer for the training rows of `data`. A LoRA on `loaded.model` is detached first.
+    """The trainer for the training rows of `data`; checkpoints go to `output`.
+
+    A LoRA on `loaded.model` is detached first.
 
     `prefix_sharing`: "auto" computes what rows share once if the model allows it, "on" raises
     UnsupportedError if it does not, "off" uses TRL's own SFTTrainer. Raises UsageError if max_length cuts

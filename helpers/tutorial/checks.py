@@ -84,7 +84,7 @@ def compare_guess(guess: float | str | None, found: float | str, unit: str = "")
     """
     if guess is None:
         result = describe_value(found, unit)
-        print(f"No guess yet; found: {result}. Guess first next time: what surprises is remembered.")
+        print(f"No guess yet; found: {result}. Guess first next time: you remember what surprises you.")
         return
     if isinstance(guess, str) or isinstance(found, str):
         outcome = "right" if guess == found else "not so"

@@ -23,6 +23,7 @@ class SharedServer:
     models: tuple[str, ...]  # every model that it lists
     raw_url: str | None = None  # it has no raw API
     streaming_url: str | None = None
+    note: str = ""
 
     @property
     def command(self) -> str:

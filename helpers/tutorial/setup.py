@@ -26,7 +26,7 @@ from helpers.common.errors import MismatchError, MissingPackageError, Unsupporte
 from helpers.common.paths import PROJECT
 
 KEPT = ("torch", "numpy")  # the other packages of a machine are built against these two
-INTERFACE = "jupyterlab"  # not needed, nor its extensions: whoever runs a lesson has a notebook interface
+INTERFACE = "jupyterlab"  # not needed: whoever runs a lesson has a notebook interface
 DRIVE = Path("/content/drive/MyDrive")  # where Colab mounts Google Drive
 
 Versions = dict[str, str]  # canonical name of a distribution -> version
@@ -41,7 +41,7 @@ def set_up() -> None:
     if unmet and not in_colab:
         raise MissingPackageError(
             f"This kernel's Python lacks {join_names(unmet)}.",
-            "Choose the kernel that `make lab` offers, or install the kit: pip install --editable KIT_FOLDER",
+            "Choose the kernel of `make lab`, or install the kit: pip install --editable 'KIT_FOLDER[lab]'",
         )
     if canonicalize_name("open-llm-kit") not in installed:
         show_kit_to_child_processes()
@@ -70,7 +70,7 @@ def read_requirements(*extras: str) -> list[Requirement]:
     return [
         requirement
         for requirement in requirements
-        if not requirement.name.startswith(INTERFACE) and applies_here(requirement)
+        if requirement.name != INTERFACE and applies_here(requirement)
     ]
 
 

@@ -52,7 +52,7 @@ def ensure_adapter(task: Task, lane: Lane) -> AdapterFolder:
     """The folder of the task's LoRA; if it is missing, a small one is trained first (about a minute)."""
     folder = loras_folder() / task.adapter
     if not folder.exists():
-        settings = pick_settings(lane.name).replace({"max_rows": SMALL_RUN})
+        settings = pick_settings(lane.name).replace({"max_rows": SMALL_RUN, "checkpoint_steps": 0})
         loaded = load_model(lane.folder, purpose="training")
         train_lora(loaded, task.load(), settings, folder, progress=False)
     return find_adapter(task.adapter)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from helpers.common.errors import DamagedError, NotFoundError
-from helpers.common.files import hash_file, read_json, size_of, write_json
+from helpers.common.files import hash_file, list_subfolders, read_json, size_of, write_json
 from helpers.common.paths import find_home, resolve_inside
 from helpers.weights.config import QUANTIZATION_FILES, Quantization, Shape, read_quantization, read_shape
 from helpers.weights.names import EMBEDDED_NAME, name_folder
@@ -172,12 +172,7 @@ def models_folder() -> Path:
 
 def list_models(models_dir: Path | None = None) -> list[str]:
     """Names of the folders below models/, sorted; hidden ones (unfinished work) are left out."""
-    models_dir = models_dir or models_folder()
-    if not models_dir.is_dir():
-        return []
-    return sorted(
-        path.name for path in models_dir.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    return list_subfolders(models_dir or models_folder())
 
 
 def find_model(name: str, models_dir: Path | None = None) -> ModelFolder:

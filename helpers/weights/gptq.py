@@ -13,7 +13,7 @@ from typing import Any
 
 from helpers.common.errors import AlreadyThereError, MissingPackageError, UnsupportedError, UsageError
 from helpers.common.files import read_json, replace_when_complete, write_json
-from helpers.common.paths import PROJECT
+from helpers.common.paths import find_file
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.folders import FETCH_AGAIN, ModelFolder, find_model
 from helpers.weights.quiet import quiet_transformers
@@ -125,7 +125,7 @@ def read_samples() -> list[str]:
     """The first long comments of the lessons' data."""
     import pandas as pd
 
-    texts = pd.read_csv(PROJECT / "data" / "college_preferences" / "dataset.csv")["text"]
+    texts = pd.read_csv(find_file("data/college_preferences/dataset.csv", "CSV of sample texts"))["text"]
     long = [text for text in dict.fromkeys(texts) if len(text) > 150]
     return long[:SAMPLES]
 

@@ -80,6 +80,8 @@ from helpers import clients, tutorial
 lane = lanes.pick_lane().value
 server = tutorial.reach_server(lane.folder, lane.model, lane.revision)
 print(server.command)
+if server.note:  # a usual port is taken
+    print(server.note)
 print("raw:   ", server.raw_url)
 print("OpenAI:", server.openai_url)
 

@@ -96,7 +96,7 @@ for key in ("instruction", "task", "label"):
     print(f"{key}:\n{recipe[key]}\n")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# `templating` reads the same file and fills the placeholders in one pass. The 2023 script replaced them one after the other, so a
+# `tasks.load_template` reads the same file and fills the placeholders in one pass. The 2023 script replaced them one after the other, so a
 # comment with the word `text` or a brace in it was changed on the way.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
@@ -510,7 +510,7 @@ found[["data", "what", "rows", "accuracy", "macro_f1", "told_apart"]].round(3).a
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same by clicking: a panel
 #
-# The kit's own **Training** tab: `dataset.load_rows`, `dataset.split_rows`, and `training.train_lora`, which is this lesson in one call. *Start* trains
+# The kit's own **Training** tab: `tasks.load_task_data`, and `training.train_lora`, which is this lesson in one call. *Start* trains
 # in the background, with the curve and the time left; *Stop* ends it after the step at hand and saves what was learned until then. Should the kernel
 # die, the next panel says so, and *Start* goes on from the last checkpoint. Nothing is trained before you press *Start*.
 

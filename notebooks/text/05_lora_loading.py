@@ -242,7 +242,7 @@ try:
 except KitError as refusal:
     print(refusal)
 if merged and (weights.models_folder() / f"{lane.folder}-GPTQ").is_dir():
-    merged.append(weights.quantize(merged[0].name))
+    merged.append(weights.quantize(merged[0].name).path)
 for path in merged:
     print(f"{path.name:36} {sum(file.stat().st_size for file in path.iterdir()) / 1e6:.0f} MB")
 
@@ -328,8 +328,8 @@ checks.confirm(not server.runs_here(), "no server of this notebook runs any more
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same by clicking: a panel
 #
-# Choose a LoRA, press *Apply*, and ask the same question before and after: `attaching.attach_adapter`, `attaching.set_strength`,
-# `attaching.detach_adapter` and `loading.chat`. The base is loaded when it is first needed.
+# Choose a LoRA, press *Apply*, and ask the same question before and after: `adapters.attach_adapter`, `adapters.set_strength`,
+# `adapters.detach_adapter` and `loading.chat`. The base is loaded when it is first needed.
 
 # %% slideshow={"slide_type": "skip"}
 from helpers.tutorial.panels import LoraPanel

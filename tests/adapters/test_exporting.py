@@ -258,9 +258,9 @@ def test_vllm_command_for_one_gpu_is_one_line(made):
     ("change", "error", "named"),
     [
         ({"base_model_name_or_path": "models/other"}, MismatchError, "other, tiny"),
-        ({"base_model_name_or_path": None}, MismatchError, r"\?, tiny"),
+        ({"base_model_name_or_path": None}, MismatchError, "a .*base_model_name_or_path"),
         ({"use_dora": True}, UnsupportedError, "DoRA.*vLLM"),
-        ({"peft_type": "IA3"}, UnsupportedError, "IA3.*vLLM"),
+        ({"peft_type": "IA3"}, UnsupportedError, "IA3"),
     ],
     ids=str,
 )

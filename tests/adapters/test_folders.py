@@ -169,9 +169,9 @@ def test_base_is_known_by_the_last_part_of_its_path(made, recorded, name):
 
 def test_layers_are_named_in_alphabetical_order_or_by_peft_s_pattern(made):
     change_config(made[0], target_modules=["v_proj", "q_proj"])
-    assert adapters.AdapterFolder(made[0]).targets == "q_proj, v_proj"
+    assert adapters.AdapterFolder(made[0]).targets_in_words == "q_proj, v_proj"
     change_config(made[0], target_modules=".*attn.*")
-    assert adapters.AdapterFolder(made[0]).targets == ".*attn.*"
+    assert adapters.AdapterFolder(made[0]).targets_in_words == ".*attn.*"
 
 
 def test_safetensors_are_read_before_a_pickle(made):
@@ -206,7 +206,7 @@ def test_any_base_is_accepted_if_none_is_recorded(made):
     folder = adapters.AdapterFolder(made[0])
     folder.check_base("other")
     with pytest.raises(MismatchError, match="--model"):
-        folder.need_base_name("--model")
+        folder.need_base_name("Name it with --model.")
 
 
 # Names

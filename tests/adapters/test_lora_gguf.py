@@ -124,7 +124,7 @@ def test_factors_of_16_bits_become_float32(base, adapter, target, dtype):
     change_each_weight(adapter.path, lambda tensor: tensor.to(dtype))
     name = "base_model.model.model.layers.1.mlp.up_proj.lora_A.weight"
     expected = load_file(adapter.weights)[name].float().numpy()
-    reader = GGUFReader(adapters.export_gguf(adapter, base.gguf, target))
+    reader = GGUFReader(adapters.export_gguf(adapter, read_base(base.gguf), target))
     written = {tensor.name: tensor.data for tensor in reader.tensors}
     assert {data.dtype for data in written.values()} == {np.dtype(np.float32)}
     assert np.array_equal(written["blk.1.ffn_up.weight.lora_a"], expected)
@@ -132,7 +132,7 @@ def test_factors_of_16_bits_become_float32(base, adapter, target, dtype):
 
 def test_file_is_where_it_was_asked_for_and_says_what_it_is(base, adapter, target):
     before = sorted(adapter.path.iterdir())
-    assert adapters.export_gguf(adapter, base.gguf, target) == target
+    assert adapters.export_gguf(adapter, read_base(base.gguf), target) == target
     fields = {name: field.contents() for name, field in GGUFReader(target).fields.items()}
     assert fields["general.type"] == "adapter"
     assert fields["general.architecture"] == "llama"
@@ -144,7 +144,7 @@ def test_file_is_where_it_was_asked_for_and_says_what_it_is(base, adapter, targe
 def test_base_that_was_read_once_serves_several_loras(base, adapter, tmp_path):
     read = read_base(base.gguf)
     first = adapters.export_gguf(adapter, read, tmp_path / "first.gguf")
-    second = adapters.export_gguf(adapter, base.gguf, tmp_path / "second.gguf")
+    second = adapters.export_gguf(adapter, read_base(base.gguf), tmp_path / "second.gguf")
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -161,7 +161,7 @@ def test_base_that_was_read_once_serves_several_loras(base, adapter, tmp_path):
 def test_lora_that_is_more_than_two_factors_is_refused(base, adapter, target, change, named):
     change_config(adapter.path, **change)
     with pytest.raises(UnsupportedError, match=named):
-        adapters.export_gguf(adapter, base.gguf, target)
+        adapters.export_gguf(adapter, read_base(base.gguf), target)
     assert not target.exists()
 
 
@@ -176,7 +176,7 @@ def test_embeddings_are_refused(base, adapter, target, key, error, named):
     new = {f"base_model.model.{key}": torch.ones(4, 32)}
     change_weights(adapter.path, lambda tensors: {**tensors, **new})
     with pytest.raises(error, match=named):
-        adapters.export_gguf(adapter, base.gguf, target)
+        adapters.export_gguf(adapter, read_base(base.gguf), target)
     assert not target.exists()
 
 
@@ -184,13 +184,13 @@ def test_base_of_another_size_is_refused_with_both_shapes(tmp_path, adapter, tar
     wide = make_tiny_gguf(tmp_path / "wide-GGUF", make_tiny_model(tmp_path / "wide", hidden=64))
     shapes = r"tiny.gguf.*layers.0.mlp.down_proj.*\(4, 64\).*\(32, 4\).*\(64, 128\)"
     with pytest.raises(MismatchError, match=shapes):
-        adapters.export_gguf(adapter, wide / "tiny.gguf", target)
+        adapters.export_gguf(adapter, read_base(wide / "tiny.gguf"), target)
 
 
 def test_base_of_another_architecture_is_refused(tmp_path, model, adapter, target):
     other = make_tiny_gguf(tmp_path / "other", model, architecture="qwen2")
     with pytest.raises(UnsupportedError, match="qwen2"):
-        adapters.export_gguf(adapter, other / "tiny.gguf", target)
+        adapters.export_gguf(adapter, read_base(other / "tiny.gguf"), target)
 
 
 def test_base_that_is_cut_short_is_damaged(tmp_path):

@@ -82,9 +82,9 @@ def test_lora_that_holds_nan_is_refused_and_leaves_nothing(made, home):
 def test_update_that_rounding_loses_is_refused_with_the_option_that_keeps_it(tiny):
     wanted = compute_logits(tiny, PROMPT)
     largest = wanted.abs().max()
-    refuse_lost_update(tiny, "a", PROMPT, wanted + 0.0005 * largest)
+    refuse_lost_update(tiny, "a", [PROMPT], [wanted + 0.0005 * largest])
     with pytest.raises(UnsupportedError, match="--dtype float32"):
-        refuse_lost_update(tiny, "a", PROMPT, wanted + 0.01 * largest)
+        refuse_lost_update(tiny, "a", [PROMPT], [wanted + 0.01 * largest])
 
 
 def test_merge_in_16_bits_may_move_the_logits_by_2_percent(tiny):
@@ -92,7 +92,7 @@ def test_merge_in_16_bits_may_move_the_logits_by_2_percent(tiny):
     wanted = compute_logits(tiny, PROMPT)
     largest = wanted.abs().max()
     tiny.model = tiny.model.bfloat16()
-    refuse_lost_update(tiny, "a", PROMPT, wanted + 0.01 * largest)
+    refuse_lost_update(tiny, "a", [PROMPT], [wanted + 0.01 * largest])
     with pytest.raises(UnsupportedError):
-        refuse_lost_update(tiny, "a", PROMPT, wanted + 0.05 * largest)
+        refuse_lost_update(tiny, "a", [PROMPT], [wanted + 0.05 * largest])
     assert tiny.model.dtype == torch.bfloat16

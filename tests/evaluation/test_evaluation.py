@@ -46,7 +46,9 @@ def test_a_scored_model_keeps_the_attention_that_it_had(tiny, rows, template):
 
 
 def test_batches_take_rows_until_their_tokens_are_enough():
-    assert fill_batches([2, 0, 1, 3], [4, 9, 3, 1], 8) == [[2, 0], [1], [3]]
+    rows = [ScoredRow([0] * (2 + own), {}) for own in (3, 4, 9, 1)]  # 2 tokens are shared
+    batches = fill_batches(rows, 2, 8)
+    assert [[len(row.prompt) - 2 for row in batch] for batch in batches] == [[3, 4], [9], [1]]
 
 
 def test_answers_that_may_still_be_the_likeliest_are_the_rivals_of_the_favourite():

@@ -94,6 +94,12 @@ def test_installed_package_has_its_marker_of_type_hints(base):
     assert "site-packages" in place and Path(place).with_name("py.typed").is_file()
 
 
+def test_installed_package_has_the_chat_formats_and_characters_of_the_raw_api(base):
+    code = "from helpers.server import raw_templates; print({})"
+    assert "turn=" in base.run("-c", code.format("raw_templates.load_instruct('Alpaca')"))
+    assert base.run("-c", code.format("raw_templates.load_character('Assistant')[1]")).strip()
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_of_the_base_prints_its_help(base, command):
     assert f"helpers.{command}" in base.run("-m", f"helpers.{command}", "--help")

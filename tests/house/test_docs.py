@@ -68,6 +68,10 @@ def test_make_commands_of_a_page_are_targets_of_the_makefile(page):
     assert commands <= find_targets()
 
 
+def test_makefile_has_the_usual_targets():
+    assert {"setup", "tutorial", "lab", "test", "test-slow", "clean", "help"} <= find_targets()
+
+
 def test_readme_shows_the_two_commands_first():
     commands = re.findall(r"\bmake ([a-z][a-z-]*)", "\n".join(find_code(PAGES[0])))
     assert commands[:2] == ["tutorial", "test"]

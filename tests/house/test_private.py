@@ -18,9 +18,8 @@ from helpers.adapters._private import LeanLoraLinear, use_lean_layers
 from helpers.training._private import read_attention
 from helpers.weights._private import HTTP_CLIENTS, TOKENIZER_LEFTOVERS
 
-PEFT_ATTRIBUTES = (
-    "lora_A lora_B lora_bias lora_dropout lora_variant scaling active_adapters disable_adapters merged"
-)
+PEFT_ATTRIBUTES = """base_layer lora_A lora_B lora_bias lora_dropout lora_variant scaling
+    active_adapters disable_adapters merged"""
 
 
 @pytest.fixture

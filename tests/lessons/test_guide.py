@@ -1,5 +1,6 @@
 """The guide for teachers is correct: its plans add up, its commands are valid, its messages are the kit's."""
 
+import inspect
 import re
 import shlex
 
@@ -56,6 +57,7 @@ def test_command_of_the_kits_server_is_valid_and_opens_it_with_a_key():
 def test_variables_of_the_guide_are_those_that_are_documented_and_read():
     named = set(re.findall(r"^export (\w+)=", GUIDE, flags=re.MULTILINE))
     assert named == set(re.findall(r"\bOPENAI_\w+", lesson_server.__doc__))
+    assert named == set(re.findall(r"\b(OPENAI_\w+)\"", inspect.getsource(lesson_server)))
 
 
 @pytest.mark.parametrize("message", list_messages())

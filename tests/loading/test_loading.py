@@ -86,10 +86,8 @@ def test_loaded_model_tells_its_dtype_device_seconds_and_bytes(home):
         and loaded.loader.value == "transformers"
     )
     assert half.dtype == (torch.bfloat16, "asked for") and half.model.dtype == torch.bfloat16
-    assert (
-        loading.load_model("tiny", dtype="float32").bytes == pytest.approx(2 * half.bytes, rel=1e-3)
-        and 0 < half.seconds < 60
-    )
+    assert loading.load_model("tiny", dtype="float32").bytes == pytest.approx(2 * half.bytes, rel=1e-3)
+    assert half.seconds > 0
 
 
 def test_device_map_and_memory_limits_are_settings(home):

@@ -514,7 +514,7 @@ def test_unloaded_model_gives_its_memory_back(real_model_name, tmp_path):
     model = load_model(real_model_name, dtype="float32").model
     get_peft_model(model, config).save_pretrained(tmp_path / "small")
     del model
-    service = Service(lora_dir=tmp_path)
+    service = Service(loras_dir=tmp_path)
     choice = ModelChoice(real_model_name, ("small",), dtype="float32")
     loaded_mb = []
     unloaded_mb = []

@@ -15,6 +15,7 @@ from support.server import make_tiny_service
 from support.tiny import make_tiny_adapter
 
 from helpers import clients
+from helpers.weights.folders import find_model
 
 CLIENTS = 16
 # In none of the real model's answers to them do two tokens have logits within 0.001 of each other. Between
@@ -110,10 +111,9 @@ def test_mixed_requests_of_16_clients_are_answered_as_if_alone_and_memory_stays(
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_real_model_answers_500_mixed_requests_as_if_alone_and_memory_stays(real_model_name, tmp_path):
-    from helpers.weights.folders import find_model
-
+    model = find_model(real_model_name).path
     for seed, name in enumerate(("shift", "twist"), 1):
-        make_tiny_adapter(tmp_path / name, find_model(real_model_name), seed=seed)
+        make_tiny_adapter(tmp_path / name, model, seed=seed)
     extra = ["--dtype", "float32", "--lora-dir", str(tmp_path)]
     with clients.start_server(real_model_name, loras=["shift", "twist"], extra=extra) as server:
         assert soak(server, [real_model_name, "shift", "twist"], 500) < 0.05

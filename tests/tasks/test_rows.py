@@ -39,9 +39,9 @@ def test_no_pair_of_options_is_a_college_with_itself(template):
         ("", DamagedError, "alternative_a"),
         (HEADER, DamagedError, "d.csv"),
         ("text,alternative_a,label\nx,y,0\n", MismatchError, "alternative_b"),
-        (HEADER + "x,A,B,7\n", MismatchError, "Row 1 "),
-        (HEADER + "x,A,B,0\nx,A,B,\n", MismatchError, "Row 2 "),
-        (HEADER + "x,A,B,0\n ,A,B,0\n", DamagedError, "Row 2 "),
+        (HEADER + "x,A,B,7\n", MismatchError, " 1 "),
+        (HEADER + "x,A,B,0\nx,A,B,\n", MismatchError, " 2 "),
+        (HEADER + "x,A,B,0\n ,A,B,0\n", DamagedError, " 2 "),
         (HEADER + '"open,A,B,0\n', DamagedError, "d.csv"),
     ],
 )

@@ -2,6 +2,7 @@ import pytest
 
 from helpers import tasks
 from helpers.common.errors import DamagedError, MismatchError, NotFoundError
+from helpers.tasks.template import fill
 
 GOOD = "instruction: Do it.\ntask: 'A: {alternative_a} {text}'\nlabel: {0: none, 1: '{alternative_a}'}\n"
 
@@ -14,7 +15,7 @@ def write(tmp_path, text):
 
 def test_placeholders_are_filled_in_one_pass():
     row = {"text": "I say {alternative_a} and text", "alternative_a": "X {text}"}
-    assert tasks.fill("{alternative_a}: {text}", row) == "X {text}: I say {alternative_a} and text"
+    assert fill("{alternative_a}: {text}", row) == "X {text}: I say {alternative_a} and text"
 
 
 def test_template_of_the_lessons_has_four_answers(template):
@@ -36,8 +37,9 @@ def test_example_keeps_prompt_and_label_apart(template):
     [
         ("instruction: x\ntask: no placeholder\nlabel: {0: a, 1: b}", "{text}"),
         ("task: '{text}'\nlabel: {0: a, 1: b}", "instruction"),
-        ("instruction: x\ntask: '{text}'\nlabel: {zero: a, 1: b}", "0: No preference"),
-        ("instruction: x\ntask: '{text}'\nlabel: {0: alone}", "0: No preference"),
+        ("instruction: x\ntask: '{text}'\nlabel: {zero: a, 1: b}", "label"),
+        ("instruction: x\ntask: '{text}'\nlabel: {0: alone}", "label"),
+        ("instruction: 5\ntask: '{text}'\nlabel: {0: a, 1: b}", "instruction"),
         ("instruction: [", "YAML"),
         ("", "instruction, task, label"),
     ],

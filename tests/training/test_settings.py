@@ -1,8 +1,10 @@
 """Training settings: presets, YAML files, and those that a LoRA's own files record."""
 
 import json
+from dataclasses import asdict
 
 import pytest
+import yaml
 
 from helpers import training
 from helpers.common.errors import DamagedError, NotFoundError, UsageError
@@ -54,9 +56,17 @@ def test_empty_file_changes_nothing(write):
     assert pick_settings(str(write(""))) == TrainingSettings()
 
 
-def test_settings_survive_their_file(tmp_path):
+def test_all_settings_can_be_given_in_a_file(write):
     settings = pick_settings("tiny")
-    assert TrainingSettings.from_yaml(settings.to_yaml(tmp_path / "s.yaml")) == settings
+    assert pick_settings(str(write(yaml.safe_dump(asdict(settings))))) == settings
+
+
+@pytest.mark.parametrize(
+    "line", ["batch_size: 0", "lora_r: 0", "max_length: -1", "learning_rate: .nan", "epochs: 0"]
+)
+def test_number_that_no_training_can_have_is_refused(write, line):
+    with pytest.raises(UsageError, match=line.partition(":")[0]):
+        pick_settings(str(write(line)))
 
 
 def test_file_that_is_missing_is_named(home):

@@ -34,7 +34,7 @@ from helpers.tutorial.task import Task
 
 LANE = Lane(
     name="tiny", machines="", model="", revision="main", folder="tiny",
-    loader="transformers", batch_size=8, gpu_gb=0,
+    loader="transformers", gpu_gb=0,
 )  # fmt: skip
 FIELDS = (
     ipywidgets.Text,

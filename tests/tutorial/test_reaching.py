@@ -1,5 +1,7 @@
 """A lesson's server: one that OPENAI_BASE_URL names, here a real one with a key, or one that it starts."""
 
+import re
+
 import psutil
 import pytest
 from support.lessons import (
@@ -35,8 +37,9 @@ def shared(tmp_path_factory):
     make_tiny_adapter(home / "loras" / "shift", make_tiny_model(home / "models" / "tiny"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OPEN_LLM_KIT_HOME", str(home))
-        with start_with_key("tiny", "--dtype", "float32", loras=["shift"]) as server:
-            yield server
+        server = start_with_key("tiny", "--dtype", "float32", loras=["shift"])
+    with server:  # the home is this fixture's only while the server starts
+        yield server
 
 
 @pytest.fixture
@@ -135,6 +138,7 @@ def test_lesson_3_runs_against_a_named_server_and_starts_none(real_shared, name_
     command = tutorial.reach_server("tiny", "none").command
     assert sum(command in text for text in printed) == 1
     assert not any("helpers.server" in text for text in printed)
+    assert any(re.search(r"raw: +None", text) for text in printed)
     assert list(collect_results([execution.notebook])) == ["answer.openai"]
     failed = [cell for cell, text in zip(cells, printed, strict=True) if "❌" in text]
     assert failed == list_tagged_cells(execution.notebook, "exercise")

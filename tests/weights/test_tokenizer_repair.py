@@ -50,6 +50,6 @@ def test_rules_in_the_file_say_whether_digits_are_split(tmp_path, rules, needed)
 
 @pytest.mark.real
 def test_embedded_model_has_the_repaired_tokenizer(real_model_name):
-    folder = weights.find_model(real_model_name)
+    folder = weights.find_model(real_model_name).path
     assert needs_digit_splitting(folder.with_name(f"{folder.name}-GGUF") / GGUF_NAME)
     check_tokenizer(folder)

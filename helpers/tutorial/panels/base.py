@@ -28,8 +28,8 @@ NONE = ("none", "")
 STALE = """<style>
 .kit-stale {display: none} .jupyter-widgets-disconnected .kit-stale {display: block}
 </style>
-<p class="kit-stale" role="alert"><b>Error:</b> the kernel was restarted, and this panel has lost it.
-Run the panel's cell again.</p>"""
+<p class="kit-stale" role="alert"><b>Error:</b> the kernel was restarted, and this panel has lost its
+connection. Run the panel's cell again.</p>"""
 
 Work = Callable[[], str]  # long work; what it returns is said at its end
 Action = Callable[[], None] | tuple[str, Work]  # what a button does, see Panel.make_buttons
@@ -116,9 +116,8 @@ class Panel(ipywidgets.VBox):
             role = "status"
         except KitError as error:
             words = f"Error: {error}"
-        except (
-            Exception
-        ) as error:  # in a thread nobody would see it, and the panel would seem to go on working
+        except Exception as error:
+            # In a thread nobody would see it, and the panel would seem to go on working.
             words = f"Error: {type(error).__name__}: {error}. The panel can be used again."
         self.progress.value = ""
         self.doing = ""

@@ -63,8 +63,8 @@ class LoraPanel(AskingPanel):
         if facts.problem:
             self.say(f"Error: {name} cannot be applied: {facts.problem}.", "alert")
             return
-        base = facts.base or "that is not recorded"
-        self.say(f"{name}: rank {facts.rank}, {facts.bytes / 1e6:.1f} MB, trained on the base {base}.")
+        base = f"trained on the base {facts.base}" if facts.base else "its base is not recorded"
+        self.say(f"{name}: rank {facts.rank}, {facts.bytes / 1e6:.1f} MB, {base}.")
 
     def name_answerer(self) -> str:
         """The base alone, or the LoRA with its strength."""
@@ -85,7 +85,7 @@ class LoraPanel(AskingPanel):
         return self.get_model()
 
     def apply(self) -> str:
-        """Runs attaching.attach_adapter, or attaching.switch_adapter with None if no LoRA is chosen."""
+        """Runs adapters.attach_adapter, or adapters.switch_adapter with None if no LoRA is chosen."""
         base = self.load_base()
         name = self.lora.value or None
         try:
@@ -97,7 +97,7 @@ class LoraPanel(AskingPanel):
         return f"{name} is on {base.name}." if name else f"{base.name} answers alone."
 
     def remove(self) -> str:
-        """Runs attaching.detach_adapter on all LoRAs that were applied."""
+        """Runs adapters.detach_adapter on all LoRAs that were applied."""
         attached = attaching.list_attached(self.loaded) if self.loaded else []
         if not attached:
             raise UsageError("No LoRA is applied.", "There is nothing to remove.")
@@ -107,7 +107,7 @@ class LoraPanel(AskingPanel):
         return f"{', '.join(attached)} removed; {base.name} is as it was."
 
     def reply(self, messages: list[dict[str, str]]) -> str:
-        """The answer, with the LoRA at its strength (attaching.set_strength)."""
+        """The answer, with the LoRA at its strength (adapters.set_strength)."""
         with attaching.set_strength(self.get_model(), self.strength.value):
             return super().reply(messages)
 

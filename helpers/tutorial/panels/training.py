@@ -1,7 +1,5 @@
 """The Training panel: a LoRA from a CSV and a template, with its loss; what the WebUI's Training tab does."""
 
-from pathlib import Path
-
 import ipywidgets
 
 from helpers.adapters.folders import list_adapters, loras_folder, name_output
@@ -12,7 +10,7 @@ from helpers.loading.model import load_model
 from helpers.tasks.data import load_task_data
 from helpers.training.checkpoints import list_unfinished
 from helpers.training.guards import StopOnRequest
-from helpers.training.settings import TrainingSettings, pick_settings
+from helpers.training.settings import SMALLEST, TrainingSettings, pick_settings
 from helpers.training.train import train_lora
 from helpers.tutorial.live_loss import LiveLoss
 from helpers.tutorial.panels.base import NONE, Panel, Stopped, make_field
@@ -28,7 +26,6 @@ LABELS = {  # settings that the panel shows
     "lora_alpha": "Alpha",
     "max_length": "Tokens a row",
 }
-SMALLEST = {"max_rows": 0, "epochs": 0.01, "learning_rate": 1e-6}  # 1 for the others
 Number = ipywidgets.BoundedFloatText | ipywidgets.BoundedIntText
 SHAPES = ("lora_r", "lora_alpha", "lora_dropout", "targets")
 
@@ -68,13 +65,9 @@ class TrainingPanel(Panel):
     def report_unfinished(self) -> None:
         """Says which trainings were interrupted, and what Start does about them."""
         for name, step in list_unfinished().items():
-            action = (
-                f"continues after step {step}" if step else "starts it again, since it has no checkpoint yet"
-            )
-            words = (
-                f"A training of {name} was interrupted: with that name and the same settings, Start {action}."
-            )
-            self.say(words)
+            action = f"continues after step {step}" if step else "starts it again: it has no checkpoint yet"
+            problem = f"A training of {name} was interrupted."
+            self.say(f"{problem} With that name and the same settings, Start {action}.")
 
     def copy_settings(self, name: str) -> None:
         """Takes rank, alpha, dropout and layers from an older LoRA."""
@@ -117,8 +110,8 @@ class TrainingPanel(Panel):
         saved = f"loras/{output.name} is saved; {len(data.test)} rows were held out"
         if run["steps"] < run["planned_steps"]:
             problem = f"after {run['steps']} of {run['planned_steps']} steps."
-            raise Stopped(problem, f"As far as it came, {saved}.")
-        loss = f"loss {run['loss'][0]:.2f} at first, {run['loss'][-1]:.2f} at last"
+            raise Stopped(problem, f"What was learned until then is kept, {saved}.")
+        loss = f"loss {run['loss'][0]:.2f} at the start, {run['loss'][-1]:.2f} at the end"
         return f"{run['rows']} rows in {run['seconds']:.0f} s, {loss}. {saved}."
 
     def show_curve(self, markup: str) -> None:
@@ -128,7 +121,7 @@ class TrainingPanel(Panel):
 
 def list_project_files(pattern: str) -> list[str]:
     """Paths of the project's files that match, relative to the project."""
-    return [str(path.relative_to(PROJECT)) for path in sorted(Path(PROJECT).glob(pattern))]
+    return [str(path.relative_to(PROJECT)) for path in sorted(PROJECT.glob(pattern))]
 
 
 def make_number(key: str, label: str, chosen: TrainingSettings) -> Number:
@@ -137,4 +130,4 @@ def make_number(key: str, label: str, chosen: TrainingSettings) -> Number:
     if key in ("epochs", "learning_rate"):
         kind = ipywidgets.BoundedFloatText
     value = getattr(chosen, key)
-    return make_field(kind, label, value=value, min=SMALLEST.get(key, 1), max=1_000_000)
+    return make_field(kind, label, value=value, min=SMALLEST[key], max=1_000_000)
