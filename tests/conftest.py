@@ -3,12 +3,22 @@
 torch is imported inside the fixtures that need it: the process that only distributes the tests never does.
 """
 
+import gc
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before huggingface_hub is imported, so that no test asks the real hub
 os.environ.setdefault("MPLBACKEND", "agg")
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: the workers share the cores
+
 import pytest
+
+
+def pytest_collection_finish():
+    """Exempts the imported modules from garbage collection, which accelerate starts after each training."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

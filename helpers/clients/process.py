@@ -41,7 +41,7 @@ class RunningServer:
         extra: Sequence[str] = (),
         note: str = "",
     ):
-        """Starts the process and returns at once. The arguments are those of `launch_server`."""
+        """Starts the process and returns at once. Takes the arguments of `launch_server`, and a note."""
         self.model = model
         self.loras = tuple(loras)
         self.note = note

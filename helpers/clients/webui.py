@@ -100,7 +100,7 @@ def build_command(era: str, options: WebUIOptions) -> str:
 
 
 def list_flags(values: dict[str, object]) -> list[str]:
-    """Flags, each followed by its value; those without a value are omitted."""
+    """Flags, each followed by its value: {"--model": "m", "--cpu": None} gives ["--model", "m"]."""
     return [part for flag, value in values.items() if value for part in (flag, str(value))]
 
 
@@ -167,7 +167,7 @@ def use_kit_folders(options: WebUIOptions, webui: str | Path | None = None) -> W
 
 
 def list_install_lines(hardware: str = "cpu") -> list[str]:
-    """The lines that install today's WebUI in a shell of Linux or macOS, which is then in its folder.
+    """The lines that install today's WebUI in a shell of Linux or macOS. The shell is then in its folder.
 
     They install the Transformers loader, which LoRAs need; the WebUI's portable builds have llama.cpp alone.
     It takes about 2 GB for a CPU, in an environment of its own, because it needs other versions than the kit.

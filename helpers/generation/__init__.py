@@ -1,8 +1,8 @@
 """One interface over what generates text.
 
 A request in, pieces of text out (`request`, `engine`). The engines are transformers with PEFT
-(`transformers_engine`, with `batching`, `sampling` and `decoding`) and llama.cpp (`llama_engine`,
-`llama_server`). Nothing outside the two needs torch.
+(`transformers_engine`, `batching`, `kv_cache`, `sampling`, `decoding`) and llama.cpp (`llama_engine`,
+`llama_server`, `llama_answer`). `stopping` serves both. Only the first engine needs torch.
 """
 
 from typing import TYPE_CHECKING

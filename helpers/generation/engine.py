@@ -152,7 +152,7 @@ class Engine(ABC):
         with self._lock:
             self.closed.set()
 
-    # What subclasses use
+    # For subclasses
 
     def must_end(self, request: GenerationRequest) -> bool:
         """True if the request was cancelled or the engine closed."""

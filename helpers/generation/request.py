@@ -49,7 +49,7 @@ class GenerationRequest:
     epsilon_cutoff: float = optional(0.0)  # drops tokens below this probability; 0 is off
     eta_cutoff: float = optional(0.0)  # the same, with a threshold that depends on the entropy; 0 is off
     mirostat_mode: int = optional(0)  # 1 or 2 is the version of Mirostat; 0 is off
-    mirostat_tau: float = optional(5.0)  # the surprise that Mirostat aims at, bits a token
+    mirostat_tau: float = optional(5.0)  # the surprise that Mirostat aims at, bits per token
     mirostat_eta: float = optional(0.1)  # how fast Mirostat adapts
     # No engine has these two. Clients of 2023 send them, and `list_unsupported` reports them as ignored.
     tfs: float = optional(1.0)  # tail-free sampling; 1 is off

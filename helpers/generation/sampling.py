@@ -1,6 +1,6 @@
 """The choice of the next token: logits processors, then the likeliest token or a draw.
 
-The processors are those of transformers, in the order of its `generate`.
+The processors are transformers' own, except AnswerPenalty and LastTokens, in the order of its `generate`.
 """
 
 from collections import Counter

@@ -56,9 +56,8 @@ class StopGate:
         self.filter = StopFilter(stop)
         self.received = 0  # characters that came in
         self.passed = 0  # characters that went out
-        self.waiting: list[
-            tuple[int, Token]
-        ] = []  # (characters received with it, token) of text not yet passed on
+        # (characters received with it, token) of text that is not yet passed on
+        self.waiting: list[tuple[int, Token]] = []
 
     @property
     def stopped(self) -> bool:

@@ -51,7 +51,7 @@ class TransformersEngine(Engine):
         self._thread.start()
 
     def read_advice(self, name: str, neutral: float) -> float:
-        """The model's generation_config's value of "temperature" or "top_p"; `neutral` if it has none."""
+        """The model's advice for "temperature" or "top_p" (generation_config); `neutral` if it has none."""
         return getattr(self._advice, name, None) or neutral
 
     def tokenize(self, text: str, add_special: bool = True) -> list[int]:

@@ -53,7 +53,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NAME",
-        help="adapters below loras/; the first one answers by default",
+        help="LoRAs below loras/; the first one answers by default",
     )
     parser.add_argument("--loader", choices=LOADERS, help="default: detected from the folder")
     parser.add_argument(
@@ -96,7 +96,9 @@ def add_access_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--api-key", metavar="K", help="clients must send it as a bearer token")
     parser.add_argument("--no-api-key", action="store_true", help="with --listen: anyone may use it")
     parser.add_argument(
-        "--strict-model", action="store_true", help="an unknown model name is a 404, not the default"
+        "--strict-model",
+        action="store_true",
+        help="answer an unknown model name with 404, not with the default model",
     )
 
 

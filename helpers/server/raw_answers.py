@@ -12,14 +12,13 @@ from typing import Any
 from helpers.generation.engine import Engine, UnknownToken
 from helpers.generation.request import GenerationRequest
 from helpers.server.errors import ApiError
-from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody
+from helpers.server.raw_bodies import DEFAULT_CHARACTER, ChatBody, GenerateBody, RawBody
 from helpers.server.raw_histories import PendingExchange, plan_exchange
 from helpers.server.raw_prompts import Chat, TurnFormat, drop_oldest_exchanges, format_lines, list_stops
 from helpers.server.raw_templates import check_turn, load_character, load_instruct
 
 TEMPLATE_FOR_NONE = "Vicuna-v1.1"  # what the WebUI took for the name "None"
 TEMPLATE_FOR_TURN = "Alpaca"  # the WebUI's default: what a turn_template alone changes
-DEFAULT_CHARACTER = "Assistant"
 
 MODES = ("instruct", "chat", "chat-instruct")  # any other counts as chat
 
@@ -154,7 +153,7 @@ def use_default(sent: str | None, default: str) -> str:
 
 
 def is_blank(value: str | None) -> bool:
-    """Whether the value of a name or a text asks for nothing."""
+    """Whether a name or a text was left empty, or is "None"."""
     return value in (None, "", "None")
 
 

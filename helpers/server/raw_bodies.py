@@ -22,6 +22,7 @@ from helpers.generation.request import GenerationRequest
 from helpers.server.errors import ApiError
 from helpers.server.fields import SEED_LIMIT, StopTexts, Text
 from helpers.server.raw_histories import History
+from helpers.server.raw_prompts import CHARACTER, PROMPT
 
 # Other names that clients of 2023 used, and the field that each means.
 ALIASES = {
@@ -68,7 +69,9 @@ HANDLING = {
     "chat_prompt_size": NEVER,
 }
 
-BAN = -1e9  # added to a banned token's logit; minus infinity is not valid JSON, which llama.cpp is asked in
+BAN = -1e9  # added to a banned token's logit; minus infinity is not valid JSON, and llama.cpp gets JSON
+DEFAULT_CHARACTER = "Assistant"
+CHAT_INSTRUCT_COMMAND = f'Write the next message of "{CHARACTER}" in this chat, and nothing else.\n\n{PROMPT}'
 CUTOFF_UNIT = 1e-4  # of epsilon_cutoff and eta_cutoff
 
 
@@ -82,7 +85,7 @@ def write_number(value: object) -> object:
 Words = Annotated[Text, BeforeValidator(write_number)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 Amount = Annotated[float, Field(ge=0)]
-Part = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Penalty = Annotated[float, Field(ge=0.01, le=100)]
 Cutoff = Annotated[float, Field(ge=0, lt=1 / CUTOFF_UNIT)]
 
@@ -97,12 +100,12 @@ class RawBody(BaseModel):
     auto_max_new_tokens: bool = False
     do_sample: bool = True
     temperature: Amount = 0.5
-    top_p: Part = 1.0
+    top_p: Share = 1.0
     top_k: Count = 0
-    typical_p: Part = 1.0
+    typical_p: Share = 1.0
     epsilon_cutoff: Cutoff = 0.0
     eta_cutoff: Cutoff = 0.0
-    tfs: Part = 1.0
+    tfs: Share = 1.0
     top_a: Amount = 0.0
     repetition_penalty: Penalty = 1.1
     repetition_penalty_range: Count = 0
@@ -279,7 +282,7 @@ class ChatBody(RawBody):
     regenerate: bool = False
     continue_: bool = Field(False, alias="_continue")
     mode: str = "chat"
-    character: Words = "Assistant"
+    character: Words = DEFAULT_CHARACTER
     your_name: Words = "You"
     name1: Words | None = None
     name2: Words | None = None
@@ -290,6 +293,4 @@ class ChatBody(RawBody):
     name2_instruct: Words | None = None
     context_instruct: Words | None = None
     turn_template: Words | None = None
-    chat_instruct_command: Words = (
-        'Write the next message of "<|character|>" in this chat, and nothing else.\n\n<|prompt|>'
-    )
+    chat_instruct_command: Words = CHAT_INSTRUCT_COMMAND

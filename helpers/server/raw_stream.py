@@ -29,7 +29,7 @@ from helpers.server.raw_answers import PreparedRequest, RunningRequests, prepare
 from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody
 from helpers.server.service import Service
 
-UPDATES_S = 24  # most updates a second of a chat, since each one carries the whole history
+UPDATES_S = 24  # at most so many updates a second for a chat, since each one carries the whole history
 WAITING = 8  # requests that a connection may send ahead
 REASON_BYTES = 123  # longest reason of a close frame
 
@@ -148,7 +148,7 @@ class Connection:
         await self.send_event("stream_end", prepared.extra)
 
     async def send_event(self, kind: str, fields: dict[str, Any]) -> None:
-        """Sends an event, which has a number."""
+        """Sends the next event, with its number."""
         await self.socket.send_json({"event": kind, "message_num": self.sent, **fields})
         self.sent += 1
 

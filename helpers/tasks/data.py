@@ -42,7 +42,7 @@ class TaskData:
 def load_task_data(data: str | Path, template: str | Path, split: Split | None = None) -> TaskData:
     """Reads a table and a template and splits the rows (by default with Split's defaults).
 
-    Raises KitErrors of both.
+    Raises what load_template, load_rows and Split.divide raise.
     """
     split = split or Split()
     read = load_template(template)

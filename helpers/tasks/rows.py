@@ -15,7 +15,7 @@ Row = dict[str, Any]  # the template's columns (str) and `label` (int)
 
 
 def load_rows(path: str | Path, template: Template) -> list[Row]:
-    """The rows of a CSV: the template's columns and `label`. A KitError names what is wrong first."""
+    """The rows of a CSV: the template's columns and `label`. A KitError names the first fault in it."""
     path = find_file(path, "CSV file")
     frame = read_csv(path, template)
     columns = [*template.columns, "label"]

@@ -36,9 +36,8 @@ class SharedPrefixTrainer(SFTTrainer):
         self.remove_callback(PrinterCallback)  # without a bar, transformers prints the figures of every step
         reason = why_not_packable(cast(PreTrainedModel, self.model)) or self.why_not_packed()
         if reason:
-            warnings.warn(
-                f"The shared prefix is not used: {reason}. Training works as with SFTTrainer.", stacklevel=2
-            )
+            words = f"The shared prefix is not used: {reason}. Training works as with SFTTrainer."
+            warnings.warn(words, stacklevel=2)
         elif isinstance(self.data_collator, DataCollatorForLanguageModeling):
             self.data_collator = PackingCollator()
 
@@ -81,7 +80,8 @@ class SharedPrefixTrainer(SFTTrainer):
         total = -score_targets(model, batch, batch["places"], batch["targets"]).sum()
         if num_items_in_batch is None:
             return total / max(len(batch["targets"]), 1)
-        # The gradients of several processes are averaged, but their sum is wanted: the number is that of all.
+        # Trainer averages the gradients of the processes, but num_items_in_batch counts the tokens of all of
+        # them, so their sum is needed.
         processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
         return total / num_items_in_batch * processes
 

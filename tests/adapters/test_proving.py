@@ -22,6 +22,7 @@ def prove(loaded, name, template=None):
     return {check: finding.passed for check, finding in zip(CHECKS, findings, strict=True)}
 
 
+@pytest.mark.long
 def test_trained_lora_is_proved_in_a_new_process(trained):
     command = [sys.executable, "-m", "helpers.adapters", "prove", "mine"]
     command += ["--template", str(PROJECT / "templates" / "college_preferences.yaml")]

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -108,3 +111,21 @@ def test_hash_and_size_are_those_of_the_content(tmp_path):
     (tmp_path / "sub" / "b").write_bytes(b"678")
     assert size_of(tmp_path) == 8
     assert hash_file(tmp_path / "a") == hashlib.sha256(b"12345").hexdigest()
+
+
+def test_size_is_found_while_another_program_makes_and_removes_folders(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+    ended = threading.Event()
+
+    def churn():
+        while not ended.is_set():
+            (tmp_path / "b" / "c" / "d").mkdir(parents=True)
+            shutil.rmtree(tmp_path / "b")
+
+    with ThreadPoolExecutor() as pool:
+        churning = pool.submit(churn)
+        try:
+            assert {size_of(tmp_path) for _ in range(2000)} == {5}
+        finally:
+            ended.set()
+        churning.result()

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from helpers.common.machine import cpu_multiplies_bfloat16, measure_memory, name_dtype, pick_dtype
@@ -37,11 +38,13 @@ def test_free_memory_is_a_part_of_the_total():
     assert 0 < free <= total
 
 
+@pytest.mark.long
 def test_peak_memory_grows_with_what_is_allocated():
     before, after = run_alone(ALLOCATE)
     assert after >= before + 250
 
 
+@pytest.mark.long
 def test_peak_of_a_process_is_not_that_of_its_parent():
     large = bytearray(b"x") * 2_000_000_000
     [peak] = run_alone("from helpers.common.machine import measure_peak_mb; print(measure_peak_mb())")

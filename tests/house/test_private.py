@@ -70,6 +70,7 @@ def test_transformers_keeps_the_attention_s_name_in_the_config(tiny):
         )
 
 
+@pytest.mark.long
 def test_gptqmodel_sets_its_log_up_where_the_kit_limits_it():
     pytest.importorskip("gptqmodel", reason="the extra gptq is not installed")
     code = (

@@ -1,11 +1,17 @@
-"""A complete model folder, made on the spot: a random Llama of 2 layers with a tokenizer of single bytes."""
+"""A complete model folder, made on the spot: a random Llama of 2 layers with a tokenizer of single bytes.
 
+Hundreds of tests want one: its files, and those of a LoRA, are computed once a process and then only written.
+"""
+
+import json
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 BOS = 256  # <|im_start|>; ids 0-255 are bytes
 EOS = 257  # <|im_end|>, which is also the pad token, as in the embedded model
@@ -44,7 +50,56 @@ def make_tiny_model(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
 
     float32, 260 tokens, `hidden` wide, 2 layers, 4 heads, 2 KV heads, context 2048.
     """
-    config = LlamaConfig(
+    return write_files(folder, compute_model(seed, hidden))
+
+
+def make_tiny_adapter(folder: Path, model_folder: Path, seed: int = 1) -> Path:
+    """Writes a random LoRA for a model of make_tiny_model, and returns its folder.
+
+    Rank 4, on every linear layer, with weights far from zero.
+    """
+    hidden = json.loads((model_folder / "config.json").read_text())["hidden_size"]
+    write_files(folder, compute_adapter(seed, hidden))
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(model_folder)  # as PEFT does
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+    return folder
+
+
+@cache
+def compute_model(seed: int, hidden: int) -> dict[str, bytes]:
+    """The files of a model folder, by name."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(make_config(hidden))
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        make_byte_tokenizer().save_pretrained(folder)
+        return read_files(Path(folder))
+
+
+@cache
+def compute_adapter(seed: int, hidden: int) -> dict[str, bytes]:
+    """The files of a LoRA, by name."""
+    config = LoraConfig(
+        r=4,
+        lora_alpha=16,
+        target_modules="all-linear",
+        init_lora_weights=False,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        model = LlamaForCausalLM(make_config(hidden))
+        torch.manual_seed(seed)
+        adapted = get_peft_model(model, config)
+    with TemporaryDirectory() as folder:
+        adapted.save_pretrained(folder)
+        return read_files(Path(folder))
+
+
+def make_config(hidden: int) -> LlamaConfig:
+    """The config of the random Llama."""
+    return LlamaConfig(
         vocab_size=260,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
@@ -58,30 +113,16 @@ def make_tiny_model(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
         eos_token_id=EOS,
         pad_token_id=EOS,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
+
+
+def read_files(folder: Path) -> dict[str, bytes]:
+    """The content of each file of a folder, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def write_files(folder: Path, files: dict[str, bytes]) -> Path:
+    """Writes files into a folder, which is made if it is missing, and returns the folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    make_byte_tokenizer().save_pretrained(folder)
-    return folder
-
-
-def make_tiny_adapter(folder: Path, model_folder: Path, seed: int = 1) -> Path:
-    """Writes a random LoRA for a model of make_tiny_model, and returns its folder.
-
-    Rank 4, on every linear layer, with weights far from zero.
-    """
-    config = LoraConfig(
-        r=4,
-        lora_alpha=16,
-        target_modules="all-linear",
-        init_lora_weights=False,
-        task_type="CAUSAL_LM",
-    )
-    model = AutoModelForCausalLM.from_pretrained(model_folder)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        adapted = get_peft_model(model, config)
-    adapted.save_pretrained(str(folder))
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
     return folder

@@ -54,6 +54,7 @@ def name_server(monkeypatch):
     return put
 
 
+@pytest.mark.long
 def test_named_server_is_asked_and_none_is_started(shared, name_server):
     name_server(shared.openai_url)
     before = psutil.Process().children(recursive=True)
@@ -64,6 +65,7 @@ def test_named_server_is_asked_and_none_is_started(shared, name_server):
     assert clients.ask_openai(client, HI, server.choose_model("shift"), max_tokens=3, temperature=0)
 
 
+@pytest.mark.long
 def test_named_server_is_asked_for_a_model_that_it_has(shared, name_server):
     name_server(shared.openai_url)
     server = tutorial.reach_server("tiny", "none")
@@ -72,6 +74,7 @@ def test_named_server_is_asked_for_a_model_that_it_has(shared, name_server):
     assert server.choose_model("mine") == server.model == server.models[0]
 
 
+@pytest.mark.long
 def test_named_server_outlives_the_lesson(shared, name_server):
     name_server(shared.openai_url)
     server = tutorial.reach_server("tiny", "none")
@@ -79,11 +82,13 @@ def test_named_server_outlives_the_lesson(shared, name_server):
     assert not server.runs_here() and shared.runs_here()
 
 
+@pytest.mark.long
 def test_openai_model_picks_the_model(shared, name_server):
     name_server(shared.openai_url, model="shift")
     assert tutorial.reach_server("tiny", "none").model == "shift"
 
 
+@pytest.mark.long
 def test_error_for_a_wrong_key_names_the_variable_that_holds_it(shared, name_server):
     name_server(shared.openai_url, key="wrong")
     with pytest.raises(ServerError) as caught:
