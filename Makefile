@@ -38,10 +38,13 @@ test: setup  ## check types, run unit tests, tests on the embedded model, and th
 	@echo "Types (helpers and tools)"
 	@$(RUN) basedpyright --level error
 	@# Two workers. All tests of a file run in the same one, so tests that start servers never want the same port.
-	@$(RUN) pytest -n 2 --dist loadfile -m "not real and not long and not slow" $(COVERAGE)
+	@# Without two plugins that take seconds to load in each process and that these tests do not use.
+	@$(RUN) pytest -n 2 --dist loadfile -p no:nbval -p no:schemathesis \
+	  -m "not real and not long and not slow" $(COVERAGE)
 	@$(RUN) pytest -m "(real or long) and not slow"
-	@# A cell may take 600 seconds. The limit of pytest is higher, so that nbval stops the kernel and names the cell.
-	@$(RUN) pytest --nbval-lax --nbval-cell-timeout 600 --timeout 660 notebooks
+	@# The notebooks run in the Python that runs pytest. A cell may take 600 seconds; the limit of pytest is higher,
+	@# so that nbval stops the kernel and names the cell.
+	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 --timeout 660 notebooks
 
 test-slow: setup  ## run soak tests, long fuzzing, tests with several seeds
 	@$(RUN) pytest -m slow $(ARGS)

@@ -15,10 +15,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 import pytest
 
 
+def pytest_configure():
+    """Collects no garbage while modules are imported."""
+    gc.disable()
+
+
 def pytest_collection_finish():
     """Exempts the imported modules from garbage collection, which accelerate starts after each training."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

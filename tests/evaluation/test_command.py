@@ -1,6 +1,7 @@
 """`python -m helpers.evaluation`: what it prints, writes and records, and what it refuses."""
 
 import json
+import shutil
 
 import pandas as pd
 import pytest
@@ -45,12 +46,21 @@ def base(tiny, csv):
     return ["--model", "tiny", "--data", csv, "--template", TEMPLATE]
 
 
+@pytest.fixture(scope="session")
+def loras_once(tmp_path_factory):
+    """A folder in which the first test that wants loras/mine leaves it for the others."""
+    return tmp_path_factory.mktemp("once") / "loras"
+
+
 @pytest.fixture
-def trained(tiny, home, csv):
+def trained(tiny, home, csv, loras_once):
     """The folder loras/mine, trained on the half of the table that the split of seed 0 does not hold out."""
-    data = tasks.load_task_data(csv, TEMPLATE, tasks.Split(seed=0, test_size=0.5))
-    settings = TrainingSettings(lora_r=4, epochs=1, batch_size=4)
-    training.train_lora(tiny, data, settings, home / "loras" / "mine", progress=False)
+    if not loras_once.exists():
+        data = tasks.load_task_data(csv, TEMPLATE, tasks.Split(seed=0, test_size=0.5))
+        settings = TrainingSettings(lora_r=4, epochs=1, batch_size=4)
+        training.train_lora(tiny, data, settings, home / "loras" / "mine", progress=False)
+        shutil.copytree(home / "loras", loras_once)
+    shutil.copytree(loras_once, home / "loras", dirs_exist_ok=True)
     return home / "loras" / "mine"
 
 
