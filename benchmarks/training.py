@@ -31,7 +31,7 @@ from helpers.tasks.rows import load_rows
 from helpers.tasks.template import load_template
 from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.settings import pick_settings
-from helpers.training.trainer import build_dataset, make_lora_config, make_sft_config
+from helpers.training.train import build_dataset, make_lora_config, make_sft_config
 from helpers.weights.fetching import fetch
 from helpers.weights.folders import find_model
 

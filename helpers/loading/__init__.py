@@ -1,8 +1,7 @@
 """A model in memory, and messages turned into its tokens.
 
-The loader and kernel for a folder, chosen with reasons (`loaders`, `kernels`), where the model goes
-(`placement`), the loaded model (`model`: LoadedModel), and messages rendered, tokenised and answered
-(`messages`).
+The loader and kernel for a folder, chosen with reasons (`loaders`, `kernels`), the loaded model (`model`:
+LoadedModel, and where it goes), and messages rendered, tokenised and answered (`messages`).
 """
 
 from typing import TYPE_CHECKING

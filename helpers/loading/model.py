@@ -1,7 +1,9 @@
 """The loaded model: weights, tokenizer, device and number format together, and its end."""
 
+import re
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,10 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.quantization_config import AwqBackend, QuantizationConfigMixin
 
 from helpers.common.errors import DamagedError, ResourceError, UnsupportedError, UsageError
-from helpers.common.machine import Choice, free_memory, measure_memory, measure_used, pick_dtype
+from helpers.common.machine import Choice, free_memory, measure_memory, measure_used, pick_device, pick_dtype
 from helpers.loading._private import undo_compiling
 from helpers.loading.kernels import pick_kernel
 from helpers.loading.loaders import detect_loader, explain_missing_package
-from helpers.loading.placement import pick_place
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.folders import ModelFolder, find_model
 from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
@@ -34,6 +35,13 @@ from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
 # A bar of transformers' stays in a notebook's file as a widget, and GitHub does not show notebooks with
 # such widgets.
 transformers_logging.disable_progress_bar()
+
+
+Place = str | int | torch.device
+# Values of device_map with which transformers decides.
+STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+# "14GiB" or "0.5 GB": what accelerate's convert_file_size_to_int reads.
+SIZE = re.compile(r"(\d+\.?\d*|\.\d+)\s*[KMG]i?B", re.IGNORECASE)
 
 
 @dataclass
@@ -87,6 +95,7 @@ def load_model(
     start = time.monotonic()
     folder = find_model(name, models_dir)
     chosen = pick_loader(folder, loader)
+    check_bits(bits, folder, chosen.value)
     device = pick_place(device_map, max_memory)
     device_map = device_map or ("auto" if max_memory else None)
     if device_map is None:
@@ -111,6 +120,46 @@ def pick_loader(folder: ModelFolder, loader: str | None) -> Choice[str]:
         remedy = "Serve it (helpers.server), or de-quantise it: loader='transformers'."
         raise UnsupportedError(f"{folder.name} is a GGUF file, which llama.cpp runs.", remedy)
     return chosen
+
+
+def pick_place(
+    device_map: Place | Mapping[str, Place] | None, max_memory: Mapping[Place, int | str] | None
+) -> Choice[str]:
+    """Where a model goes, "cuda" or "cpu", and why.
+
+    Raises UsageError for what is not a place or a size, UnsupportedError for a GPU that is not there.
+    """
+    spread = device_map is None or device_map in STRATEGIES
+    for size in (max_memory or {}).values():
+        if isinstance(size, str) and not SIZE.fullmatch(size):
+            raise UsageError(f"'{size}' in max_memory is not a size.", "Write it as '14GiB'.")
+    places: list[Place] = list(max_memory or {})
+    if isinstance(device_map, Mapping):
+        places += device_map.values()
+    elif device_map is not None and not spread:
+        places.append(device_map)
+    kinds = {find_kind(place) for place in places}
+    if spread and not max_memory:
+        return pick_device()
+    return Choice("cuda" if "cuda" in kinds else "cpu", "asked for with device_map or max_memory")
+
+
+def find_kind(place: Place) -> str:
+    """Returns "cuda" for a GPU (a number means one), "cpu" or "disk". Errors as pick_place."""
+    if place == "disk":
+        return "disk"
+    try:
+        device = torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cuda", "cpu"):
+        remedy = "Use 'cpu', 'disk', the number of a GPU, or device_map='auto'."
+        raise UsageError(f"'{place}' is not a place for a model.", remedy)
+    number = device.index or 0
+    if device.type == "cuda" and number >= torch.cuda.device_count():
+        problem = f"There is no GPU {number} on this machine ({pick_device().reason})."
+        raise UnsupportedError(problem, "Name one that is there, 'cpu', or 'auto'.")
+    return device.type
 
 
 def as_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -151,14 +200,19 @@ def describe_weights(folder: ModelFolder) -> dict[str, Any]:
     return {"config": config}
 
 
+def check_bits(bits: int | None, folder: ModelFolder, loader: str) -> None:
+    """A UsageError if bitsandbytes cannot quantise this folder to that many bits while it is loaded."""
+    if bits and (loader != "transformers" or folder.gguf):
+        kind = "GGUF" if folder.gguf else loader
+        raise UsageError(f"The weights of {folder.name} are quantised already ({kind}).", "Omit the bits.")
+    if bits not in (None, 4, 8):
+        raise UsageError(f"bitsandbytes quantises to 8 or 4 bits, not {bits}.", "Use bits=8 or bits=4.")
+
+
 def pick_quantization(
     loader: str, dtype: torch.dtype, purpose: str, bits: int | None, device: str
 ) -> QuantizationConfigMixin | None:
     """transformers' quantisation settings; None if those in the folder are enough."""
-    if bits and loader != "transformers":
-        raise UsageError(f"The weights are quantised already ({loader}).", "Omit the bits.")
-    if bits not in (None, 4, 8):
-        raise UsageError(f"bitsandbytes quantises to 8 or 4 bits, not {bits}.", "Use bits=8 or bits=4.")
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
     if bits == 4:

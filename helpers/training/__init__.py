@@ -1,9 +1,8 @@
 """Rows and settings in, a saved LoRA out.
 
-Settings and presets (`settings`), the trainer (`trainer`), batches in which shared prefixes are computed
-once (`collator`, `packing`, `attention`, `prefix_trainer`), guards (`guards`), checkpoints (`checkpoints`),
-the saved folder with its record (`runs`), and all of it in one call (`train`). `python -m helpers.training`
-is its command line.
+Settings and presets (`settings`), a batch packed so that what its rows share is computed once (`packing`,
+`attention`, `prefix_trainer`), guards (`guards`), checkpoints (`checkpoints`), the saved folder with its
+record (`runs`), and all of it in one call (`train`). `python -m helpers.training` is its command line.
 """
 
 from typing import TYPE_CHECKING
@@ -12,21 +11,21 @@ from helpers.common.lazy import export_lazily
 
 if TYPE_CHECKING:
     from helpers.training.checkpoints import list_unfinished as list_unfinished
-    from helpers.training.collator import PackingCollator as PackingCollator
     from helpers.training.guards import LossGuard as LossGuard
     from helpers.training.guards import StopOnRequest as StopOnRequest
+    from helpers.training.packing import PackingCollator as PackingCollator
     from helpers.training.prefix_trainer import SharedPrefixTrainer as SharedPrefixTrainer
     from helpers.training.runs import save_run as save_run
     from helpers.training.settings import PRESETS as PRESETS
     from helpers.training.settings import TrainingSettings as TrainingSettings
     from helpers.training.settings import explain_changes as explain_changes
     from helpers.training.settings import pick_settings as pick_settings
+    from helpers.training.train import build_dataset as build_dataset
+    from helpers.training.train import describe_hardware as describe_hardware
+    from helpers.training.train import list_targets as list_targets
+    from helpers.training.train import make_lora_config as make_lora_config
+    from helpers.training.train import make_sft_config as make_sft_config
+    from helpers.training.train import make_trainer as make_trainer
     from helpers.training.train import train_lora as train_lora
-    from helpers.training.trainer import build_dataset as build_dataset
-    from helpers.training.trainer import describe_hardware as describe_hardware
-    from helpers.training.trainer import list_targets as list_targets
-    from helpers.training.trainer import make_lora_config as make_lora_config
-    from helpers.training.trainer import make_sft_config as make_sft_config
-    from helpers.training.trainer import make_trainer as make_trainer
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

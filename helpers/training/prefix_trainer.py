@@ -2,7 +2,7 @@
 
 Every prompt of a template begins with the same tokens, and some rows share more. Within one step the
 weights do not change, so what rows share needs to go through the model once per batch, not once per row. A
-batch is packed into one row (helpers.training.collator), in which each shared part appears once. Nothing is
+batch is packed into one row (helpers.training.packing), in which each shared part appears once. Nothing is
 padding, so batches need not be sorted by length. Back-propagation adds up the gradients of the rows. The
 language-model head is computed only where there is a label.
 
@@ -21,7 +21,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 from helpers.adapters._private import use_lean_layers
 from helpers.common.errors import UnsupportedError
 from helpers.training.attention import score_targets, use_packed_attention, why_not_packable
-from helpers.training.collator import PackedBatch, PackingCollator
+from helpers.training.packing import PackedBatch, PackingCollator
 
 
 class SharedPrefixTrainer(SFTTrainer):

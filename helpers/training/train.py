@@ -1,26 +1,40 @@
-"""Rows in, a saved LoRA out, in one call: what lesson 4 does step by step."""
+"""Rows in, a saved LoRA out: `train_lora`, and the parts of which it and lesson 4 are made.
+
+TRL's SFTTrainer does the work, in a form that computes shared tokens once (helpers.training.prefix_trainer).
+"""
 
 import contextlib
 import importlib.util
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import torch
-from transformers import TrainerCallback
+from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from peft import LoraConfig
+from transformers import PreTrainedModel, TrainerCallback
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from helpers.adapters.attaching import remove_lora_layers
 from helpers.adapters.folders import AdapterFolder
+from helpers.common.errors import UnsupportedError, UsageError
 from helpers.common.paths import find_home
 from helpers.loading.model import LoadedModel
 from helpers.tasks.data import TaskData
-from helpers.training.checkpoints import open_checkpoints
-from helpers.training.guards import explain_memory
+from helpers.tasks.rows import Row
+from helpers.tasks.split import keep_short
+from helpers.tasks.template import Template
+from helpers.training._private import unpack_4bit_weights
+from helpers.training.attention import why_not_packable
+from helpers.training.checkpoints import keep_checkpoints, open_checkpoints
+from helpers.training.guards import LossGuard, explain_memory
+from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.runs import refuse_unwritable, save_run
 from helpers.training.settings import TrainingSettings
-from helpers.training.trainer import make_trainer
 
 
 def train_lora(
@@ -90,3 +104,169 @@ def pick_own_device() -> str | None:
         return None
     uses_fsdp = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     return "cpu" if uses_fsdp else f"cuda:{os.environ['LOCAL_RANK']}"
+
+
+def make_trainer(
+    loaded: LoadedModel,
+    data: TaskData,
+    settings: TrainingSettings,
+    output: Path,
+    progress: bool = True,
+    prefix_sharing: str = "auto",
+) -> SFTTrainer:
+    """The trainer for the training rows of `data`; checkpoints go to `output`.
+
+    A LoRA on `loaded.model` is detached first.
+
+    `prefix_sharing`: "auto" computes what rows share once if the model allows it, "on" raises
+    UnsupportedError if it does not, "off" uses TRL's own SFTTrainer. Raises UsageError if max_length cuts
+    off every row's answer.
+    """
+    reason = why_not_packable(loaded.model)
+    if prefix_sharing == "on" and reason:
+        problem = f"The shared prefix cannot be used: {reason}."
+        raise UnsupportedError(problem, "Omit --prefix-sharing on.")
+    torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
+    base = prepare_base(loaded)
+    examples = build_dataset(data.train, data.template, settings)
+    config = make_sft_config(base, settings, output, progress)
+    keep_checkpoints(config, settings.checkpoint_steps)
+    trainer_class = SFTTrainer if prefix_sharing == "off" else SharedPrefixTrainer
+    with hide_bars(not progress):
+        trainer = trainer_class(
+            model=base,
+            args=config,
+            train_dataset=examples,
+            processing_class=loaded.tokenizer,
+            peft_config=make_lora_config(base, settings),
+            callbacks=[LossGuard()],
+        )
+    kept = len(cast(Dataset, trainer.train_dataset))
+    report_long_rows(len(examples) - kept, len(examples), settings)
+    return trainer
+
+
+def prepare_base(loaded: LoadedModel) -> PreTrainedModel:
+    """The base model without a LoRA, ready for gradients."""
+    model = loaded.model
+    unpack_4bit_weights(model)
+    return cast(PreTrainedModel, remove_lora_layers(model))
+
+
+@contextlib.contextmanager
+def hide_bars(hidden: bool) -> Iterator[None]:
+    """If `hidden`, the library datasets does not show progress bars within the block."""
+    hidden = hidden and not are_progress_bars_disabled()
+    if hidden:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hidden:
+            enable_progress_bars()
+
+
+def report_long_rows(dropped: int, total: int, settings: TrainingSettings) -> None:
+    """Warns of rows that TRL left out because max_length cuts off their answers; UsageError if all are."""
+    limit = f"max_length ({settings.max_length} tokens)"
+    problem = f"{dropped} of {total} rows are so long that {limit} leaves nothing of their answers"
+    if dropped == total:
+        raise UsageError(f"{problem}.", "Raise max_length, or shorten the texts.")
+    if dropped:
+        warnings.warn(f"{problem}: they are not trained on.", stacklevel=2)
+
+
+def build_dataset(rows: list[Row], template: Template, settings: TrainingSettings) -> Dataset:
+    """The rows as TRL takes them, shuffled: columns `prompt` and `completion`, each a list of messages.
+
+    settings.max_rows limits their number.
+    """
+    kept = keep_short(rows, settings.max_rows, settings.seed) if settings.max_rows else rows
+    columns = []
+    for row in kept:
+        example = template.build_example(row)
+        columns.append({"prompt": example["prompt"], "completion": example["completion"]})
+    return Dataset.from_list(columns).shuffle(seed=settings.seed)
+
+
+def list_targets(model: torch.nn.Module) -> list[str]:
+    """Sorted names of the linear layers in the decoder blocks (q_proj, up_proj ...), which can get a LoRA."""
+    names = set()
+    for path, module in model.named_modules():
+        if ".layers." in path and is_linear(module):
+            names.add(path.rsplit(".", 1)[-1])
+    return sorted(names)
+
+
+def is_linear(module: torch.nn.Module) -> bool:
+    """Whether this is a linear layer, quantised or not (gptqmodel's layers have in_features too)."""
+    has_features = hasattr(module, "in_features") and hasattr(module, "out_features")
+    return has_features and not list(module.children())
+
+
+def make_lora_config(model: torch.nn.Module, settings: TrainingSettings) -> LoraConfig:
+    """PEFT's LoraConfig, for the layers that `settings.targets` names."""
+    every_layer = settings.targets == "all-linear"
+    return LoraConfig(
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=list_targets(model) if every_layer else settings.targets.split(","),
+        task_type="CAUSAL_LM",
+    )
+
+
+class HardwareArguments(TypedDict):
+    """The arguments of SFTConfig that describe_hardware chooses."""
+
+    bf16: bool
+    fp16: bool
+    use_cpu: bool
+    gradient_checkpointing: bool
+    dataloader_pin_memory: bool
+    logging_steps: float
+    logging_nan_inf_filter: bool
+    save_strategy: str
+    report_to: str
+
+
+def describe_hardware(model: PreTrainedModel) -> HardwareArguments:
+    """The arguments of SFTConfig that follow from machine and dtype, and those that keep it quiet."""
+    on_gpu = torch.cuda.is_available()
+    return {
+        "bf16": model.dtype == torch.bfloat16,
+        "fp16": model.dtype == torch.float16,
+        "use_cpu": not on_gpu,
+        "gradient_checkpointing": on_gpu,  # saves memory and costs time, of which a CPU has less to spare
+        "dataloader_pin_memory": on_gpu,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # otherwise a loss that is not a number is hidden in the logs
+        "save_strategy": "no",
+        "report_to": "none",
+    }
+
+
+def make_sft_config(
+    model: PreTrainedModel, settings: TrainingSettings, output: Path, progress: bool = True
+) -> SFTConfig:
+    """TRL's SFTConfig. The loss covers the completion only, its end-of-turn token included.
+
+    TRL knows the completion because the data set has prompt and completion in columns of their own. No
+    checkpoints are written; make_trainer adds them.
+    """
+    return SFTConfig(
+        output_dir=str(output),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        max_length=settings.max_length,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        optim=settings.optimizer,
+        seed=settings.seed,
+        disable_tqdm=not progress,
+        **describe_hardware(model),
+    )

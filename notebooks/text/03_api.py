@@ -71,8 +71,8 @@ for name, (value, reason) in lanes.describe().items():
 # This cell starts one as a process of its own, as you would in a terminal. Each dialect has a **port**, the number of the door it
 # listens at: 5000 raw, 5001 OpenAI-style. When one is taken (on a Mac, AirPlay sits on 5000), the notebook takes a free one.
 #
-# In a course one server may do for all: where `OPENAI_BASE_URL` names it (with `OPENAI_API_KEY` and, if it has several models, `OPENAI_MODEL`),
-# the cell starts none. Such a server has no raw API, so the cells that need one pass it by.
+# In a course, one server can serve everyone: if `OPENAI_BASE_URL` names it (with `OPENAI_API_KEY` and `OPENAI_MODEL`), the cell
+# starts none. It has no raw API, so the cells that need one are skipped.
 
 # %% slideshow={"slide_type": "-"}
 from helpers import clients, tutorial

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from support.gguf import make_tiny_gguf
 from support.tiny import make_tiny_model
 
 from helpers import common, loading, training
@@ -172,6 +173,12 @@ def test_bits_that_cannot_be_had_are_refused(home, settings, named):
     make_folder(home)
     with pytest.raises(UsageError, match=named):
         loading.load_model("tiny", **settings)
+
+
+def test_weights_of_a_gguf_file_cannot_be_quantised_again(home):
+    make_tiny_gguf(home / "models" / "tiny-gguf", make_tiny_model(home / "models" / "tiny"))
+    with pytest.raises(UsageError, match="tiny-gguf .*GGUF"):
+        loading.load_model("tiny-gguf", loader="transformers", bits=4)
 
 
 def test_missing_package_is_named_with_the_line_that_installs_it():
