@@ -34,7 +34,7 @@
 #
 # | lane | minutes | memory | disk | measured |
 # |---|---|---|---|---|
-# | tiny | 6.8 | 4.5 GB | 0.4 GB | 2026-11-27 on CPU, 2 cores, float32, commit ce3d0e43e82f |
+# | tiny | 3.9 | 3.9 GB | 0.3 GB | 2026-11-27 on CPU, 2 cores, float32, commit 667dd74eeea6 |
 # | t4 | no record yet | no record yet | no record yet | no record yet |
 # | large | no record yet | no record yet | no record yet | no record yet |
 #
