@@ -37,9 +37,9 @@ test: setup  ## check types, run unit tests, tests on the embedded model, and th
 	@$(RUN) helpers.weights fetch smollm2-135m-instruct
 	@echo "Types (helpers and tools)"
 	@$(RUN) basedpyright --level error
-	@# Two workers. All tests of a file run in the same one, so tests that start servers never want the same port.
+	@# Two workers; the one that is done first takes tests from the other.
 	@# Without two plugins that take seconds to load in each process and that these tests do not use.
-	@$(RUN) pytest -n 2 --dist loadfile -p no:nbval -p no:schemathesis \
+	@$(RUN) pytest -n 2 --dist worksteal -p no:nbval -p no:schemathesis \
 	  -m "not real and not long and not slow" $(COVERAGE)
 	@$(RUN) pytest -m "(real or long) and not slow"
 	@# The notebooks run in the Python that runs pytest. A cell may take 600 seconds; the limit of pytest is higher,
