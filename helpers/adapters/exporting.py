@@ -40,7 +40,7 @@ def export_adapter(name: str, program: str, output: Path | None = None) -> Path:
     if output and output.exists():
         raise AlreadyThereError(f"{output} is there already.", "Choose another --output, or delete it.")
     folder = find_adapter(name)
-    file = f"{name}.gguf" if program == "llama.cpp" else name
+    file = f"{folder.name}.gguf" if program == "llama.cpp" else folder.name  # `name` may end with a slash
     return WRITERS[program](folder, output or find_home() / "runs" / "exports" / program / file)
 
 

@@ -217,6 +217,11 @@ def test_export_for_llama_cpp_takes_the_gguf_version_of_the_base(made, home):
     assert len(GGUFReader(path).tensors) == 2 * 2 * 7  # A and B of seven layers in two blocks
 
 
+def test_export_of_a_name_that_ends_with_a_slash_has_the_lora_s_name(made, home):
+    make_tiny_gguf(home / "models" / "tiny-GGUF", home / "models" / "tiny")
+    assert adapters.export_adapter("a/", "llama.cpp").name == "a.gguf"
+
+
 @pytest.mark.parametrize("recorded", ["models/tiny-GPTQ", "models/tiny-GGUF"])
 def test_gguf_version_is_found_for_quantised_bases_too(made, home, recorded):
     make_tiny_gguf(home / "models" / "tiny-GGUF", home / "models" / "tiny")
