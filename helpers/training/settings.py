@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,15 @@ SMALLEST: dict[str, float] = {
     "accumulation": 1, "max_length": 1, "learning_rate": 1e-9, "warmup_ratio": 0, "weight_decay": 0,
     "max_grad_norm": 0, "checkpoint_steps": 0,
 }  # fmt: skip
+
+
+class SettingsLoader(yaml.SafeLoader):
+    """PyYAML's safe loader, for which 2e-4 is a number, as in YAML 1.2: it takes only 2.0e-4 for one."""
+
+
+SettingsLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 @dataclass(frozen=True)
@@ -49,7 +59,7 @@ class TrainingSettings:
         """Settings from a YAML file; the others keep their default. UsageError for a wrong key or value."""
         path = find_file(path, "settings file")
         try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+            values = yaml.load(path.read_text(encoding="utf-8"), Loader=SettingsLoader) or {}
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise DamagedError(
                 f"{path} is not valid YAML: {error}", "Write lines such as `epochs: 2`."
@@ -80,7 +90,7 @@ class TrainingSettings:
                 raise UsageError(f"{source} has the unknown setting '{key}'.", remedy)
             if not has_type(value, types[key]):
                 wanted = getattr(types[key], "__name__", types[key])
-                remedy = f"Give a value of type {wanted}; YAML reads 2e-4 as text: write 2.0e-4."
+                remedy = f"Give a value of type {wanted}."
                 raise UsageError(f"{key} in {source} is {value!r}.", remedy)
             if key in SMALLEST and not SMALLEST[key] <= value < math.inf:  # NaN is neither
                 raise UsageError(f"{key} in {source} is {value}.", f"Give {SMALLEST[key]} or more.")
@@ -136,7 +146,7 @@ def pick_settings(name: str) -> TrainingSettings:
         return TrainingSettings().replace({key: value for key, (value, _) in PRESETS[name].items()})
     if not name.endswith((".yaml", ".yml")):
         remedy = f"Give a YAML file, or one of: {', '.join(PRESETS)}."
-        raise NotFoundError(f"There are no settings '{name}'.", remedy)
+        raise NotFoundError(f"'{name}' is not a preset.", remedy)
     return TrainingSettings.from_yaml(name)
 
 

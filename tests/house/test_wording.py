@@ -25,7 +25,6 @@ BANNED = {
     r"\bwhat for\b": "why",
 }
 
-
 ROOMS = sorted({path.parent for folder in ("helpers", "tools") for path in (PROJECT / folder).rglob("*.py")})
 
 
@@ -76,9 +75,9 @@ CASES = {
         lambda folder: weights.find_model("mine", folder),
         r"No model 'mine' in .* \(there: .*\)\. .*\.",
     ),
-    "settings that are not there": (
+    "a preset that is not there": (
         lambda folder: training.pick_settings("mine"),
-        r"There are no settings 'mine'\. .*\.",
+        r"'mine' is not a preset\. Give a YAML file, or one of: .*\.",
     ),
     "a template that is not YAML": (
         lambda folder: read_template(folder, "task: [unclosed"),

@@ -69,6 +69,11 @@ def test_number_that_no_training_can_have_is_refused(write, line):
         pick_settings(str(write(line)))
 
 
+@pytest.mark.parametrize("number", ["2e-4", "2E-4", "2.0e-4", "0.0002", "+2e-4"])
+def test_numbers_may_have_an_exponent_without_a_decimal_point(write, number):
+    assert pick_settings(str(write(f"learning_rate: {number}"))).learning_rate == 0.0002
+
+
 def test_file_that_is_missing_is_named(home):
     with pytest.raises(NotFoundError, match="nothing.yaml"):
         pick_settings("nothing.yaml")
