@@ -92,7 +92,7 @@ WRONG = ("This is wrong.", "Do that.")
 def test_kind_of_an_error_decides_its_status(error, expected):
     refusal = as_api_error(error, "prompt")
     assert (refusal.status, refusal.param, refusal.code) == expected
-    assert refusal.message == " ".join(error.args)
+    assert refusal.message == str(error)
 
 
 def test_refusal_stays_what_it_is_and_an_unforeseen_error_is_a_500():

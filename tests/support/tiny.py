@@ -54,12 +54,11 @@ def make_tiny_model(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
 
 
 def make_tiny_adapter(folder: Path, model_folder: Path, seed: int = 1) -> Path:
-    """Writes a random LoRA for a model of make_tiny_model, and returns its folder.
+    """Writes a random LoRA for the model in `model_folder`, and returns its folder.
 
     Rank 4, on every linear layer, with weights far from zero.
     """
-    hidden = json.loads((model_folder / "config.json").read_text())["hidden_size"]
-    write_files(folder, compute_adapter(seed, hidden))
+    write_files(folder, compute_adapter(seed, (model_folder / "config.json").read_text()))
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = str(model_folder)  # as PEFT does
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
@@ -69,37 +68,7 @@ def make_tiny_adapter(folder: Path, model_folder: Path, seed: int = 1) -> Path:
 @cache
 def compute_model(seed: int, hidden: int) -> dict[str, bytes]:
     """The files of a model folder, by name."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(make_config(hidden))
-    with TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        make_byte_tokenizer().save_pretrained(folder)
-        return read_files(Path(folder))
-
-
-@cache
-def compute_adapter(seed: int, hidden: int) -> dict[str, bytes]:
-    """The files of a LoRA, by name."""
-    config = LoraConfig(
-        r=4,
-        lora_alpha=16,
-        target_modules="all-linear",
-        init_lora_weights=False,
-        task_type="CAUSAL_LM",
-    )
-    with torch.random.fork_rng(devices=[]):
-        model = LlamaForCausalLM(make_config(hidden))
-        torch.manual_seed(seed)
-        adapted = get_peft_model(model, config)
-    with TemporaryDirectory() as folder:
-        adapted.save_pretrained(folder)
-        return read_files(Path(folder))
-
-
-def make_config(hidden: int) -> LlamaConfig:
-    """The config of the random Llama."""
-    return LlamaConfig(
+    config = LlamaConfig(
         vocab_size=260,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
@@ -113,6 +82,32 @@ def make_config(hidden: int) -> LlamaConfig:
         eos_token_id=EOS,
         pad_token_id=EOS,
     )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        make_byte_tokenizer().save_pretrained(folder)
+        return read_files(Path(folder))
+
+
+@cache
+def compute_adapter(seed: int, base: str) -> dict[str, bytes]:
+    """The files of a LoRA, by name; `base` is the text of its model's config.json."""
+    config = LoraConfig(
+        r=4,
+        lora_alpha=16,
+        target_modules="all-linear",
+        init_lora_weights=False,
+        task_type="CAUSAL_LM",
+    )
+    with torch.random.fork_rng(devices=[]):
+        model = LlamaForCausalLM(LlamaConfig.from_dict(json.loads(base)))
+        torch.manual_seed(seed)
+        adapted = get_peft_model(model, config)
+    with TemporaryDirectory() as folder:
+        adapted.save_pretrained(folder)
+        return read_files(Path(folder))
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
