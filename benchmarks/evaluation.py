@@ -1,13 +1,13 @@
 """How fast rows are judged: the kit's packed scoring against generating an answer for each row.
 
-It also says whether packing changes a verdict.
+It also says whether packing changes a prediction.
 
     python -m benchmarks.evaluation [--rounds 3] [--rows 64] [--check 100] [--lora NAME]
 
-All ways take turns in one process, in the machine's best dtype: only as much as the verdicts need, as
+All ways take turns in one process, in the machine's best dtype: only as much as the predictions need, as
 `evaluate` does; the scores of all answers, as the lesson does; an answer generated a row by transformers
 and PEFT as they come, with the batch sizes 1, 8 and 16, and one at a time with the kit's LoRA layers.
-`--check` rows are then judged in float32, packed and one whole sequence at a time, and their verdicts
+`--check` rows are then judged in float32, packed and one whole sequence at a time, and their predictions
 compared.
 """
 
@@ -48,8 +48,8 @@ def time_call(function) -> float:
     return time.perf_counter() - start
 
 
-def count_changed_verdicts(loaded: LoadedModel, rows: list, template) -> int:
-    """How many rows get another verdict from packed scoring than from one whole sequence at a time."""
+def count_changed_predictions(loaded: LoadedModel, rows: list, template) -> int:
+    """How many rows get another prediction from packed scoring than from one whole sequence at a time."""
     packed = pick_predictions(score_answers(loaded, rows, template, progress=False, every=False))
     with torch.inference_mode():
         plain = pick_predictions([score_plainly(loaded, tokenize_row(loaded, row, template)) for row in rows])
@@ -91,7 +91,7 @@ def measure_rates(
 ) -> dict[str, float]:
     """Rows a second of each way, medians of rounds in which they take turns."""
     ways = {
-        "verdicts": lambda: score_answers(loaded, rows, template, progress=False, every=False),
+        "predictions": lambda: score_answers(loaded, rows, template, progress=False, every=False),
         "all scores": lambda: score_answers(loaded, rows, template, progress=False),
         "generating, 1 at a time": lambda: generate_answers(stock, rows, template, 1),
         "the same, the kit's LoRA": lambda: generate_answers(loaded, rows, template, 1),
@@ -116,12 +116,11 @@ def main() -> None:
     # Drawn at random: the file has its longest comments first.
     rows = random.Random(0).sample(test, min(options.rows, len(test)))
     rates = measure_rates(load(None, options.lora), load_stock(options.lora), rows, template, options.rounds)
-    changed = count_changed_verdicts(load("float32", options.lora), test[: options.check], template)
+    changed = count_changed_predictions(load("float32", options.lora), test[: options.check], template)
     for name, rate in rates.items():
-        print(
-            f"{name:24} {rate:6.2f} rows a second; verdicts are {rates['verdicts'] / rate:.1f} times as fast"
-        )
-    print(f"verdicts changed by packing, float32: {changed} of {len(test[: options.check])}")
+        times = rates["predictions"] / rate
+        print(f"{name:24} {rate:6.2f} rows a second; predictions are {times:.1f} times as fast")
+    print(f"predictions changed by packing, float32: {changed} of {len(test[: options.check])}")
     record = {
         "date": time.strftime("%Y-%m-%d"),
         "device": name_device(),

@@ -4,8 +4,8 @@
                                   [--data CSV ...] [--train CSV ...]
                                   [--model NAME] [--record NAME]
 
-Every seed draws its own first matrices and order of the rows; the split is that of seed 0 for
-all, so that the base is the same. A LoRA is trained on the training parts of the `--train` files together
+Each seed draws the LoRA's first matrices and the order of the rows. The split is that of seed 0 for all of
+them, so that the base is the same. A LoRA is trained on the training parts of the `--train` files together
 and judged on the test part of each `--data` file, a file that was not trained on included; the bag of words
 is fitted on each file's own training part. For 200 rows of the first file answers are also generated, as a
 server would, and counted when they are one of the possible answers and stop by themselves. `--record` keeps
@@ -140,6 +140,47 @@ def parse_options() -> argparse.Namespace:
     return options
 
 
+def judge_lora(
+    seed: int, options: argparse.Namespace, template: Template, parts: dict, bases: dict[str, list[Scores]]
+) -> list[dict]:
+    """Lines of the table: a LoRA trained with this seed, judged on the test part of each file."""
+    name = f"{name_data(options.data[0])}-seed-{seed}".replace("_", "-")
+    fit = [row for path in options.train for row in parts[path][0]]
+    settings = pick_settings(options.settings).replace({"seed": seed})
+    loaded, figures = train(options.model, fit, template, settings, name)
+    lines = []
+    for path, base in bases.items():
+        test = parts[path][1]
+        scores = score_answers(loaded, test, template)
+        low, high = bootstrap_gain(base, scores, test)
+        if path == options.data[0]:
+            some = random.Random(0).sample(test, min(200, len(test)))
+            figures["clean_answers"] = count_clean_answers(loaded, some, template)
+        what = f"LoRA, seed {seed}"
+        line = describe(what, scores, test, template, gain_low=low, gain_high=high, **figures)
+        lines.append({"data": name_data(path), **line, "rows": len(test)})
+        print(lines[-1], flush=True)
+    return lines
+
+
+def keep_record(options: argparse.Namespace, lines: list[dict]) -> None:
+    """Writes the table with the machine and the options to runs/, and to learning.json if it has a name."""
+    record = {
+        "date": time.strftime("%Y-%m-%d"),
+        "device": name_device(),
+        "commit": find_commit(),
+        **vars(options),
+        "data": [name_data(path) for path in options.data],
+        "train": [name_data(path) for path in options.train],
+        "table": lines,
+    }
+    file = f"benchmark-learning-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
+    print(write_json(find_home() / "runs" / file, record))
+    if options.record:
+        known = json.loads(RECORDS.read_text(encoding="utf-8")) if RECORDS.is_file() else {}
+        write_json(RECORDS, {**known, options.record: record})
+
+
 def main() -> None:
     """Prints the table and writes it as JSON to runs/."""
     options = parse_options()
@@ -149,51 +190,15 @@ def main() -> None:
         path: split_rows(load_rows(path, template), options.test_size)
         for path in dict.fromkeys([*options.data, *options.train])
     }
-    fit = [row for path in options.train for row in parts[path][0]]
     bases, lines = {}, []
     for path in options.data:
         bases[path], found = judge_without_lora(options.model, *parts[path], template)
         lines += [{"data": name_data(path), **line, "rows": len(parts[path][1])} for line in found]
     print(pd.DataFrame(lines).to_string(), flush=True)
     for seed in options.seeds:
-        name = f"{name_data(options.data[0])}-seed-{seed}".replace("_", "-")
-        loaded, figures = train(
-            options.model, fit, template, pick_settings(options.settings).replace({"seed": seed}), name
-        )
-        for path, base in bases.items():
-            test = parts[path][1]
-            scores = score_answers(loaded, test, template)
-            low, high = bootstrap_gain(base, scores, test)
-            if path == options.data[0]:
-                figures["clean_answers"] = count_clean_answers(
-                    loaded, random.Random(0).sample(test, min(200, len(test))), template
-                )
-            line = describe(
-                f"LoRA, seed {seed}", scores, test, template, gain_low=low, gain_high=high, **figures
-            )
-            lines.append({"data": name_data(path), **line, "rows": len(test)})
-            print(lines[-1], flush=True)
+        lines += judge_lora(seed, options, template, parts, bases)
     print(pd.DataFrame(lines).to_string(index=False, float_format="{:.3f}".format))
-    named = {
-        "data": [name_data(path) for path in options.data],
-        "train": [name_data(path) for path in options.train],
-    }
-    record = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": name_device(),
-        "commit": find_commit(),
-        **vars(options),
-        **named,
-        "table": lines,
-    }
-    print(
-        write_json(
-            find_home() / "runs" / f"benchmark-learning-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json", record
-        )
-    )
-    if options.record:
-        known = json.loads(RECORDS.read_text(encoding="utf-8")) if RECORDS.is_file() else {}
-        write_json(RECORDS, {**known, options.record: record})
+    keep_record(options, lines)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,6 @@ from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
 # such widgets.
 transformers_logging.disable_progress_bar()
 
-
 Place = str | int | torch.device
 # Values of device_map with which transformers decides.
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -108,9 +107,9 @@ def load_model(
     with explain_missing_package(folder.name, "bitsandbytes" if bits else chosen.value):
         model = build_model(folder, chosen.value, settings | describe_weights(folder))
     tokenizer = load_tokenizer(folder)
-    seconds = round(time.monotonic() - start, 2)
-    size = model.get_memory_footprint()
-    return LoadedModel(folder.name, folder, chosen, model, tokenizer, device, number, seconds, size)
+    loaded = LoadedModel(folder.name, folder, chosen, model, tokenizer, device, number)
+    loaded.seconds, loaded.bytes = round(time.monotonic() - start, 2), model.get_memory_footprint()
+    return loaded
 
 
 def pick_loader(folder: ModelFolder, loader: str | None) -> Choice[str]:

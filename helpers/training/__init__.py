@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from helpers.training.checkpoints import list_unfinished as list_unfinished
     from helpers.training.guards import LossGuard as LossGuard
     from helpers.training.guards import StopOnRequest as StopOnRequest
-    from helpers.training.packing import PackingCollator as PackingCollator
+    from helpers.training.prefix_trainer import PackingCollator as PackingCollator
     from helpers.training.prefix_trainer import SharedPrefixTrainer as SharedPrefixTrainer
     from helpers.training.runs import save_run as save_run
     from helpers.training.settings import PRESETS as PRESETS

@@ -33,18 +33,14 @@ also cut into *branches*: parts of the tree whose segments follow each other in 
 is computed one branch at a time (helpers.training.attention). A branch attends to itself and to the branches
 that lead to it. If a branch may have 3 tokens, the example has the branches `1 2`, `3` and `4 5 6`, and the
 last of them sees `1 2` and itself.
-
-PackingCollator makes such a row of each batch of a training, with the tokens that are to be learned.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypedDict
+from typing import NamedTuple, TypedDict
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
-IGNORED = -100  # the label of a token that the loss leaves out, in transformers as in torch
 # On 2 cores, limits up to 600 are as fast; 128, and no limit at all, are slower by about a tenth.
 BRANCH_TOKENS = 400
 
@@ -266,50 +262,3 @@ def group_by_token(sequences: Sequence[Sequence[int]], members: list[int], depth
         if len(sequences[member]) > depth:
             groups.setdefault(sequences[member][depth], []).append(member)
     return list(groups.values())
-
-
-class PackedBatch(PackedInputs):
-    """A packed row and its targets, as tensors and lists of numbers, which accelerate and Trainer can handle.
-
-    `labels` is only for transformers' Trainer. It takes the first tensor's length for the number of rows,
-    and it counts the labels of all accumulated batches to divide their losses by that number.
-    """
-
-    labels: torch.Tensor  # (rows, tokens of the longest row), as TRL's own collator gives them
-    places: torch.Tensor  # (targets,): where in the packed row the token is that predicts a target
-    targets: torch.Tensor  # (targets,): token ids
-
-
-class PackingCollator:
-    """Packs the rows of a batch, for SharedPrefixTrainer: what rows share appears once, without padding."""
-
-    def __call__(self, examples: list[dict[str, Any]]) -> PackedBatch:
-        """Makes a batch of tokenised rows: `input_ids`, and `labels` unless all tokens are learned."""
-        rows = [example["input_ids"] for example in examples]
-        labels = [example.get("labels", example["input_ids"]) for example in examples]
-        packed = pack_sequences(rows)
-        places, targets = find_targets(packed.find_paths(), labels)
-        padded_labels = pad_sequence(
-            [torch.tensor(row_labels) for row_labels in labels], batch_first=True, padding_value=IGNORED
-        )
-        return {
-            "labels": padded_labels,
-            "places": torch.tensor(places, dtype=torch.long),
-            "targets": torch.tensor(targets, dtype=torch.long),
-            **packed.to_inputs(),
-        }
-
-
-def find_targets(paths: Sequence[list[int]], labels: Sequence[list[int]]) -> tuple[list[int], list[int]]:
-    """(places, targets) of all rows: each labelled token is a target, and the token before it has the place.
-
-    Rows may share a place but not its target, so a place can occur several times.
-    """
-    places: list[int] = []
-    targets: list[int] = []
-    for path, row_labels in zip(paths, labels, strict=True):
-        for place, label in zip(path[:-1], row_labels[1:], strict=True):
-            if label != IGNORED:
-                places.append(place)
-                targets.append(label)
-    return places, targets

@@ -13,8 +13,7 @@ from helpers import loading, training, weights
 from helpers.adapters._private import LeanLoraLinear
 from helpers.common.errors import UnsupportedError
 from helpers.training._private import read_attention
-from helpers.training.packing import PackingCollator
-from helpers.training.prefix_trainer import SharedPrefixTrainer
+from helpers.training.prefix_trainer import PackingCollator, SharedPrefixTrainer
 
 SHAPE = {
     "vocab_size": 260,
