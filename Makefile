@@ -37,7 +37,7 @@ test: setup  ## check types, run unit tests, tests on the embedded model, and th
 	@$(RUN) helpers.weights fetch smollm2-135m-instruct
 	@echo "Types (helpers and tools)"
 	@$(RUN) basedpyright --level error
-	@# Two workers; the one that is done first takes tests from the other.
+	@# Two workers. One that finishes early takes tests from the other.
 	@# Without two plugins that take seconds to load in each process and that these tests do not use.
 	@$(RUN) pytest -n 2 --dist worksteal -p no:nbval -p no:schemathesis \
 	  -m "not real and not long and not slow" $(COVERAGE)

@@ -76,7 +76,7 @@ def list_subfolders(folder: Path) -> list[str]:
 def size_of(folder: Path) -> int:
     """Bytes of all files below a folder; what another program removes in the meantime counts as 0."""
     total = 0
-    for parent, _, names in os.walk(folder):  # unlike rglob, it passes over a folder that has just vanished
+    for parent, _, names in os.walk(folder):  # unlike rglob, it skips a folder that has just vanished
         for name in names:
             with contextlib.suppress(OSError):
                 total += os.stat(os.path.join(parent, name)).st_size

@@ -47,7 +47,7 @@ def judge(options: argparse.Namespace, data: TaskData, rows: list[Row]) -> Evalu
 def record_accuracy(options: argparse.Namespace, data: TaskData, result: Evaluation) -> None:
     """Adds the accuracy to the LoRA's run.json and card.
 
-    Only if it was trained on the split's other rows, with this template.
+    It does so only if the LoRA was trained on the split's other rows, with this template.
     """
     folder = find_adapter(options.lora)
     recorded = (folder.run.get("rows_sha256"), folder.run.get("template_sha256"))

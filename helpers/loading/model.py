@@ -106,8 +106,7 @@ def load_model(
         settings["quantization_config"] = quantization
     with explain_missing_package(folder.name, "bitsandbytes" if bits else chosen.value):
         model = build_model(folder, chosen.value, settings | describe_weights(folder))
-    tokenizer = load_tokenizer(folder)
-    loaded = LoadedModel(folder.name, folder, chosen, model, tokenizer, device, number)
+    loaded = LoadedModel(folder.name, folder, chosen, model, load_tokenizer(folder), device, number)
     loaded.seconds, loaded.bytes = round(time.monotonic() - start, 2), model.get_memory_footprint()
     return loaded
 
@@ -153,7 +152,7 @@ def find_kind(place: Place) -> str:
         device = None
     if device is None or device.type not in ("cuda", "cpu"):
         remedy = "Use 'cpu', 'disk', the number of a GPU, or device_map='auto'."
-        raise UsageError(f"'{place}' is not a place for a model.", remedy)
+        raise UsageError(f"'{place}' is not a valid place for a model.", remedy)
     number = device.index or 0
     if device.type == "cuda" and number >= torch.cuda.device_count():
         problem = f"There is no GPU {number} on this machine ({pick_device().reason})."

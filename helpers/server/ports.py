@@ -5,7 +5,7 @@ import socket
 
 from helpers.common.errors import ResourceError
 
-# The numbers of the WebUI.
+# The WebUI's own numbers.
 RAW_PORT = 5000
 STREAMING_PORT = 5005
 OPENAI_PORT = 5001

@@ -29,7 +29,7 @@ from helpers.server.raw_answers import PreparedRequest, RunningRequests, prepare
 from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody
 from helpers.server.service import Service
 
-UPDATES_S = 24  # at most so many updates a second for a chat, since each one carries the whole history
+UPDATES_S = 24  # the most updates that a chat gets in a second: each one carries the whole history
 WAITING = 8  # requests that a connection may send ahead
 REASON_BYTES = 123  # longest reason of a close frame
 

@@ -48,7 +48,7 @@ def base(tiny, csv):
 
 @pytest.fixture(scope="session")
 def loras_once(tmp_path_factory):
-    """A folder in which the first test that wants loras/mine leaves it for the others."""
+    """Where the first test that needs loras/mine leaves a copy of it for the others."""
     return tmp_path_factory.mktemp("once") / "loras"
 
 

@@ -1,6 +1,6 @@
 """A complete model folder, made on the spot: a random Llama of 2 layers with a tokenizer of single bytes.
 
-Hundreds of tests want one: its files, and those of a LoRA, are computed once a process and then only written.
+Hundreds of tests need one, so its files and those of a LoRA are computed once per process, then only written.
 """
 
 import json

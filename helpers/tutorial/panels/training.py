@@ -110,7 +110,7 @@ class TrainingPanel(Panel):
         saved = f"loras/{output.name} is saved; {len(data.test)} rows were held out"
         if run["steps"] < run["planned_steps"]:
             problem = f"after {run['steps']} of {run['planned_steps']} steps."
-            raise Stopped(problem, f"What was learned until then is kept, {saved}.")
+            raise Stopped(problem, f"What was learned so far is kept: {saved}.")
         loss = f"loss {run['loss'][0]:.2f} at the start, {run['loss'][-1]:.2f} at the end"
         return f"{run['rows']} rows in {run['seconds']:.0f} s, {loss}. {saved}."
 
