@@ -27,6 +27,7 @@ from helpers.common.machine import name_device
 from helpers.evaluation.metrics import pick_predictions
 from helpers.evaluation.scoring import score_answers, score_plainly, tokenize_row
 from helpers.loading.model import LoadedModel, load_model
+from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.tasks.rows import load_rows
 from helpers.tasks.split import split_rows
 from helpers.tasks.template import load_template
@@ -51,8 +52,9 @@ def time_call(function) -> float:
 def count_changed_predictions(loaded: LoadedModel, rows: list, template) -> int:
     """How many rows get another prediction from packed scoring than from one whole sequence at a time."""
     packed = pick_predictions(score_answers(loaded, rows, template, progress=False, every=False))
+    chat = make_chat_tokenizer(loaded.tokenizer)
     with torch.inference_mode():
-        plain = pick_predictions([score_plainly(loaded, tokenize_row(loaded, row, template)) for row in rows])
+        plain = pick_predictions([score_plainly(loaded, tokenize_row(chat, row, template)) for row in rows])
     return sum(one != other for one, other in zip(packed, plain, strict=True))
 
 

@@ -30,7 +30,7 @@ from helpers.common.paths import find_commit
 from helpers.evaluation.judging import summarise_scores
 from helpers.evaluation.metrics import Scores, bootstrap_gain, measure_pairwise_accuracy
 from helpers.evaluation.scoring import score_answers
-from helpers.loading.messages import tokenize_chat
+from helpers.loading.messages import list_end_ids, tokenize_chat
 from helpers.loading.model import LoadedModel, load_model
 from helpers.tasks.baseline import list_texts, make_bag_of_words
 from helpers.tasks.data import TaskData
@@ -92,11 +92,16 @@ def count_clean_answers(loaded: LoadedModel, rows: list, template: Template) -> 
         inputs = tokenize_chat(loaded.tokenizer, template.build_messages(row)).to(loaded.model.device)
         with torch.inference_mode():
             output = loaded.model.generate(
-                **inputs, max_new_tokens=24, do_sample=False, temperature=None, top_p=None
+                **inputs,
+                max_new_tokens=24,
+                do_sample=False,
+                temperature=None,
+                top_p=None,
+                eos_token_id=list_end_ids(loaded),
             )
         *answer, last = output[0, inputs["input_ids"].shape[1] :].tolist()
         clean += (
-            last == loaded.tokenizer.eos_token_id
+            last in list_end_ids(loaded)
             and loaded.tokenizer.decode(answer) in template.build_answers(row).values()
         )
     return clean / len(rows)

@@ -83,14 +83,8 @@ def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> di
     template = load_template(options.template)
     settings = pick_settings("tiny").replace({"batch_size": batch_size, "max_rows": 0})
     loaded = load_base(dtype)
-    examples = build_dataset(load_rows(options.data, template), template, settings).select(
-        range(options.rows)
-    )
-    if not completion_only:  # as one text: the loss is on every token
-        examples = examples.map(
-            lambda row: {"messages": row["prompt"] + row["completion"]},
-            remove_columns=["prompt", "completion"],
-        )
+    rows = load_rows(options.data, template)
+    examples = build_dataset(rows, template, settings, loaded.tokenizer).select(range(options.rows))
     # What pads is given rows of one length, which is best for it.
     order = "random" if kind is SharedPrefixTrainer else "group_by_length"
     torch.manual_seed(0)
@@ -100,6 +94,7 @@ def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> di
             args=dataclasses.replace(
                 make_sft_config(loaded.model, settings, Path(folder), progress=False),
                 train_sampling_strategy=order,
+                completion_only_loss=completion_only,  # if not, the loss is on every token
             ),
             train_dataset=examples,
             processing_class=loaded.tokenizer,

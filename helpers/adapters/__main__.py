@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from helpers.adapters.attaching import attach_adapter
+from helpers.adapters.chat_template import pick_for_all
 from helpers.adapters.exporting import PROGRAMS, build_vllm_command, export_adapter
 from helpers.adapters.fingerprint import list_prompts
 from helpers.adapters.folders import describe_adapter, find_adapter, list_folders, loras_folder
@@ -35,11 +36,12 @@ def print_list() -> None:
         print(f"No LoRA in {loras_folder()} yet: train one with lesson 4 or python -m helpers.training.")
 
 
-def print_proof(name: str, model: str | None, template: str | None) -> bool:
+def print_proof(name: str, model: str | None, template: str | None, chat_template: str | None) -> bool:
     """Loads base and LoRA and prints norms, answers and findings; False if one speaks against the LoRA."""
     folder = find_adapter(name)
     known = load_template(template) if template else None
-    loaded = attach_adapter(load_model(model or folder.need_base_name("Name it with --model.")), name)
+    base = model or folder.need_base_name("Name it with --model.")
+    loaded = attach_adapter(load_model(base, chat_template=pick_for_all(chat_template, [folder])), name)
     print("||B A|| of each module: mean over the layers, smallest, largest")
     for module, column in measure_norms(folder).items():
         print(f"  {module:12} {column.mean():8.3f} {column.min():8.3f} {column.max():8.3f}")
@@ -71,11 +73,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     proof.add_argument("--model", help="the base below models/, if the LoRA records none")
     words = "the template that it will be asked with, to compare with the one of its training"
     proof.add_argument("--template", metavar="YAML", help=words)
+    proof.add_argument("--chat-template", metavar="NAME|FILE", help="default: the one of its training")
     merge = commands.add_parser("merge", help="base and LoRA as one model folder")
     merge.add_argument("name")
     merge.add_argument("--output", required=True, metavar="M", help="the new folder below models/")
     merge.add_argument("--base", metavar="MODEL", help="merge into this model instead of the recorded one")
     words = "of the saved weights (default: the base's own)"
+    merge.add_argument("--chat-template", metavar="NAME|FILE", help="default: the one of its training")
     merge.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help=words)
     export = commands.add_parser("export", help="the LoRA as another program takes it")
     export.add_argument("name", nargs="+", help="one LoRA; for vllm, several if you like")
@@ -101,11 +105,12 @@ def main(arguments: list[str]) -> int:
     """`python -m helpers.adapters`; returns 2 if `prove` finds something against the LoRA."""
     options = parse_arguments(arguments)
     if options.command == "prove":
-        return 0 if print_proof(options.name, options.model, options.template) else 2
+        proved = print_proof(options.name, options.model, options.template, options.chat_template)
+        return 0 if proved else 2
     if options.command == "list":
         print_list()
     elif options.command == "merge":
-        print(merge_adapter(options.name, options.output, options.base, options.dtype))
+        print(merge_adapter(options.name, options.output, options.base, options.dtype, options.chat_template))
     else:
         print_export(options)
     return 0

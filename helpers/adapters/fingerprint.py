@@ -1,14 +1,21 @@
-"""Fingerprints: the logits that a model gives for a few prompts, saved to be compared later."""
+"""Fingerprints: the logits that a model gives for a few prompts, saved to be compared later.
+
+And the tokens of those prompts, which the chat template of another day may make differently.
+"""
 
 from typing import Any
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
+from helpers.adapters.chat_template import FILE, hash_text
 from helpers.adapters.folders import AdapterFolder
-from helpers.loading.messages import Message, tokenize_chat
+from helpers.loading.chat_tokenizer import PROBE, ChatTokenizer, Message
 from helpers.loading.model import LoadedModel
+from helpers.loading.tokenizer import make_chat_tokenizer
 
 Messages = list[Message]
+SHOWN = 6  # tokens that are shown where two sequences part
 TOLERANCE = 0.02  # of the largest logit: bfloat16 keeps about three digits
 ANY_PROMPT: Messages = [{"role": "user", "content": "Who are you?"}]  # for LoRAs that recorded none
 
@@ -20,19 +27,74 @@ def list_prompts(folder: AdapterFolder) -> list[Messages]:
 
 def compute_logits(loaded: LoadedModel, messages: Messages) -> torch.Tensor:
     """Logits of the reply's first token after the messages: float32, (vocabulary,)."""
-    inputs = tokenize_chat(loaded.tokenizer, messages).to(loaded.model.device)
+    return compute_next(loaded, make_chat_tokenizer(loaded.tokenizer).tokenize(messages))
+
+
+def compute_next(loaded: LoadedModel, ids: list[int]) -> torch.Tensor:
+    """Logits of the token that follows these ids: float32, (vocabulary,)."""
+    input_ids = torch.tensor([ids], device=loaded.model.device)
     with torch.inference_mode():
-        return loaded.model(**inputs, logits_to_keep=1).logits[0, -1].float()
+        return loaded.model(input_ids, logits_to_keep=1).logits[0, -1].float()
 
 
 def take_fingerprint(loaded: LoadedModel, messages: Messages, count: int = 5) -> dict[str, Any]:
-    """{"messages", "top": {token id: logit}}: the likeliest first tokens of the reply, to compare later."""
-    top = compute_logits(loaded, messages).topk(count)
+    """{"messages", "tokens", "top": {token id: logit}}: the likeliest first tokens of the reply.
+
+    They are compared later. `tokens` is the number of tokens of the messages.
+    """
+    ids = make_chat_tokenizer(loaded.tokenizer).tokenize(messages)
+    top = compute_next(loaded, ids).topk(count)
     found = zip(top.indices.tolist(), top.values.tolist(), strict=True)
-    return {"messages": messages, "top": {str(token): round(logit, 4) for token, logit in found}}
+    logits = {str(token): round(logit, 4) for token, logit in found}
+    return {"messages": messages, "tokens": len(ids), "top": logits}
 
 
 def compare_fingerprint(loaded: LoadedModel, fingerprint: dict[str, Any]) -> float:
-    """Largest difference, in logits, between a saved fingerprint and what the loaded model gives now."""
-    logits = compute_logits(loaded, fingerprint["messages"])
+    """Largest difference, in logits, between a saved fingerprint and what the loaded model gives now.
+
+    One of version 0.1.0, which recorded no `tokens`, is compared at the prompt of that version.
+    """
+    if "tokens" in fingerprint:
+        logits = compute_logits(loaded, fingerprint["messages"])
+    else:
+        ids = tokenize_as_first_version(loaded.tokenizer, fingerprint["messages"], ask=True)
+        logits = compute_next(loaded, ids)
     return max(abs(float(logits[int(token)]) - value) for token, value in fingerprint["top"].items())
+
+
+def describe_difference(loaded: LoadedModel, folder: AdapterFolder, messages: list[Message]) -> str:
+    """Where the tokens that the LoRA was trained on part from those that it is asked with; "" if nowhere.
+
+    What 0.1.0 trained on after the end of an answer, a newline, is not compared: no answer has it.
+    """
+    tokenizer = loaded.tokenizer
+    now = join(make_chat_tokenizer(tokenizer), messages)
+    recorded = folder.run.get("chat_template")
+    if not recorded:
+        then = tokenize_as_first_version(tokenizer, [*messages, {"role": "assistant", "content": PROBE}])
+    elif recorded.get("sha256") == hash_text(str(tokenizer.get_chat_template())):
+        return ""
+    elif (folder.path / FILE).is_file():
+        source = (folder.path / FILE).read_text(encoding="utf-8")
+        then = join(make_chat_tokenizer(tokenizer, source), messages)
+    else:
+        return f"trained with the chat template {recorded.get('name')}, which is not in its folder"
+    place = next((i for i, pair in enumerate(zip(then, now, strict=False)) if pair[0] != pair[1]), len(now))
+    if place == len(now):
+        return ""
+    parts = [tokenizer.decode(ids[place : place + SHOWN]) for ids in (then, now)]
+    return f"from token {place} on it was trained on {parts[0]!r} and is asked with {parts[1]!r}"
+
+
+def join(chat: ChatTokenizer, messages: list[Message]) -> list[int]:
+    """The tokens of the messages and of an answer."""
+    prompt, (answer,) = chat.tokenize_answers(messages, [PROBE])
+    return prompt + answer
+
+
+def tokenize_as_first_version(
+    tokenizer: PreTrainedTokenizerBase, messages: list[Message], ask: bool = False
+) -> list[int]:
+    """The token ids of messages as version 0.1.0 made them; `ask` adds the template's generation prompt."""
+    ids: Any = tokenizer.apply_chat_template(messages, add_generation_prompt=ask, return_dict=False)
+    return ids

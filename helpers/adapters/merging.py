@@ -6,6 +6,7 @@ import torch
 from transformers import AutoConfig
 
 from helpers.adapters.attaching import attach_adapter
+from helpers.adapters.chat_template import pick_for_all
 from helpers.adapters.fingerprint import TOLERANCE, Messages, compute_logits, list_prompts
 from helpers.adapters.folders import find_adapter
 from helpers.common.errors import AlreadyThereError, DamagedError, UnsupportedError
@@ -16,11 +17,18 @@ from helpers.loading.model import LoadedModel, as_dtype, load_model, refuse_too_
 from helpers.weights.folders import ModelFolder, find_model, models_folder
 
 
-def merge_adapter(name: str, output: str, base: str | None = None, dtype: str | None = None) -> Path:
+def merge_adapter(
+    name: str,
+    output: str,
+    base: str | None = None,
+    dtype: str | None = None,
+    chat_template: str | None = None,
+) -> Path:
     """Merges loras/NAME into its base and saves the result as models/OUTPUT; returns that folder.
 
     `base` names another model than the recorded one, such as the full-precision version of a GPTQ base.
-    Computed in float32 in the CPU's memory, saved in `dtype` or the base's own. Raises UnsupportedError for
+    Computed in float32 in the CPU's memory, saved in `dtype` or the base's own. The new folder has the chat
+    template of the LoRA's training, or `chat_template`. Raises UnsupportedError for
     a quantised base and if rounding loses the update: that of a short training can be smaller than the step
     between two bfloat16 numbers.
     """
@@ -32,7 +40,12 @@ def merge_adapter(name: str, output: str, base: str | None = None, dtype: str | 
     refuse_quantized(name, base_folder)
     stored = read_dtype(base_folder)
     refuse_too_large(base_folder, "cpu", 4 / stored.itemsize)
-    loaded = load_model(base_folder.name, dtype="float32", device_map="cpu")
+    loaded = load_model(
+        base_folder.name,
+        dtype="float32",
+        device_map="cpu",
+        chat_template=pick_for_all(chat_template, [folder]),
+    )
     attach_adapter(loaded, name, any_model=bool(base))
     prompts = list_prompts(folder)
     before = [compute_logits(loaded, messages) for messages in prompts]

@@ -17,6 +17,7 @@ from helpers.adapters.fingerprint import (
     Messages,
     compare_fingerprint,
     compute_logits,
+    describe_difference,
     list_prompts,
 )
 from helpers.adapters.folders import AdapterFolder, find_adapter
@@ -58,6 +59,7 @@ def prove(
             "Load the base that it was trained on.",
         ),
         prove_template(folder.run, template),
+        prove_tokens(loaded, folder),
         prove_fingerprint(loaded, folder.run.get("fingerprint", [])),
         prove_change(measure_change(loaded, list_prompts(folder)[0]) if attached else 0.0),
     ]
@@ -93,6 +95,16 @@ def prove_template(run: dict[str, Any], template: Template | None) -> Finding:
     if not same:
         seen += f"; {template.name} is another text"
     return Finding(claim, same, seen, f"Ask it with the template {run['template']} as it was then.")
+
+
+def prove_tokens(loaded: LoadedModel, folder: AdapterFolder) -> Finding:
+    """Whether the chat template makes the tokens that the LoRA was trained on."""
+    claim = "it is asked with the tokens of its training"
+    if not folder.run:
+        return Finding(claim, None, "the training recorded none", "")
+    differs = describe_difference(loaded, folder, list_prompts(folder)[0])
+    remedy = "Load the base with the chat template of the training: --chat-template NAME|FILE."
+    return Finding(claim, not differs, differs or "every token is the same", remedy)
 
 
 def prove_fingerprint(loaded: LoadedModel, prints: list[dict[str, Any]]) -> Finding:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from helpers.adapters.attaching import attach_adapter
 from helpers.adapters.card import add_to_run
+from helpers.adapters.chat_template import pick_for_all
 from helpers.adapters.folders import find_adapter
 from helpers.clients.openai_chat import ask_openai, make_openai_client
 from helpers.common.command import CommandParser, run_command
@@ -13,6 +14,7 @@ from helpers.common.errors import UsageError
 from helpers.common.files import write_json
 from helpers.evaluation.judging import evaluate, evaluate_over_url
 from helpers.evaluation.metrics import Evaluation
+from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP
 from helpers.loading.model import load_model
 from helpers.tasks.data import TaskData, hash_rows, load_task_data
 from helpers.tasks.rows import Row, load_rows
@@ -38,7 +40,9 @@ def judge(options: argparse.Namespace, data: TaskData, rows: list[Row]) -> Evalu
         return evaluate_over_url(
             lambda messages: ask_openai(client, messages, **settings), rows, data.template
         )
-    loaded = load_model(options.model)
+    trained = [find_adapter(options.lora)] if options.lora else []
+    chat_template = pick_for_all(options.chat_template, trained)
+    loaded = load_model(options.model, purpose="judging", chat_template=chat_template)
     if options.lora:
         attach_adapter(loaded, options.lora)
     return evaluate(loaded, rows, data.template)
@@ -87,6 +91,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--url", help=words)
     parser.add_argument("--data", required=True, metavar="CSV")
     parser.add_argument("--template", required=True, metavar="YAML")
+    parser.add_argument("--chat-template", metavar="NAME|FILE", help=CHAT_TEMPLATE_HELP)
     words = "all rows, or those that training with this seed held out (default: all)"
     parser.add_argument("--split", choices=("all", "test"), default="all", help=words)
     words = f"share of the comments that is held out (default: {Split.test_size})"

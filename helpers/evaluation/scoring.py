@@ -20,8 +20,9 @@ from tqdm.auto import tqdm
 from transformers import Cache
 
 from helpers.evaluation.metrics import Scores
-from helpers.loading.messages import tokenize_chat
+from helpers.loading.chat_tokenizer import ChatTokenizer
 from helpers.loading.model import LoadedModel
+from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.tasks.rows import Row
 from helpers.tasks.template import Template
 from helpers.training.attention import score_targets, use_packed_attention, why_not_packable
@@ -68,7 +69,8 @@ def score_answers(
     A batch takes rows until their prompts have `batch_tokens` tokens, not counting those that all rows share.
     Without `every`, a row has only the scores that were needed to know which answer is the likeliest.
     """
-    scored = [tokenize_row(loaded, row, template) for row in rows]
+    chat = make_chat_tokenizer(loaded.tokenizer)
+    scored = [tokenize_row(chat, row, template) for row in rows]
     prompts = [row.prompt for row in scored]
     shared = min(count_shared(prompts), min(len(prompt) for prompt in prompts) - 1)
     loaded.model.eval()
@@ -107,14 +109,11 @@ def fill_batches(rows: list[ScoredRow], shared: int, limit: int) -> list[list[Sc
     return batches
 
 
-def tokenize_row(loaded: LoadedModel, row: Row, template: Template) -> ScoredRow:
-    """A row's prompt and answers as token ids; each answer ends with the end-of-turn token."""
-    tokenizer = loaded.tokenizer
-    prompt = tokenize_chat(tokenizer, template.build_messages(row))["input_ids"][0].tolist()
-    answers = {}
-    for label, text in template.build_answers(row).items():
-        answers[label] = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
-    return ScoredRow(prompt, answers)
+def tokenize_row(chat: ChatTokenizer, row: Row, template: Template) -> ScoredRow:
+    """A row's prompt and answers as token ids; each answer ends with the token that ends the turn."""
+    texts = template.build_answers(row)
+    prompt, answers = chat.tokenize_answers(template.build_messages(row), list(texts.values()))
+    return ScoredRow(prompt, dict(zip(texts, answers, strict=True)))
 
 
 def fill_cache(loaded: LoadedModel, prefix: list[int]) -> Cache:

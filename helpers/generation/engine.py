@@ -12,6 +12,8 @@ from concurrent.futures import Future
 
 from helpers.common.errors import NotFoundError, ResourceError, ServerError, UsageError
 from helpers.generation.request import OPTIONAL_FIELDS, Generation, GenerationRequest, Piece, join_pieces
+from helpers.loading.chat_templates import explain_missing
+from helpers.loading.chat_tokenizer import ChatTokenizer, encode_marked
 
 MAX_REQUESTS = 64  # an engine holds this many, running and waiting together; it refuses more
 # Below this temperature an engine takes the likeliest token: it has all the probability, and logits divided
@@ -50,6 +52,8 @@ class Engine(ABC):
     vocabulary_size: int  # the model's token ids are 0 to vocabulary_size - 1
     adapters: list[str]  # names of the loaded LoRAs
     honoured: frozenset[str] = frozenset()  # the request's optional fields that have an effect here
+    chat: ChatTokenizer | None = None  # the chat template and the tokenizer; None without a template
+    bos_id: int | None = None  # the token that a text begins with, if the model has one
 
     def __init__(self):
         self.closed = threading.Event()
@@ -64,11 +68,7 @@ class Engine(ABC):
     # What a subclass does
 
     @abstractmethod
-    def render(self, messages: list[dict[str, str]], continue_last: bool = False) -> str:
-        """The prompt that the model's chat template makes of the messages; UsageError if it rejects them."""
-
-    @abstractmethod
-    def tokenize(self, text: str, add_special: bool = True) -> list[int]:
+    def encode(self, text: str, add_special: bool) -> list[int]:
         """The text's token ids, with the special tokens that the tokenizer adds if `add_special` is true."""
 
     @abstractmethod
@@ -89,6 +89,27 @@ class Engine(ABC):
         """Called after `close`: releases memory that would outlive the engine."""
 
     # What callers use
+
+    def render(self, messages: list[dict[str, str]], continue_last: bool = False) -> str:
+        """The prompt that the model's chat template makes of the messages, for `tokenize`.
+
+        Control tokens inside a message are marked, to be read as text. Raises a UsageError if the template
+        rejects the messages, and a NotFoundError if the model has none.
+        """
+        if self.chat is None:
+            raise explain_missing(self.name)
+        return self.chat.render_marked(messages, continue_last)
+
+    def tokenize(self, text: str, add_special: bool = True) -> list[int]:
+        """The text's token ids, with the special tokens that the tokenizer adds if `add_special` is true.
+
+        BOS is not put before a text that begins with it.
+        """
+        ids = encode_marked(
+            lambda part: self.encode(part, False), text, lambda part: self.encode(part, add_special)
+        )
+        doubled = add_special and self.bos_id is not None and ids[:2] == [self.bos_id, self.bos_id]
+        return ids[1:] if doubled else ids
 
     def count_tokens(self, text: str) -> int:
         """How many tokens a text has, with the special ones that the tokenizer adds."""

@@ -15,6 +15,7 @@ from helpers.adapters.gguf import export_gguf, read_base
 from helpers.common.errors import UnsupportedError
 from helpers.generation.engine import GREEDY_BELOW, Engine, UnknownToken
 from helpers.generation.llama_answer import Answer
+from helpers.generation.llama_chat import make_llama_chat
 from helpers.generation.llama_server import PARALLEL, LlamaServer
 from helpers.generation.request import Generation, GenerationRequest, Piece
 from helpers.weights.folders import ModelFolder
@@ -40,10 +41,17 @@ class LlamaEngine(Engine):
         }
     )
 
-    def __init__(self, folder: ModelFolder, loras: Sequence[AdapterFolder] = (), parallel: int = PARALLEL):
+    def __init__(
+        self,
+        folder: ModelFolder,
+        loras: Sequence[AdapterFolder] = (),
+        parallel: int = PARALLEL,
+        chat_template: str | None = None,
+    ):
         """Loads the GGUF file in `folder`, and `loras`.
 
-        At most `parallel` answers are computed together. Raises what LlamaServer and export_gguf raise.
+        At most `parallel` answers are computed together. `chat_template` overrides pick_template. Raises what
+        LlamaServer, export_gguf and make_llama_chat raise.
         """
         super().__init__()
         gguf = folder.gguf
@@ -57,23 +65,19 @@ class LlamaEngine(Engine):
         self.context = defaults["n_ctx"]
         self.vocabulary_size = self.server.ask("/v1/models")["data"][0]["meta"]["n_vocab"]
         self.adapters = [lora.name for lora in loras]
+        self.chat, self.bos_id = make_llama_chat(
+            folder, partial(self.encode, add_special=False), chat_template
+        )
         self._threads = ThreadPoolExecutor(self.server.parallel, thread_name_prefix="inference")
 
     def read_advice(self, name: str, neutral: float) -> float:
         """llama.cpp's default for "temperature" or "top_p", since a GGUF file seldom recommends one."""
         return self._advice.get(name) or neutral
 
-    def tokenize(self, text: str, add_special: bool = True) -> list[int]:
+    def encode(self, text: str, add_special: bool) -> list[int]:
         """The text's token ids, with the special tokens that the tokenizer adds if `add_special` is true."""
         body = {"content": text, "add_special": add_special, "parse_special": True}
         return self.server.ask("/tokenize", body)["tokens"]
-
-    def render(self, messages: list[dict[str, str]], continue_last: bool = False) -> str:
-        """The prompt that the model's chat template makes of the messages; UsageError if it rejects them.
-
-        llama.cpp always continues a last message of the assistant, so `continue_last` changes nothing.
-        """
-        return self.server.ask("/apply-template", {"messages": messages})["prompt"]
 
     def measure_log_probability(self, before: list[int], token: int) -> float:
         """Log-probability, in nats, of a token id after the ids `before`, without LoRAs.

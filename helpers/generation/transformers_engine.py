@@ -11,17 +11,15 @@ from concurrent.futures import Future
 from functools import partial
 from typing import cast
 
-from jinja2 import TemplateError
 from torch import nn
 
 from helpers.adapters.attaching import activate, list_attached
-from helpers.common.errors import UsageError
 from helpers.generation.batching import Batch, PendingAnswer
 from helpers.generation.decoding import TextStream
 from helpers.generation.engine import Engine, EngineStopping
 from helpers.generation.request import Generation, GenerationRequest, Piece
 from helpers.generation.sampling import HONOURED, Sampler
-from helpers.loading.messages import render_chat
+from helpers.loading.messages import list_end_ids, make_chat_tokenizer
 from helpers.loading.model import LoadedModel, free
 
 MAX_BATCH = 16  # answers that are computed together; more wait
@@ -42,6 +40,9 @@ class TransformersEngine(Engine):
         # Read now: a request may still be checked after `free`, when the model is gone.
         self.vocabulary_size = cast(nn.Embedding, loaded.model.get_input_embeddings()).num_embeddings
         self._advice = loaded.model.generation_config
+        self.chat = make_chat_tokenizer(loaded.tokenizer) if loaded.tokenizer.chat_template else None
+        self.bos_id = cast(int | None, loaded.tokenizer.bos_token_id)
+        self._eos_ids = list_end_ids(loaded)
         self.adapters = list_attached(loaded)
         self._active: str | None = NOT_SWITCHED  # the adapter that computes; None is the base model
         self._batches: dict[str | None, Batch] = {}  # by adapter
@@ -54,26 +55,16 @@ class TransformersEngine(Engine):
         """The model's advice for "temperature" or "top_p" (generation_config); `neutral` if it has none."""
         return getattr(self._advice, name, None) or neutral
 
-    def tokenize(self, text: str, add_special: bool = True) -> list[int]:
+    def encode(self, text: str, add_special: bool) -> list[int]:
         """The text's token ids, with the special tokens that the tokenizer adds if `add_special` is true."""
         return self.loaded.tokenizer(text, add_special_tokens=add_special)["input_ids"]
-
-    def render(self, messages: list[dict[str, str]], continue_last: bool = False) -> str:
-        """The prompt that the model's chat template makes of the messages; UsageError if it rejects them."""
-        try:
-            return render_chat(self.loaded.tokenizer, messages, continue_last)
-        except TemplateError as error:  # Llama 2's, for one, accepts user and assistant in turns only
-            raise UsageError(
-                f"The model's chat template rejects these messages ({error}).",
-                "Change their roles or their order.",
-            ) from None
 
     def submit(
         self, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]
     ) -> Future[Generation]:
         """Puts an answer into the queue of the engine's thread."""
         model, tokenizer = self.loaded.model, self.loaded.tokenizer
-        eos_ids = as_list(self._advice.eos_token_id)
+        eos_ids = self._eos_ids
         answer = PendingAnswer(
             request=request,
             prompt=prompt,
@@ -139,10 +130,3 @@ class TransformersEngine(Engine):
         self._batches = {}
         for answer in self._take_waiting(self._waiting.qsize(), wait=False):
             answer.fail(EngineStopping())
-
-
-def as_list(value: int | list[int] | None) -> list[int]:
-    """A model's end-of-text id, or ids, as a list."""
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]

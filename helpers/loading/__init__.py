@@ -1,7 +1,8 @@
 """A model in memory, and messages turned into its tokens.
 
 The loader and kernel for a folder, chosen with reasons (`loaders`, `kernels`), the loaded model (`model`:
-LoadedModel, and where it goes), and messages rendered, tokenised and answered (`messages`).
+LoadedModel, and where it goes), its tokenizer and chat template (`tokenizer`, `chat_templates`), messages
+turned into tokens (`chat_tokenizer`) and answered (`messages`).
 """
 
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from helpers.loading.model import LoadedModel as LoadedModel
     from helpers.loading.model import free as free
     from helpers.loading.model import load_model as load_model
-    from helpers.loading.model import load_tokenizer as load_tokenizer
+    from helpers.loading.tokenizer import load_tokenizer as load_tokenizer
+    from helpers.loading.tokenizer import make_chat_tokenizer as make_chat_tokenizer
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

@@ -17,7 +17,7 @@ def pick_kernel(device: str, purpose: str = "inference") -> str | None:
     For training and on a GPU it is the kernel in plain torch. Of the others, some let no gradient through,
     and those for CUDA are compiled when they are first used, which takes a compiler and minutes.
     """
-    if device == "cpu" and purpose == "inference":
+    if device == "cpu" and purpose != "training":
         return None
     return "gptq_torch"
 

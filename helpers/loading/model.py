@@ -12,7 +12,6 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     AwqConfig,
     BitsAndBytesConfig,
     GgufConfig,
@@ -26,11 +25,12 @@ from transformers.utils.quantization_config import AwqBackend, QuantizationConfi
 from helpers.common.errors import DamagedError, ResourceError, UnsupportedError, UsageError
 from helpers.common.machine import Choice, free_memory, measure_memory, measure_used, pick_device, pick_dtype
 from helpers.loading._private import undo_compiling
+from helpers.loading.chat_templates import PickedTemplate
 from helpers.loading.kernels import pick_kernel
 from helpers.loading.loaders import detect_loader, explain_missing_package
+from helpers.loading.tokenizer import load_both, refuse_unfit
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.folders import ModelFolder, find_model
-from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
 
 # A bar of transformers' stays in a notebook's file as a widget, and GitHub does not show notebooks with
 # such widgets.
@@ -54,19 +54,9 @@ class LoadedModel:
     tokenizer: PreTrainedTokenizerBase
     device: Choice[str]  # "cuda" or "cpu", and why
     dtype: Choice[torch.dtype]
+    chat_template: PickedTemplate | None = None  # which one, and why; None without one
     seconds: float = 0.0  # that loading took
     bytes: int = 0  # of the weights in memory, as transformers counts them
-
-
-def load_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer, padding on the left as generation needs it; a missing pad token becomes EOS."""
-    source = {"gguf_file": folder.gguf.name} if folder.gguf else {}
-    tokenizer = AutoTokenizer.from_pretrained(folder.path, padding_side="left", **source)
-    if folder.gguf and needs_digit_splitting(folder.gguf):
-        split_digits(tokenizer)
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load_model(
@@ -79,11 +69,13 @@ def load_model(
     bits: int | None = None,
     device_map: str | dict[str, Any] | None = None,
     max_memory: dict[Any, Any] | None = None,
+    chat_template: str | None = None,
 ) -> LoadedModel:
     """Loads the model folder `name` onto this machine's device, ready to generate.
 
     `loader` overrides detect_loader; `dtype` ("float32", "bfloat16" or a torch dtype) overrides pick_dtype.
-    `purpose` is "inference" or "training": a CPU's fastest GPTQ and AWQ kernels let no gradient through.
+    `purpose` is "inference", "judging" or "training": the last two need a chat template with an end, and a
+    CPU's fastest GPTQ and AWQ kernels let no gradient through. `chat_template` overrides pick_template.
     `bits` (8 or 4) quantises full precision while loading, with bitsandbytes. `device_map="auto"` spreads
     over several GPUs, then the CPU, then the disk, all within `max_memory` ({0: "14GiB", "cpu": "30GiB"};
     what is not named is not used).
@@ -105,8 +97,11 @@ def load_model(
     if quantization:  # given as None it would hide the folder's own
         settings["quantization_config"] = quantization
     with explain_missing_package(folder.name, "bitsandbytes" if bits else chosen.value):
+        tokenizer, template = load_both(folder, chat_template)
+        if purpose != "inference":
+            refuse_unfit(tokenizer, folder.name)
         model = build_model(folder, chosen.value, settings | describe_weights(folder))
-    loaded = LoadedModel(folder.name, folder, chosen, model, load_tokenizer(folder), device, number)
+    loaded = LoadedModel(folder.name, folder, chosen, model, tokenizer, device, number, template)
     loaded.seconds, loaded.bytes = round(time.monotonic() - start, 2), model.get_memory_footprint()
     return loaded
 

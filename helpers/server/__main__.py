@@ -9,12 +9,14 @@ import os
 import signal
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 from fastapi import FastAPI
 
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import UsageError
+from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP
 from helpers.loading.loaders import LOADERS
 from helpers.server.guards import HostGate
 from helpers.server.ports import FLAGS, OPENAI_PORT, PORTS, RAW_PORT, open_port
@@ -61,6 +63,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "bfloat16", "float16"),
         help="default: what the hardware computes fastest",
     )
+    parser.add_argument("--chat-template", metavar="NAME|FILE", help=CHAT_TEMPLATE_HELP)
     parser.add_argument("--model-dir", type=Path, metavar="D", help="default: models/")
     parser.add_argument("--lora-dir", type=Path, metavar="D", help="default: loras/")
 
@@ -177,7 +180,8 @@ def main(arguments: list[str]) -> None:
     host = "0.0.0.0" if options.listen else "127.0.0.1"
     listeners = open_ports(options, host)
     service = Service(options.model_dir, options.lora_dir)
-    service.load(ModelChoice(options.model, tuple(options.lora), options.loader, options.dtype))
+    choice = ModelChoice(options.model, tuple(options.lora), options.loader, options.dtype)
+    service.load(replace(choice, chat_template=options.chat_template))
     try:
         apps = make_apps(options, service)
         for name, listener in listeners.items():

@@ -11,6 +11,7 @@ from typing import Any
 
 from helpers.generation.engine import Engine, UnknownToken
 from helpers.generation.request import GenerationRequest
+from helpers.loading.chat_tokenizer import unmark
 from helpers.server.errors import ApiError
 from helpers.server.raw_bodies import DEFAULT_CHARACTER, ChatBody, GenerateBody, RawBody
 from helpers.server.raw_histories import PendingExchange, plan_exchange
@@ -108,7 +109,7 @@ def describe_extra(
     if ignored:
         extra["ignored"] = ignored
     if body.debug_prompt:
-        extra["prompt_as_built"] = request.prompt
+        extra["prompt_as_built"] = unmark(request.prompt or "")
     return extra
 
 

@@ -182,8 +182,8 @@ def write_chat_instruct(chat: Chat, render: Render, dropped: int) -> str:
     else:
         opening = chat.lines.open_bot() + chat.reply_begun
     if chat.instruct is None:
-        messages = [*list_system_message(chat), {"role": "user", "content": command}]
-        return render(messages, False) + opening
+        exchange = [{"role": "user", "content": command}, {"role": "assistant", "content": opening}]
+        return render([*list_system_message(chat), *exchange], True)
     turn = chat.instruct.write_user(command, 0) + chat.instruct.open_bot()
     return chat.instruct.context + turn + opening
 

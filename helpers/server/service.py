@@ -7,6 +7,7 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from helpers.adapters.chat_template import pick_for_all
 from helpers.adapters.folders import AdapterFolder, find_adapter
 from helpers.common.errors import ServerError, UsageError
 from helpers.generation.engine import Engine
@@ -23,6 +24,7 @@ class ModelChoice:
     loader: str | None = None
     dtype: str | None = None
     bits: int | None = None  # 8 or 4 quantise while loading, with bitsandbytes
+    chat_template: str | None = None  # a name of chat_templates.NAMES, "own" or a file; None picks one
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class FoundChoice:
     folder: ModelFolder
     loras: list[AdapterFolder]
     loader: str  # the one that was asked for, or else the detected one
+    chat_template: str | None  # the one that was asked for, or that the LoRAs were trained with
 
     @property
     def uses_llama(self) -> bool:
@@ -85,7 +88,8 @@ def find_choice(choice: ModelChoice, models_dir: Path | None, loras_dir: Path | 
     """Finds the folders; a KitError for a wrong name and for what the engine cannot take. Loads nothing."""
     folder = find_model(choice.model, models_dir)
     loader = choice.loader or detect_loader(folder).value
-    found = FoundChoice(choice, folder, [find_adapter(name, loras_dir) for name in choice.loras], loader)
+    loras = [find_adapter(name, loras_dir) for name in choice.loras]
+    found = FoundChoice(choice, folder, loras, loader, pick_for_all(choice.chat_template, loras))
     if found.uses_llama and (choice.dtype or choice.bits):
         remedy = "Omit --dtype, or bf16, load_in_8bit and load_in_4bit in a request."
         raise UsageError("A GGUF file has a number format of its own.", remedy)
@@ -106,13 +110,20 @@ def load_engine(found: FoundChoice, models_dir: Path | None, loras_dir: Path | N
     if found.uses_llama:
         from helpers.generation.llama_engine import LlamaEngine
 
-        return LlamaEngine(found.folder, found.loras)
+        return LlamaEngine(found.folder, found.loras, chat_template=found.chat_template)
     from helpers.adapters.attaching import attach_adapter
     from helpers.generation.transformers_engine import TransformersEngine
     from helpers.loading.model import load_model
 
     choice = found.choice
-    loaded = load_model(choice.model, choice.loader, choice.dtype, models_dir, bits=choice.bits)
+    loaded = load_model(
+        choice.model,
+        choice.loader,
+        choice.dtype,
+        models_dir,
+        bits=choice.bits,
+        chat_template=found.chat_template,
+    )
     for name in choice.loras:
         attach_adapter(loaded, name, loras_dir)
     return TransformersEngine(loaded)

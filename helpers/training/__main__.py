@@ -5,6 +5,7 @@ import argparse
 from helpers.adapters.folders import name_output
 from helpers.common.command import CommandParser, run_command
 from helpers.common.lanes import pick_lane
+from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP
 from helpers.loading.model import load_model
 from helpers.tasks.data import load_task_data
 from helpers.tasks.split import Split
@@ -28,6 +29,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, metavar="N", help=words)
     words = f"share of the comments that is held out (default: {Split.test_size})"
     parser.add_argument("--test-size", type=float, default=Split.test_size, help=words)
+    parser.add_argument("--chat-template", metavar="NAME|FILE", help=CHAT_TEMPLATE_HELP)
     words = "compute what rows share once (default: auto)"
     choices = ("on", "off", "auto")
     parser.add_argument("--prefix-sharing", choices=choices, default="auto", help=words)
@@ -53,7 +55,12 @@ def main(arguments: list[str]) -> None:
     split = Split(Split.seed if options.seed is None else options.seed, options.test_size)
     data = load_task_data(options.data, options.template, split)
     settings = read_settings(options)
-    loaded = load_model(options.model, purpose="training", device_map=pick_own_device())
+    loaded = load_model(
+        options.model,
+        purpose="training",
+        device_map=pick_own_device(),
+        chat_template=options.chat_template,
+    )
     run = train_lora(
         loaded,
         data,

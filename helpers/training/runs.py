@@ -16,6 +16,7 @@ from datasets import Dataset
 from transformers import Trainer
 
 from helpers.adapters.card import write_card
+from helpers.adapters.chat_template import record_template
 from helpers.adapters.fingerprint import take_fingerprint
 from helpers.adapters.folders import AdapterFolder
 from helpers.adapters.webui_parameters import build_parameters
@@ -23,6 +24,7 @@ from helpers.common.errors import ResourceError
 from helpers.common.files import replace_when_complete, write_json
 from helpers.common.machine import measure_peak_mb, name_device
 from helpers.common.paths import find_commit
+from helpers.loading.chat_templates import OWN, PickedTemplate
 from helpers.loading.model import LoadedModel
 from helpers.tasks.data import TaskData
 from helpers.training.settings import TrainingSettings
@@ -56,7 +58,8 @@ def save_run(
         # By its relative path, as the WebUI writes it.
         base = {"base_model_name_or_path": f"models/{loaded.name}"}
         write_json(fresh / "adapter_config.json", {**folder.config, **base})
-        write_json(fresh / "run.json", describe_run(trainer, loaded, data, settings))
+        facts = {"chat_template": record_template(fresh, describe_template(loaded))}
+        write_json(fresh / "run.json", describe_run(trainer, loaded, data, settings) | facts)
         parameters = build_parameters(output.name, asdict(settings), add_eos_token=True)
         write_json(fresh / "training_parameters.json", parameters)
         (fresh / "README.md").unlink(missing_ok=True)  # PEFT's empty form
@@ -71,6 +74,15 @@ def open_adapter_folder(folder: Path) -> Iterator[Path]:
         if folder.is_dir():
             with replace_when_complete(folder.with_name(folder.name + "-previous")) as previous:
                 folder.rename(previous)
+
+
+def describe_template(loaded: LoadedModel) -> PickedTemplate:
+    """The chat template that the tokenizer has now, and where it is from."""
+    source = str(loaded.tokenizer.get_chat_template())
+    picked = loaded.chat_template
+    if picked and picked.source == source:
+        return picked
+    return PickedTemplate(OWN, source, "the tokenizer had it")
 
 
 def describe_run(

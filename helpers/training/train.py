@@ -15,7 +15,7 @@ from typing import Any, TypedDict, cast
 import torch
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from peft import LoraConfig
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
@@ -24,6 +24,7 @@ from helpers.adapters.folders import AdapterFolder
 from helpers.common.errors import UnsupportedError, UsageError
 from helpers.common.paths import find_home
 from helpers.loading.model import LoadedModel
+from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.tasks.data import TaskData
 from helpers.tasks.rows import Row
 from helpers.tasks.split import keep_short
@@ -128,7 +129,7 @@ def make_trainer(
         raise UnsupportedError(problem, "Omit --prefix-sharing on.")
     torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
     base = prepare_base(loaded)
-    examples = build_dataset(data.train, data.template, settings)
+    examples = build_dataset(data.train, data.template, settings, loaded.tokenizer)
     config = make_sft_config(base, settings, output, progress)
     keep_checkpoints(config, settings.checkpoint_steps)
     trainer_class = SFTTrainer if prefix_sharing == "off" else SharedPrefixTrainer
@@ -176,16 +177,22 @@ def report_long_rows(dropped: int, total: int, settings: TrainingSettings) -> No
         warnings.warn(f"{problem}: they are not trained on.", stacklevel=2)
 
 
-def build_dataset(rows: list[Row], template: Template, settings: TrainingSettings) -> Dataset:
-    """The rows as TRL takes them, shuffled: columns `prompt` and `completion`, each a list of messages.
+def build_dataset(
+    rows: list[Row], template: Template, settings: TrainingSettings, tokenizer: PreTrainedTokenizerBase
+) -> Dataset:
+    """The rows as TRL takes them, shuffled, with the columns `input_ids` and `completion_mask`.
 
+    The mask is 1 for the answer's tokens, the end of the turn included, and 0 for the prompt's.
     settings.max_rows limits their number.
     """
     kept = keep_short(rows, settings.max_rows, settings.seed) if settings.max_rows else rows
+    chat = make_chat_tokenizer(tokenizer)
     columns = []
     for row in kept:
         example = template.build_example(row)
-        columns.append({"prompt": example["prompt"], "completion": example["completion"]})
+        prompt, (answer,) = chat.tokenize_answers(example["prompt"], [example["completion"][0]["content"]])
+        mask = [0] * len(prompt) + [1] * len(answer)
+        columns.append({"input_ids": prompt + answer, "completion_mask": mask})
     return Dataset.from_list(columns).shuffle(seed=settings.seed)
 
 
@@ -251,8 +258,7 @@ def make_sft_config(
 ) -> SFTConfig:
     """TRL's SFTConfig. The loss covers the completion only, its end-of-turn token included.
 
-    TRL knows the completion because the data set has prompt and completion in columns of their own. No
-    checkpoints are written; make_trainer adds them.
+    No checkpoints are written; make_trainer adds them.
     """
     return SFTConfig(
         output_dir=str(output),
@@ -260,6 +266,7 @@ def make_sft_config(
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=settings.accumulation,
         max_length=settings.max_length,
+        completion_only_loss=True,
         learning_rate=settings.learning_rate,
         lr_scheduler_type=settings.schedule,
         warmup_steps=settings.warmup_ratio,

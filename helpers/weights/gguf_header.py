@@ -15,6 +15,7 @@ The layout, with an example:
 
 import os
 import struct
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,21 +44,21 @@ NUMBER_CODES = {
 }
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+def read_header(path: Path, lists: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
     """(settings, {name of a tensor: its shape in PyTorch's order}).
 
-    The settings are texts, numbers and truth values; lists are left out. Raises DamagedError if the file is
-    not a GGUF file or is cut short before its weights.
+    The settings are texts, numbers and truth values, and the lists that are named in `lists`. Raises
+    DamagedError if the file is not a GGUF file or is cut short before its weights.
     """
     with path.open("rb") as file:
         try:
-            return read_parts(file)
+            return read_parts(file, lists)
         except (ValueError, struct.error) as error:
             problem = f"{path} is not a complete GGUF file ({error})."
             raise DamagedError(problem, "Fetch it again.") from None
 
 
-def read_parts(file: BinaryIO) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+def read_parts(file: BinaryIO, lists: Collection[str]) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
     """The same from an open file; a ValueError or a struct.error if it is damaged."""
     magic, version, tensor_count, setting_count = read_numbers(file, "4sIQQ")
     if magic != MAGIC or version not in VERSIONS:
@@ -66,7 +67,7 @@ def read_parts(file: BinaryIO) -> tuple[dict[str, Any], dict[str, tuple[int, ...
     for _ in range(setting_count):
         name = read_text(file)
         (kind,) = read_numbers(file, "I")
-        value = read_value(file, kind)
+        value = read_list(file) if name in lists else read_value(file, kind)
         if value is not None:
             settings[name] = value
     shapes = dict(read_tensor_entry(file) for _ in range(tensor_count))
@@ -97,6 +98,12 @@ def read_value(file: BinaryIO, kind: int) -> str | int | float | bool | None:
         return None
     (number,) = read_numbers(file, NUMBER_CODES[GGUFValueType(kind)])
     return number
+
+
+def read_list(file: BinaryIO) -> list[Any]:
+    """A list of texts or numbers: the kind of its values, their number, then the values."""
+    kind, count = read_numbers(file, "IQ")
+    return [read_value(file, kind) for _ in range(count)]
 
 
 def skip_list(file: BinaryIO) -> None:

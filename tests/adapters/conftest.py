@@ -55,7 +55,7 @@ def load_tiny(home):
     """A function that loads models/tiny, or another folder, in float32."""
     from helpers import loading
 
-    def load(name="tiny"):
-        return loading.load_model(name, dtype="float32")
+    def load(name="tiny", **options):
+        return loading.load_model(name, dtype="float32", **options)
 
     return load

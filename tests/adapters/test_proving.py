@@ -12,8 +12,10 @@ from support.loras import change_each_weight
 from helpers import PROJECT, adapters
 from helpers.adapters.__main__ import main
 from helpers.common.command import run_command
+from helpers.common.files import read_json, write_json
 
-CHECKS = ("finite", "nonzero", "names", "template", "fingerprint", "change")  # in the order of the findings
+# In the order of the findings.
+CHECKS = ("finite", "nonzero", "names", "template", "tokens", "fingerprint", "change")
 
 
 def prove(loaded, name, template=None):
@@ -70,9 +72,44 @@ def test_another_template_fails_the_proof_whatever_its_name(trained, template, l
     assert template.name in finding.remedy
 
 
+def test_another_chat_template_fails_the_proof_and_the_tokens_that_differ_are_shown(trained, load_tiny):
+    loaded = adapters.attach_adapter(load_tiny(chat_template="alpaca"), "mine")
+    finding = adapters.prove(loaded, "mine")[CHECKS.index("tokens")]
+    assert finding.passed is False
+    assert "from token 0 on" in finding.seen and "<|im_start|>" in finding.seen and "Read a" in finding.seen
+    assert "--chat-template" in finding.remedy
+
+
+@pytest.fixture
+def first_version(trained):
+    """The folder of a LoRA as version 0.1.0 recorded it."""
+    run = read_json(trained / "run.json", "")
+    del run["chat_template"]
+    run["fingerprint"] = [{key: entry[key] for key in ("messages", "top")} for entry in run["fingerprint"]]
+    write_json(trained / "run.json", run)
+    (trained / "chat_template.jinja").unlink()
+    return trained
+
+
+def test_lora_of_the_first_version_is_proved_where_the_tokens_stayed_the_same(first_version, load_tiny):
+    assert False not in prove(adapters.attach_adapter(load_tiny(), "mine"), "mine").values()
+
+
+def test_lora_of_the_first_version_is_told_where_its_tokens_differed(first_version, load_tiny):
+    run = read_json(first_version / "run.json", "")
+    run["fingerprint"][0]["messages"][-1]["content"] += "<|im_end|>"  # then it ended the user's turn
+    write_json(first_version / "run.json", run)
+    finding = adapters.prove(adapters.attach_adapter(load_tiny(), "mine"), "mine")[CHECKS.index("tokens")]
+    assert finding.passed is False and "trained on '<|im_end|><|im_end|>" in finding.seen
+
+
 def test_what_a_lora_from_elsewhere_does_not_record_is_unknown(made, load_tiny):
     found = prove(adapters.attach_adapter(load_tiny(), "a"), "a")
-    assert [check for check, passed in found.items() if passed is None] == ["template", "fingerprint"]
+    assert [check for check, passed in found.items() if passed is None] == [
+        "template",
+        "tokens",
+        "fingerprint",
+    ]
     assert False not in found.values()
 
 

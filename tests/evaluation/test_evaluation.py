@@ -5,6 +5,7 @@ import torch
 
 from helpers import evaluation, loading
 from helpers.evaluation.scoring import ScoredRow, fill_batches, score_plainly, tokenize_row
+from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.training._private import read_attention
 
 
@@ -68,7 +69,7 @@ def test_scores_come_in_the_template_s_order_so_that_the_first_of_equal_ones_is_
 
 
 def test_score_of_an_answer_is_the_sum_of_its_tokens_log_probabilities(tiny, rows, template):
-    row = tokenize_row(tiny, rows[0], template)
+    row = tokenize_row(make_chat_tokenizer(tiny.tokenizer), rows[0], template)
     with torch.inference_mode():
         for label, score in score_plainly(tiny, row).items():
             total = 0.0
@@ -83,8 +84,9 @@ def test_score_of_an_answer_is_the_sum_of_its_tokens_log_probabilities(tiny, row
 def test_predictions_of_the_real_model_are_those_of_whole_sequences(real_model_name, rows, template):
     loaded = loading.load_model(real_model_name, dtype="float32")
     scores = evaluation.score_answers(loaded, rows[:4], template, progress=False)
+    chat = make_chat_tokenizer(loaded.tokenizer)
     with torch.inference_mode():
-        plain = [score_plainly(loaded, tokenize_row(loaded, row, template)) for row in rows[:4]]
+        plain = [score_plainly(loaded, tokenize_row(chat, row, template)) for row in rows[:4]]
     for found, expected in zip(scores, plain, strict=True):
         assert found == pytest.approx(expected, rel=1e-3)
     needed = evaluation.score_answers(loaded, rows[:4], template, progress=False, every=False)

@@ -232,7 +232,7 @@ def test_impossible_request_is_refused(engine, settings, kind, named):
 
 
 def test_messages_that_the_chat_template_rejects_are_refused_with_its_reason(engine):
-    engine.loaded.tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
+    engine.chat = replace(engine.chat, template="{{ raise_exception('roles must alternate') }}")
     with pytest.raises(UsageError) as refused:
         ask(engine, prompt=None, messages=[{"role": "user", "content": "Hi"}])
     assert "roles must alternate" in str(refused.value)

@@ -356,7 +356,7 @@ class EuroEngine(Engine):
         Piece("€a", (Token(b"\xac", -0.25), Token(b"a", -0.125))),
     )
 
-    def tokenize(self, text, add_special=True):
+    def encode(self, text, add_special):
         return [1]
 
     def render(self, messages, continue_last=False):

@@ -162,7 +162,7 @@ PROMPTS = {
         "[system:Be brief.][user:Hi][assistant:",
     ),
     "own continued": ({**INSTRUCT, **CONTINUED}, "[user:one][assistant:two]"),
-    "own in chat-instruct": (WRAPPED, f"[user:You are Bo.\n{MET}Ann: Hi\n][assistant:Bo:"),
+    "own in chat-instruct": (WRAPPED, f"[user:You are Bo.\n{MET}Ann: Hi\n][assistant:Bo:]"),
 }
 
 

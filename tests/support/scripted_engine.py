@@ -27,7 +27,7 @@ class ScriptedEngine(Engine):
         text = "".join(f"<{message['role']}>{message['content']}" for message in messages)
         return text if continue_last else f"{text}<assistant>"
 
-    def tokenize(self, text, add_special=True):
+    def encode(self, text, add_special):
         return text.split()
 
     def check(self, request):

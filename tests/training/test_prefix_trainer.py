@@ -94,7 +94,7 @@ def test_evaluation_gives_the_loss_of_the_stock_trainer(tiny, rows, template, tm
     for trainer_class in (SharedPrefixTrainer, SFTTrainer):
         loaded = loading.load_model("tiny", dtype="float32")
         # Seven rows make a full batch and an incomplete one, which counts for fewer rows.
-        some = training.build_dataset(rows[:7], template, SETTINGS)
+        some = training.build_dataset(rows[:7], template, SETTINGS, loaded.tokenizer)
         trainer = make_trainer(
             trainer_class, loaded, rows, template, tmp_path, some, per_device_eval_batch_size=4
         )

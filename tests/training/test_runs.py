@@ -16,6 +16,7 @@ FILES = [
     "README.md",
     "adapter_config.json",
     "adapter_model.safetensors",
+    "chat_template.jinja",
     "run.json",
     "training_parameters.json",
 ]
@@ -137,7 +138,7 @@ def test_lesson_s_way_of_saving_leaves_the_same_files_and_facts(tiny, data, sett
     trainer = training.SharedPrefixTrainer(
         model=loaded.model,
         args=training.make_sft_config(loaded.model, settings, home / "runs" / "shared", progress=False),
-        train_dataset=training.build_dataset(data.train, data.template, settings),
+        train_dataset=training.build_dataset(data.train, data.template, settings, loaded.tokenizer),
         processing_class=loaded.tokenizer,
         peft_config=training.make_lora_config(loaded.model, settings),
     )

@@ -30,13 +30,13 @@ def make_trainer(tiny, data, settings, tmp_path):
 # What the model sees and learns
 
 
-def test_prompt_of_training_starts_with_prompt_of_inference(tiny, data, make_trainer):
+def test_prompt_of_training_is_the_prompt_of_inference(tiny, data, make_trainer):
     prompts = {loading.render_chat(tiny.tokenizer, data.template.build_messages(row)) for row in data.train}
     examples = make_trainer().train_dataset
     assert len(examples) == 12
     for example in examples:
-        text = tiny.tokenizer.decode(example["input_ids"])
-        assert any(text.startswith(prompt) for prompt in prompts)
+        learned = sum(label != -100 for label in example["labels"])
+        assert tiny.tokenizer.decode(example["input_ids"][:-learned]) in prompts
 
 
 def test_loss_covers_the_answer_and_its_end_and_nothing_else(tiny, make_trainer):
@@ -49,8 +49,7 @@ def test_loss_covers_the_answer_and_its_end_and_nothing_else(tiny, make_trainer)
     for text in learned:
         answer, end, rest = text.partition(tiny.tokenizer.eos_token)
         assert answer in ANSWERS
-        assert end
-        assert not rest.strip()
+        assert end and not rest
 
 
 @pytest.mark.parametrize("sharing", ["on", "off"])
@@ -103,10 +102,10 @@ def test_as_many_rows_of_each_label_are_kept_as_the_limit_leaves_room_for(count,
     assert len(tasks.keep_short(make_rows(UNEQUAL), count, seed=0)) == kept
 
 
-def test_max_rows_limits_the_data_set(template, settings):
+def test_max_rows_limits_the_data_set(tiny, template, settings):
     rows = make_rows(UNEQUAL)
-    assert len(training.build_dataset(rows, template, settings)) == len(rows)
-    assert len(training.build_dataset(rows, template, settings.replace({"max_rows": 6}))) == 6
+    assert len(training.build_dataset(rows, template, settings, tiny.tokenizer)) == len(rows)
+    assert len(training.build_dataset(rows, template, settings.replace({"max_rows": 6}), tiny.tokenizer)) == 6
 
 
 # How it computes

@@ -150,10 +150,7 @@ if words := int(words):  # a few rows with comments of so many words
     rows = [{**row, "text": " ".join((row["text"].split() * words)[:words])} for row in rows[:4]]
 chosen = training.pick_settings("tiny").replace({"batch_size": int(batch), "max_rows": 16})
 loaded = loading.load_model(name, dtype=dtype)
-lengths = []
-for example in training.build_dataset(rows, template, chosen):
-    encoding = loading.tokenize_chat(loaded.tokenizer, example["prompt"] + example["completion"])
-    lengths.append(len(encoding["input_ids"][0]))
+lengths = [len(ids) for ids in training.build_dataset(rows, template, chosen, loaded.tokenizer)["input_ids"]]
 data = tasks.TaskData(template, rows)
 record = training.train_lora(loaded, data, chosen, Path(home) / "loras" / "x", progress=False)
 print(record["peak_mb"], max(lengths))

@@ -1,0 +1,56 @@
+"""The chat template that a LoRA was trained with: recorded in its folder, and taken again. No torch."""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from helpers.adapters.folders import AdapterFolder
+from helpers.common.errors import MismatchError
+from helpers.common.files import write_text
+from helpers.loading.chat_templates import NAMES, OWN, PickedTemplate
+
+FILE = "chat_template.jinja"  # transformers' name for it; vLLM takes it with --chat-template
+
+
+def record_template(folder: Path, picked: PickedTemplate) -> dict[str, str]:
+    """Writes a chat template into a LoRA's folder; returns what run.json records of it."""
+    write_text(folder / FILE, picked.source)
+    return {"name": picked.name, "reason": picked.reason, "sha256": hash_text(picked.source)}
+
+
+def hash_text(text: str) -> str:
+    """sha256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def find_recorded(folder: AdapterFolder) -> str | None:
+    """What load_model takes as `chat_template` to ask a LoRA as it was trained; None for the model's default.
+
+    A template that was read from a file is taken from the LoRA's folder.
+    """
+    name = folder.run.get("chat_template", {}).get("name", OWN)
+    if name == OWN:
+        return None
+    return name if name in NAMES else str(folder.path / FILE)
+
+
+def pick_for_all(asked: str | None, folders: Sequence[AdapterFolder]) -> str | None:
+    """The chat template that was asked for, or else the one that the LoRAs were trained with.
+
+    Raises a MismatchError if they were trained with different ones.
+    """
+    if asked:
+        return asked
+    recorded = {folder.name: find_recorded(folder) for folder in folders}
+    if len({read(path) for path in recorded.values()}) > 1:
+        each = ", ".join(f"{name}: {template or OWN}" for name, template in recorded.items())
+        problem = f"The LoRAs were trained with different chat templates ({each})."
+        raise MismatchError(problem, "Serve them apart, or choose one with --chat-template.")
+    return next(iter(recorded.values()), None)
+
+
+def read(template: str | None) -> str | None:
+    """A template's name, or the text of its file, to compare two of them."""
+    return (
+        Path(template).read_text(encoding="utf-8") if template and template.endswith(".jinja") else template
+    )

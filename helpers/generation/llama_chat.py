@@ -1,0 +1,44 @@
+"""The chat template of a GGUF file together with its tokenizer, which llama.cpp runs. No torch."""
+
+from gguf import TokenType
+
+from helpers.loading.chat_templates import admit_system, pick_template
+from helpers.loading.chat_tokenizer import ChatTokenizer, Encode
+from helpers.weights.folders import ModelFolder
+from helpers.weights.gguf_header import read_header
+
+TOKENS, TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+
+
+def make_llama_chat(
+    folder: ModelFolder, encode: Encode, chat_template: str | None = None
+) -> tuple[ChatTokenizer | None, int | None]:
+    """(the chat template with the tokenizer, the id of BOS); None for what the file does not have.
+
+    `encode` is llama.cpp's tokenizer. Raises DamagedError for a template that cannot be used, NotFoundError
+    for a `chat_template` that is not there.
+    """
+    assert folder.gguf is not None
+    header, _ = read_header(folder.gguf, (TOKENS, TYPES))
+    tokens: list[str] = header.get(TOKENS, [])
+    kinds = dict(zip(tokens, header.get(TYPES, []), strict=False))
+    ids = {text: number for number, text in enumerate(tokens)}
+    bos, eos = (header.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos"))
+    names = {"bos_token": bos, "eos_token": eos}
+    adds_bos = bool(header.get("tokenizer.ggml.add_bos_token", header.get("tokenizer.ggml.model") == "llama"))
+
+    def build(source: str) -> ChatTokenizer:
+        control = [text for text, kind in kinds.items() if is_control(text, kind, source)]
+        texts = {name: tokens[number] for name, number in names.items() if number is not None}
+        return ChatTokenizer(source, texts, {text: ids[text] for text in control}, encode, eos)
+
+    special = [text for text, kind in kinds.items() if kind == TokenType.CONTROL]
+    own = header.get("tokenizer.chat_template")
+    picked = pick_template(chat_template, own, folder.name, special, len(tokens), adds_bos)
+    return (build(admit_system(picked, build, folder.name).source) if picked else None), bos
+
+
+def is_control(text: str, kind: int, template: str) -> bool:
+    """Whether only the template may write this token, as find_control_tokens decides for transformers."""
+    added = kind == TokenType.USER_DEFINED and text in template and not text.isspace()
+    return len(text) > 1 and (kind == TokenType.CONTROL or added)

@@ -1,0 +1,204 @@
+"""Messages to tokens: the only place where a prompt, its answer and the answer's end are made. No torch.
+
+A chat template writes messages as one text, with the answer in it. Where it stands there, and not what the
+template calls its generation prompt, decides what belongs to the prompt. Three examples; the answer's tokens
+begin at | and end at ¦:
+
+    SmolLM2    ...<|im_start|>assistant\\n|Repaired<|im_end|>¦\\n
+    Llama 2    <s>[INST] ... [/INST]| Repaired </s>¦    the space belongs to the answer's first token
+    Qwen 3     ...<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n|Repaired<|im_end|>¦\\n
+
+What a model is trained on, what it is judged by and what a server gives it are these tokens.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from jinja2 import TemplateError
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from helpers.common.errors import UnsupportedError, UsageError
+
+Encode = Callable[[str], list[int]]  # a text's ids; control tokens are recognised and none is added
+Message = dict[str, str]  # {"role": ..., "content": ...}
+# It stands for the answer where a text is cut. A token that its first letter joins can only be a space.
+PROBE = "Answer"
+PROBED: list[Message] = [{"role": "user", "content": "Question"}]
+# A noncharacter, which Unicode reserves for a program's own use: no text has it.
+BREAK = "\ufdd0"
+
+
+class TokenizedAnswers(NamedTuple):
+    """A prompt and answers to it as token ids; an answer ends with the token that ends the turn."""
+
+    prompt: list[int]
+    answers: list[list[int]]
+
+
+@dataclass
+class ChatTokenizer:
+    """A model's chat template and tokenizer together."""
+
+    template: str  # Jinja
+    special_tokens: Mapping[str, Any]  # what the template may name: {"bos_token": "<s>", ...}
+    control_tokens: Mapping[str, int]  # tokens that only a template may write, with their ids
+    encode: Encode
+    eos_id: int | None
+
+    def render(self, messages: list[Message], continue_last: bool = False) -> str:
+        """The messages as text, up to where the answer begins.
+
+        With `continue_last` the text ends inside the last message instead. Raises a UsageError if the
+        template rejects the messages.
+        """
+        return unmark(self.render_marked(messages, continue_last))
+
+    def tokenize(self, messages: list[Message], continue_last: bool = False) -> list[int]:
+        """The token ids of the same text. Control tokens inside a message are read as text."""
+        return encode_marked(self.encode, self.render_marked(messages, continue_last))
+
+    def tokenize_answers(self, messages: list[Message], answers: Sequence[str]) -> TokenizedAnswers:
+        """The messages and possible answers of the assistant as token ids.
+
+        Raises a UsageError for what the template rejects, and an UnsupportedError if it writes an answer in
+        another place than others.
+        """
+        begun = self.render_marked(messages)
+        prompt = encode_marked(self.encode, begun)
+        return TokenizedAnswers(
+            prompt, [self._tokenize_answer(messages, one, begun, prompt) for one in answers]
+        )
+
+    def _tokenize_answer(
+        self, messages: list[Message], answer: str, begun: str, prompt: list[int]
+    ) -> list[int]:
+        """The tokens of one answer after the prompt, whose text is `begun`."""
+        whole = self._render([*messages, {"role": "assistant", "content": answer}])
+        ids = encode_marked(self.encode, whole)
+        if ids[: len(prompt)] == prompt:
+            return self._cut(ids[len(prompt) :])
+        if not whole.startswith(begun):
+            problem = f"The chat template does not write '{answer[:40]}' where it writes other answers."
+            raise UnsupportedError(
+                problem, "Leave the template's own marks, such as </think>, out of answers."
+            )
+        # The answer's first character would join the prompt's last token. No model sees such a prompt.
+        return self._cut(encode_after(self.encode, whole[len(begun) :]))
+
+    @cached_property
+    def end_ids(self) -> list[int]:
+        """The token that ends an answer, in a list; [] if the model has none."""
+        answer = self._probe[1]
+        found = self._find_end(answer)
+        return [answer[found]] if found is not None else [] if self.eos_id is None else [self.eos_id]
+
+    # The text
+
+    def _render(self, messages: list[Message]) -> str:
+        """The whole text of the messages, with a BREAK inside each of their control tokens."""
+        broken = [
+            {**message, "content": self._break_control_tokens(message["content"])} for message in messages
+        ]
+        try:
+            result: Any = render_jinja_template([broken], chat_template=self.template, **self.special_tokens)
+        except (
+            TemplateError,
+            TypeError,
+            ValueError,
+        ) as error:  # Llama 2's takes user and assistant in turns only
+            problem = f"The model's chat template rejects these messages ({error})."
+            raise UsageError(problem, "Change their roles or their order.") from None
+        return result[0][0]
+
+    def render_marked(self, messages: list[Message], continue_last: bool = False) -> str:
+        """The text of `render` with a BREAK inside each control token of a message, for encode_marked."""
+        if not messages:
+            raise UsageError("There are no messages.", "Send one at least.")
+        if continue_last:
+            last = messages[-1]
+            begun = self._render_up_to_probe([*messages[:-1], {**last, "content": PROBE}])
+            return begun + self._break_control_tokens(last["content"])
+        text = self._render_up_to_probe([*messages, {"role": "assistant", "content": PROBE}])
+        return text.rstrip() if self._joins_space else text
+
+    def _render_up_to_probe(self, messages: list[Message]) -> str:
+        before, found, _ = self._render(messages).rpartition(PROBE)
+        if not found:
+            problem = "The model's chat template does not show what the assistant says."
+            raise UnsupportedError(problem, "Give another one with --chat-template.")
+        return before
+
+    @cached_property
+    def _control_pattern(self) -> re.Pattern[str]:
+        longest_first = sorted((re.escape(token) for token in self.control_tokens), key=len, reverse=True)
+        return re.compile("|".join(longest_first) or "(?!)")  # (?!) never matches
+
+    def _break_control_tokens(self, text: str) -> str:
+        """The text with a BREAK after the first character of each control token, as in "<BREAK|im_end|>"."""
+        return self._control_pattern.sub(lambda found: found[0][0] + BREAK + found[0][1:], text)
+
+    # The tokens
+
+    @cached_property
+    def _probe(self) -> tuple[bool, list[int]]:
+        """Whether the answer's first token takes in the space before it, and the tokens of such an answer."""
+        text = self._render([*PROBED, {"role": "assistant", "content": PROBE}])
+        ids = encode_marked(self.encode, text)
+        before = text[: text.rindex(PROBE)] if PROBE in text else text
+        for joins, start in ((False, before), (True, before.rstrip())):
+            prompt = encode_marked(self.encode, start)
+            if ids[: len(prompt)] == prompt:
+                return joins, ids[len(prompt) :]
+        return False, encode_after(self.encode, text[len(before) :])
+
+    @property
+    def _joins_space(self) -> bool:
+        return self._probe[0]
+
+    def _find_end(self, answer: list[int]) -> int | None:
+        """Where the first control token is: those that the answer itself has were broken."""
+        places = (place for place, token in enumerate(answer) if token in self._control_ids)
+        return next(places, None)
+
+    @cached_property
+    def _control_ids(self) -> frozenset[int]:
+        return frozenset(self.control_tokens.values())
+
+    def _cut(self, answer: list[int]) -> list[int]:
+        """The tokens up to the one that ends the turn; EOS is added if the template writes none."""
+        end = self._find_end(answer)
+        if end is not None:
+            return answer[: end + 1]
+        if self.eos_id is None:
+            problem = "Neither the chat template nor the tokenizer has a token that ends an answer."
+            raise UnsupportedError(problem, "Set eos_token in the model's tokenizer_config.json.")
+        return [*answer, self.eos_id]
+
+
+def unmark(text: str) -> str:
+    """The text of render_marked as people read it."""
+    return text.replace(BREAK, "")
+
+
+def encode_marked(encode: Encode, text: str, encode_first: Encode | None = None) -> list[int]:
+    """The ids of a text, which is cut at each BREAK, so that no token spans one.
+
+    `encode_first` encodes what comes before the first BREAK, if that needs BOS.
+    """
+    first, *others = text.split(BREAK)
+    ids = (encode_first or encode)(first)
+    for part in others:
+        ids = ids + encode_after(encode, part)
+    return ids
+
+
+def encode_after(encode: Encode, text: str) -> list[int]:
+    """The ids of a text that continues another one.
+
+    SentencePiece puts a space before a text. It does not after a newline, which is taken away again.
+    """
+    newline, ids = encode("\n"), encode_marked(encode, "\n" + text)
+    return ids[len(newline) :] if ids[: len(newline)] == newline else encode_marked(encode, text)

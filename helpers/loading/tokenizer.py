@@ -1,0 +1,103 @@
+"""A folder's tokenizer, together with the chat template that it is used with."""
+
+from functools import partial
+from typing import cast
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from helpers.common.errors import DamagedError, UnsupportedError
+from helpers.loading.chat_templates import PickedTemplate, admit_system, explain_missing, pick_template
+from helpers.loading.chat_tokenizer import PROBE, PROBED, ChatTokenizer
+from helpers.weights.folders import FETCH_AGAIN, ModelFolder
+from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
+
+
+def load_tokenizer(folder: ModelFolder, chat_template: str | None = None) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer, padding on the left as generation needs it; a missing pad token becomes EOS.
+
+    Its chat template is the one that pick_template picks. Raises DamagedError if it cannot be read, and
+    NotFoundError for a `chat_template` that is not there.
+    """
+    return load_both(folder, chat_template)[0]
+
+
+def load_both(
+    folder: ModelFolder, chat_template: str | None = None
+) -> tuple[PreTrainedTokenizerBase, PickedTemplate | None]:
+    """The tokenizer and where its chat template is from; None if it has none and its family is not known."""
+    tokenizer = read_tokenizer(folder)
+    picked = pick_template(
+        chat_template,
+        tokenizer.get_chat_template() if tokenizer.chat_template else None,
+        folder.name,
+        [token.content for token in tokenizer.added_tokens_decoder.values()],
+        len(tokenizer),
+        adds_bos=tokenizer.bos_token_id is not None
+        and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id],
+    )
+    if picked:
+        picked = admit_system(picked, partial(make_chat_tokenizer, tokenizer), folder.name)
+        tokenizer.chat_template = picked.source
+    return tokenizer, picked
+
+
+def read_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
+    """The tokenizer as its files describe it."""
+    source = {"gguf_file": folder.gguf.name} if folder.gguf else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder.path, padding_side="left", **source)
+    except ImportError:  # a package is missing, which the caller explains
+        raise
+    except Exception as error:  # the library's own errors are of all kinds: its parser is written in Rust
+        reason = " ".join(str(error).split())[:200]
+        raise DamagedError(
+            f"The tokenizer of {folder.name} cannot be read ({reason}).", FETCH_AGAIN
+        ) from None
+    if folder.gguf and needs_digit_splitting(folder.gguf):
+        split_digits(tokenizer)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def refuse_unfit(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
+    """A KitError if the tokenizer cannot write examples: no chat template, or nothing that ends an answer."""
+    if not tokenizer.chat_template:
+        raise explain_missing(model)
+    make_chat_tokenizer(tokenizer).tokenize_answers(PROBED, [PROBE])
+
+
+def make_chat_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str | None = None) -> ChatTokenizer:
+    """The tokenizer together with its chat template, or with another `template`, Jinja.
+
+    Raises an UnsupportedError if there is neither.
+    """
+    if not template and not tokenizer.chat_template:
+        raise UnsupportedError(
+            "This tokenizer has no chat template.", "Take the one of a chat (instruct) model."
+        )
+    source = template or str(tokenizer.get_chat_template())
+
+    def encode(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    return ChatTokenizer(
+        source,
+        tokenizer.special_tokens_map,
+        find_control_tokens(tokenizer, source),
+        encode,
+        cast(int | None, tokenizer.eos_token_id),
+    )
+
+
+def find_control_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[str, int]:
+    """Text and id of the tokens that only the template may write: the special ones, and added ones in it.
+
+    Added tokens of white space, which Gemma has, are ordinary text.
+    """
+    found = {}
+    for number, token in tokenizer.added_tokens_decoder.items():
+        text = token.content
+        if len(text) > 1 and (token.special or (text in template and not text.isspace())):
+            found[text] = number
+    return found
