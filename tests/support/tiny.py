@@ -25,20 +25,19 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_byte_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer with one token for each byte and the two special tokens of ChatML, BOS and EOS."""
+def make_byte_tokenizer(begin: str = "<|im_start|>", end: str = "<|im_end|>") -> PreTrainedTokenizerFast:
+    """A tokenizer with one token for each byte and two special tokens, BOS and EOS: those of ChatML."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {character: number for number, character in enumerate(alphabet)}
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
-    special = [AddedToken("<|im_start|>", special=True), AddedToken("<|im_end|>", special=True)]
-    core.add_special_tokens(special)
+    core.add_special_tokens([AddedToken(begin, special=True), AddedToken(end, special=True)])
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
+        bos_token=begin,
+        eos_token=end,
+        pad_token=end,
         chat_template=CHAT_TEMPLATE,
         model_max_length=2048,
         clean_up_tokenization_spaces=False,
