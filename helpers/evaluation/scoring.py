@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import torch
 from tqdm.auto import tqdm
-from transformers import Cache
+from transformers import Cache, DynamicCache
 
 from helpers.evaluation.metrics import Scores
 from helpers.loading.chat_tokenizer import ChatTokenizer
@@ -40,6 +40,10 @@ class ScoredRow:
     answers: dict[int, list[int]]  # of each label, in the template's order
     beginnings: Scores = field(default_factory=dict)  # log P(first token of the answer | prompt), in nats
     scores: Scores = field(default_factory=dict)  # log P(answer | prompt), in nats, as far as computed
+
+    def count_tokens(self) -> int:
+        """Tokens of the prompt with its longest answer."""
+        return len(self.prompt) + max(map(len, self.answers.values()))
 
     def find_favourite(self) -> int:
         """The label whose answer has the likeliest first token."""
@@ -75,7 +79,7 @@ def score_answers(
     shared = min(count_shared(prompts), min(len(prompt) for prompt in prompts) - 1)
     loaded.model.eval()
     with torch.inference_mode():
-        if shared and not why_not_packable(loaded.model):
+        if shared and not why_not_packable(loaded.model, max(map(ScoredRow.count_tokens, scored))):
             score_packed(loaded, scored, shared, batch_tokens, progress, every)
         else:
             for row in tqdm(scored, desc="scoring", unit="row", disable=not progress):
@@ -117,9 +121,14 @@ def tokenize_row(chat: ChatTokenizer, row: Row, template: Template) -> ScoredRow
 
 
 def fill_cache(loaded: LoadedModel, prefix: list[int]) -> Cache:
-    """transformers' cache with the keys and values of the tokens that all prompts begin with."""
+    """A cache with the keys and values of the tokens that all prompts begin with.
+
+    A plain one: the model's own may be for a sliding window, and then nothing can be taken back from it.
+    """
     input_ids = torch.tensor([prefix], device=loaded.model.device)
-    return loaded.model(input_ids, use_cache=True, logits_to_keep=1).past_key_values
+    cache = DynamicCache()
+    loaded.model(input_ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache
 
 
 def score_batch(loaded: LoadedModel, rows: list[ScoredRow], shared: int, cache: Cache, every: bool) -> None:

@@ -1,9 +1,10 @@
 """The loaded model: weights, tokenizer, device and number format together, and its end."""
 
+import contextlib
 import re
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 from transformers.utils.quantization_config import AwqBackend, QuantizationConfigMixin
 
-from helpers.common.errors import DamagedError, ResourceError, UnsupportedError, UsageError
+from helpers.common.errors import DamagedError, KitError, ResourceError, UnsupportedError, UsageError
 from helpers.common.machine import Choice, free_memory, measure_memory, measure_used, pick_device, pick_dtype
 from helpers.loading._private import undo_compiling
 from helpers.loading.chat_templates import PickedTemplate
@@ -100,7 +101,8 @@ def load_model(
         tokenizer, template = load_both(folder, chat_template)
         if purpose != "inference":
             refuse_unfit(tokenizer, folder.name)
-        model = build_model(folder, chosen.value, settings | describe_weights(folder))
+        with explain_unreadable(folder.name):
+            model = build_model(folder, chosen.value, settings | describe_weights(folder))
     loaded = LoadedModel(folder.name, folder, chosen, model, tokenizer, device, number, template)
     loaded.seconds, loaded.bytes = round(time.monotonic() - start, 2), model.get_memory_footprint()
     return loaded
@@ -177,6 +179,22 @@ def build_model(folder: ModelFolder, loader: str, settings: dict[str, Any]) -> P
         problem = f"{folder.name} lacks {len(found['missing_keys'])} tensors, such as {example}."
         raise DamagedError(problem, "Fetch it again; if that changes nothing, choose another loader.")
     return model.eval()
+
+
+@contextlib.contextmanager
+def explain_unreadable(name: str) -> Iterator[None]:
+    """Turns what transformers raises for a folder that it cannot read into one line.
+
+    Missing packages and memory are left to those who can explain them.
+    """
+    try:
+        yield
+    except (KitError, ImportError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of any kind: KeyError for a config's value, AttributeError for a layer ...
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        problem = f"{name} cannot be loaded ({reason})."
+        raise DamagedError(problem, "Fetch it again; if that changes nothing, take another model.") from None
 
 
 def describe_weights(folder: ModelFolder) -> dict[str, Any]:

@@ -34,17 +34,33 @@ class BranchMasks(NamedTuple):
     masks: list[torch.Tensor]  # of each branch of the lines: (tokens, tokens that it sees)
 
 
-def why_not_packable(model: PreTrainedModel) -> str | None:
-    """The reason why packed rows cannot go through this model, in words; None if they can."""
+def why_not_packable(model: PreTrainedModel, longest: int = 0) -> str | None:
+    """The reason why packed rows cannot go through this model, in words; None if they can.
+
+    `longest` is the number of tokens of the longest sequence. Within a sliding window, attention is the same
+    as without one.
+    """
     architecture = model.config.model_type
     attention = read_attention(model)
     if architecture not in ARCHITECTURES:
         return f"it was not tested on the architecture '{architecture}'"
     if attention not in ("sdpa", "eager", PACKED_ATTENTION):
         return f"attention '{attention}' cannot be given a mask"
-    if "sliding_attention" in (getattr(model.config, "layer_types", None) or []):
-        return "the model has sliding-window attention"
+    window = find_window(model)
+    if window and longest > window:
+        return f"a token sees {window} tokens (sliding-window attention), and rows have up to {longest}"
     return None
+
+
+def find_window(model: PreTrainedModel) -> int | None:
+    """How many tokens a token sees at most, itself included; None without sliding-window attention.
+
+    Newer configs say of each layer what it does. Older ones, such as Mistral's, have the window alone.
+    """
+    layer_types = getattr(model.config, "layer_types", None)
+    if layer_types and "sliding_attention" not in layer_types:
+        return None
+    return getattr(model.config, "sliding_window", None)
 
 
 @contextlib.contextmanager

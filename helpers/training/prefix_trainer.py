@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from datasets import Dataset
 from peft import LoraConfig
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PrinterCallback
@@ -86,7 +87,8 @@ class SharedPrefixTrainer(SFTTrainer):
         lean_config = use_lean_layers(peft_config) if isinstance(peft_config, LoraConfig) else peft_config
         super().__init__(*args, peft_config=lean_config, **kwargs)
         self.remove_callback(PrinterCallback)  # without a bar, transformers prints the figures of every step
-        reason = why_not_packable(cast(PreTrainedModel, self.model)) or self.why_not_packed()
+        longest = max(map(len, cast(Dataset, self.train_dataset)["input_ids"]), default=0)
+        reason = why_not_packable(cast(PreTrainedModel, self.model), longest) or self.why_not_packed()
         if reason:
             words = f"The shared prefix is not used: {reason}. Training works as with SFTTrainer."
             warnings.warn(words, stacklevel=2)

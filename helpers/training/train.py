@@ -123,13 +123,11 @@ def make_trainer(
     UnsupportedError if it does not, "off" uses TRL's own SFTTrainer. Raises UsageError if max_length cuts
     off every row's answer.
     """
-    reason = why_not_packable(loaded.model)
-    if prefix_sharing == "on" and reason:
-        problem = f"The shared prefix cannot be used: {reason}."
-        raise UnsupportedError(problem, "Omit --prefix-sharing on.")
+    examples = build_dataset(data.train, data.template, settings, loaded.tokenizer)
+    if prefix_sharing == "on":
+        refuse_unpackable(loaded.model, examples, settings)
     torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
     base = prepare_base(loaded)
-    examples = build_dataset(data.train, data.template, settings, loaded.tokenizer)
     config = make_sft_config(base, settings, output, progress)
     keep_checkpoints(config, settings.checkpoint_steps)
     trainer_class = SFTTrainer if prefix_sharing == "off" else SharedPrefixTrainer
@@ -145,6 +143,14 @@ def make_trainer(
     kept = len(cast(Dataset, trainer.train_dataset))
     report_long_rows(len(examples) - kept, len(examples), settings)
     return trainer
+
+
+def refuse_unpackable(model: PreTrainedModel, examples: Dataset, settings: TrainingSettings) -> None:
+    """An UnsupportedError with the reason if the shared prefix cannot be used."""
+    longest = min(settings.max_length, max(map(len, examples["input_ids"])))
+    if reason := why_not_packable(model, longest):
+        problem = f"The shared prefix cannot be used: {reason}."
+        raise UnsupportedError(problem, "Omit --prefix-sharing on.")
 
 
 def prepare_base(loaded: LoadedModel) -> PreTrainedModel:

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from support.zoo import make_zoo_model
 
 from helpers import evaluation, loading
 from helpers.evaluation.scoring import ScoredRow, fill_batches, score_plainly, tokenize_row
@@ -19,6 +20,19 @@ def test_packed_scores_are_those_of_whole_sequences_which_unknown_architectures_
     for first, second in zip(packed, plain, strict=True):
         assert first == pytest.approx(second, rel=1e-4)
     assert packed != plain  # the same up to rounding only: both ways were taken
+
+
+@pytest.mark.parametrize("window", [None, 100, 2000])
+def test_scores_of_a_model_with_a_sliding_window_are_those_of_whole_sequences(home, rows, template, window):
+    make_zoo_model("gptoss", home / "models" / "gptoss", sliding_window=window)
+    loaded = loading.load_model("gptoss", dtype="float32")
+    scores = evaluation.score_answers(loaded, rows, template, progress=False)
+    chat = make_chat_tokenizer(loaded.tokenizer)
+    with torch.inference_mode():
+        plain = [score_plainly(loaded, tokenize_row(chat, row, template)) for row in rows]
+    for first, second in zip(scores, plain, strict=True):
+        assert first == pytest.approx(second, rel=1e-4)
+    assert (scores == plain) == (window == 100)  # rows beyond the window are computed plainly
 
 
 @pytest.mark.parametrize("names", [("Larkmoor", "Halloran"), ("University of A", "University of B")])

@@ -122,8 +122,12 @@ def test_the_whole_mask_which_a_gpu_gets_gives_the_same_scores(tiny):
 
 def test_unknown_architectures_sliding_windows_and_attention_without_masks_are_not_packable(tiny):
     assert why_not_packable(tiny.model) is None
+    tiny.model.config.sliding_window = 16  # Mistral's, which says nothing of layers
+    assert why_not_packable(tiny.model, 16) is None and "sliding" in why_not_packable(tiny.model, 17)
+    tiny.model.config.layer_types = ["full_attention", "full_attention"]
+    assert why_not_packable(tiny.model, 17) is None
     tiny.model.config.layer_types = ["sliding_attention", "full_attention"]
-    assert "sliding" in why_not_packable(tiny.model)
+    assert "sliding" in why_not_packable(tiny.model, 17)
     tiny.model.set_attn_implementation("flex_attention")
     assert "flex_attention" in why_not_packable(tiny.model)
     tiny.model.config.model_type = "olmo"

@@ -25,6 +25,7 @@ SHAPE = {
 }
 CONFIGS = {
     "mistral": MistralConfig(**SHAPE, sliding_window=None),
+    "mistral, rows within its window": MistralConfig(**SHAPE, sliding_window=2000),
     "qwen2": Qwen2Config(**SHAPE),
     "qwen3": Qwen3Config(**SHAPE, head_dim=8),
 }
@@ -81,6 +82,14 @@ def test_an_unknown_architecture_is_trained_as_by_the_stock_trainer_with_a_warni
     make_random_model(home / "models" / "olmo", OlmoConfig(**SHAPE))
     with pytest.warns(UserWarning, match="'olmo'"):
         assert_same("olmo", rows, template, tmp_path)
+
+
+def test_rows_beyond_a_sliding_window_are_trained_as_by_the_stock_trainer_with_a_warning(
+    home, rows, template, tmp_path
+):
+    make_random_model(home / "models" / "mistral", MistralConfig(**SHAPE, sliding_window=100))
+    with pytest.warns(UserWarning, match="sees 100 tokens"):
+        assert_same("mistral", rows, template, tmp_path)
 
 
 def test_attention_is_what_it_was_after_training(tiny, rows, template, tmp_path):
