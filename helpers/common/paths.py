@@ -39,12 +39,21 @@ def find_file(path: str | Path, what: str) -> Path:
 
 
 def resolve_inside(folder: Path, name: str, what: str) -> Path:
-    """`folder`/`name`; a UsageError if that is not inside `folder`. `what` says what the name is for."""
-    found = (folder / name).resolve()
-    if not name or found == folder.resolve() or not found.is_relative_to(folder.resolve()):
+    """`folder`/`name`; a UsageError if that is not inside `folder`. `what` says what the name is for.
+
+    Only the name is judged: it may not lead out with ".." or as an absolute path. What lies under it may be a
+    link to anywhere, since the user made that. The result keeps the link's name. Raises NotFoundError if the
+    link's target is gone.
+    """
+    folder = folder.resolve()
+    found = Path(os.path.normpath(folder / name))
+    if not name or found == folder or not found.is_relative_to(folder):
         raise UsageError(
             f"'{name}' is not a valid name for a {what}.", f"Use a plain folder name in {folder}."
         )
+    if found.is_symlink() and not found.exists():
+        problem = f"{found} is a link to {os.readlink(found)}, which is not there."
+        raise NotFoundError(problem, "Bring back what it points to, or delete the link.")
     return found
 
 

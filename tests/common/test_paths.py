@@ -62,3 +62,30 @@ def test_name_that_leads_out_of_its_folder_is_refused(tmp_path, name):
 
 def test_name_inside_its_folder_becomes_a_path(tmp_path):
     assert resolve_inside(tmp_path, "a/../b", "model") == tmp_path.resolve() / "b"
+
+
+def test_link_inside_a_folder_keeps_its_name_wherever_it_leads(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine").symlink_to(tmp_path / "elsewhere")
+    assert resolve_inside(tmp_path / "models", "mine", "model") == tmp_path.resolve() / "models" / "mine"
+
+
+def test_name_that_leads_out_through_a_link_is_refused(tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine").symlink_to(tmp_path)
+    with pytest.raises(UsageError):
+        resolve_inside(tmp_path / "models", "mine/../../secret", "model")
+
+
+def test_folder_that_is_itself_a_link_has_the_same_names(tmp_path):
+    (tmp_path / "disk" / "a").mkdir(parents=True)
+    (tmp_path / "models").symlink_to(tmp_path / "disk")
+    assert resolve_inside(tmp_path / "models", "a", "model").samefile(tmp_path / "disk" / "a")
+
+
+def test_link_whose_target_is_gone_is_named_with_its_target(tmp_path):
+    (tmp_path / "mine").symlink_to(tmp_path / "unmounted")
+    with pytest.raises(NotFoundError) as caught:
+        resolve_inside(tmp_path, "mine", "model")
+    assert str(tmp_path / "unmounted") in caught.value.problem
