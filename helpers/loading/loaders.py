@@ -36,7 +36,7 @@ def detect_loader(folder: ModelFolder) -> Choice[str]:
     Raises UnsupportedError, with what to take instead, for a format that this kit does not read.
     """
     if folder.format == "gguf":
-        return Choice("llama.cpp", "there is a .gguf file")
+        return Choice("llama.cpp", folder.gguf_reason)
     if folder.quantization:
         return detect_quantized_loader(folder)
     if folder.format == "pickle":

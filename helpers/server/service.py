@@ -19,7 +19,7 @@ from helpers.weights.folders import ModelFolder, find_model
 class ModelChoice:
     """A model and how to load it; `loader` and `dtype` are detected if they are None."""
 
-    model: str  # folder name
+    model: str  # folder name, or FOLDER/FILE.gguf
     loras: tuple[str, ...] = ()  # folder names; the first one answers by default
     loader: str | None = None
     dtype: str | None = None
@@ -97,7 +97,7 @@ def find_choice(choice: ModelChoice, models_dir: Path | None, loras_dir: Path | 
         problem = f"{folder.name} has no GGUF file for llama.cpp."
         raise UsageError(problem, "Omit the loader, or name a folder with one.")
     for lora in found.loras:
-        lora.check_base(folder.name)
+        lora.check_base(folder.path.name)
         if found.uses_llama:
             from helpers.adapters.gguf import refuse_more_than_factors
 

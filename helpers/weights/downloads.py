@@ -36,6 +36,11 @@ class RemoteFile:
     sha256: str | None  # of a large file (LFS); for the others the hub lists only git's hash
     git_sha1: str
 
+    @property
+    def local_name(self) -> str:
+        """Its name in the model's folder, which has no lower folders."""
+        return self.name.rpartition("/")[2]
+
     def matches(self, path: Path) -> bool:
         """True if the local file has this content."""
         if path.stat().st_size != self.size:
@@ -61,16 +66,18 @@ def list_branches(repo: str) -> list[str]:
 
 
 def list_files(repo: str, revision: str = "main") -> tuple[str, list[RemoteFile]]:
-    """(commit id, files in the top folder) of a branch, tag or commit. Raises a KitError if the hub refuses.
+    """(commit id, files) of a branch, tag or commit. Raises a KitError if the hub refuses.
 
-    Files in lower folders are left out: they are weights in other formats.
+    Of the files in lower folders only GGUF files are taken, which some publishers keep in a folder for each
+    variant. The others are weights in other formats.
     """
     from huggingface_hub import HfApi
 
     with explain_hub_errors(repo, revision):
         info = HfApi().model_info(repo, revision=revision, files_metadata=True)
     files = [read_listing(sibling) for sibling in info.siblings or []]
-    return info.sha or revision, [file for file in files if "/" not in file.name]
+    wanted = [file for file in files if "/" not in file.name or file.name.endswith(".gguf")]
+    return info.sha or revision, wanted
 
 
 def read_listing(sibling: "RepoSibling") -> RemoteFile:
@@ -145,8 +152,8 @@ def download_file(repo: str, commit: str, file: RemoteFile, folder: Path, bar: B
 
     Raises DamagedError if the content is not the one that the hub lists, otherwise as explain_hub_errors.
     """
-    target = folder / file.name
-    part = folder / (file.name + PART)
+    target = folder / file.local_name
+    part = folder / (file.local_name + PART)
     if target.is_file() and file.matches(target):
         bar.update(file.size)
         return target

@@ -1,13 +1,16 @@
 """`ModelFolder`, which knows what a folder below models/ is; every other module asks it.
 
-A model folder holds either a GGUF file, or config.json, a tokenizer and weights as safetensors.
-`weights.json` records where the weights came from and their hashes.
+A model folder holds either GGUF files, or config.json, a tokenizer and weights as safetensors. It may be a
+link to a folder elsewhere, and so may each of its files. `weights.json` records where the weights came from
+and their hashes.
 """
 
 import json
+import os
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,10 +19,14 @@ from helpers.common.errors import DamagedError, NotFoundError
 from helpers.common.files import hash_file, list_subfolders, read_json, size_of, write_json
 from helpers.common.paths import find_home, resolve_inside
 from helpers.weights.config import QUANTIZATION_FILES, Quantization, Shape, read_quantization, read_shape
+from helpers.weights.gguf_files import find_group, group_ggufs, is_companion
 from helpers.weights.names import EMBEDDED_NAME, name_folder
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHT_SUFFIXES = (".safetensors", ".gguf", *PICKLE_SUFFIXES)
+# What transformers reads; each may instead be in several files, which FILE.index.json lists.
+SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")  # one of them is needed
 RECORD = "weights.json"
 # What git leaves in place of a large file if git-lfs is not installed.
 LFS_POINTER = b"version https://git-lfs"
@@ -33,26 +40,67 @@ class ModelFolder:
     """A folder below models/: its files, its format, what its config says and what is missing from it."""
 
     path: Path
+    file: str | None = None  # the GGUF file that was named, of a model in parts the first
 
     @property
     def name(self) -> str:
-        """The folder's name, by which commands and clients know the model."""
-        return self.path.name
+        """The name by which commands and clients know the model: FOLDER, or FOLDER/FILE.gguf."""
+        return f"{self.path.name}/{self.file}" if self.file else self.path.name
 
     @cached_property
     def weight_files(self) -> list[Path]:
-        """All files with weights, of any format, sorted by name."""
-        return sorted(path for path in self.path.iterdir() if path.suffix in WEIGHT_SUFFIXES)
+        """The files with weights that a loader reads, as far as they are there, sorted by name."""
+        if self.gguf:
+            return [path for path in self.gguf_parts if path.is_file()]
+        return self.safetensors or self._choose_files(PICKLE, PICKLE_SUFFIXES)
+
+    @cached_property
+    def gguf_models(self) -> dict[str, list[str]]:
+        """{first file of each GGUF model in the folder: all its files}, sorted by name."""
+        return group_ggufs(path.name for path in self.path.glob("*.gguf") if path.is_file())
 
     @property
     def gguf(self) -> Path | None:
-        """The GGUF file, in name order the first; None for a folder of another format."""
-        return next((path for path in self.weight_files if path.suffix == ".gguf"), None)
+        """The GGUF file, of a model in parts the first: the named one, or the first by name; or None."""
+        name = self.file or next(iter(self.gguf_models), None)
+        return self.path / name if name else None
 
     @property
+    def gguf_parts(self) -> list[Path]:
+        """All files of the GGUF model, also those that are missing; [] for a folder of another format."""
+        return [self.path / name for name in self.gguf_models[self.gguf.name]] if self.gguf else []
+
+    @property
+    def gguf_reason(self) -> str:
+        """Why `gguf` is that file, in words; empty for a folder of another format."""
+        if not self.gguf or len(self.gguf_models) == 1:
+            return "there is a .gguf file" if self.gguf else ""
+        if self.file:
+            return f"{self.file} was named"
+        another = list(self.gguf_models)[-1]
+        count = f"the first by name of {len(self.gguf_models)} GGUF models"
+        return f"{self.gguf.name} is {count}; name another as {self.path.name}/{another}"
+
+    @cached_property
     def safetensors(self) -> list[Path]:
-        """The safetensors files, sorted by name."""
-        return [path for path in self.weight_files if path.suffix == ".safetensors"]
+        """The safetensors files that transformers reads, sorted by name; if there are none, all others."""
+        return self._choose_files(SAFETENSORS, (".safetensors",))
+
+    def _choose_files(self, standard: str, suffixes: tuple[str, ...]) -> list[Path]:
+        """The file with the standard name, or those that its index lists, or all files with a suffix."""
+        if (self.path / standard).is_file():
+            return [self.path / standard]
+        listed = [self.path / name for name in sorted(self._list_indexed(standard))]
+        there = [path for path in listed if path.is_file()]
+        return there or sorted(
+            path for path in self.path.iterdir() if path.suffix in suffixes and path.is_file()
+        )
+
+    @property
+    def has_standard_names(self) -> bool:
+        """True if the weights have the names under which transformers looks for them."""
+        standard = SAFETENSORS if self.safetensors else PICKLE
+        return any((self.path / name).is_file() for name in (standard, f"{standard}.index.json"))
 
     @property
     def format(self) -> Format:
@@ -65,7 +113,7 @@ class ModelFolder:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes of all files with weights."""
+        """Bytes of the files with weights that a loader reads."""
         return sum(path.stat().st_size for path in self.weight_files)
 
     @property
@@ -120,39 +168,44 @@ class ModelFolder:
 
     def find_missing(self) -> str:
         """What the folder lacks, in words; empty if it is complete. Reads the safetensors' headers."""
+        if broken := find_broken_link(self.path.iterdir()):
+            return f"{broken.name} is a link to {os.readlink(broken)}, which is not there"
         for path in self.weight_files:
             if is_lfs_pointer(path):
                 fix = "git lfs install, then git lfs pull in the folder"
                 return f"{path.name} is only a pointer to its content ({fix})"
-        if self.format == "gguf":
-            return ""
+        if self.gguf:
+            return next((f"{path.name} is missing" for path in self.gguf_parts if not path.is_file()), "")
         if not self.config:
-            return "no config.json"
-        if not any((self.path / name).is_file() for name in ("tokenizer.json", "tokenizer.model")):
+            companion = next((path.name for path in self.path.glob("*.gguf")), None)
+            return f"{companion} is no model, it only accompanies one" if companion else "no config.json"
+        if not any((self.path / name).is_file() for name in TOKENIZERS):
             return "no tokenizer"
         return self._find_missing_weights()
 
     def _find_missing_weights(self) -> str:
         """What is missing of the weights of a folder that is not GGUF."""
-        names = {path.name for path in self.safetensors} | self._list_indexed()
-        if not names:
-            return "" if self.format == "pickle" else "no safetensors file"
-        for path in (self.path / name for name in sorted(names)):
+        if not self.weight_files:
+            return "no safetensors file"
+        standard = SAFETENSORS if self.format == "safetensors" else PICKLE
+        for path in sorted(
+            {*self.weight_files, *(self.path / name for name in self._list_indexed(standard))}
+        ):
             if not path.is_file():
                 return f"{path.name} is missing"
-            if not has_whole_safetensors(path):
+            if path.suffix == ".safetensors" and not has_whole_safetensors(path):
                 return f"{path.name} is cut short"
         return ""
 
-    def _list_indexed(self) -> set[str]:
-        """Names of the files that model.safetensors.index.json lists, for weights in several files."""
-        index = self.path / "model.safetensors.index.json"
+    def _list_indexed(self, standard: str) -> set[str]:
+        """Names of the files that an index lists, for weights in several files; empty without an index."""
+        index = self.path / f"{standard}.index.json"
         if not index.is_file():
             return set()
-        try:
-            return set(read_json(index, FETCH_AGAIN)["weight_map"].values())
-        except (AttributeError, KeyError):
-            raise DamagedError(f"{index} lists no weights.", FETCH_AGAIN) from None
+        listed = read_json(index, FETCH_AGAIN).get("weight_map")
+        if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+            raise DamagedError(f"{index} lists no weights.", FETCH_AGAIN)
+        return set(listed.values())
 
     def find_damage(self) -> str:
         """What is wrong with the folder, in words, or empty. Hashes every file that the record names."""
@@ -171,30 +224,67 @@ def models_folder() -> Path:
 
 
 def list_models(models_dir: Path | None = None) -> list[str]:
-    """Names of the folders below models/, sorted; hidden ones (unfinished work) are left out."""
-    return list_subfolders(models_dir or models_folder())
+    """Names of the models below models/, sorted; hidden folders (unfinished work) are left out.
+
+    A folder with several GGUF models is followed by each of them, as FOLDER/FILE.gguf.
+    """
+    models_dir = models_dir or models_folder()
+    names = []
+    for name in list_subfolders(models_dir):
+        ggufs = ModelFolder(models_dir / name).gguf_models
+        names += [name, *(f"{name}/{file}" for file in ggufs if len(ggufs) > 1)]
+    return names
 
 
 def find_model(name: str, models_dir: Path | None = None) -> ModelFolder:
     """A complete model folder below `models_dir` (models/ by default), by folder or catalogue name.
 
-    Raises NotFoundError for a name that is not there, UsageError for one that leads elsewhere, DamagedError
-    for an incomplete folder.
+    FOLDER/FILE.gguf names one GGUF model of several. Raises NotFoundError for a name that is not there,
+    UsageError for one that leads elsewhere, DamagedError for an incomplete folder.
     """
     models_dir = models_dir or models_folder()
-    path = resolve_inside(models_dir, name, "model")
-    if not path.is_dir():
-        path = resolve_inside(models_dir, name_folder(name), "model")
-    if not path.is_dir():
-        there = ", ".join(list_models(models_dir)) or "none yet"
-        fetchable = "/" in name or name == EMBEDDED_NAME
-        fetch = f"Fetch it: python -m helpers.weights fetch {name}"
-        remedy = fetch if fetchable else "See `python -m helpers.weights list`."
-        raise NotFoundError(f"No model '{name}' in {models_dir} (there: {there}).", remedy)
-    folder = ModelFolder(path)
+    folder = locate(name, models_dir)
+    if folder is None:
+        raise NotFoundError(*explain_absence(name, models_dir))
     if missing := folder.find_missing():
-        raise DamagedError(f"The model folder {path} is incomplete: {missing}.", FETCH_AGAIN)
+        raise DamagedError(f"The model folder {folder.path} is incomplete: {missing}.", FETCH_AGAIN)
     return folder
+
+
+def locate(name: str, models_dir: Path) -> ModelFolder | None:
+    """The folder with this name, complete or not; None if there is none. Errors as find_model."""
+    for candidate in (name, name_folder(name)):
+        path = resolve_inside(models_dir, candidate, "model")
+        if path.is_dir():
+            return ModelFolder(path)
+    folder_name, _, file = name.rpartition("/")
+    folder = locate(folder_name, models_dir) if folder_name and file.endswith(".gguf") else None
+    if folder is None:
+        return None
+    first = find_group(folder.gguf_models, file)
+    if first is None:
+        found = f"There are: {', '.join(folder.gguf_models) or 'none'}."
+        kind = "is no model, it only accompanies one" if is_companion(file) else "is not there"
+        raise NotFoundError(f"{folder.path / file} {kind}.", found)
+    return replace(folder, file=first)
+
+
+def explain_absence(name: str, models_dir: Path) -> tuple[str, str]:
+    """(problem, remedy) for a name that no folder in `models_dir` has."""
+    if (models_dir / name).is_file():
+        remedy = f"Move it into a folder of its own, such as {models_dir / Path(name).stem}."
+        return f"{models_dir / name} is a file, and models are folders.", remedy
+    there = ", ".join(list_models(models_dir)) or "none yet"
+    fetchable = "/" in name or name == EMBEDDED_NAME
+    fetch = f"Fetch it: python -m helpers.weights fetch {name}"
+    remedy = fetch if fetchable else "See `python -m helpers.weights list`."
+    return f"No model '{name}' in {models_dir} (there: {there}).", remedy
+
+
+def find_broken_link(paths: Iterable[Path]) -> Path | None:
+    """The first file, by name, that a loader reads and that is a link to nothing; None if there is none."""
+    read = (path for path in sorted(paths) if path.suffix in (*WEIGHT_SUFFIXES, ".json", ".model"))
+    return next((path for path in read if path.is_symlink() and not path.exists()), None)
 
 
 def is_lfs_pointer(path: Path) -> bool:
@@ -216,7 +306,7 @@ def has_whole_safetensors(path: Path) -> bool:
             return False
         try:
             header = json.loads(file.read(length))
-        except ValueError:
+            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+            return size == 8 + length + max(ends, default=0)
+        except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
             return False
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    return size == 8 + length + max(ends, default=0)

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from gguf import GGUFValueType
 
 from helpers.common.errors import DamagedError
+from helpers.weights.gguf_files import list_parts
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -47,18 +48,31 @@ NUMBER_CODES = {
 def read_header(path: Path, lists: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
     """(settings, {name of a tensor: its shape in PyTorch's order}).
 
-    The settings are texts, numbers and truth values, and the lists that are named in `lists`. Raises
-    DamagedError if the file is not a GGUF file or is cut short before its weights.
+    The settings are texts, numbers and truth values, and the lists that are named in `lists`. Of a model in several parts, of
+    which `path` is the first, the settings are in that one and the tensors in all. Raises DamagedError if a
+    file is missing, is not a GGUF file or is cut short before its weights.
     """
-    with path.open("rb") as file:
-        try:
-            return read_parts(file, lists)
-        except (ValueError, struct.error) as error:
-            problem = f"{path} is not a complete GGUF file ({error})."
-            raise DamagedError(problem, "Fetch it again.") from None
+    settings, shapes = read_file(path, lists)
+    for name in list_parts(path.name)[1:]:
+        shapes |= read_file(path.with_name(name))[1]
+    return settings, shapes
 
 
-def read_parts(file: BinaryIO, lists: Collection[str]) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+def read_file(path: Path, lists: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
+    """The same for one file."""
+    try:
+        with path.open("rb") as file:
+            return read_contents(file, lists)
+    except FileNotFoundError:
+        raise DamagedError(f"{path} is missing.", "Fetch the model again.") from None
+    except (ValueError, struct.error) as error:
+        problem = f"{path} is not a complete GGUF file ({error})."
+        raise DamagedError(problem, "Fetch it again.") from None
+
+
+def read_contents(
+    file: BinaryIO, lists: Collection[str]
+) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
     """The same from an open file; a ValueError or a struct.error if it is damaged."""
     magic, version, tensor_count, setting_count = read_numbers(file, "4sIQQ")
     if magic != MAGIC or version not in VERSIONS:

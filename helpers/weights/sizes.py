@@ -5,11 +5,10 @@ from typing import Any
 
 from helpers.common.errors import UnsupportedError, UsageError
 from helpers.common.machine import measure_memory, name_dtype, pick_device, pick_dtype
-from helpers.common.paths import resolve_inside
 from helpers.weights import downloads
 from helpers.weights.config import QUANTIZATION_FILES, Quantization, read_quantization
-from helpers.weights.fetching import choose_files, list_by_suffix
-from helpers.weights.folders import PICKLE_SUFFIXES, find_model, models_folder
+from helpers.weights.fetching import choose_files, describe_ggufs, list_by_suffix
+from helpers.weights.folders import PICKLE_SUFFIXES, find_model, locate, models_folder
 from helpers.weights.memory import Term, estimate_running, estimate_training
 from helpers.weights.names import name_folder
 
@@ -92,20 +91,20 @@ def read_remote(repo: str, revision: str) -> ModelFacts:
 
 
 def refuse_gguf_repository(repo: str, listed: list[downloads.RemoteFile]) -> None:
-    """An UnsupportedError for a repository of GGUF files, each a variant with its own size."""
-    ggufs = list_by_suffix(listed, ".gguf")
-    if ggufs and not list_by_suffix(listed, ".safetensors", *PICKLE_SUFFIXES):
-        names = ", ".join(f"{file.name} ({file.size / 1e9:.2f} GB)" for file in ggufs)
+    """An UnsupportedError for a repository of GGUF models, each a variant with its own size."""
+    names = describe_ggufs(listed)
+    if names and not list_by_suffix(listed, ".safetensors", *PICKLE_SUFFIXES):
         remedy = "Running one takes its size, the context and half a gigabyte; fetch one with --file."
-        raise UnsupportedError(f"{repo} holds GGUF files, each a variant: {names}.", remedy)
+        raise UnsupportedError(f"{repo} holds GGUF models, each a variant: {names}.", remedy)
 
 
 def read_local(name: str) -> ModelFacts:
     """The facts of a complete folder in models/."""
     folder = find_model(name)
-    if not folder.config:
-        remedy = "Ask for the size of the safetensors folder of the model."
-        raise UnsupportedError(f"{name} is a GGUF file, whose size the kit does not compute.", remedy)
+    if folder.gguf:
+        files = f"{len(folder.gguf_parts)} files" if len(folder.gguf_parts) > 1 else "one file"
+        problem = f"{name} is a GGUF model of {folder.weight_bytes / 1e9:.2f} GB in {files}."
+        raise UnsupportedError(problem, "Running it takes its size, the context and half a gigabyte.")
     return build_facts(folder.config, folder.quantization, folder.disk_bytes, folder.weight_bytes)
 
 
@@ -120,11 +119,9 @@ def build_facts(
 
 def find_facts(name: str, revision: str) -> ModelFacts:
     """The facts of a folder in models/, or of OWNER/REPO on the hub if it has not been fetched."""
-    if "/" not in name and revision == "main":
-        return read_local(name)  # under the name that was given, so that an error can say how to fetch it
-    folder = name_folder(name, revision)
-    if "/" not in name or resolve_inside(models_folder(), folder, "model").is_dir():
-        return read_local(folder)
+    wanted = name if revision == "main" else name_folder(name, revision)
+    if "/" not in name or locate(wanted, models_folder()):
+        return read_local(wanted)  # under the name that was given, so that an error can say how to fetch it
     return read_remote(name, revision)
 
 

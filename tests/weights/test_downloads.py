@@ -18,6 +18,7 @@ REPO = "TheBloke/Tiny-GPTQ"  # two branches
 GATED = "meta-llama/Tiny"
 PICKLES = "acme/pickled"  # its weights are pickles only
 GGUFS = "acme/ggufs"  # two GGUF files
+SPLIT = "acme/split"  # one GGUF model in two parts, in a lower folder
 EMPTY = "acme/empty"  # no weights
 BRANCH = "gptq-4bit-32g-actorder_True"
 WEIGHTS_PATH = r"cdn.*model\.safetensors"
@@ -74,6 +75,8 @@ def hub(files):
     hub.repos[EMPTY] = {"main": {"README.md": b"# Nothing yet"}}
     config = b'{"model_type": "llama"}'
     hub.repos[GGUFS] = {"main": {"a.Q4.gguf": b"GGUF4", "a.Q8.gguf": b"GGUF8888", "config.json": config}}
+    parts = {f"Q8/a-{number:05}-of-00002.gguf": b"GGUF" * number for number in (1, 2)}
+    hub.repos[SPLIT] = {"main": {**parts, "mmproj-a.gguf": b"GGUF"}}
     yield hub
     server.shutdown()
     server.server_close()
@@ -311,6 +314,13 @@ def test_one_gguf_file_is_fetched_by_its_name(run, home):
     assert run("fetch", GGUFS, "--file", "a.Q8.gguf", "--json").code == 0
     folder = home / "models" / "acme_ggufs"
     assert {path.name for path in folder.iterdir()} == {"a.Q8.gguf", "weights.json"}
+
+
+def test_gguf_in_parts_is_fetched_whole(run, home):
+    assert run("fetch", SPLIT, "--json").code == 0
+    parts = weights.find_model("acme_split").gguf_parts
+    assert [path.read_bytes() for path in parts] == [b"GGUF", b"GGUFGGUF"]
+    assert {path.name for path in (home / "models" / "acme_split").glob("*.gguf")} == {p.name for p in parts}
 
 
 def test_hub_that_is_out_of_reach_is_named(run):
