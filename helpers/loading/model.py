@@ -31,6 +31,7 @@ from helpers.loading.kernels import pick_kernel
 from helpers.loading.loaders import detect_loader, explain_missing_package
 from helpers.loading.tokenizer import load_both, refuse_unfit
 from helpers.weights._private import import_gptqmodel
+from helpers.weights.architecture import check_decoder
 from helpers.weights.folders import ModelFolder, find_model
 
 # A bar of transformers' stays in a notebook's file as a widget, and GitHub does not show notebooks with
@@ -85,7 +86,7 @@ def load_model(
     MissingPackageError, UsageError (a setting).
     """
     start = time.monotonic()
-    folder = find_model(name, models_dir)
+    folder = check_decoder(find_model(name, models_dir))
     chosen = pick_loader(folder, loader)
     check_bits(bits, folder, chosen.value)
     device = pick_place(device_map, max_memory)

@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from helpers.weights.catalogue import CATALOGUE as CATALOGUE
     from helpers.weights.catalogue import Source as Source
     from helpers.weights.config import Quantization as Quantization
-    from helpers.weights.config import Shape as Shape
     from helpers.weights.config import read_quantization as read_quantization
-    from helpers.weights.config import read_shape as read_shape
     from helpers.weights.fetching import fetch as fetch
     from helpers.weights.folders import ModelFolder as ModelFolder
     from helpers.weights.folders import find_model as find_model
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
     from helpers.weights.names import EMBEDDED_NAME as EMBEDDED_NAME
     from helpers.weights.names import name_folder as name_folder
     from helpers.weights.names import write_git_command as write_git_command
+    from helpers.weights.shape import Shape as Shape
+    from helpers.weights.shape import read_shape as read_shape
     from helpers.weights.sizes import Branch as Branch
     from helpers.weights.sizes import Size as Size
     from helpers.weights.sizes import describe_branches as describe_branches

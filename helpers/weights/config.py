@@ -1,51 +1,15 @@
-"""What a model's config.json says: the shape that memory depends on, and how its weights are quantised."""
+"""What a model's config.json says of its weights: their dtype, and how they are quantised."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from helpers.common.errors import DamagedError
+from helpers.weights.shape import get_text_part
+
 # Older GPTQ and AWQ folders describe their quantisation in a file beside config.json. File name: method.
 QUANTIZATION_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 AUTOAWQ_NAMES = {"w_bit": "bits", "q_group_size": "group_size"}  # AutoAWQ's name: the name in config.json
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The numbers of a config.json that memory depends on."""
-
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_size: int
-
-    def list_linears(self) -> dict[str, tuple[int, int]]:
-        """(inputs, outputs) of the linear layers of one block, by Llama's names."""
-        queries = self.heads * self.head_size
-        keys = self.kv_heads * self.head_size
-        return {
-            "q_proj": (self.hidden, queries),
-            "k_proj": (self.hidden, keys),
-            "v_proj": (self.hidden, keys),
-            "o_proj": (queries, self.hidden),
-            "gate_proj": (self.hidden, self.intermediate),
-            "up_proj": (self.hidden, self.intermediate),
-            "down_proj": (self.intermediate, self.hidden),
-        }
-
-
-def read_shape(config: Mapping[str, Any]) -> Shape:
-    """The shape that a config.json describes; a KeyError if the model is not a Llama-style decoder."""
-    heads = config["num_attention_heads"]
-    return Shape(
-        layers=config["num_hidden_layers"],
-        hidden=config["hidden_size"],
-        intermediate=config["intermediate_size"],
-        heads=heads,
-        kv_heads=config.get("num_key_value_heads") or heads,
-        head_size=config.get("head_dim") or config["hidden_size"] // heads,
-    )
 
 
 @dataclass(frozen=True)
@@ -64,9 +28,13 @@ def read_quantization(
     config: Mapping[str, Any], files: Mapping[str, Mapping[str, Any]] | None = None
 ) -> Quantization | None:
     """The quantisation in a config.json, or in `files` beside it (name: content); None for full precision."""
+    recorded = config.get("quantization_config")
+    if recorded and not isinstance(recorded, Mapping):
+        problem = "The quantization_config in config.json is not a JSON object."
+        raise DamagedError(problem, "Fetch the model again, or correct config.json.")
     beside = next((name for name in QUANTIZATION_FILES if name in (files or {})), None)
-    if config.get("quantization_config"):
-        settings, source = dict(config["quantization_config"]), "config.json"
+    if recorded:
+        settings, source = dict(recorded), "config.json"
     elif files and beside:
         settings, source = rename_autoawq(files[beside]), beside
     else:
@@ -98,3 +66,16 @@ def read_bits(settings: Mapping[str, Any]) -> int | None:
     if settings.get("load_in_4bit"):
         return 4
     return 8 if settings.get("load_in_8bit") else None
+
+
+def read_dtype(config: Mapping[str, Any]) -> str:
+    """The name of the dtype in which the weights are stored, such as bfloat16.
+
+    Older files call it torch_dtype; a model that also reads images may have it in the part for text. Without
+    it, float16.
+    """
+    for part in (config, get_text_part(config)):
+        for key in ("dtype", "torch_dtype"):
+            if part.get(key):
+                return str(part[key]).removeprefix("torch.")
+    return "float16"

@@ -93,7 +93,10 @@ def read_json(repo: str, commit: str, file: RemoteFile) -> dict:
     buffer = io.BytesIO()
     with explain_hub_errors(repo, commit):
         append_missing_bytes(repo, commit, file, buffer)
-        return json.loads(buffer.getvalue())
+        value = json.loads(buffer.getvalue())
+    if not isinstance(value, dict):
+        raise DamagedError(f"{file.name} of {repo} is not a JSON object.", "Choose another copy.")
+    return value
 
 
 def append_missing_bytes(

@@ -18,9 +18,10 @@ from typing import Any, Literal
 from helpers.common.errors import DamagedError, NotFoundError
 from helpers.common.files import hash_file, list_subfolders, read_json, size_of, write_json
 from helpers.common.paths import find_home, resolve_inside
-from helpers.weights.config import QUANTIZATION_FILES, Quantization, Shape, read_quantization, read_shape
+from helpers.weights.config import QUANTIZATION_FILES, Quantization, read_quantization
 from helpers.weights.gguf_files import find_group, group_ggufs, is_companion
 from helpers.weights.names import EMBEDDED_NAME, name_folder
+from helpers.weights.shape import Shape, read_shape
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 WEIGHT_SUFFIXES = (".safetensors", ".gguf", *PICKLE_SUFFIXES)
@@ -129,7 +130,7 @@ class ModelFolder:
 
     @property
     def shape(self) -> Shape:
-        """The shape in config.json; a KeyError if the model is not a Llama-style decoder."""
+        """The shape in config.json. Errors as read_shape."""
         return read_shape(self.config)
 
     @cached_property

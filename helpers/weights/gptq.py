@@ -17,6 +17,7 @@ from helpers.common.paths import find_file
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.folders import FETCH_AGAIN, ModelFolder, find_model
 from helpers.weights.quiet import quiet_transformers
+from helpers.weights.shape import Shape
 
 SAMPLES = 8  # sample texts; 32 took twice the time, and the perplexity fell by half a percent
 DAMP_PERCENT = 0.1  # of the mean diagonal, added to the diagonal for a stable inverse; optimum's default
@@ -75,20 +76,20 @@ def refuse_unquantizable(source: ModelFolder, group_size: int) -> None:
             f"The group size cannot be {group_size}.",
             "Give the number of weights that share a scale, such as 32.",
         )
-    widths = {key: source.config[key] for key in ("hidden_size", "intermediate_size") if key in source.config}
+    with contextlib.suppress(KeyError):  # other architectures pass
+        refuse_unfit_layers(source.shape, group_size)
+
+
+def refuse_unfit_layers(shape: Shape, group_size: int) -> None:
+    """An UnsupportedError if a layer's inputs cannot be grouped or its outputs cannot be packed."""
+    widths = {"hidden_size": shape.hidden, "intermediate_size": shape.intermediate}
     if wrong := [f"{key} {width}" for key, width in widths.items() if width % group_size]:
         problem = f"{', '.join(wrong)} is not a multiple of the group size {group_size}."
         raise UnsupportedError(problem, "Choose another group size, such as 32.")
-    refuse_narrow_layers(source)
-
-
-def refuse_narrow_layers(source: ModelFolder) -> None:
-    """An UnsupportedError if a layer's outputs cannot be packed; other architectures pass."""
-    with contextlib.suppress(KeyError):
-        for name, (_, outputs) in source.shape.list_linears().items():
-            if outputs % PACKED:
-                problem = f"{name} has {outputs} outputs, not a multiple of {PACKED}, as GPTQ packs them."
-                raise UnsupportedError(problem, "Take a larger model.")
+    for name, (_, outputs) in shape.list_linears().items():
+        if outputs % PACKED:
+            problem = f"{name} has {outputs} outputs, not a multiple of {PACKED}, as GPTQ packs them."
+            raise UnsupportedError(problem, "Take a larger model.")
 
 
 def save_quantized(source: ModelFolder, target: Path, group_size: int, act_order: bool) -> None:

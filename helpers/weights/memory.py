@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from helpers.common.errors import UnsupportedError, UsageError
-from helpers.weights.config import Shape, read_quantization, read_shape
+from helpers.weights.config import read_dtype, read_quantization
+from helpers.weights.shape import Shape, read_shape
 
 # Python, torch, transformers and the buffers of a first pass. "cpu": what runs with torch 2.13 took beyond
 # the other terms. "cuda": an allowance for the CUDA context, which none of torch's counters shows.
@@ -117,7 +118,7 @@ def estimate_weights(config: dict[str, Any], file_bytes: int, dtype: str) -> Ter
     """
     if read_quantization(config):
         return Term("weights", file_bytes, "as on disk: quantised weights stay packed")
-    stored = config.get("dtype") or config.get("torch_dtype") or "float16"
+    stored = read_dtype(config)
     if stored not in DTYPE_BYTES:
         problem = f"The weights are stored as {stored}, whose cost is not known here."
         raise UnsupportedError(problem, f"Known: {', '.join(DTYPE_BYTES)}, and quantised weights.")
@@ -170,11 +171,13 @@ def choose_targets(shape: Shape, targets: str) -> list[str]:
     known = list(shape.list_linears())
     if targets == "all-linear":
         return known
-    chosen = targets.split(",")
-    for name in chosen:
-        if name not in known:
+    chosen = []
+    for name in map(str.strip, targets.split(",")):
+        found = [layer for layer in known if f".{layer}".endswith(f".{name}")]
+        if not found:
             remedy = f"Use all-linear, or some of: {','.join(known)}."
             raise UsageError(f"'{name}' is not a layer that can have a LoRA.", remedy)
+        chosen += found
     return chosen
 
 

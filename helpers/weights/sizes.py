@@ -1,5 +1,7 @@
 """Sizes before downloads: a repository's branches, and what a model takes on disk, to run and to train."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +64,8 @@ def describe_branch(name: str, facts: ModelFacts) -> Branch:
     """One branch with the memory that it takes on this machine."""
     device = pick_device().value
     dtype = name_dtype(pick_dtype(device).value)
-    terms = estimate_running(facts.config, facts.weight_bytes, dtype, device, CONTEXT)
+    with explain_unknown_shape(f"The branch {name}"):
+        terms = estimate_running(facts.config, facts.weight_bytes, dtype, device, CONTEXT)
     needed = sum(term.bytes for term in terms)
     kind = facts.quantization
     quantization = kind and {"bits": kind.bits, "group_size": kind.group_size, "act_order": kind.act_order}
@@ -129,8 +132,8 @@ def measure_size(name: str, revision: str = "main", context: int = CONTEXT, **tr
     """The size of a folder in models/, or of OWNER/REPO on the hub at `revision`.
 
     `context` is in tokens; `training` are the keyword arguments of memory.estimate_training (r, batch,
-    length ...). Raises UsageError for a number below 1, UnsupportedError for another architecture than
-    Llama's.
+    length ...). Raises UsageError for a number below 1, UnsupportedError for an architecture that
+    read_shape does not know.
     """
     for key, value in {"context": context, **training}.items():
         if isinstance(value, int) and value < 1:
@@ -139,10 +142,17 @@ def measure_size(name: str, revision: str = "main", context: int = CONTEXT, **tr
     device = pick_device().value
     dtype = name_dtype(pick_dtype(device).value)
     free, _ = measure_memory(device).value
-    try:
+    with explain_unknown_shape(name):
         running = estimate_running(facts.config, facts.weight_bytes, dtype, device, context)
         trained = estimate_training(facts.config, facts.weight_bytes, dtype, device, **training)
-    except KeyError as error:
-        problem = f"{name} is not a Llama-style decoder (its config.json has no {error})."
-        raise UnsupportedError(problem, "The kit cannot compute its cost.") from None
     return Size(facts.disk_bytes, running, trained, free)
+
+
+@contextmanager
+def explain_unknown_shape(name: str) -> Iterator[None]:
+    """Turns a KeyError of read_shape inside the block into an UnsupportedError."""
+    try:
+        yield
+    except KeyError as error:
+        problem = f"{name} is not a decoder that the kit knows (its config.json has no {error})."
+        raise UnsupportedError(problem, "The kit cannot compute its cost.") from None
