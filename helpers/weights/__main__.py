@@ -1,12 +1,14 @@
-"""`python -m helpers.weights`: the catalogue, a repository's branches, sizes, fetching and quantising."""
+"""`python -m helpers.weights`: catalogue, branches, sizes, fetching, quantising and exporting."""
 
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from helpers.common.command import CommandParser, run_command
 from helpers.weights.catalogue import CATALOGUE
+from helpers.weights.exporting import PROGRAMS, export_model
 from helpers.weights.fetching import fetch
 from helpers.weights.folders import list_models, models_folder
 from helpers.weights.gptq import quantize
@@ -31,7 +33,7 @@ def build_parser() -> CommandParser:
     fetching = commands.add_parser("fetch", help="bring a model into models/")
     fetching.add_argument("name", metavar="NAME|REPO")
     fetching.add_argument(
-        "--file", metavar="NAME", help="the one GGUF file to take, if a repository has several"
+        "--file", metavar="NAME", help="the one GGUF model to take, if a repository has several"
     )
     words = "allow weights in pickles, which can run any code when they are loaded"
     fetching.add_argument("--pickle", action="store_true", help=words)
@@ -41,6 +43,11 @@ def build_parser() -> CommandParser:
     gptq.add_argument("--group-size", type=int, default=32, metavar="N", help=words)
     words = "quantise the columns that matter most first (desc_act)"
     gptq.add_argument("--act-order", action="store_true", help=words)
+    export = commands.add_parser("export", help="a model folder as another program takes it")
+    export.add_argument("name", metavar="NAME")
+    export.add_argument("--for", dest="program", required=True, choices=PROGRAMS)
+    words = "where to (default: runs/exports/PROGRAM/models/NAME)"
+    export.add_argument("--output", type=Path, metavar="FOLDER", help=words)
     for command in (size, fetching):
         words = "branch of the repository (default: main)"
         command.add_argument("--revision", default="main", metavar="R", help=words)
@@ -122,17 +129,26 @@ def make_gptq(options: argparse.Namespace) -> object:
     return {"folder": str(folder.path)}
 
 
+def export_folder(options: argparse.Namespace) -> object:
+    """Exports a model and prints the folder."""
+    folder = export_model(options.name, options.program, options.output)
+    if not options.json:
+        print(folder)
+    return {"folder": str(folder)}
+
+
 COMMANDS = {
     "list": list_catalogue,
     "branches": list_branches,
     "size": show_size,
     "fetch": fetch_model,
     "gptq": make_gptq,
+    "export": export_folder,
 }
 
 
 def main(arguments: list[str]) -> None:
-    """`python -m helpers.weights list | branches | size | fetch | gptq`, each with --json."""
+    """`python -m helpers.weights list | branches | size | fetch | gptq | export`, each with --json."""
     options = build_parser().parse_args(arguments)
     result = COMMANDS[options.command](options)
     if options.json:

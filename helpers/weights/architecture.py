@@ -89,10 +89,10 @@ def refuse_unnamed_quantization(folder: ModelFolder) -> None:
     switches = {"quant_method", "load_in_4bit", "load_in_8bit"}
     if not recorded or switches & recorded.keys():
         return
-    problem = f"The quantization_config in {folder.path / 'config.json'} has no quant_method: unknown."
+    where = f"The quantization_config in {folder.path / 'config.json'}"
     looks_like_gptq = "desc_act" in recorded or (folder.path / "quantize_config.json").is_file()
     method = "gptq" if looks_like_gptq else "METHOD"
-    raise UnsupportedError(problem, f'Add it: "quant_method": "{method}".')
+    raise UnsupportedError(f"{where} has no quant_method: unknown.", f'Add it: "quant_method": "{method}".')
 
 
 def refuse_other_file_names(folder: ModelFolder) -> None:
