@@ -14,6 +14,7 @@ from helpers.common.files import replace_when_complete
 from helpers.common.machine import name_dtype
 from helpers.common.paths import resolve_inside
 from helpers.loading.model import LoadedModel, as_dtype, load_model, refuse_too_large
+from helpers.weights.architecture import check_decoder
 from helpers.weights.folders import ModelFolder, find_model, models_folder
 
 
@@ -38,6 +39,7 @@ def merge_adapter(
         raise AlreadyThereError(f"{target} is there already.", "Choose another --output, or delete it.")
     base_folder = find_model(base or folder.need_base_name("Name it with --base."))
     refuse_quantized(name, base_folder)
+    check_decoder(base_folder)
     stored = read_dtype(base_folder)
     refuse_too_large(base_folder, "cpu", 4 / stored.itemsize)
     loaded = load_model(

@@ -178,11 +178,18 @@ class ModelFolder:
         if self.gguf:
             return next((f"{path.name} is missing" for path in self.gguf_parts if not path.is_file()), "")
         if not self.config:
-            companion = next((path.name for path in self.path.glob("*.gguf")), None)
-            return f"{companion} is no model, it only accompanies one" if companion else "no config.json"
+            return self._explain_no_config()
         if not any((self.path / name).is_file() for name in TOKENIZERS):
             return "no tokenizer"
         return self._find_missing_weights()
+
+    def _explain_no_config(self) -> str:
+        """What is wrong with a folder that has neither a GGUF model nor a config.json."""
+        if companion := next(self.path.glob("*.gguf"), None):
+            return f"{companion.name} is no model, it only accompanies one"
+        if (self.path / "snapshots").is_dir():
+            return "it is a folder of the hub's cache, and the model is the folder below its snapshots/"
+        return "no config.json"
 
     def _find_missing_weights(self) -> str:
         """What is missing of the weights of a folder that is not GGUF."""
@@ -272,7 +279,7 @@ def locate(name: str, models_dir: Path) -> ModelFolder | None:
 
 def explain_absence(name: str, models_dir: Path) -> tuple[str, str]:
     """(problem, remedy) for a name that no folder in `models_dir` has."""
-    if (models_dir / name).is_file():
+    if name.endswith(WEIGHT_SUFFIXES) and (models_dir / name).is_file():
         remedy = f"Move it into a folder of its own, such as {models_dir / Path(name).stem}."
         return f"{models_dir / name} is a file, and models are folders.", remedy
     there = ", ".join(list_models(models_dir)) or "none yet"

@@ -15,6 +15,7 @@ from helpers.common.errors import AlreadyThereError, MissingPackageError, Unsupp
 from helpers.common.files import read_json, replace_when_complete, write_json
 from helpers.common.paths import find_file
 from helpers.weights._private import import_gptqmodel
+from helpers.weights.architecture import check_decoder
 from helpers.weights.folders import FETCH_AGAIN, ModelFolder, find_model
 from helpers.weights.quiet import quiet_transformers
 from helpers.weights.shape import Shape
@@ -69,6 +70,7 @@ def refuse_unquantizable(source: ModelFolder, group_size: int) -> None:
         raise UnsupportedError(
             f"{source.name} is a GGUF file, which is quantised already.", "Name the safetensors folder."
         )
+    check_decoder(source)
     if source.quantization:
         raise UnsupportedError(f"{source.name} is quantised already.", "Name a full-precision folder.")
     if group_size < 1:

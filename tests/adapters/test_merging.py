@@ -72,6 +72,12 @@ def test_lora_without_a_recorded_base_needs_one_to_be_named(trained):
         adapters.merge_adapter("mine", "merged")
 
 
+def test_base_that_is_no_decoder_is_refused(made, home):
+    change_json(home / "models" / "tiny" / "config.json", model_type="bert")
+    with pytest.raises(UnsupportedError, match="bert"):
+        adapters.merge_adapter("a", "merged")
+
+
 def test_lora_that_holds_nan_is_refused_and_leaves_nothing(made, home):
     change_each_weight(made[0], lambda tensor: torch.full_like(tensor, float("nan")))
     with pytest.raises(DamagedError):

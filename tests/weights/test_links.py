@@ -48,6 +48,12 @@ def test_linked_lora_is_listed_and_attached_by_the_name_of_the_link(tiny, home, 
     assert "mine" in adapters.attach_adapter(tiny, "mine").model.peft_config
 
 
+def test_folder_of_the_hub_s_cache_is_refused_with_the_one_to_link(home):
+    (home / "models" / "models--acme--x" / "snapshots" / "0123").mkdir(parents=True)
+    with pytest.raises(DamagedError, match="snapshots"):
+        weights.find_model("models--acme--x")
+
+
 def test_link_whose_target_is_gone_is_one_error(home, elsewhere):
     (home / "models").mkdir()
     (home / "models" / "mine").symlink_to(elsewhere / "unmounted")

@@ -252,6 +252,13 @@ def test_what_cannot_be_quantised_is_refused_before_the_work(home, group_size, c
     assert [path.name for path in (home / "models").iterdir()] == ["tiny"]
 
 
+@needs_gptqmodel
+def test_what_is_no_decoder_is_not_quantised(home):
+    change_json(make_tiny_model(home / "models" / "tiny") / "config.json", model_type="bert")
+    with pytest.raises(UnsupportedError, match="bert"):
+        weights.quantize("tiny")
+
+
 def test_gguf_is_not_quantised_again(home):
     (home / "models" / "x-GGUF").mkdir(parents=True)
     (home / "models" / "x-GGUF" / "x.gguf").write_bytes(b"GGUF")
