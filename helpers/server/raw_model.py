@@ -15,6 +15,7 @@ from helpers.server.errors import ApiError
 from helpers.server.fields import Text
 from helpers.server.raw_bodies import RawBody
 from helpers.server.service import ModelChoice, Service
+from helpers.weights.architecture import check_decoder
 from helpers.weights.folders import find_model, list_models
 
 BLANK = (None, False, 0, -1, "", [])  # values of the WebUI's flags that ask for nothing
@@ -110,7 +111,7 @@ class ModelControl:
             return ApiError(400, problem, "model_name", "model_not_loaded")
         field = "model_name"
         with contextlib.suppress(KitError):
-            find_model(choice.model, self.service.models_dir)
+            check_decoder(find_model(choice.model, self.service.models_dir))
             field = "args" if body.args else "model_name"
         return ApiError(400, str(error), field, "model_not_loaded")
 
