@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateSyntaxError
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from helpers.common.errors import UnsupportedError, UsageError
+from helpers.common.errors import DamagedError, UnsupportedError, UsageError
 
 Encode = Callable[[str], list[int]]  # a text's ids; control tokens are recognised and none is added
 Message = dict[str, str]  # {"role": ..., "content": ...}
@@ -103,6 +104,9 @@ class ChatTokenizer:
         ]
         try:
             result: Any = render_jinja_template([broken], chat_template=self.template, **self.special_tokens)
+        except TemplateSyntaxError as error:
+            problem = f"The chat template is not valid Jinja (line {error.lineno}: {error.message})."
+            raise DamagedError(problem, "Give another one: --chat-template NAME|FILE.") from None
         except Exception as error:  # a template is a program; Llama 2's wants user and assistant in turns
             reason = " ".join(str(error).split())
             problem = f"The model's chat template rejects these messages ({reason})."

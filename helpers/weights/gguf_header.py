@@ -48,9 +48,9 @@ NUMBER_CODES = {
 def read_header(path: Path, lists: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, tuple[int, ...]]]:
     """(settings, {name of a tensor: its shape in PyTorch's order}).
 
-    The settings are texts, numbers and truth values, and the lists that are named in `lists`. Of a model in several parts, of
-    which `path` is the first, the settings are in that one and the tensors in all. Raises DamagedError if a
-    file is missing, is not a GGUF file or is cut short before its weights.
+    The settings are texts, numbers and truth values, and the lists that are named in `lists`. Of a model in
+    several parts, of which `path` is the first, the settings are in that one and the tensors in all. Raises
+    DamagedError if a file is missing, is not a GGUF file or is cut short before its weights.
     """
     settings, shapes = read_file(path, lists)
     for name in list_parts(path.name)[1:]:

@@ -8,7 +8,7 @@ from support.tiny import make_byte_tokenizer
 from support.zoo import REAL, list_trl_templates, make_family_tokenizer
 from transformers import AutoTokenizer
 
-from helpers.common.errors import UnsupportedError, UsageError
+from helpers.common.errors import DamagedError, UnsupportedError, UsageError
 from helpers.loading.chat_templates import ADMIT_SYSTEM, NAMES, TEMPLATES
 from helpers.loading.tokenizer import make_chat_tokenizer
 
@@ -159,7 +159,7 @@ def test_template_without_an_end_gets_eos_and_without_eos_is_refused():
     ("template", "error", "named"),
     [
         ("{{ raise_exception('roles must alternate') }}", UsageError, "roles must alternate"),
-        ("{% for message in messages %}", UsageError, "endfor"),
+        ("{% for message in messages %}", DamagedError, "not valid Jinja .line 1"),
         ("{{ messages[0].content }}", UnsupportedError, "does not show what the assistant says"),
     ],
 )
