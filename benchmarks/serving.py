@@ -24,11 +24,11 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
-import requests
 
 from helpers import find_home
 from helpers.clients.process import wait_until_ready
 from helpers.common.files import write_json
+from helpers.common.http import open_session
 from helpers.common.machine import name_device, pick_dtype
 from helpers.loading.model import load_tokenizer
 from helpers.server.ports import find_port
@@ -104,7 +104,7 @@ def ask(url: str, model: str, subject: str, tokens: int) -> tuple[str, float]:
     messages = [{"role": "user", "content": f"Write a long story about {subject}."}]
     body = {"model": model, "messages": messages, "max_tokens": tokens, "temperature": 0, "stream": True}
     start, first, text = time.perf_counter(), 0.0, ""
-    with requests.post(url, json=body, stream=True, timeout=600) as reply:
+    with open_session() as session, session.post(url, json=body, stream=True, timeout=600) as reply:
         reply.raise_for_status()
         for line in reply.iter_lines(chunk_size=None):
             if line.startswith(b"data: {"):

@@ -33,6 +33,21 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture(params=["http", "socks5"])
+def proxy(request, monkeypatch):
+    """What reached the proxy that the environment names, a line for each connection."""
+    from support.proxy import name_proxy, run_proxy
+
+    for name in ("HTTP", "HTTPS", "ALL", "NO"):
+        for spelling in (f"{name}_PROXY", f"{name}_proxy".lower()):
+            monkeypatch.setenv(spelling, "")  # so that it is restored if the kit sets it
+            monkeypatch.delenv(spelling)
+    with run_proxy() as (address, reached):
+        for name, value in name_proxy(request.param, address).items():
+            monkeypatch.setenv(name, value)
+        yield reached
+
+
 @pytest.fixture
 def tiny(home):
     """A random Llama of 2 layers with a byte tokenizer, loaded in float32 from models/tiny."""

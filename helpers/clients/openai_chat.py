@@ -11,16 +11,26 @@ import openai
 
 from helpers.clients.remedies import SERVER_REMEDIES
 from helpers.common.errors import ServerError
-from helpers.common.http import build_refusal
+from helpers.common.http import build_refusal, explain_missing_socks, is_local
 from helpers.server.ports import OPENAI_PORT
 
 Messages = list[dict[str, str]]  # [{"role": "user", "content": "..."}, ...]
 DEFAULT_URL = f"http://127.0.0.1:{OPENAI_PORT}/v1"
+# Each request has a connection of its own. Today's WebUI closes one after an error 500 without saying so: the
+# next request on it would fail, and nobody could tell whether the server had read it.
+ONE_REQUEST = {"Connection": "close"}
 
 
 def make_openai_client(base_url: str = DEFAULT_URL, api_key: str = "none") -> openai.OpenAI:
-    """The official client for your own server, which needs no key unless it was started with one."""
-    return openai.OpenAI(base_url=base_url, api_key=api_key, max_retries=0)
+    """The official client for your own server, which needs no key unless it was started with one.
+
+    It keeps the proxy rule of helpers.common.http: MissingPackageError if that needs a SOCKS proxy.
+    """
+    with explain_missing_socks():
+        transport = openai.DefaultHttpxClient(trust_env=not is_local(base_url))
+    return openai.OpenAI(
+        base_url=base_url, api_key=api_key, max_retries=0, default_headers=ONE_REQUEST, http_client=transport
+    )
 
 
 def make_async_openai_client(base_url: str = DEFAULT_URL, api_key: str = "none") -> openai.AsyncOpenAI:
@@ -28,7 +38,11 @@ def make_async_openai_client(base_url: str = DEFAULT_URL, api_key: str = "none")
 
     Close it with `await client.close()`, or use `async with`.
     """
-    return openai.AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0)
+    with explain_missing_socks():
+        transport = openai.DefaultAsyncHttpxClient(trust_env=not is_local(base_url))
+    return openai.AsyncOpenAI(
+        base_url=base_url, api_key=api_key, max_retries=0, default_headers=ONE_REQUEST, http_client=transport
+    )
 
 
 def ask_openai(client: openai.OpenAI, messages: Messages, model: str = "x", **params: Any) -> str:

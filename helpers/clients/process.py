@@ -12,6 +12,7 @@ from typing import IO, Self
 import requests
 
 from helpers.common.errors import ServerError, UsageError
+from helpers.common.http import open_session
 from helpers.server.ports import FLAGS, PORTS, find_port, refuse_taken_port
 
 
@@ -184,7 +185,8 @@ def wait_until_ready(
             problem = f"The server has ended: {read_last_line(log)}"
             raise ServerError(problem, "Fix what it reports, then start it again.")
         try:
-            requests.get(url, timeout=2)
+            with open_session() as session:
+                session.get(url, timeout=2)
             return
         except requests.RequestException:
             time.sleep(0.2)

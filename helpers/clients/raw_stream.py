@@ -10,7 +10,7 @@ from websockets.sync.client import connect
 
 from helpers.clients.remedies import SERVER_REMEDIES
 from helpers.common.errors import ServerError, UsageError
-from helpers.common.http import build_headers, build_refusal
+from helpers.common.http import build_headers, build_refusal, explain_missing_socks, is_local
 from helpers.server.ports import STREAMING_PORT
 
 
@@ -27,9 +27,11 @@ def stream_events(
     except (TypeError, ValueError) as error:
         raise UsageError(f"The request to {url} is not valid: {error}.", "Check the values.") from None
     with (
+        explain_missing_socks(),
         explain_stream_errors(url, timeout),
         connect(
             url,
+            proxy=None if is_local(url) else True,  # True: the environment's
             additional_headers=build_headers(api_key),
             max_size=None,
             open_timeout=timeout,

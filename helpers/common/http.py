@@ -1,13 +1,24 @@
-"""One HTTP request with JSON in and JSON out. Every failure becomes a KitError with a remedy."""
+"""One HTTP request with JSON in and JSON out. Every failure becomes a KitError with a remedy.
 
+The proxy rule of the kit is here too: what is on this computer is asked directly, and everything else through
+the proxies that the environment names (HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY). Clients that do not use
+`send_request` or `open_session` ask `is_local`.
+"""
+
+import contextlib
 import http.client
+import ipaddress
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment
 
 import requests
+from requests.adapters import HTTPAdapter
 
-from helpers.common.errors import KitError, ServerError, UsageError
+from helpers.common.errors import KitError, MissingPackageError, ServerError, UsageError
 
 # What the user can do about a failure, one sentence each. The key is the HTTP status that the server replied
 # with, or a word for what went wrong with the request. A client that knows more about its server passes a
@@ -25,6 +36,73 @@ REMEDIES: dict[int | str, str] = {
 # What Python raises if a connection was there and broke.
 BROKEN = (http.client.HTTPException, ConnectionResetError, ConnectionAbortedError, BrokenPipeError)
 MAX_REASON = 300  # characters of a server's own words that an error repeats
+# This computer, as NO_PROXY names it. Not every library understands a network: hence its usual address, too.
+LOCAL_NAMES = ("localhost", "127.0.0.1", "127.0.0.0/8", "::1", "0.0.0.0")
+
+
+def is_local(url: str) -> bool:
+    """True if the address is on this computer: localhost, 127.0.0.0/8, ::1 or 0.0.0.0."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:  # a bracket without its counterpart
+        return False
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):  # the host is a name
+        address = ipaddress.ip_address(host)
+        return address.is_loopback or address.is_unspecified
+    return False
+
+
+class ProxyRule(HTTPAdapter):
+    """What sends the requests of a session, those after a redirect too: without a proxy on this computer."""
+
+    def send(
+        self,
+        request: requests.PreparedRequest,
+        stream: bool = False,
+        timeout: Any = None,
+        verify: Any = True,
+        cert: Any = None,
+        proxies: Mapping[str, str] | None = None,
+    ) -> requests.Response:
+        """The reply; raises what requests raises."""
+        allowed = {} if is_local(request.url or "") else dict(proxies or {})
+        return super().send(request, stream, timeout, verify, cert, allowed)
+
+
+def open_session() -> requests.Session:
+    """A session of requests that keeps the proxy rule. Use it in a `with` block."""
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, ProxyRule())
+    return session
+
+
+def spare_localhost() -> None:
+    """Adds this computer to NO_PROXY, for what reads the environment: libraries, lessons, child processes.
+
+    Without a proxy in the environment it does nothing, because NO_PROXY alone would make Python ignore the
+    proxies in the settings of macOS and Windows.
+    """
+    proxies = getproxies_environment()
+    if not proxies.keys() - {"no"}:
+        return
+    names = [name.strip() for name in proxies.get("no", "").split(",") if name.strip()]
+    names += [name for name in LOCAL_NAMES if name not in names]
+    os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(names)
+
+
+@contextlib.contextmanager
+def explain_missing_socks() -> Iterator[None]:
+    """Turns a library's complaint that it lacks a package for the SOCKS proxy into a MissingPackageError."""
+    try:
+        yield
+    except (ImportError, requests.exceptions.InvalidSchema) as error:
+        if "SOCKS" not in str(error):
+            raise
+        problem = "The environment names a SOCKS proxy, and a package that speaks to it is missing."
+        raise MissingPackageError(problem, "Install it: pip install pysocks socksio python-socks") from None
 
 
 def send_request(
@@ -37,11 +115,14 @@ def send_request(
 ) -> Any:
     """The JSON that a server replies to `body`, which is sent as JSON. `timeout` is in seconds.
 
-    Raises a UsageError if the address or the body cannot be right, and a ServerError if the server is out of
-    reach, refuses the request or replies with anything but JSON.
+    Raises a UsageError if the address or the body cannot be right, a ServerError if the server is out of
+    reach, refuses the request or replies with anything but JSON, and a MissingPackageError if a SOCKS proxy
+    cannot be used.
     """
     try:
-        response = requests.request(method, url, json=body, headers=build_headers(api_key), timeout=timeout)
+        with explain_missing_socks(), open_session() as session:
+            headers = build_headers(api_key)
+            response = session.request(method, url, json=body, headers=headers, timeout=timeout)
     except requests.RequestException as error:
         raise explain_failure(error, url, timeout, remedies) from None
     if response.status_code != 200:

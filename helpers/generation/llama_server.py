@@ -16,9 +16,9 @@ from types import ModuleType
 from typing import Any, NotRequired, TypedDict
 
 import psutil
-import requests
 
 from helpers.common.errors import DamagedError, MissingPackageError, UsageError
+from helpers.common.http import open_session
 from helpers.weights.gguf_header import read_header
 
 MAX_CONTEXT = 8192  # tokens of a conversation at most
@@ -128,7 +128,8 @@ class LlamaServer:
         """llama.cpp's reply to a POST with this body, or to a GET without one; UsageError if it refuses."""
         method = "GET" if body is None else "POST"
         address = self._server.listening_address + path
-        reply = requests.request(method, address, json=body, headers=self._headers).json()
+        with open_session() as session:
+            reply = session.request(method, address, json=body, headers=self._headers).json()
         refuse_error(reply)
         return reply
 

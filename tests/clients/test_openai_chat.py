@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+from http.server import BaseHTTPRequestHandler
 
 import pytest
-from support.fake_webui import serve_reply
+from support.fake_webui import serve_http, serve_reply
 
 from helpers import clients
 from helpers.clients.remedies import SERVER_REMEDIES
@@ -74,6 +75,35 @@ def test_refusal_carries_the_servers_words(make_client, ask):
     body = json.dumps({"error": error}).encode()
     with serve_reply(400, body) as (url, _), pytest.raises(ServerError, match="seed: too large."):
         ask(make_client(url + "/v1"), HI)
+
+
+class ClosesAfterError(BaseHTTPRequestHandler):
+    """As today's WebUI: an error 500 on a connection that seems to stay, and no reply to the next request."""
+
+    protocol_version = "HTTP/1.1"
+    used = False
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if self.used:
+            self.close_connection = True
+            return
+        self.used = True
+        self.send_response(500)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.mark.parametrize("ask", [clients.ask_openai, collect_stream], ids=["plain", "stream"])
+def test_request_after_an_error_of_todays_webui_is_answered(ask):
+    with serve_http(ClosesAfterError) as (url, _):
+        client = clients.make_openai_client(url + "/v1")
+        for _ in range(3):
+            with pytest.raises(ServerError, match="500"):
+                ask(client, HI)
 
 
 def test_stream_of_2023_is_read():

@@ -5,6 +5,7 @@ import shutil
 
 import pandas as pd
 import pytest
+from support.fake_webui import serve_reply
 from support.loras import change_json, read_json
 from support.tiny import make_tiny_adapter
 
@@ -196,3 +197,11 @@ def test_server_that_is_away_is_named_in_one_line(csv, capsys):
     arguments = ["--url", url, "--model", "x", "--data", csv, "--template", TEMPLATE]
     assert run_command(main, arguments) == 2
     assert url.removesuffix("/v1") in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_server_on_this_computer_is_judged_without_a_proxy(csv, capsys, proxy):
+    answer = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Neither"}}]}
+    with serve_reply(200, json.dumps(answer).encode()) as (url, asked):
+        arguments = ["--url", f"{url}/v1", "--model", "x", "--data", csv, "--template", TEMPLATE]
+        assert run_command(main, arguments) == 0
+    assert asked and proxy == []

@@ -439,3 +439,8 @@ def test_real_tokens_that_are_parts_of_a_character_are_listed_one_by_one(real_en
         expected = real_engine.measure_log_probability(before, number)
         assert token.logprob == pytest.approx(expected, abs=0.5)
         before.append(number)
+
+
+def test_llama_cpp_is_asked_without_a_proxy(base_engine, proxy):
+    assert base_engine.server.ask("/health") == {"status": "ok"}
+    assert proxy == []

@@ -83,6 +83,13 @@ def test_named_server_outlives_the_lesson(shared, name_server):
 
 
 @pytest.mark.long
+def test_named_server_on_this_computer_is_asked_without_a_proxy(shared, name_server, proxy):
+    name_server(shared.openai_url)
+    assert set(tutorial.reach_server("tiny", "none").models) == set(shared.models)
+    assert proxy == []
+
+
+@pytest.mark.long
 def test_openai_model_picks_the_model(shared, name_server):
     name_server(shared.openai_url, model="shift")
     assert tutorial.reach_server("tiny", "none").model == "shift"

@@ -1,5 +1,6 @@
 """The real huggingface_hub with a hub on this machine, through the command that a user types."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -8,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from support.fake_hub import TOKEN, start_fake_hub
+from support.proxy import name_proxy, run_proxy
 from support.tiny import make_tiny_model
 
 from helpers import weights
@@ -384,3 +386,23 @@ def test_git_command_runs_as_printed(home, tmp_path):
     list_branches = ["git", "-C", str(cloned), "branch", "-a", "--format=%(refname:short)"]
     branches = subprocess.run(list_branches, capture_output=True, text=True, check=True).stdout
     assert BRANCH in branches and "main" not in branches
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_hub_on_this_computer_is_asked_without_a_proxy(hub, run, host):
+    with run_proxy() as (address, reached):
+        url = hub.url.replace("127.0.0.1", host)
+        run("fetch", REPO, HF_ENDPOINT=url, NO_PROXY="", no_proxy="", **name_proxy("http", address))
+    assert reached == []
+
+
+def test_remote_hub_is_asked_through_the_proxy(run):
+    with run_proxy() as (address, reached):
+        done = run("branches", REPO, HF_ENDPOINT="http://hub.test", **name_proxy("http", address))
+    assert done.kind == "ServerError"
+    assert f"GET http://hub.test/api/models/{REPO}/refs HTTP/1.1" in reached
+
+
+@pytest.mark.skipif(importlib.util.find_spec("socksio") is not None, reason="socksio is here")
+def test_socks_proxy_that_cannot_be_used_is_one_line(hub, run):
+    assert run("branches", REPO, ALL_PROXY="socks5://127.0.0.1:9").kind == "MissingPackageError"
