@@ -31,11 +31,25 @@ def replace_when_complete(target: Path) -> Iterator[Path]:
     try:
         fresh = workspace / target.name
         yield fresh
+        give_ordinary_mode(fresh, workspace)
         if target.is_dir():
             target.rename(workspace / "old")
         os.replace(fresh, target)
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
+
+
+def give_ordinary_mode(fresh: Path, workspace: Path) -> None:
+    """Lets others read the file `fresh`, or the files in that folder, as far as the umask of this process does.
+
+    Some libraries write a file under a temporary name that only its owner may read: safetensors is one.
+    """
+    probe = workspace / "mode"
+    probe.touch()
+    ordinary = probe.stat().st_mode
+    for path in (fresh, *fresh.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(path.stat().st_mode | ordinary)
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -57,6 +57,13 @@ def test_export_for_the_webui_of_2023_names_layers_one_by_one(trained):
     assert "all_linear" not in parameters
 
 
+def test_files_of_a_lora_and_of_its_exports_can_be_read_as_other_files(trained, home):
+    (home / "probe").touch()
+    ordinary = (home / "probe").stat().st_mode
+    for folder in (home / "loras" / "mine", *(adapters.export_adapter("mine", each) for each in WEBUIS)):
+        assert {path.stat().st_mode for path in folder.iterdir()} == {ordinary}
+
+
 def test_lora_of_the_kit_is_exported_with_the_settings_of_its_training(trained):
     for program in WEBUIS:
         parameters = read_parameters(adapters.export_adapter("mine", program))

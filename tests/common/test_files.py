@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from helpers.common.errors import DamagedError
 from helpers.common.files import (
@@ -49,6 +53,22 @@ def test_folder_replaces_an_older_one(tmp_path):
         (fresh / "new").touch()
     assert list_names(tmp_path / "m") == ["new"]
     assert list_names(tmp_path) == ["m"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)], ids=oct)
+def test_files_have_the_mode_that_the_umask_gives(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        with replace_when_complete(tmp_path / "m") as fresh:
+            (fresh / "sub").mkdir(parents=True)
+            save_file({"a": np.zeros(1)}, fresh / "sub" / "weights.safetensors")
+        with replace_when_complete(tmp_path / "b.safetensors") as fresh:
+            save_file({"a": np.zeros(1)}, fresh)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "m" / "sub" / "weights.safetensors", tmp_path / "b.safetensors"):
+        assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_leftovers_of_a_killed_process_are_removed(tmp_path):
