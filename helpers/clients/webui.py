@@ -6,6 +6,7 @@ raw API; "today" is version 4.7, named TextGen. Nothing here runs the WebUI.
 
 import os
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,13 +28,28 @@ LOADERS = {
     "llama.cpp": {"2023": "llama.cpp", "today": "llama.cpp"},
 }
 
-# {hardware: (what `pip install` is given for torch, the WebUI's own list of packages)}
+# {hardware: the WebUI's own list of packages for it}
 HARDWARE = {
-    "cpu": ("torch --index-url https://download.pytorch.org/whl/cpu", "requirements_cpu_only.txt"),
-    # 2.9, because the other wheels in the list are built for it
-    "nvidia": ('"torch~=2.9.0" --index-url https://download.pytorch.org/whl/cu128', "requirements.txt"),
-    "apple": ("torch", "requirements_apple_silicon.txt"),
+    "cpu": "requirements_cpu_only.txt",
+    "nvidia": "requirements.txt",
+    "apple": "requirements_apple_silicon.txt",
 }
+# {era: {hardware: what `pip install` is given for torch}}; a fixed one is that of the wheels in the list.
+TORCH = {
+    "2023": {
+        "cpu": "torch --index-url https://download.pytorch.org/whl/cpu",
+        "nvidia": '"torch~=2.1.0" --index-url https://download.pytorch.org/whl/cu121',
+        "apple": "torch",
+    },
+    "today": {
+        "cpu": "torch --index-url https://download.pytorch.org/whl/cpu",
+        "nvidia": '"torch~=2.9.0" --index-url https://download.pytorch.org/whl/cu128',
+        "apple": "torch",
+    },
+}
+TAG = "snapshot-2023-10-29"
+# What the lists of 2023 leave open, as it was then: its page does not start with later versions.
+PERIOD = "fastapi~=0.104.1 starlette~=0.27.0 pydantic~=2.4.2 huggingface_hub~=0.17.3"
 
 NO_KEY = "The WebUI of 2023 does not ask for a key."
 NO_RAW_API = "Today's WebUI has no raw API: it was removed in November 2023."
@@ -56,7 +72,7 @@ class WebUIOptions:
     """What a user decides before starting the WebUI. None, False and () leave it to the WebUI."""
 
     model: str | None = None  # a folder's name in its models/
-    loras: tuple[str, ...] = ()  # names of folders in its loras/
+    loras: tuple[str, ...] = ()  # the name of a folder in its loras/; both eras fail with several
     loader: str | None = None  # a key of LOADERS
     context: int | None = None  # length of the context, in tokens
     cpu: bool = False  # compute on the CPU, in float32
@@ -75,9 +91,10 @@ class WebUIOptions:
 def build_command(era: str, options: WebUIOptions) -> str:
     """The line that starts the WebUI of `era` from its own folder, in a shell of Linux or macOS.
 
-    Raises an UnsupportedError for an option that this era does not have.
+    Raises an UnsupportedError for an option that this era does not have, and for several LoRAs.
     """
     check_era(era)
+    refuse_several(options.loras)
     for name, (problem, remedy) in UNSUPPORTED[era].items():
         if getattr(options, name):
             raise UnsupportedError(problem, remedy)
@@ -97,6 +114,13 @@ def build_command(era: str, options: WebUIOptions) -> str:
     if era == "2023" and options.openai_port:  # that version has no flag for it
         line = f"OPENEDAI_PORT={options.openai_port} {line}"
     return line
+
+
+def refuse_several(loras: Sequence[str]) -> None:
+    """An UnsupportedError for more than one LoRA: the WebUI of either era fails while it merges them."""
+    if len(loras) > 1:
+        problem = f"The WebUI fails with several LoRAs at once ({', '.join(loras)})."
+        raise UnsupportedError(problem, "Name one of them, or use the kit's own server, which takes several.")
 
 
 def list_flags(values: dict[str, object]) -> list[str]:
@@ -166,26 +190,31 @@ def use_kit_folders(options: WebUIOptions, webui: str | Path | None = None) -> W
     )
 
 
-def list_install_lines(hardware: str = "cpu") -> list[str]:
-    """The lines that install today's WebUI in a shell of Linux or macOS. The shell is then in its folder.
+def list_install_lines(hardware: str = "cpu", era: str = "today") -> list[str]:
+    """The lines that install the WebUI in a shell of Linux or macOS. The shell is then in its folder.
 
     They install the Transformers loader, which LoRAs need; the WebUI's portable builds have llama.cpp alone.
     It takes about 2 GB for a CPU, in an environment of its own, because it needs other versions than the kit.
     On Windows, `venv\\Scripts\\activate` replaces `source venv/bin/activate`. Source: the WebUI's README.
     """
+    check_era(era)
     if hardware not in HARDWARE:
         raise UsageError(
             f"'{hardware}' is not a kind of hardware that is known here.",
             f"Use one of: {', '.join(HARDWARE)}.",
         )
-    torch, packages = HARDWARE[hardware]
+    packages = HARDWARE[hardware]
+    of_2023 = era == "2023"
+    openai = "extensions/openai/requirements.txt"  # an extension then, with packages of its own
+    lists = f"-r {packages} -r {openai} {PERIOD}" if of_2023 else f"-r requirements/full/{packages}"
     return [
         f"git clone {REPOSITORY}",
         f"cd {REPOSITORY.rsplit('/', 1)[1]}",
-        "python3.13 -m venv venv",  # the Python that its wheels are built for
+        *([f"git checkout {TAG}"] if of_2023 else []),
+        f"python{'3.11' if of_2023 else '3.13'} -m venv venv",  # the Python that its wheels are built for
         "source venv/bin/activate",
-        f"pip install {torch}",
-        f"pip install -r requirements/full/{packages}",
+        f"pip install {TORCH[era][hardware]}",
+        f"pip install {lists}",
     ]
 
 

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from helpers.clients.remedies import SERVER_REMEDIES
-from helpers.clients.webui import check_era
+from helpers.clients.webui import check_era, refuse_several
 from helpers.common.errors import NotFoundError, ServerError, UnsupportedError, UsageError
 from helpers.common.http import send_request
 from helpers.server.ports import RAW_PORT
+
+LOAD_FAILED = 200  # the status with which the WebUI of 2023 says in its reply that a load has failed
+LORA_FAILED = 400  # today's status for a LoRA that cannot be loaded
 
 
 @dataclass(frozen=True)
@@ -43,26 +46,34 @@ class RawControl:
             return reply["result"]
         said = reply["error"]["message"] if isinstance(reply, dict) and "error" in reply else reply
         remedy = "Fix what it names and load again: what was loaded before is gone."
-        raise ServerError(f"The server could not {action}: {said}", remedy)
+        raise ServerError(f"The server could not {action}: {said}", remedy, LOAD_FAILED)
 
     def list_models(self) -> list[str]:
         """Names of the folders and files in its models/."""
         return [name for name in self.act("list") if name != "None"]
 
     def describe(self) -> Loaded:
-        """What is loaded. After a load that failed in the loader, the WebUI still reports that model."""
+        """What is loaded."""
         return self.read_info(self.act("info"))
 
     def read_info(self, info: dict[str, Any]) -> Loaded:
-        """What the raw API's info object says.
+        """What the raw API's info object says, as far as it is true.
 
-        After a load of an unknown name, the WebUI reports that name, but without a loader. The kit's server
-        may report no loader either, so the list of models decides.
+        After a load that failed, the WebUI still reports that name. Only a model that is there counts tokens.
         """
-        name = info["model_name"]
         loader = info.get("shared.args", {}).get("loader")
-        found = name not in (None, "None") and (loader is not None or name in self.list_models())
-        return Loaded(name if found else None, info["lora_names"], loader)
+        if info["model_name"] in (None, "None") or not self.can_count_tokens():
+            return Loaded(None, [], loader)
+        return Loaded(info["model_name"], info["lora_names"], loader)
+
+    def can_count_tokens(self) -> bool:
+        """Whether the server has a tokenizer."""
+        url = self.url.removesuffix("model") + "token-count"
+        try:
+            send_request("POST", url, {"prompt": "Hi"}, self.api_key, self.timeout, SERVER_REMEDIES)
+        except ServerError:
+            return False
+        return True
 
     def load_model(self, name: str, **settings: Any) -> Loaded:
         """Loads a model in place of the present one.
@@ -70,8 +81,17 @@ class RawControl:
         Settings are the WebUI's flags with underscores, such as loader, load_in_8bit and lora. Without `lora`
         the model has no LoRAs, as today, even if the server was started with one. If the server does not have
         that name, no model is loaded afterwards: the server calls that a success, here it is a NotFoundError.
+        If the WebUI cannot load the LoRA, the model is loaded again without, and the ServerError says so: in
+        between, the WebUI may answer with a LoRA that it does not report.
         """
-        loaded = self.read_info(self.act("load", model_name=name, args={"lora": [], **settings}))
+        args = {"lora": [], **settings}
+        try:
+            loaded = self.read_info(self.act("load", model_name=name, args=args))
+        except ServerError as error:
+            if error.status != LOAD_FAILED or not args["lora"]:
+                raise
+            self.act("load", model_name=name, args={**args, "lora": []})
+            raise explain_lora_failure(error, name) from None
         if loaded.model != name:
             problem = f"The server has no model '{name}', and none is loaded now."
             raise NotFoundError(problem, f"Load one of: {', '.join(self.list_models())}.")
@@ -96,7 +116,7 @@ class RawControl:
         """
         model = self.describe().model
         if model is None:
-            raise UsageError("No model is loaded.", "Load one first: load_model(name).")
+            raise build_no_model()
         return self.load_model(model, lora=names)
 
     def unload_loras(self) -> Loaded:
@@ -117,6 +137,7 @@ class InternalControl:
         self.api_key = api_key
         self.admin_key = admin_key or api_key
         self.timeout = timeout
+        self.settings: dict[str, dict[str, Any]] = {}  # {model: those with which `load_model` loaded it}
 
     def read(self, path: str) -> Any:
         """The reply to a GET of an admin route."""
@@ -132,7 +153,11 @@ class InternalControl:
         return self.read("model/list")["model_names"]
 
     def describe(self) -> Loaded:
-        """What is loaded. After a load that failed, nothing is."""
+        """What is loaded. After a load that failed, no model is.
+
+        If another program's load of a LoRA has failed, the WebUI may report a LoRA that it does not have, and
+        not load it again; `load_model` puts that right.
+        """
         url = f"{self.url}/model/info"
         info = send_request("GET", url, None, self.api_key, self.timeout, SERVER_REMEDIES)
         name = info["model_name"]
@@ -144,6 +169,7 @@ class InternalControl:
 
         Settings are the flags of its loader with underscores; the server ignores others.
         """
+        self.settings[name] = settings
         return self.change("model/load", model_name=name, args=settings)
 
     def unload_model(self) -> None:
@@ -155,12 +181,45 @@ class InternalControl:
         return self.read("lora/list")["lora_names"]
 
     def load_loras(self, names: list[str]) -> Loaded:
-        """Attaches these LoRAs to the present model, in place of all others."""
-        return self.change("lora/load", lora_names=names)
+        """Attaches a LoRA to the present model, in place of the one before; [] for none.
+
+        Raises an UnsupportedError for several, a UsageError if no model is loaded, and a NotFoundError for a
+        name that the server does not have. If the server cannot load the LoRA, it reports what it does not
+        have, until the model is loaded again: that is done here, and the ServerError says so.
+        """
+        refuse_several(names)
+        before = self.describe()
+        if before.model is None:
+            raise build_no_model()
+        there = self.list_loras()
+        if unknown := set(names) - set(there):
+            problem = f"The server has no LoRA '{unknown.pop()}'."
+            raise NotFoundError(problem, f"Load one of: {', '.join(there)}.")
+        try:
+            return self.change("lora/load", lora_names=names)
+        except ServerError as error:
+            if error.status != LORA_FAILED:
+                raise
+            settings = {"loader": before.loader, **self.settings.get(before.model, {})}
+            self.load_model(before.model, **settings)
+            raise explain_lora_failure(error, before.model) from None
 
     def unload_loras(self) -> Loaded:
         """Removes all LoRAs from the model."""
         return self.change("lora/unload")
+
+
+def build_no_model() -> UsageError:
+    """The error to raise for a LoRA without a model."""
+    return UsageError("No model is loaded.", "Load one first: load_model(name).")
+
+
+def explain_lora_failure(error: ServerError, model: str) -> ServerError:
+    """The error to raise for a LoRA that could not be loaded, once the model is loaded again."""
+    said = error.problem.rstrip(".")
+    problem = f"{said}. The model {model} was loaded again, and it has no LoRA now."
+    remedy = "Check that the LoRA was trained on this model; name one LoRA at a time."
+    return ServerError(problem, remedy, error.status)
 
 
 def make_control(

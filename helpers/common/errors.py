@@ -40,6 +40,10 @@ class ResourceError(KitError):
 class ServerError(KitError):
     """A server or a model hub that is out of reach, refuses the request, or sends nonsense."""
 
+    def __init__(self, problem: str, remedy: str, status: int | None = None):
+        super().__init__(problem, remedy)
+        self.status = status  # of the HTTP reply that refused; None without such a reply
+
 
 class MissingPackageError(KitError):
     """A Python package that is not installed."""

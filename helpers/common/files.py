@@ -40,7 +40,7 @@ def replace_when_complete(target: Path) -> Iterator[Path]:
 
 
 def give_ordinary_mode(fresh: Path, workspace: Path) -> None:
-    """Lets others read the file `fresh`, or the files in that folder, as far as the umask of this process does.
+    """Gives the file `fresh`, or the files in that folder, the mode that the umask gives to a new file.
 
     Some libraries write a file under a temporary name that only its owner may read: safetensors is one.
     """

@@ -168,7 +168,7 @@ def build_refusal(
     """The error to raise for a reply that is a refusal, with the server's own words from its body `text`."""
     said = read_reason(text)[:MAX_REASON] or reason or "it gave no reason."
     problem = f"The server refused the request: {said} (status {status})"
-    return ServerError(problem, remedies.get(status, "Correct what it names."))
+    return ServerError(problem, remedies.get(status, "Correct what it names."), status)
 
 
 def read_reason(text: str) -> str:

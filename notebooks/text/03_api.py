@@ -421,11 +421,17 @@ SessionPanel(lane.folder)
 # python -m helpers.server --model SmolLM2-135M-Instruct --api --extensions openai
 # ```
 #
-# The WebUI of 2023 was started with the same switches; its page then was at port 7860:
+# The WebUI of 2023 was started with the same switches; its page then was at port 7860. It needs versions of then, so it gets an
+# environment of its own, here for an NVIDIA GPU:
 #
 # ```bash
 # git clone https://github.com/oobabooga/text-generation-webui
 # cd text-generation-webui
+# git checkout snapshot-2023-10-29
+# python3.11 -m venv venv
+# source venv/bin/activate
+# pip install "torch~=2.1.0" --index-url https://download.pytorch.org/whl/cu121
+# pip install -r requirements.txt -r extensions/openai/requirements.txt fastapi~=0.104.1 starlette~=0.27.0 pydantic~=2.4.2 huggingface_hub~=0.17.3
 # python server.py --model TheBloke_Llama-2-7B-Chat-GPTQ --api --extensions openai
 # ```
 #

@@ -339,17 +339,18 @@ LoraPanel(lane.folder, template.build_messages(shown[0]))
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same by clicking and typing: the WebUI
 #
-# In 2023:
+# In 2023, whose programs do not read today's files:
 #
-# 1. Put the folder into `text-generation-webui/loras/`.
+# 1. Export base and LoRA: `python -m helpers.weights export SmolLM2-135M-Instruct --for webui-2023` and
+#    `python -m helpers.adapters export college-preferences --for webui-2023`. Put them into `models/` and `loras/` of `text-generation-webui`.
 # 2. **Model** tab: load the base with the *Transformers* loader. Below it, *LoRA(s)*: refresh, choose the LoRA, *Apply LoRAs*.
-# 3. Or at the start:
+# 3. Or at the start; with a GPU, leave out `--cpu`:
 #
 # ```bash
-# python server.py --model SmolLM2-135M-Instruct --lora college-preferences --api --extensions openai
+# python server.py --model SmolLM2-135M-Instruct --lora college-preferences --cpu --api --extensions openai
 # ```
 #
-# Today's WebUI is the same with two differences: the folder is `user_data/loras/`, and there is one API, started with `--api`:
+# Today's WebUI takes both folders as they are, in `user_data/models/` and `user_data/loras/`, and has one API, started with `--api`:
 #
 # ```bash
 # python server.py --model SmolLM2-135M-Instruct --lora college-preferences --api
@@ -360,7 +361,7 @@ LoraPanel(lane.folder, template.build_messages(shown[0]))
 # | LoRA folder | `loras/` | `user_data/loras/` |
 # | weights | `adapter_model.bin` | `adapter_model.safetensors` |
 # | picked over the API | at the start, or `POST /api/v1/model` with `args.lora`: the model is loaded again | `POST /v1/internal/lora/load` with `lora_names` |
-# | several at once | merged with weight 1 each, equal ranks only | the same |
+# | several at once | no: it fails, or only the first works; the kit's server takes several | the same |
 # | on GPTQ weights | AutoGPTQ, with a patch | gptqmodel with optimum |
 #
 # ## Taking it elsewhere

@@ -33,7 +33,7 @@ LESSONS = {  # what the lessons print, as options
         ("2023", WebUIOptions(LLAMA_7B, api=True, openai=True)),
         ("today", WebUIOptions(LLAMA_7B, api=True)),
     ],
-    "05_lora_loading": [("2023", replace(SMALL, openai=True)), ("today", SMALL)],
+    "05_lora_loading": [("2023", replace(SMALL, cpu=True, openai=True)), ("today", SMALL)],
 }
 # What server.py accepts, as far as a line built here could need it. Each era fails at other flags.
 FLAGS = {
@@ -66,7 +66,7 @@ LOADER_NAMES = {  # as each era spells them
 }
 VALUES = {  # a value for every option
     "model": "m",
-    "loras": ("a", "b"),
+    "loras": ("a",),
     "loader": "gptq",
     "context": 4096,
     "cpu": True,
@@ -108,6 +108,12 @@ def test_every_option_of_an_era_changes_its_command(era):
 def test_option_that_an_era_lacks_is_refused_by_name(era, name):
     with pytest.raises(UnsupportedError, match=name):
         build_command(era, WebUIOptions(**{name: VALUES[name]}))
+
+
+@every_era
+def test_several_loras_are_refused_by_name(era):
+    with pytest.raises(UnsupportedError, match="a, b"):
+        build_command(era, WebUIOptions("m", ("a", "b")))
 
 
 def test_unknown_loaders_and_eras_are_refused_by_name():
@@ -156,14 +162,14 @@ def test_lines_in_the_lessons_are_those_built_here(name):
 def test_ports_and_folders_are_given_in_the_way_of_each_era():
     options = WebUIOptions(
         "m",
-        ("a", "b c"),
+        ("b c",),
         api=True,
         openai=True,
         openai_port=5009,
         models_dir="/kit/models",
         loras_dir="/kit/loras",
     )
-    start = "python server.py --model-dir /kit/models --lora-dir /kit/loras --model m --lora a 'b c' --api"
+    start = "python server.py --model-dir /kit/models --lora-dir /kit/loras --model m --lora 'b c' --api"
     assert build_command("2023", options) == f"OPENEDAI_PORT=5009 {start} --extensions openai"
     assert build_command("today", options) == f"{start} --api-port 5009"
     raw = WebUIOptions("m", api=True, raw_port=5002, streaming_port=5006)
@@ -193,6 +199,20 @@ def test_installation_ends_in_the_webuis_folder_with_torch_before_its_own_packag
     assert lines[-2].startswith("pip install ") and "torch" in lines[-2]
     assert re.fullmatch(r"pip install -r requirements/full/requirements\w*\.txt", lines[-1])
     assert [shlex.split(line)[0] for line in lines] == ["git", "cd", "python3.13", "source", "pip", "pip"]
+
+
+@pytest.mark.parametrize("hardware", HARDWARE)
+def test_webui_of_2023_is_installed_from_its_tag_with_the_packages_of_its_openai_api(hardware):
+    lines = clients.list_install_lines(hardware, "2023")
+    assert lines[2] == "git checkout snapshot-2023-10-29"
+    assert [shlex.split(line)[0] for line in lines] == "git cd git python3.11 source pip pip".split()
+    assert f"-r {HARDWARE[hardware]} -r extensions/openai/requirements.txt" in lines[-1]
+
+
+def test_lesson_3_installs_the_webui_of_2023_as_it_is_built_here():
+    text = (PROJECT / "notebooks" / "text" / "03_api.py").read_text(encoding="utf-8")
+    lines = clients.list_install_lines("nvidia", "2023")
+    assert "# ```bash\n" + "".join(f"# {line}\n" for line in lines) in text
 
 
 def test_unknown_hardware_is_refused_with_the_known_kinds():

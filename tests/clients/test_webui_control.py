@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from support.fake_webui import LORAS, MODELS, run_webui_2023, run_webui_today
+from support.fake_webui import LORAS, MODELS, make_webui_today, run_webui_2023, run_webui_today
+from support.server import serve_app
 
 from helpers import PROJECT
 from helpers.clients.remedies import SERVER_REMEDIES
@@ -50,7 +51,7 @@ def test_models_are_listed_loaded_and_unloaded(control):
 @in_both
 def test_loras_are_attached_and_removed(control):
     assert control.load_loras(["colleges"]).loras == ["colleges"]
-    assert control.load_loras(["pirate", "colleges"]).loras == ["pirate", "colleges"]
+    assert control.load_loras(["pirate"]).loras == ["pirate"]
     without = Loaded("llama", [], "Transformers")
     assert control.unload_loras() == without
     assert control.describe() == without
@@ -77,7 +78,7 @@ def test_unknown_model_is_noticed_in_2023_and_the_others_are_named(control):
     assert control.describe() == Loaded(None, [], None)
 
 
-@in_2023
+@in_both
 def test_loras_need_a_model(control):
     control.unload_model()
     with pytest.raises(UsageError):
@@ -86,7 +87,7 @@ def test_loras_need_a_model(control):
 
 def test_model_of_a_server_that_names_no_loader_is_found():
     with run_webui_2023() as running:
-        running.webui.args["loader"] = None
+        running.webui.args["loader"] = None  # as the kit's server, if no loader was asked for
         assert make_control("2023", running.url).describe() == Loaded("llama", [], None)
 
 
@@ -94,8 +95,19 @@ def test_model_of_a_server_that_names_no_loader_is_found():
 def test_words_of_a_failed_load_in_2023_are_passed_on(control):
     with pytest.raises(ServerError, match="nonsense"):
         control.load_model("broken")
+    assert control.describe() == Loaded(None, [], "Transformers")
     with pytest.raises(ServerError, match=r"adapter_config\.json.*loras/nothing"):
         control.load_model("llama", lora=["nothing"])
+    assert control.describe() == Loaded("llama", [], "Transformers")
+
+
+def test_webui_of_2023_answers_without_a_lora_after_it_has_failed_with_two():
+    with run_webui_2023() as running:
+        control = make_control("2023", running.url)
+        with pytest.raises(ServerError, match="llama was loaded again"):
+            control.load_loras(["colleges", "pirate"])
+        assert control.describe().loras == running.webui.active == []
+        assert control.load_loras(["pirate"]).loras == running.webui.active == ["pirate"]
 
 
 @today
@@ -107,13 +119,28 @@ def test_failed_load_of_today_is_a_500_with_a_remedy(control):
 
 
 @today
-def test_refused_loras_of_today_leave_the_model_without(control):
-    with pytest.raises(ServerError, match="400"):
+def test_loras_that_today_s_webui_cannot_take_change_nothing(control):
+    control.load_loras(["colleges"])
+    with pytest.raises(NotFoundError, match="nothing") as caught:
         control.load_loras(["nothing"])
+    assert all(name in caught.value.remedy for name in LORAS)
+    with pytest.raises(UnsupportedError, match="colleges, pirate"):
+        control.load_loras(["colleges", "pirate"])
     with pytest.raises(ServerError, match="422") as caught:
-        control.load_loras("colleges")
+        control.change("lora/load", lora_names="colleges")
     assert "lora_names" in caught.value.problem
-    assert control.describe() == Loaded("llama", [], "Transformers")
+    assert control.describe() == Loaded("llama", ["colleges"], "Transformers")
+
+
+def test_report_of_today_s_webui_is_true_after_a_lora_has_failed():
+    app = make_webui_today(None, None)
+    with serve_app(app) as url:
+        control = make_control("today", url)
+        control.load_loras(["colleges"])
+        with pytest.raises(ServerError, match="llama was loaded again"):
+            control.load_loras(["torn"])
+        assert control.describe().loras == app.state.active == []
+        assert control.load_loras(["colleges"]).loras == app.state.active == ["colleges"]
 
 
 def test_keys_of_today_open_only_their_own_routes(servers):

@@ -18,7 +18,7 @@ from fastapi.responses import StreamingResponse
 from websockets.sync.server import serve
 
 MODELS = ["llama", "mistral", "broken"]
-LORAS = ["colleges", "pirate"]
+LORAS = ["colleges", "pirate", "torn"]  # torn cannot be loaded
 
 
 @contextlib.contextmanager
@@ -64,13 +64,16 @@ class Webui2023:
 
     def __init__(self):
         self.model: str | None = "llama"
-        self.loras: list[str] = []
+        self.loras: list[str] = []  # what it reports
+        self.active: list[str] = []  # what it answers with
         self.args: dict[str, Any] = {"loader": "Transformers", "lora": None, "model_dir": "models/"}
 
     def answer(self, path: str, body: dict) -> dict:
         """The reply to a POST."""
         if path == "/api/v1/model":
             return self.answer_model(body)
+        if path == "/api/v1/token-count":
+            return {"results": [{"tokens": len(body["prompt"]) // self.has_tokenizer()}]}
         return {"results": [{"history": self.grow_history(body)[-1]}]}
 
     def answer_model(self, body: dict) -> dict:
@@ -81,7 +84,7 @@ class Webui2023:
         if action == "load":
             return self.load(body["model_name"], body.get("args", {}))
         if action == "unload":
-            self.model, self.loras = None, []
+            self.model, self.loras, self.active = None, [], []
         elif action != "info":
             return {"result": self.model}
         return {"result": self.describe()}
@@ -98,16 +101,22 @@ class Webui2023:
     def load(self, name: str, args: dict) -> dict:
         """Reports an unknown name without a loader; what the loader raises becomes an error object."""
         self.args |= {**args, "loader": "Transformers" if name in MODELS else None}
-        self.model, self.loras = name, []
+        self.model, self.loras, self.active = name, [], []
         if name == "broken":
             return {"error": {"message": "KeyError('nonsense')"}}
-        if name in MODELS and self.args["lora"]:
-            for lora in self.args["lora"]:
-                if lora not in LORAS:
-                    message = f"ValueError(\"Can't find 'adapter_config.json' at 'loras/{lora}'\")"
-                    return {"error": {"message": message}}
-            self.loras = self.args["lora"]
+        for lora in self.args["lora"] or [] if name in MODELS else []:
+            if lora not in LORAS:
+                message = f"ValueError(\"Can't find 'adapter_config.json' at 'loras/{lora}'\")"
+                return {"error": {"message": message}}
+            self.active = self.active or [lora]  # the first of several
+        if len(self.args["lora"] or []) > 1:
+            return {"error": {"message": "ValueError('max() arg is an empty sequence')"}}
+        self.loras = self.active
         return {"result": self.describe()}
+
+    def has_tokenizer(self) -> bool:
+        """Whether a model is loaded."""
+        return self.model in MODELS and self.model != "broken"
 
     def grow_history(self, body: dict) -> list[dict]:
         """The histories of a chat answer, longer each time; without a model, the one that was sent."""
@@ -152,7 +161,8 @@ class Handler2023(http.server.BaseHTTPRequestHandler):
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         except (TypeError, ValueError):
             return  # the connection closes without a byte
-        self.reply(lambda: self.server.webui.answer(self.path, body), ("/api/v1/model", "/api/v1/chat"))
+        paths = ("/api/v1/model", "/api/v1/chat", "/api/v1/token-count")
+        self.reply(lambda: self.server.webui.answer(self.path, body), paths)
 
     def reply(self, answer, paths):
         if self.path not in paths:
@@ -160,7 +170,7 @@ class Handler2023(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         # the status has been sent: what fails now leaves the body empty
-        with contextlib.suppress(LookupError, TypeError, AttributeError):
+        with contextlib.suppress(LookupError, TypeError, AttributeError, ArithmeticError):
             self.wfile.write(json.dumps(answer()).encode())
 
     def log_message(self, *_):
@@ -202,6 +212,7 @@ def make_webui_today(api_key: str | None, admin_key: str | None) -> FastAPI:
     """Today's server: FastAPI's errors, an admin key that opens nothing else, streams that break off."""
     app = FastAPI()
     state = {"model_name": "llama", "lora_names": [], "loader": "Transformers"}
+    app.state.active = []  # the LoRAs that it answers with; it may report others
     add_key_check(app, api_key, admin_key)
     add_model_routes(app, state)
     add_lora_routes(app, state)
@@ -233,6 +244,7 @@ def add_model_routes(app: FastAPI, state: dict) -> None:
     async def load(model_name: Annotated[str, Body()], args: Annotated[dict | None, Body()] = None):
         found = model_name in MODELS and model_name != "broken"
         state.update(model_name=model_name, lora_names=[], loader="Transformers" if found else None)
+        app.state.active = []
         if not found:
             raise HTTPException(500, "Failed to load the model.")
         return "OK"
@@ -240,6 +252,7 @@ def add_model_routes(app: FastAPI, state: dict) -> None:
     @app.post("/v1/internal/model/unload")
     async def unload():
         state.update(model_name="None", lora_names=[], loader=None)
+        app.state.active = []
         return "OK"
 
 
@@ -250,14 +263,17 @@ def add_lora_routes(app: FastAPI, state: dict) -> None:
 
     @app.post("/v1/internal/lora/load")
     async def load_loras(lora_names: Annotated[list[str], Body(embed=True)]):
-        if not set(lora_names) <= set(LORAS):
+        if set(lora_names) == set(state["lora_names"]):
+            return "OK"  # it believes its own report
+        app.state.active = []
+        if not set(lora_names) <= set(LORAS) - {"torn"}:
             raise HTTPException(400, "Failed to apply the LoRA(s).")
-        state["lora_names"] = lora_names
+        app.state.active = state["lora_names"] = lora_names
         return "OK"
 
     @app.post("/v1/internal/lora/unload")
     async def unload_loras():
-        state["lora_names"] = []
+        app.state.active = state["lora_names"] = []
         return "OK"
 
 
