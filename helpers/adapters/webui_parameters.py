@@ -3,6 +3,7 @@
 Settings have the names of helpers.training.settings here; a setting that nobody recorded is left out.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,8 @@ def read_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
         settings[name] = float(settings[name])  # the WebUI keeps the learning rate as text
     if "batch_size" in settings and "batch_size" in parameters:  # theirs is that of a whole step
         settings["accumulation"] = max(parameters["batch_size"] // settings["batch_size"], 1)
+    if "warmup_steps" in parameters:  # in batches
+        settings["warmup_ratio"] = math.ceil(parameters["warmup_steps"] / settings.get("accumulation", 1))
     boxes = [layer for layer in WEBUI_TARGETS if f"{layer}_en" in parameters]
     if boxes and not parameters.get("all_linear"):
         settings["targets"] = ",".join(sorted(layer for layer in boxes if parameters[f"{layer}_en"]))
@@ -38,9 +41,12 @@ def read_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_parameters(
-    name: str, settings: Mapping[str, Any], add_eos_token: bool | None = None
+    name: str, settings: Mapping[str, Any], add_eos_token: bool | None = None, steps: int | None = None
 ) -> dict[str, Any]:
-    """The content of training_parameters.json for the LoRA `name`, as "Copy parameters from" reads it."""
+    """The content of training_parameters.json for the LoRA `name`, as "Copy parameters from" reads it.
+
+    `steps` are the optimizer steps of the whole training; a warm-up that is a share of them needs it.
+    """
     parameters: dict[str, Any] = {"lora_name": name}
     if "targets" in settings:
         parameters["all_linear"] = settings["targets"] == "all-linear"
@@ -49,11 +55,21 @@ def build_parameters(
     parameters |= {theirs: settings[ours] for ours, theirs in WEBUI_NAMES.items() if ours in settings}
     if "batch_size" in settings:
         parameters["batch_size"] = settings["batch_size"] * settings.get("accumulation", 1)
+    warmup = count_warmup_steps(settings.get("warmup_ratio"), steps)
+    if warmup is not None:
+        parameters["warmup_steps"] = warmup * settings.get("accumulation", 1)  # in batches
     if "learning_rate" in settings:
         parameters["learning_rate"] = str(settings["learning_rate"])
     if add_eos_token is not None:
         parameters["add_eos_token"] = add_eos_token
     return parameters
+
+
+def count_warmup_steps(ratio: float | None, steps: int | None) -> int | None:
+    """The optimizer steps of a warm-up: `ratio` of all `steps`, from 1 on `ratio` itself; None if unknown."""
+    if ratio is None or (0 < ratio < 1 and not steps):
+        return None
+    return int(ratio) if ratio >= 1 else math.ceil(ratio * (steps or 0))
 
 
 def read_recorded_settings(folder: AdapterFolder) -> dict[str, Any]:

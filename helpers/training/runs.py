@@ -60,7 +60,8 @@ def save_run(
         write_json(fresh / "adapter_config.json", {**folder.config, **base})
         facts = {"chat_template": record_template(fresh, describe_template(loaded))}
         write_json(fresh / "run.json", describe_run(trainer, loaded, data, settings) | facts)
-        parameters = build_parameters(output.name, asdict(settings), add_eos_token=True)
+        steps = trainer.state.max_steps
+        parameters = build_parameters(output.name, asdict(settings), add_eos_token=True, steps=steps)
         write_json(fresh / "training_parameters.json", parameters)
         (fresh / "README.md").unlink(missing_ok=True)  # PEFT's empty form
         write_card(AdapterFolder(fresh))  # read again: the config has changed

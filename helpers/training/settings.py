@@ -47,7 +47,7 @@ class TrainingSettings:
     max_length: int = 2048  # tokens of prompt and completion; a longer row is cut
     learning_rate: float = 2e-4  # highest value of the schedule
     schedule: str = "constant"  # transformers' lr_scheduler_type
-    warmup_ratio: float = 0.03  # share of the steps in which the learning rate climbs from 0
+    warmup_ratio: float = 0.03  # share of the steps (from 1 on: steps) in which learning_rate is climbed to
     weight_decay: float = 0.001  # AdamW's
     max_grad_norm: float = 0.3  # gradients are scaled down to this norm
     optimizer: str = "adamw_torch_fused"  # transformers' optim; 2023: paged_adamw_32bit (bitsandbytes, CUDA)

@@ -1,6 +1,7 @@
 """LoRAs for other programs: the WebUI of 2023 and of today, llama.cpp, vLLM."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -70,6 +71,9 @@ def test_lora_of_the_kit_is_exported_with_the_settings_of_its_training(trained):
         assert parameters["epochs"] == 1
         assert parameters["learning_rate"] == "0.01"
         assert parameters["micro_batch_size"] == 4
+        assert parameters["warmup_steps"] == math.ceil(
+            0.03 * read_json(trained / "run.json")["planned_steps"]
+        )
 
 
 def test_export_for_the_webui_of_2023_attaches_with_the_same_logits(trained, home, load_tiny):

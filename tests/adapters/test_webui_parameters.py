@@ -16,12 +16,12 @@ BOXES = ["q_proj_en", "v_proj_en", "k_proj_en", "o_proj_en", "gate_proj_en", "do
 @pytest.mark.parametrize("targets", ["q_proj,v_proj", "down_proj"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_settings_of_a_lora_survive_the_webui_s_names(preset, targets):
-    settings = asdict(pick_settings(preset).replace({"targets": targets}))
+    changes = {"targets": targets, "warmup_ratio": 7}  # 7 steps
+    settings = asdict(pick_settings(preset).replace(changes))
     back = read_parameters(build_parameters("mine", settings))
     assert back == {name: settings[name] for name in back}
     assert set(settings) - set(back) == {
         "max_rows",
-        "warmup_ratio",
         "weight_decay",
         "max_grad_norm",
         "checkpoint_steps",
@@ -33,6 +33,20 @@ def test_batch_size_of_the_webui_is_that_of_a_step():
     parameters = build_parameters("mine", asdict(TrainingSettings(batch_size=4, accumulation=32)))
     assert parameters["micro_batch_size"] == 4
     assert parameters["batch_size"] == 128
+
+
+def test_warm_up_of_the_webui_is_counted_in_batches():
+    settings = {"batch_size": 4, "accumulation": 8}
+    for warmup, batches in ((5, 40), (0.05, 80), (0, 0)):  # of 200 steps
+        parameters = build_parameters("mine", {**settings, "warmup_ratio": warmup}, steps=200)
+        assert parameters["warmup_steps"] == batches
+    assert (
+        read_parameters({"micro_batch_size": 4, "batch_size": 32, "warmup_steps": 100})["warmup_ratio"] == 13
+    )
+
+
+def test_share_of_an_unknown_number_of_steps_is_omitted():
+    assert "warmup_steps" not in build_parameters("mine", {"warmup_ratio": 0.05})
 
 
 def test_learning_rate_of_the_webui_is_text():
