@@ -4,7 +4,7 @@ The same calls work with the kit's server, with the WebUI of 2023 and of today, 
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import openai
@@ -76,7 +76,7 @@ def stream_openai(
     request = build_request(messages, model, {**params, "stream": True})
     finished = False
     with explain_openai_errors(client.base_url), client.chat.completions.create(**request) as chunks:
-        for chunk in chunks:
+        for chunk in read_until_broken(chunks):
             for choice in chunk.choices or ():  # a chunk that carries only the usage has none
                 finished = finished or choice.finish_reason is not None
                 if choice.delta.content:
@@ -84,6 +84,16 @@ def stream_openai(
     if not finished:
         remedy = "Check that a model is loaded, and the messages and parameters; look at the server's output."
         raise ServerError(f"{client.base_url} ended the stream before the end of the answer.", remedy)
+
+
+def read_until_broken(chunks: Iterable[Any]) -> Iterator[Any]:
+    """The chunks of a stream, up to its end or to where the connection broke."""
+    try:
+        yield from chunks
+    except openai.APITimeoutError:
+        raise
+    except openai.APIConnectionError:  # as with today's WebUI without a model
+        return
 
 
 def build_request(messages: Messages, model: str, params: dict[str, Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ DEFAULT_CHAT_PARAMS: dict[str, Any] = {
     "seed": -1,
     "stopping_strings": [],
 }
+LOAD_A_MODEL = "No model is loaded there: load one."
 
 
 def chat_raw(
@@ -74,8 +75,12 @@ def stream_raw(
     as `chat_raw` does, and if the stream breaks off.
     """
     body = {**params, "prompt": prompt}
+    texts = []
     for message in stream_events(f"{url}/api/v1/stream", body, api_key, timeout):
+        texts.append(message["text"])
         yield message["text"]
+    if texts == [""]:  # an answer without a word has two of them
+        raise ServerError("The server ended the stream without an answer.", LOAD_A_MODEL)
 
 
 def stream_chat_raw(
@@ -113,7 +118,5 @@ def read_history(reply: Any, body: dict[str, Any]) -> History:
         ) from None
     adds_a_row = not (body["regenerate"] or body["_continue"])
     if adds_a_row and rows <= len(body["history"].get("internal", [])):
-        raise ServerError(
-            "The server returned the history without an answer.", "No model is loaded there: load one."
-        )
+        raise ServerError("The server returned the history without an answer.", LOAD_A_MODEL)
     return history

@@ -72,11 +72,18 @@ async def stream_texts(prepared: PreparedRequest, engine: Engine) -> AsyncGenera
 
 
 async def write_texts(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[dict[str, Any], None]:
-    """For /stream: the new piece each time, after an empty first one."""
+    """For /stream: the new piece each time, after an empty first one.
+
+    An empty answer has an empty second one: in 2023, a single empty piece meant that no model was loaded.
+    """
     yield {"text": ""}
+    empty = True
     async with contextlib.aclosing(stream_texts(prepared, engine)) as texts:
         async for text in texts:
             yield {"text": text}
+            empty = False
+    if empty:
+        yield {"text": ""}
 
 
 async def write_histories(prepared: PreparedRequest, engine: Engine) -> AsyncGenerator[dict[str, Any], None]:

@@ -5,7 +5,7 @@ import json
 from http.server import BaseHTTPRequestHandler
 
 import pytest
-from support.fake_webui import serve_http, serve_reply
+from support.fake_webui import serve_http, serve_reply, write_event
 
 from helpers import clients
 from helpers.clients.remedies import SERVER_REMEDIES
@@ -126,6 +126,34 @@ def test_stream_that_ends_before_the_answer_is_an_error(new):
     client = clients.make_openai_client(new + "/v1", "sk")
     with pytest.raises(ServerError, match=new):
         list(clients.stream_openai(client, NO_CONTENT))
+
+
+class BreaksOff(BaseHTTPRequestHandler):
+    """As today's WebUI without a model: the first event of a stream, and then nothing more."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        delta = {"role": "assistant", "content": ""}
+        event = write_event(choices=[{"index": 0, "finish_reason": None, "delta": delta}]).encode()
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+        self.close_connection = True
+
+    def log_message(self, *_):
+        pass
+
+
+def test_stream_that_breaks_off_asks_for_a_model():
+    with serve_http(BreaksOff) as (url, _):
+        client = clients.make_openai_client(url + "/v1")
+        with pytest.raises(ServerError, match="ended the stream") as caught:
+            list(clients.stream_openai(client, HI))
+    assert "model" in caught.value.remedy
 
 
 def test_second_response_inside_a_stream_of_2023_is_an_error():

@@ -50,10 +50,16 @@ def test_history_without_an_answer_is_an_error(old):
             clients.chat_raw("Hi", url=old.url)
         with pytest.raises(ServerError):
             list(clients.stream_chat_raw("Hi", url=old.stream_url))
+        with pytest.raises(ServerError, match="without an answer"):
+            list(clients.stream_raw("Hi", url=old.stream_url))
         unchanged = clients.chat_raw("", url=old.url, regenerate=True)  # no row is added, so this is right
         assert unchanged["internal"] == []
     finally:
         old.webui.model = "llama"
+
+
+def test_answer_without_a_word_is_no_error(old):
+    assert list(clients.stream_raw("", url=old.stream_url)) == ["", ""]
 
 
 def test_raw_call_to_todays_webui_is_a_404_with_a_remedy(new):

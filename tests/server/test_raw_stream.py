@@ -238,6 +238,11 @@ def test_clients_of_the_kit_read_both_streams():
     assert html.unescape(last["visible"][0][1]) == last["internal"][0][1] == "<b> & so"
 
 
+def test_answer_without_a_word_is_not_taken_for_a_missing_model():
+    with run_streaming(ScriptedEngine([])) as url:
+        assert list(clients.stream_raw("x", url=url)) == ["", ""]
+
+
 def test_server_ends_while_a_client_is_connected():
     with run_streaming(ScriptedEngine()) as url:
         idle = connect(f"{url}/api/v1/stream")

@@ -133,6 +133,10 @@ class Webui2023:
             for reply in replies
         ]
 
+    def write_pieces(self, prompt: str) -> list[str]:
+        """The pieces of an answer to a prompt; the last one ends it, without a model there is only the first."""
+        return ["", *(prompt.split() or [""])] if self.has_tokenizer() else [""]
+
     def talk(self, connection) -> None:
         """The websocket, for many requests: a failure closes it with 1011, an unknown path with 1000."""
         if connection.request.path not in ("/api/v1/stream", "/api/v1/chat-stream"):
@@ -140,7 +144,7 @@ class Webui2023:
         for text in connection:
             body = json.loads(text)
             if connection.request.path == "/api/v1/stream":
-                parts = [{"text": piece} for piece in ["", *body["prompt"].split()]]
+                parts = [{"text": piece} for piece in self.write_pieces(body["prompt"])]
             else:
                 parts = [{"history": history} for history in self.grow_history(body)]
             for number, part in enumerate(parts):
