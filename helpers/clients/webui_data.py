@@ -13,8 +13,9 @@ from helpers.common.paths import find_file
 from helpers.tasks.rows import Row
 from helpers.tasks.template import Template
 
-# The roles of a training example, in order, and the alpaca keys that hold their texts.
-ALPACA_KEYS = {"system": "instruction", "user": "input", "assistant": "output"}
+# The roles of a training example, in order. A row of 2023 has its texts under these keys: alpaca's own,
+# instruction, input and output, would not say whether the first is a system's or a user's.
+ROLES = ("system", "user", "assistant")
 
 Message = dict[str, str]  # {"role": ..., "content": ...}
 
@@ -29,8 +30,8 @@ def write_dataset(
 ) -> list[Path]:
     """Writes rows for the training tab of a WebUI that is installed in `root`. Returns the paths.
 
-    2023: a JSON list of objects with instruction, input and output, and a format file that puts the model's
-    own chat template around them. Today: a JSON list of objects with `messages`; choose the format "Chat
+    2023: a JSON list of objects with system, user and assistant, and a format file that puts the model's own
+    chat template around them. Today: a JSON list of objects with `messages`; choose the format "Chat
     Template" for it there.
     """
     path = find_folder(era, root, "training/datasets") / f"{name}.json"
@@ -40,32 +41,33 @@ def write_dataset(
         return [write_json(path, [{"messages": messages} for messages in conversations])]
     form_path = find_folder(era, root, "training/formats") / f"{name}-format.json"
     return [
-        write_json(path, [to_alpaca(messages) for messages in conversations]),
+        write_json(path, [name_texts(messages) for messages in conversations]),
         write_json(form_path, build_format(tokenizer)),
     ]
 
 
-def to_alpaca(messages: list[Message]) -> dict[str, str]:
-    """The texts of a conversation of [system, user, assistant] under alpaca's keys."""
+def name_texts(messages: list[Message]) -> dict[str, str]:
+    """The texts of a conversation of [system, user, assistant] by their roles."""
     contents = [message["content"] for message in messages]
-    return dict(zip(ALPACA_KEYS.values(), contents, strict=True))
+    return dict(zip(ROLES, contents, strict=True))
 
 
 def build_format(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
     """The content of a format file: the keys of a row, and the model's chat template with %key% in it.
 
-    Example: {"instruction,input,output": "<|im_start|>system\\n%instruction%<|im_end|>\\n..."}
+    Example: {"system,user,assistant": "<|im_start|>system\\n%system%<|im_end|>\\n..."}
     """
-    messages = [{"role": role, "content": f"%{key}%"} for role, key in ALPACA_KEYS.items()]
+    messages = [{"role": role, "content": f"%{role}%"} for role in ROLES]
     text = tokenizer.apply_chat_template(messages, tokenize=False)
-    return {",".join(ALPACA_KEYS.values()): str(text).rstrip()}
+    return {",".join(ROLES): str(text).rstrip()}
 
 
 def read_dataset(path: str | Path) -> list[dict[str, list[Message]]]:
     """The rows of a JSON data set of the WebUI: [{"prompt": messages, "completion": [the last answer]}, ...].
 
-    Rows have alpaca's keys (instruction, output, and perhaps input) or `messages`. Raises a NotFoundError if
-    there is no such file, and a DamagedError that names the first row that has another form.
+    Rows have `messages`, the keys that `write_dataset` gives them for 2023, or alpaca's (instruction, output,
+    and perhaps input, which continues the instruction). Raises a NotFoundError if there is no such file, and
+    a DamagedError that names the first row that has another form.
     """
     path = find_file(path, "JSON data set")
     try:
@@ -92,11 +94,13 @@ def read_row(row: Any, name: str) -> dict[str, list[Message]]:
 
 
 def read_messages(row: Any) -> list[Message] | None:
-    """The messages of a row, unchecked; None if it has neither `messages` nor alpaca's keys."""
+    """The messages of a row, unchecked; None if it has none of the three forms."""
     if not isinstance(row, dict):
         return None
     if isinstance(row.get("messages"), list):
         return row["messages"]
+    if all(isinstance(row.get(role), str) for role in ROLES):
+        return [{"role": role, "content": row[role]} for role in ROLES]
     texts = [row.get("instruction"), row.get("input") or "", row.get("output")]
     if not all(isinstance(text, str) for text in texts):
         return None

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from helpers import clients
+from helpers.clients.webui import find_folder
 from helpers.common.errors import DamagedError, NotFoundError, UsageError
 
 
@@ -22,9 +23,10 @@ def test_data_of_2023_have_a_format_that_gives_the_kits_own_training_text(tiny, 
     assert text == tiny.tokenizer.apply_chat_template(messages, tokenize=False).rstrip()
 
 
-def test_data_of_today_are_messages_and_can_be_read_back(tiny, rows, template, tmp_path):
-    (path,) = clients.write_dataset("today", tmp_path, "colleges", rows, template, tiny.tokenizer)
-    assert path == tmp_path / "user_data/training/datasets/colleges.json"
+@pytest.mark.parametrize("era", ["2023", "today"])
+def test_data_can_be_read_back(era, tiny, rows, template, tmp_path):
+    path, *_ = clients.write_dataset(era, tmp_path, "colleges", rows, template, tiny.tokenizer)
+    assert path == find_folder(era, tmp_path, "training/datasets") / "colleges.json"
     examples = [template.build_example(row) for row in rows]
     expected = [{"prompt": each["prompt"], "completion": each["completion"]} for each in examples]
     assert clients.read_dataset(path) == expected

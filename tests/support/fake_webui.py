@@ -134,7 +134,7 @@ class Webui2023:
         ]
 
     def write_pieces(self, prompt: str) -> list[str]:
-        """The pieces of an answer to a prompt; the last one ends it, without a model there is only the first."""
+        """The pieces of an answer to a prompt, at least two; without a model only the empty first one."""
         return ["", *(prompt.split() or [""])] if self.has_tokenizer() else [""]
 
     def talk(self, connection) -> None:
