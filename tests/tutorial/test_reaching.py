@@ -4,6 +4,7 @@ import re
 
 import psutil
 import pytest
+import requests
 from support.lessons import (
     NAMES,
     PATHS,
@@ -14,9 +15,9 @@ from support.lessons import (
 )
 from support.tiny import make_tiny_adapter, make_tiny_model
 
-from helpers import clients, common, evaluation, tutorial
+from helpers import PROJECT, clients, common, evaluation, tutorial
 from helpers.common.errors import ServerError
-from helpers.tutorial import checks
+from helpers.tutorial import checks, setup
 from helpers.tutorial.execution import execute_notebook
 from helpers.tutorial.report import collect_results, find_unpublished
 
@@ -87,6 +88,13 @@ def test_named_server_on_this_computer_is_asked_without_a_proxy(shared, name_ser
     name_server(shared.openai_url)
     assert set(tutorial.reach_server("tiny", "none").models) == set(shared.models)
     assert proxy == []
+
+
+def test_set_up_spares_the_lines_of_a_lesson_the_proxy(proxy, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))  # set_up may add to it
+    setup.set_up()
+    assert requests.utils.should_bypass_proxies("http://127.0.0.1:5000/api/v1/chat", None)
+    assert not requests.utils.should_bypass_proxies("http://example.test", None)
 
 
 @pytest.mark.long
