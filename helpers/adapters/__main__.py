@@ -5,15 +5,19 @@ from pathlib import Path
 
 from helpers.adapters.attaching import attach_adapter
 from helpers.adapters.chat_template import pick_for_all
+from helpers.adapters.bases import check_base, find_base
 from helpers.adapters.exporting import PROGRAMS, build_vllm_command, export_adapter
 from helpers.adapters.fingerprint import list_prompts
-from helpers.adapters.folders import describe_adapter, find_adapter, list_folders, loras_folder
+from helpers.adapters.folders import find_adapter, list_folders, loras_folder
+from helpers.adapters.listing import describe_adapter
 from helpers.adapters.merging import merge_adapter
+from helpers.adapters.parts import check_attachable
 from helpers.adapters.proving import Finding, answer_both_ways, measure_norms, prove
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import UsageError
 from helpers.loading.model import load_model
 from helpers.tasks.template import load_template
+from helpers.weights.folders import find_model
 
 
 def print_list() -> None:
@@ -40,8 +44,10 @@ def print_proof(name: str, model: str | None, template: str | None, chat_templat
     """Loads base and LoRA and prints norms, answers and findings; False if one speaks against the LoRA."""
     folder = find_adapter(name)
     known = load_template(template) if template else None
-    base = model or folder.need_base_name("Name it with --model.")
-    loaded = attach_adapter(load_model(base, chat_template=pick_for_all(chat_template, [folder])), name)
+    base = find_model(model) if model else find_base(folder)
+    check_base(folder, base)
+    check_attachable(folder, base)
+    loaded = attach_adapter(load_model(base.name, chat_template=pick_for_all(chat_template, [folder])), name)
     print("||B A|| of each module: mean over the layers, smallest, largest")
     for module, column in measure_norms(folder).items():
         print(f"  {module:12} {column.mean():8.3f} {column.min():8.3f} {column.max():8.3f}")

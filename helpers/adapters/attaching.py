@@ -1,21 +1,32 @@
 """LoRAs on a loaded model: attached, switched, turned up and down, detached. The base is loaded once."""
 
 import contextlib
+import re
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+import torch
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, load_peft_weights
 from peft.helpers import rescale_adapter_scale
 from peft.tuners.lora import LoraLayer
+from peft.utils import AuxiliaryTrainingWrapper
+from safetensors.torch import save_file
 
 from helpers.adapters._private import use_lean_layers
-from helpers.adapters.folders import AdapterFolder, find_adapter
+from helpers.adapters.bases import check_base
+from helpers.adapters.folders import WEIGHTS, AdapterFolder, find_adapter
+from helpers.adapters.parts import check_attachable, list_copies, write_merge_command
 from helpers.adapters.tensors import read_shapes
-from helpers.common.errors import KitError, MismatchError, NotFoundError
+from helpers.common.errors import KitError, MismatchError, NotFoundError, UnsupportedError
+from helpers.common.files import write_json
 from helpers.loading.model import LoadedModel
 from helpers.weights._private import import_gptqmodel
+
+WRAPPERS = (LoraLayer, AuxiliaryTrainingWrapper)  # what PEFT puts around a layer
+ROUNDING = (0.01, 1e-3)  # relative and absolute: what a weight may move by between two number formats
 
 # Quietly and now. PEFT would import it while it builds a LoRA layer, and gptqmodel keeps the stack frames
 # that imported it: those would hold the model, which then could not be freed.
@@ -28,43 +39,100 @@ def attach_adapter(
     """Attaches the LoRA loras/NAME to the loaded model and makes it active; returns `loaded`.
 
     Several can be attached; switch_adapter chooses. A and B take the base's dtype: casts around every layer
-    would cost more than the LoRA itself. Raises MismatchError if another base is recorded (unless
-    `any_model`) or if its weights do not match the model's layers, of which PEFT only warns; the model is
-    then as it was.
+    would cost more than the LoRA itself. Raises MismatchError if it belongs to another base (unless
+    `any_model`) or if its weights do not match the model's layers, of which PEFT only warns, and
+    UnsupportedError if it changes the base itself; the model is then as it was.
     """
     folder = find_adapter(name, loras_dir)
-    name = folder.name  # `name` may be a link, or end with a slash
     if not any_model:
-        folder.check_base(loaded.name)
-    read_shapes(folder.weights)  # refuses a pickle that holds more than tensors, before PEFT opens it
+        check_base(folder, loaded.folder)
+    check_attachable(folder, loaded.folder)
+    check_copies(loaded, folder)
+    with open_for_peft(folder) as path:
+        return attach_folder(loaded, folder, path)
+
+
+def attach_folder(loaded: LoadedModel, folder: AdapterFolder, path: Path) -> LoadedModel:
+    """Attaches a LoRA that was checked, from the files in `path`; errors as attach_adapter."""
+    name = folder.name
     if name in list_attached(loaded):
         detach_adapter(loaded, name)
     active = find_active(loaded)
     try:
-        add_layers(loaded, folder)
+        add_layers(loaded, name, path)
         if unmatched := find_unmatched(loaded, folder):
             problem = f"The LoRA {name} does not match {loaded.name}: {unmatched}."
             raise MismatchError(problem, "Load the base that it was trained on.")
-    except (RuntimeError, ValueError, KitError) as error:
+    except (RuntimeError, ValueError, KeyError, KitError) as error:
         detach_adapter(loaded, name)
+        if not list_attached(loaded):
+            loaded.model = remove_lora_layers(loaded.model)  # of those that PEFT had made when it failed
         switch_adapter(loaded, active)
         if isinstance(error, KitError):
             raise
-        reason = " ".join(str(error).split())[:200]
-        problem = f"The LoRA {name} does not fit {loaded.name}: {reason}"
-        raise MismatchError(problem, "Load the base that it was trained on.") from None
+        missing = "its file lacks " if isinstance(error, KeyError) else ""
+        reason = missing + " ".join(str(error).split())[:200]
+        problem = f"The LoRA {name} cannot be attached to {loaded.name}: {reason}."
+        raise MismatchError(problem, "Attach it alone, or load the base that it was trained on.") from None
     switch_adapter(loaded, name)
     loaded.model.eval()
     return loaded
 
 
-def add_layers(loaded: LoadedModel, folder: AdapterFolder) -> None:
-    """Lets PEFT add the LoRA's layers, then load their weights.
+@contextlib.contextmanager
+def open_for_peft(folder: AdapterFolder, whole: bool = False) -> Iterator[Path]:
+    """A folder that PEFT reads the LoRA from, without the copies of the base in it unless `whole`.
+
+    PEFT saves the embeddings of the base beside a LoRA on them, and writes them over those of the model.
+    """
+    copies = [] if whole else list_copies(folder, read_shapes(folder.weights))
+    if not copies and "peft_type" in folder.config:
+        yield folder.path
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        tensors = load_peft_weights(str(folder.path), device="cpu")
+        kept = {name: tensor.contiguous() for name, tensor in tensors.items() if name not in copies}
+        save_file(kept, Path(scratch) / WEIGHTS[0], metadata={"format": "pt"})
+        write_json(Path(scratch) / "adapter_config.json", {"peft_type": "LORA", **folder.config})
+        yield Path(scratch)
+
+
+def check_copies(loaded: LoadedModel, folder: AdapterFolder) -> None:
+    """An UnsupportedError if what the LoRA holds of its base is not what the model has.
+
+    A GGUF file is rounded, so that it cannot be compared.
+    """
+    copies = list_copies(folder, read_shapes(folder.weights))
+    if not copies or loaded.folder.gguf:
+        return
+    weights = {name: tensor.detach() for name, tensor in name_base_weights(loaded.model).items()}
+    saved = load_peft_weights(str(folder.path), device="cpu")
+    for name in copies:
+        place, copy = strip_wrappers(name), saved[name].float()
+        own = weights[place].float().cpu() if place in weights else copy
+        if own.shape != copy.shape or not torch.allclose(own, copy, *ROUNDING):
+            problem = f"The LoRA {folder.name} has other weights than {loaded.name} in {place}."
+            remedy = f"Load the base that it was trained on, or merge it: {write_merge_command(folder)}"
+            raise UnsupportedError(problem, remedy)
+
+
+def name_base_weights(model: Any) -> dict[str, torch.Tensor]:
+    """{name in the plain base: its weights}, tied ones under each of their names."""
+    return {strip_wrappers(name): tensor for name, tensor in model.named_parameters(remove_duplicate=False)}
+
+
+def strip_wrappers(name: str) -> str:
+    """A tensor's name in the plain base: without the names of what PEFT puts around a layer."""
+    return re.sub(r"^base_model\.model\.|\b(base_layer|original_module|token_adapter)\.", "", name)
+
+
+def add_layers(loaded: LoadedModel, name: str, path: Path) -> None:
+    """Lets PEFT add the layers of the LoRA in `path`, then load their weights.
 
     In two steps, so that a misfit can be detached again.
     """
     if not isinstance(loaded.model, PeftModel):
-        config: Any = PeftConfig.from_pretrained(str(folder.path))
+        config: Any = PeftConfig.from_pretrained(str(path))
         config.inference_mode = True
         with warnings.catch_warnings():
             # The first warning is about names such as "lora", which a test shows to work; the second about
@@ -72,9 +140,9 @@ def add_layers(loaded: LoadedModel, folder: AdapterFolder) -> None:
             warnings.filterwarnings("ignore", message=".*should not be contained in the prefix")
             warnings.filterwarnings("ignore", message=".*was renamed from")
             loaded.model = get_peft_model(
-                loaded.model, use_lean_layers(config), adapter_name=folder.name, autocast_adapter_dtype=False
+                loaded.model, use_lean_layers(config), adapter_name=name, autocast_adapter_dtype=False
             )
-    loaded.model.load_adapter(folder.path, adapter_name=folder.name, autocast_adapter_dtype=False)
+    loaded.model.load_adapter(path, adapter_name=name, autocast_adapter_dtype=False)
 
 
 def list_attached(loaded: LoadedModel) -> list[str]:
@@ -117,21 +185,30 @@ def detach_adapter(loaded: LoadedModel, name: str | None = None) -> None:
         if one in attached and len(attached) > 1:
             loaded.model.delete_adapter(one)
         elif one in attached:
-            loaded.model = loaded.model.unload()
+            loaded.model = remove_lora_layers(loaded.model)
 
 
 def remove_lora_layers(model: Any) -> Any:
-    """The plain base of a model: PEFT's wrapper and every LoRA layer are replaced by what they wrap.
+    """The plain base of a model: PEFT's wrapper and all that it put around layers are replaced by the layers.
 
-    A trainer that fails leaves such layers in the model that it was given, and PEFT's list of them.
+    PEFT's own `unload` leaves whole modules that were trained in the base. A trainer that fails leaves its
+    layers in the model that it was given, and PEFT's list of them.
     """
-    base = model.unload() if isinstance(model, PeftModel) else model
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
     vars(base).pop("peft_config", None)
-    layers = [(path, layer) for path, layer in base.named_modules() if isinstance(layer, LoraLayer)]
-    for path, layer in layers:
-        parent, _, name = path.rpartition(".")
-        setattr(base.get_submodule(parent), name, layer.get_base_layer())
+    wrapped = {path: layer for path, layer in base.named_modules() if isinstance(layer, WRAPPERS)}
+    for path, layer in wrapped.items():
+        parents = path.split(".")[:-1]
+        if not any(".".join(parents[:length]) in wrapped for length in range(len(parents) + 1)):
+            setattr(base.get_submodule(".".join(parents)), path.rpartition(".")[2], unwrap(layer))
     return base
+
+
+def unwrap(layer: Any) -> Any:
+    """The layer of the base below what PEFT put around it."""
+    while isinstance(layer, WRAPPERS):
+        layer = layer.get_base_layer() if isinstance(layer, LoraLayer) else layer.original_module
+    return layer
 
 
 @contextlib.contextmanager
@@ -150,7 +227,9 @@ def find_unmatched(loaded: LoadedModel, folder: AdapterFolder) -> str:
     PEFT only warns. A tensor without a layer is lost; a layer without a tensor keeps its initial values,
     which change nothing.
     """
-    in_file = set(read_shapes(folder.weights))
+    shapes = read_shapes(folder.weights)
+    doubles = {name for name in shapes if ".modules_to_save." in name}  # under PEFT's own name once more
+    in_file = set(shapes) - set(list_copies(folder, shapes)) - doubles
     in_model = set(
         get_peft_model_state_dict(loaded.model, adapter_name=folder.name, save_embedding_layers=False)
     )

@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
+from helpers.adapters.bases import check_base, find_base, find_gguf
 from helpers.adapters.folders import AdapterFolder, find_adapter
-from helpers.adapters.gguf import export_gguf, read_base, refuse_more_than_factors
+from helpers.adapters.gguf import export_gguf, read_base
+from helpers.adapters.parts import check_attachable, list_copies, refuse_more_than_factors
 from helpers.adapters.tensors import pair_factors, read_shapes, read_tensors
 from helpers.adapters.webui_parameters import build_parameters, read_recorded_settings
 from helpers.common.errors import AlreadyThereError, MismatchError, UnsupportedError, UsageError
 from helpers.common.files import replace_when_complete, write_json
 from helpers.common.paths import find_home
-from helpers.weights.folders import find_model
 
 # The fields of LoraConfig in PEFT 0.5.0, which the WebUI of October 2023 installs; it fails at any other
 # field. Source: that release's files.
@@ -52,7 +53,9 @@ def write_for_webui_2023(folder: AdapterFolder, target: Path) -> Path:
     del parameters["all_linear"]
     config = {key: value for key, value in folder.config.items() if key in PEFT_2023}
     config |= {"target_modules": layers, "init_lora_weights": True}
-    tensors = {key: torch.from_numpy(tensor.copy()) for key, tensor in read_tensors(folder.weights).items()}
+    found = read_tensors(folder.weights)
+    copies = list_copies(folder, read_shapes(folder.weights))  # that PEFT does not read
+    tensors = {key: torch.from_numpy(found[key].copy()) for key in found.keys() - set(copies)}
     with replace_when_complete(target) as fresh:
         fresh.mkdir()
         write_json(fresh / "adapter_config.json", config)
@@ -98,12 +101,10 @@ def describe_training(folder: AdapterFolder, layers: list[str]) -> dict[str, Any
 
 
 def write_for_llama_cpp(folder: AdapterFolder, target: Path) -> Path:
-    """A GGUF file, for the GGUF version of the base: models/BASE-GGUF."""
-    base = folder.need_base_name(RECORD_BASE)
-    name = base if base.endswith("-GGUF") else f"{base.removesuffix('-GPTQ')}-GGUF"
-    gguf = find_model(name).gguf
-    if gguf is None:
-        raise MismatchError(f"{name} holds no GGUF file.", "Fetch the GGUF version of the base.")
+    """A GGUF file, for the GGUF version of the base."""
+    refuse_more_than_factors(folder)
+    gguf = find_gguf(folder, RECORD_BASE).gguf
+    assert gguf is not None
     return export_gguf(folder, read_base(gguf), target)
 
 
@@ -117,16 +118,18 @@ def build_vllm_command(names: list[str], gpus: int = 1, machines: int = 1) -> li
     Raises a KitError for what vLLM does not take: different bases, ranks above 512, more than A and B.
     """
     folders = [find_adapter(name) for name in names]
-    bases = sorted({folder.need_base_name(RECORD_BASE) for folder in folders})
+    bases = {base.name: base for base in (find_base(folder, RECORD_BASE) for folder in folders)}
     if len(bases) > 1:
-        problem = f"vLLM serves one base; these LoRAs have {', '.join(bases)}."
+        problem = f"vLLM serves one base; these LoRAs have {', '.join(sorted(bases))}."
         raise MismatchError(problem, "Start one server for each base.")
+    (base,) = bases.values()
     for folder in folders:
+        check_base(folder, base)
         refuse_more_than_factors(folder, "vLLM")
-    base = bases[0]
-    parts = ["vllm", "serve", f"models/{base}", "--served-model-name", base]
+        check_attachable(folder, base)
+    parts = ["vllm", "serve", show_path(base.path), "--served-model-name", base.name]
     parts += ["--enable-lora", "--lora-modules"]
-    parts += [f"{folder.name}=loras/{folder.name}" for folder in folders]
+    parts += [f"{folder.name}={show_path(folder.path)}" for folder in folders]
     parts += ["--max-lora-rank", str(pick_vllm_rank(folders)), "--max-loras", str(len(folders))]
     parts += ["--generation-config", "auto"]
     if gpus > 1:
@@ -139,6 +142,12 @@ def build_vllm_command(names: list[str], gpus: int = 1, machines: int = 1) -> li
         "ray start --address=FIRST_MACHINE:6379    # on every other one",
         shlex.join(parts),
     ]
+
+
+def show_path(path: Path) -> str:
+    """The path as it is typed in the kit's home: models/NAME."""
+    home = find_home()
+    return path.relative_to(home).as_posix() if path.is_relative_to(home) else str(path)
 
 
 def pick_vllm_rank(folders: list[AdapterFolder]) -> int:

@@ -1,10 +1,12 @@
-"""`AdapterFolder`, which knows what a folder below loras/ is. Nothing here imports torch.
+"""`AdapterFolder`, which knows what a folder below loras/ holds. Nothing here imports torch.
 
 A LoRA is a folder as PEFT writes it: adapter_config.json and adapter_model.safetensors (until 2023:
 adapter_model.bin). One that the kit trained also has run.json (what was measured) and
 training_parameters.json (the WebUI's settings).
 """
 
+import contextlib
+import re
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from helpers.adapters.tensors import pair_factors, read_shapes
+from helpers.adapters.tensors import read_shapes
 from helpers.common.errors import (
     DamagedError,
     KitError,
@@ -24,30 +26,16 @@ from helpers.common.errors import (
 )
 from helpers.common.files import list_subfolders, read_json
 from helpers.common.paths import find_home, resolve_inside
-from helpers.weights.folders import ModelFolder, models_folder
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that is there is read
 PEFT_DEFAULTS = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}  # for what a config does not say
+CACHE = re.compile(r"(?:^|/)models--(.+?)--([^/]+)")  # the hub's cache: models--OWNER--NAME/snapshots/HASH
 TRAIN_AGAIN = "Delete the folder, then train or fetch the LoRA again."
 
 
 @dataclass(frozen=True)
-class LoraFacts:
-    """What `adapters list` shows of a folder; None means not recorded."""
-
-    name: str
-    base: str | None = None  # its folder's name
-    rank: int | None = None
-    targets: str | None = None  # names of layers
-    bytes: int = 0  # of the file with the weights
-    data: str | None = None  # what it was trained on
-    accuracy: float | None = None  # share between 0 and 1, from run.json
-    problem: str | None = None  # why it cannot be attached, in words
-
-
-@dataclass(frozen=True)
 class AdapterFolder:
-    """A folder below loras/: its files, its config, its base, and what its training recorded."""
+    """A folder below loras/: its files, its config, the recorded base, and what its training recorded."""
 
     path: Path
 
@@ -91,10 +79,17 @@ class AdapterFolder:
         return read_json(path, "Delete it, or train the LoRA again.") if path.is_file() else {}
 
     @property
+    def recorded_base(self) -> str:
+        """The base as adapter_config.json names it, with / in paths; empty if it names none."""
+        recorded = self.config.get("base_model_name_or_path") or ""
+        return recorded.replace("\\", "/").rstrip("/")
+
+    @property
     def base_name(self) -> str | None:
         """The name of the base model that is recorded, without its path; None if none is recorded."""
-        recorded = self.config.get("base_model_name_or_path")
-        return recorded.replace("\\", "/").rstrip("/").rpartition("/")[2] if recorded else None
+        if found := CACHE.search(self.recorded_base):
+            return found[2]
+        return self.recorded_base.rpartition("/")[2] or None
 
     @property
     def targets(self) -> list[str] | str:
@@ -107,14 +102,28 @@ class AdapterFolder:
         """The layers for people to read: "q_proj, v_proj", or the pattern."""
         return self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
 
-    def need_base_name(self, remedy: str) -> str:
+    def need_base(self, remedy: str) -> str:
         """The recorded base; a MismatchError with `remedy` if none is recorded."""
-        if self.base_name is None:
+        if not self.recorded_base:
             raise MismatchError(f"The LoRA {self.name} does not record its base model.", remedy)
-        return self.base_name
+        return self.recorded_base
+
+    def find_checkpoint(self) -> "AdapterFolder | None":
+        """The newest complete checkpoint-N in a folder that has no LoRA of its own, as trainers leave it."""
+        if (self.path / "adapter_config.json").is_file():
+            return None
+        steps = [path for path in self.path.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()]
+        for path in sorted(steps, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True):
+            with contextlib.suppress(KitError):
+                AdapterFolder(path).check_complete()
+                return AdapterFolder(path)
+        return None
 
     def check_complete(self) -> None:
         """A DamagedError if a file is missing or cannot be read, else as `config`."""
+        if newest := self.find_checkpoint():
+            problem = f"The LoRA folder {self.path} holds only checkpoints; the newest is {newest.name}."
+            raise DamagedError(problem, f"Name it {self.name}/{newest.name}.")
         _ = self.config  # raises if it is missing or damaged
         if not self.weights.is_file():
             raise DamagedError(f"The LoRA folder {self.path} has no {self.weights.name}.", TRAIN_AGAIN)
@@ -125,67 +134,6 @@ class AdapterFolder:
                 read_shapes(self.weights)
         except SafetensorError as error:
             raise DamagedError(f"{self.weights} cannot be read ({error}).", TRAIN_AGAIN) from None
-
-    def check_base(self, model: str) -> None:
-        """A MismatchError if the recorded base is neither the folder `model` nor what it is the GGUF of."""
-        wanted = self.base_name or model
-        if wanted not in (model, model.removesuffix("-GGUF")):
-            problem = f"The LoRA {self.name} was trained on {wanted}, not on {model}."
-            raise MismatchError(problem, f"Load {wanted} first.")
-
-    def find_misfit(self) -> str | None:
-        """Why the LoRA does not fit the base that it names, as that is in models/; None if it does.
-
-        None as well if it cannot be known: a base that is not a Llama-style decoder.
-        """
-        base = ModelFolder(models_folder() / self.base_name) if self.base_name else None
-        if base and not base.path.is_dir():
-            return f"its base {base.name} is not in models/"
-        pairs = pair_factors(read_shapes(self.weights))
-        if not pairs:
-            return "no LoRA matrices in its weights"
-        try:
-            layers = base.shape.list_linears() if base else {}
-        except KeyError:
-            return None
-        for module, pair in pairs.items():
-            wanted = layers.get(module.rpartition(".")[2])
-            if wanted and not fits(pair, wanted):
-                shapes = " and ".join(str(pair[half]) for half in sorted(pair))
-                layer = f"its base's layer has {wanted[0]} inputs and {wanted[1]} outputs"
-                return f"{module} has the shapes {shapes}, {layer}"
-        return None
-
-    def describe(self) -> LoraFacts:
-        """What is known of the folder; a broken one has its `problem`, in words."""
-        try:
-            check_name(self.name)
-            self.check_complete()
-            run = self.run
-            accuracy = run.get("evaluation", {}).get("lora", {}).get("accuracy")
-            return LoraFacts(
-                name=self.name,
-                base=self.base_name,
-                rank=self.config.get("r"),
-                targets=self.targets_in_words,
-                bytes=self.weights.stat().st_size,
-                data=run.get("data"),
-                accuracy=float(accuracy) if accuracy is not None else None,
-                problem=self.find_misfit(),
-            )
-        except KitError as error:
-            return LoraFacts(self.name, problem=error.problem)
-        except (OSError, AttributeError, TypeError, ValueError, ArithmeticError) as error:
-            # JSON of another form than PEFT's
-            return LoraFacts(self.name, problem=f"its files cannot be understood ({error})")
-
-
-def fits(pair: dict[str, tuple[int, ...]], layer: tuple[int, int]) -> bool:
-    """True if A (rank, inputs) and B (outputs, rank) belong to a layer of (inputs, outputs)."""
-    if set(pair) != {"A", "B"}:
-        return False
-    (rank, inputs), (outputs, other_rank) = pair["A"], pair["B"]
-    return (inputs, outputs) == layer and rank == other_rank
 
 
 def loras_folder() -> Path:
@@ -202,11 +150,6 @@ def list_adapters(loras_dir: Path | None = None) -> list[str]:
     """Names of the folders below loras/ that hold an adapter_config.json, sorted."""
     loras_dir = loras_dir or loras_folder()
     return [name for name in list_folders(loras_dir) if (loras_dir / name / "adapter_config.json").is_file()]
-
-
-def describe_adapter(name: str, loras_dir: Path | None = None) -> LoraFacts:
-    """What is known of one folder below loras/; a broken one has its `problem`, in words."""
-    return AdapterFolder((loras_dir or loras_folder()) / name).describe()
 
 
 def find_adapter(name: str, loras_dir: Path | None = None) -> AdapterFolder:

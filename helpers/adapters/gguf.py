@@ -13,28 +13,16 @@ from pathlib import Path
 import numpy as np
 from gguf import MODEL_ARCH, GGUFType, GGUFWriter, Keys, get_tensor_name_map
 
-from helpers.adapters.folders import AdapterFolder, fits
-from helpers.adapters.tensors import PAIR, find_scale, pair_factors, read_tensors
+from helpers.adapters.bases import fits
+from helpers.adapters.folders import AdapterFolder
+from helpers.adapters.parts import ANOTHER_WAY, refuse_more_than_factors
+from helpers.adapters.tensors import find_scale, pair_factors, read_tensors
 from helpers.common.errors import MismatchError, UnsupportedError
 from helpers.common.files import replace_when_complete
 from helpers.weights.gguf_header import read_header
 
+TOKENS, OUTPUT = "token_embd.weight", "output.weight"  # llama.cpp's names for embed_tokens and lm_head
 ARCHITECTURE = "llama"  # Llama 1 to 3, Mistral, SmolLM2: the one whose rows this module knows how to order
-ANOTHER_WAY = "Merge the LoRA into its base, and convert that."
-# PEFT's settings that change what is computed, beyond B A, or where; with their meaning.
-BEYOND_FACTORS = {
-    "use_dora": "DoRA",
-    "modules_to_save": "whole modules",
-    "trainable_token_indices": "trained tokens",
-    "lora_bias": "biases",
-    "layer_replication": "replicated layers",
-    "target_parameters": "single parameters",
-    "use_qalora": "QALoRA",
-    "use_bdlora": "BD-LoRA",
-    "fan_in_fan_out": "transposed layers",
-    "alora_invocation_tokens": "an activated LoRA",
-}
-
 logging.getLogger("gguf").setLevel(logging.WARNING)  # it logs every file that it writes
 
 
@@ -89,29 +77,16 @@ def export_gguf(adapter: AdapterFolder, base: Base, target: Path) -> Path:
     return target
 
 
-def refuse_more_than_factors(adapter: AdapterFolder, program: str = "llama.cpp") -> None:
-    """An UnsupportedError for a LoRA that is more than A and B, which llama.cpp and vLLM do not take."""
-    more = [words for key, words in BEYOND_FACTORS.items() if adapter.config.get(key)]
-    if adapter.config.get("bias", "none") != "none":
-        more.append("biases")
-    if more:
-        problem = f"The LoRA {adapter.name} has {more[0]}, which {program} does not take."
-        raise UnsupportedError(problem, ANOTHER_WAY)
-
-
 def convert_pairs(
     adapter: AdapterFolder, alpha: float, base: Base
 ) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
     """(name of the base's tensor, (A, B)) for each changed matrix, in llama.cpp's row order and scale."""
     tensors = read_tensors(adapter.weights)
-    odd = [name for name in sorted(tensors) if not PAIR.fullmatch(name)]
-    if odd:
-        problem = f"The LoRA {adapter.name} holds {odd[0]}, which llama.cpp does not take."
-        raise UnsupportedError(problem, ANOTHER_WAY)
     names = get_tensor_name_map(MODEL_ARCH.LLAMA, base.layers)
     heads = {"q_proj": base.heads, "k_proj": base.heads_kv}
     for module, pair in pair_factors(tensors).items():
         name = names.get_name(f"{module}.weight", try_suffixes=(".weight",)) or ""
+        refuse_shared(adapter, base, name)
         check_fit(adapter, base, module, pair, name)
         a, b = pair["A"], pair["B"]
         projection = module.rpartition(".")[2]
@@ -119,19 +94,32 @@ def convert_pairs(
             b = order_rows(b, heads[projection])
         # llama.cpp multiplies by alpha / rank; this is 1 unless PEFT's scale is something else.
         strength = find_scale(adapter.config, module) * a.shape[0] / alpha
+        if name == TOKENS:  # of which llama.cpp takes rows
+            a = a.T
         yield name, (np.ascontiguousarray(a), np.ascontiguousarray(b * np.float32(strength)))
+
+
+def refuse_shared(adapter: AdapterFolder, base: Base, name: str) -> None:
+    """An UnsupportedError for a LoRA on one of the two ends of a model that has one matrix for both."""
+    if name in (TOKENS, OUTPUT) and OUTPUT not in base.shapes:
+        ends = "embed_tokens or lm_head, which are one matrix in"
+        problem = f"The LoRA {adapter.name} changes {ends} {base.path.name}."
+        raise UnsupportedError(problem, ANOTHER_WAY)
 
 
 def check_fit(
     adapter: AdapterFolder, base: Base, module: str, pair: dict[str, np.ndarray], name: str
 ) -> None:
     """A MismatchError unless A (rank, inputs) and B (outputs, rank) fit the base's matrix `name`."""
-    wanted = base.shapes.get(name)
+    wanted = base.shapes.get(name, ())
     found = {half: matrix.shape for half, matrix in pair.items()}
-    if wanted and fits(found, (wanted[1], wanted[0])):
+    # (outputs, inputs); what goes into embeddings are tokens, of which there is one row each
+    if wanted and fits(found, wanted if name == TOKENS else wanted[::-1]):
         return
     shapes = " and ".join(str(found.get(half, "nothing")) for half in ("A", "B"))
-    problem = f"The LoRA {adapter.name} does not fit {base.path.name}: {module} has {shapes} for {wanted}."
+    problem = (
+        f"The LoRA {adapter.name} does not fit {base.path.name}: {module} has {shapes} for {wanted or None}."
+    )
     raise MismatchError(problem, "Take the base that it was trained on.")
 
 

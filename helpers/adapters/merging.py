@@ -3,17 +3,23 @@
 from pathlib import Path
 
 import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from transformers import AutoConfig
 
-from helpers.adapters.attaching import attach_adapter
+from helpers.adapters.attaching import attach_folder, open_for_peft, unwrap
+from helpers.adapters.bases import check_base, find_base
 from helpers.adapters.chat_template import pick_for_all
 from helpers.adapters.fingerprint import TOLERANCE, Messages, compute_logits, list_prompts
-from helpers.adapters.folders import find_adapter
+from helpers.adapters.folders import AdapterFolder, find_adapter
+from helpers.adapters.parts import check_supported, count_tokens
+from helpers.adapters.tensors import read_shapes
 from helpers.common.errors import AlreadyThereError, DamagedError, UnsupportedError
 from helpers.common.files import replace_when_complete
 from helpers.common.machine import name_dtype
 from helpers.common.paths import resolve_inside
 from helpers.loading.model import LoadedModel, as_dtype, load_model, refuse_too_large
+from helpers.loading.tokenizer import read_tokenizer
 from helpers.weights.architecture import check_decoder
 from helpers.weights.folders import ModelFolder, find_model, models_folder
 
@@ -37,25 +43,27 @@ def merge_adapter(
     target = resolve_inside(models_folder(), output, "model")
     if target.exists():
         raise AlreadyThereError(f"{target} is there already.", "Choose another --output, or delete it.")
-    base_folder = find_model(base or folder.need_base_name("Name it with --base."))
-    refuse_quantized(name, base_folder)
+    base_folder = find_model(base) if base else find_base(folder, "Name it with --base.")
+    refuse_quantized(folder.name, base_folder)
     check_decoder(base_folder)
+    if not base:
+        check_base(folder, base_folder)
+    check_supported(folder)
     stored = read_dtype(base_folder)
     refuse_too_large(base_folder, "cpu", 4 / stored.itemsize)
-    loaded = load_model(
-        base_folder.name,
-        dtype="float32",
-        device_map="cpu",
-        chat_template=pick_for_all(chat_template, [folder]),
-    )
-    attach_adapter(loaded, name, any_model=bool(base))
+    template = pick_for_all(chat_template, [folder])
+    loaded = load_model(base_folder.name, dtype="float32", device_map="cpu", chat_template=template)
+    attach_whole(loaded, folder)
     prompts = list_prompts(folder)
     before = [compute_logits(loaded, messages) for messages in prompts]
     try:
+        separate_embeddings(loaded.model)
         merged = loaded.model.merge_and_unload(safe_merge=True)
     except ValueError as error:
         remedy = f"See `python -m helpers.adapters prove {name}`; train it again."
         raise DamagedError(f"{name} cannot be merged: {error}.", remedy) from None
+    except RuntimeError as error:  # PEFT's word for biases that the base has no place for
+        raise UnsupportedError(f"{name} cannot be merged: {error}", "Serve base and LoRA together.") from None
     loaded.model = merged.to(as_dtype(dtype) if dtype else stored)
     refuse_lost_update(loaded, name, prompts, before)
     with replace_when_complete(target) as fresh:
@@ -64,6 +72,31 @@ def merge_adapter(
         source = f"{loaded.name} with the LoRA {name} merged into it"
         ModelFolder(fresh).write_record(source=source, revision="main")
     return target
+
+
+def attach_whole(loaded: LoadedModel, folder: AdapterFolder) -> None:
+    """Attaches the LoRA with all that it changes in its base, which has its vocabulary and tokenizer then."""
+    rows = count_tokens(read_shapes(folder.weights))
+    if rows and rows != loaded.model.get_input_embeddings().weight.shape[0]:
+        loaded.model.resize_token_embeddings(rows, mean_resizing=False)
+    if (folder.path / "tokenizer_config.json").is_file():
+        before, loaded.tokenizer = loaded.tokenizer, read_tokenizer(ModelFolder(folder.path))
+        loaded.tokenizer.chat_template = loaded.tokenizer.chat_template or before.chat_template
+    with open_for_peft(folder, whole=True) as path:
+        attach_folder(loaded, folder, path)
+
+
+def separate_embeddings(model: PeftModel) -> None:
+    """Gives lm_head weights of its own if it shares those of the embeddings and one of the two has a LoRA."""
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    inputs, outputs = map(unwrap, ends)
+    if (
+        outputs is not None
+        and outputs.weight is inputs.weight
+        and any(isinstance(end, LoraLayer) for end in ends)
+    ):
+        outputs.weight = torch.nn.Parameter(outputs.weight.detach().clone())
+        model.config.tie_word_embeddings = False
 
 
 def read_dtype(folder: ModelFolder) -> torch.dtype:

@@ -16,8 +16,8 @@ from safetensors import deserialize, safe_open
 
 from helpers.common.errors import DamagedError, UnsupportedError
 
-# PEFT's name of a factor: (module, A or B).
-PAIR = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+# PEFT's name of a factor, of a linear layer or of an embedding: (module, A or B).
+PAIR = re.compile(r"base_model\.model\.(.+)\.lora_(?:embedding_)?([AB])(?:\.weight)?")
 NUMPY_TYPES = {"F32": np.float32, "F16": np.float16}
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def read_pickle(file: Path) -> dict[str, np.ndarray]:
 def pair_factors(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
     """{module: {"A": (rank, inputs), "B": (outputs, rank)}} from a LoRA's tensors, or from their shapes.
 
-    Anything that is not a factor of a linear layer is left out.
+    The inputs of an embedding are its tokens. Anything that is not a factor is left out.
     """
     pairs: dict[str, dict[str, T]] = {}
     for name, tensor in sorted(tensors.items()):
@@ -79,17 +79,20 @@ def pair_factors(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
 
 
 def find_scale(config: Mapping[str, Any], module: str) -> float:
-    """What PEFT multiplies B A by: alpha / r, or alpha / sqrt(r) with rsLoRA.
-
-    r and alpha may have patterns that change them for some modules.
-    """
-
-    def find_value(patterns: Mapping[str, float], default: float) -> float:
-        for pattern, value in patterns.items():
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                return value
-        return default
-
-    rank = find_value(config.get("rank_pattern") or {}, config["r"])
-    alpha = find_value(config.get("alpha_pattern") or {}, config["lora_alpha"])
+    """What PEFT multiplies B A by: alpha / r, or alpha / sqrt(r) with rsLoRA."""
+    alpha = find_value(config.get("alpha_pattern"), module, config["lora_alpha"])
+    rank = find_rank(config, module)
     return alpha / (rank**0.5 if config.get("use_rslora") else rank)
+
+
+def find_rank(config: Mapping[str, Any], module: str) -> Any:
+    """The rank of the module's LoRA as the config says."""
+    return find_value(config.get("rank_pattern"), module, config["r"])
+
+
+def find_value(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
+    """The value of the first pattern that the module's name matches, as PEFT reads them; else `default`."""
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default

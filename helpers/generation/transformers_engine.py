@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from functools import partial
 from typing import cast
 
-from torch import nn
 
 from helpers.adapters.attaching import activate, list_attached
 from helpers.generation.batching import Batch, PendingAnswer
@@ -38,7 +37,7 @@ class TransformersEngine(Engine):
         self.name = loaded.name
         self.context = loaded.model.config.max_position_embeddings
         # Read now: a request may still be checked after `free`, when the model is gone.
-        self.vocabulary_size = cast(nn.Embedding, loaded.model.get_input_embeddings()).num_embeddings
+        self.vocabulary_size = loaded.model.get_input_embeddings().weight.shape[0]
         self._advice = loaded.model.generation_config
         self.chat = make_chat_tokenizer(loaded.tokenizer) if loaded.tokenizer.chat_template else None
         self.bos_id = cast(int | None, loaded.tokenizer.bos_token_id)

@@ -7,8 +7,10 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from helpers.adapters.bases import check_base
 from helpers.adapters.chat_template import pick_for_all
 from helpers.adapters.folders import AdapterFolder, find_adapter
+from helpers.adapters.parts import check_attachable, refuse_more_than_factors
 from helpers.common.errors import ServerError, UsageError
 from helpers.generation.engine import Engine
 from helpers.loading.loaders import detect_loader
@@ -97,11 +99,10 @@ def find_choice(choice: ModelChoice, models_dir: Path | None, loras_dir: Path | 
         problem = f"{folder.name} has no GGUF file for llama.cpp."
         raise UsageError(problem, "Omit the loader, or name a folder with one.")
     for lora in found.loras:
-        lora.check_base(folder.path.name)
+        check_base(lora, folder)
         if found.uses_llama:
-            from helpers.adapters.gguf import refuse_more_than_factors
-
             refuse_more_than_factors(lora)
+        check_attachable(lora, folder)
     return found
 
 

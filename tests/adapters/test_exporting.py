@@ -9,6 +9,7 @@ import torch
 from gguf import GGUFReader
 from support.gguf import make_tiny_gguf
 from support.loras import change_config, change_weights, read_json
+from support.tiny import make_tiny_model
 
 from helpers import adapters
 from helpers.adapters.__main__ import main
@@ -271,16 +272,31 @@ def test_vllm_command_for_one_gpu_is_one_line(made):
 
 
 @pytest.mark.parametrize(
+    "recorded", ["acme/tiny", "models/acme_tiny", "/hub/models--acme--tiny/snapshots/0a1b"]
+)
+def test_vllm_command_has_paths_that_exist_in_the_home(made, home, recorded):
+    (home / "models" / "tiny").rename(home / "models" / "acme_tiny")
+    change_config(made[0], base_model_name_or_path=recorded)
+    (line,) = adapters.build_vllm_command(["a"])
+    words = line.split()
+    assert words[2] == "models/acme_tiny"
+    assert (home / words[2]).is_dir()
+    assert (home / words[words.index("--lora-modules") + 1].partition("=")[2]).is_dir()
+
+
+@pytest.mark.parametrize(
     ("change", "error", "named"),
     [
         ({"base_model_name_or_path": "models/other"}, MismatchError, "other, tiny"),
+        ({"base_model_name_or_path": "acme/absent"}, NotFoundError, "fetch acme/absent"),
         ({"base_model_name_or_path": None}, MismatchError, "a .*base_model_name_or_path"),
         ({"use_dora": True}, UnsupportedError, "DoRA.*vLLM"),
         ({"peft_type": "IA3"}, UnsupportedError, "IA3"),
     ],
     ids=str,
 )
-def test_vllm_command_is_refused_for_what_vllm_does_not_take(made, change, error, named):
+def test_vllm_command_is_refused_for_what_vllm_does_not_take(made, home, change, error, named):
+    make_tiny_model(home / "models" / "other")
     change_config(made[0], **change)
     with pytest.raises(error, match=named):
         adapters.build_vllm_command(["a", "b"])
@@ -295,5 +311,6 @@ def test_vllm_command_is_refused_for_a_rank_above_its_limit(made):
         return wide
 
     change_weights(made[0], widen)
+    change_config(made[0], r=513)
     with pytest.raises(UnsupportedError, match="512.*513"):
         adapters.build_vllm_command(["a"])

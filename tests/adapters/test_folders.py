@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shutil
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from helpers import adapters
 from helpers.adapters.__main__ import main
 from helpers.adapters.folders import PEFT_DEFAULTS, name_output
 from helpers.common.command import run_command
-from helpers.common.errors import DamagedError, MismatchError, NotFoundError, UnsupportedError, UsageError
+from helpers.common.errors import DamagedError, NotFoundError, UnsupportedError, UsageError
 
 
 def list_lines(capsys):
@@ -158,6 +159,7 @@ def test_pickle_with_code_in_it_is_refused_and_not_run(made, home, load_tiny):
         ("models/tiny/", "tiny"),
         ("C:\\webui\\models\\tiny", "tiny"),
         ("acme/tiny", "tiny"),
+        ("/root/.cache/hub/models--acme--tiny/snapshots/0a1b", "tiny"),
         ("", None),
         (None, None),
     ],
@@ -185,28 +187,23 @@ def test_lora_from_elsewhere_has_no_run_and_no_parameters(made):
     assert folder.parameters == {}
 
 
-# Which base it belongs to
+def test_newest_complete_checkpoint_is_named_for_a_folder_that_holds_only_checkpoints(made, home, load_tiny):
+    trained = home / "loras" / "mine"
+    for step in (90, 100, 110):
+        shutil.copytree(made[0], trained / f"checkpoint-{step}")
+    (trained / "checkpoint-110" / "adapter_model.safetensors").write_bytes(b"123")
+    with pytest.raises(DamagedError, match="mine/checkpoint-100"):
+        adapters.find_adapter("mine")
+    assert "checkpoint-100" in adapters.describe_adapter("mine").problem
+    loaded = adapters.attach_adapter(load_tiny(), "mine/checkpoint-100")
+    assert adapters.list_attached(loaded) == ["checkpoint-100"]
 
 
-def test_another_base_is_refused_with_both_names(made):
-    folder = adapters.AdapterFolder(made[0])
-    with pytest.raises(MismatchError) as caught:
-        folder.check_base("other")
-    assert "tiny" in str(caught.value)
-    assert "other" in str(caught.value)
-
-
-@pytest.mark.parametrize("model", ["tiny", "tiny-GGUF"])
-def test_recorded_base_and_its_gguf_are_accepted(made, model):
-    adapters.AdapterFolder(made[0]).check_base(model)
-
-
-def test_any_base_is_accepted_if_none_is_recorded(made):
-    change_config(made[0], base_model_name_or_path=None)
-    folder = adapters.AdapterFolder(made[0])
-    folder.check_base("other")
-    with pytest.raises(MismatchError, match="--model"):
-        folder.need_base_name("Name it with --model.")
+def test_rank_that_the_weights_do_not_have_is_a_damaged_config(made, load_tiny):
+    change_config(made[0], r=8)
+    with pytest.raises(DamagedError, match="rank 4.* 8.*adapter_config.json"):
+        adapters.attach_adapter(load_tiny(), "a")
+    assert "rank 4" in adapters.describe_adapter("a").problem
 
 
 # Names

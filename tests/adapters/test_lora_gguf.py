@@ -68,7 +68,7 @@ def save_adapter(path, model, **settings):
     """A random LoRA on every layer with these settings of LoraConfig."""
     torch.manual_seed(1)
     plain = AutoModelForCausalLM.from_pretrained(model)
-    get_peft_model(plain, LoraConfig(**EVERY_LAYER, **settings)).save_pretrained(path)
+    get_peft_model(plain, LoraConfig(**{**EVERY_LAYER, **settings})).save_pretrained(path)
     return adapters.AdapterFolder(path)
 
 
@@ -165,17 +165,34 @@ def test_lora_that_is_more_than_two_factors_is_refused(base, adapter, target, ch
     assert not target.exists()
 
 
-@pytest.mark.parametrize(
-    ("key", "error", "named"),
-    [
-        ("model.embed_tokens.lora_embedding_A", UnsupportedError, "lora_embedding_A"),
-        ("lm_head.lora_A.weight", MismatchError, "lm_head"),
-    ],
-)
-def test_embeddings_are_refused(base, adapter, target, key, error, named):
-    new = {f"base_model.model.{key}": torch.ones(4, 32)}
+@pytest.mark.parametrize("layer", ["embed_tokens", "lm_head"])
+def test_lora_on_one_end_of_a_model_that_has_one_matrix_for_both_is_refused(
+    tmp_path, model, base, target, layer
+):
+    adapter = save_adapter(tmp_path / "mine", model, target_modules=["q_proj", layer])
+    with pytest.raises(UnsupportedError, match=layer):
+        adapters.export_gguf(adapter, read_base(base.gguf), target)
+    assert not target.exists()
+
+
+@needs_llama
+@pytest.mark.parametrize("layer", ["embed_tokens", "lm_head"])
+def test_llama_cpp_answers_with_a_lora_on_either_end_as_peft_does(tmp_path, layer):
+    untied = make_tiny_model(tmp_path / "tiny", tied=False)
+    gguf = weights.ModelFolder(make_tiny_gguf(tmp_path / "tiny-GGUF", untied))
+    adapter = save_adapter(tmp_path / "mine", untied, target_modules=["q_proj", layer], lora_alpha=8)
+    plain = save_adapter(tmp_path / "plain", untied, target_modules=["q_proj"], lora_alpha=8)
+    expected = answer_with_peft(untied, adapter)
+    assert expected != answer_with_peft(untied, plain)
+    for whole, found in zip(expected, answer_with_llama(gguf, adapter), strict=True):
+        assert found
+        assert whole.startswith(found)
+
+
+def test_tensor_that_is_no_factor_is_refused(base, adapter, target):
+    new = {"base_model.model.model.layers.0.mlp.router": torch.ones(4, 32)}
     change_weights(adapter.path, lambda tensors: {**tensors, **new})
-    with pytest.raises(error, match=named):
+    with pytest.raises(UnsupportedError, match="router"):
         adapters.export_gguf(adapter, read_base(base.gguf), target)
     assert not target.exists()
 

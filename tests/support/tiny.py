@@ -44,12 +44,15 @@ def make_byte_tokenizer(begin: str = "<|im_start|>", end: str = "<|im_end|>") ->
     )
 
 
-def make_tiny_model(folder: Path, seed: int = 0, hidden: int = 32) -> Path:
+def make_tiny_model(
+    folder: Path, seed: int = 0, hidden: int = 32, tied: bool = True, biases: bool = False
+) -> Path:
     """Writes a model folder that helpers.loading can load, and returns it.
 
-    float32, 260 tokens, `hidden` wide, 2 layers, 4 heads, 2 KV heads, context 2048.
+    float32, 260 tokens, `hidden` wide, 2 layers, 4 heads, 2 KV heads, context 2048. `tied`: embed_tokens and
+    lm_head are one matrix. `biases`: the attention has some.
     """
-    return write_files(folder, compute_model(seed, hidden))
+    return write_files(folder, compute_model(seed, hidden, tied, biases))
 
 
 def make_tiny_adapter(folder: Path, model_folder: Path, seed: int = 1) -> Path:
@@ -65,7 +68,7 @@ def make_tiny_adapter(folder: Path, model_folder: Path, seed: int = 1) -> Path:
 
 
 @cache
-def compute_model(seed: int, hidden: int) -> dict[str, bytes]:
+def compute_model(seed: int, hidden: int, tied: bool, biases: bool) -> dict[str, bytes]:
     """The files of a model folder, by name."""
     config = LlamaConfig(
         vocab_size=260,
@@ -76,7 +79,8 @@ def compute_model(seed: int, hidden: int) -> dict[str, bytes]:
         num_key_value_heads=2,
         max_position_embeddings=2048,
         initializer_range=0.2,  # ten times the usual: otherwise the next byte hardly depends on the text
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
+        attention_bias=biases,
         bos_token_id=BOS,
         eos_token_id=EOS,
         pad_token_id=EOS,

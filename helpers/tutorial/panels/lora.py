@@ -6,7 +6,8 @@ It does what the WebUI's Model tab does for LoRAs.
 import ipywidgets
 
 from helpers.adapters import attaching
-from helpers.adapters.folders import describe_adapter, list_folders
+from helpers.adapters.folders import list_folders
+from helpers.adapters.listing import describe_adapter
 from helpers.common.errors import UsageError
 from helpers.loading.model import LoadedModel, load_model
 from helpers.tutorial.panels.asking import AskingPanel
