@@ -1,8 +1,9 @@
 """Rows and settings in, a saved LoRA out.
 
-Settings and presets (`settings`), a batch packed so that what its rows share is computed once (`packing`,
-`attention`, `prefix_trainer`), guards (`guards`), checkpoints (`checkpoints`), the saved folder with its
-record (`runs`), and all of it in one call (`train`). `python -m helpers.training` is its command line.
+Settings and presets (`settings`), which layers get a LoRA (`targets`), a batch packed so that what its rows
+share is computed once (`packing`, `attention`, `prefix_trainer`), guards (`guards`), checkpoints
+(`checkpoints`), the saved folder with its record (`runs`), and all of it in one call (`train`). `python -m
+helpers.training` is its command line.
 """
 
 from typing import TYPE_CHECKING
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
     from helpers.training.settings import TrainingSettings as TrainingSettings
     from helpers.training.settings import explain_changes as explain_changes
     from helpers.training.settings import pick_settings as pick_settings
+    from helpers.training.targets import list_targets as list_targets
+    from helpers.training.targets import make_lora_config as make_lora_config
     from helpers.training.train import build_dataset as build_dataset
     from helpers.training.train import describe_hardware as describe_hardware
-    from helpers.training.train import list_targets as list_targets
-    from helpers.training.train import make_lora_config as make_lora_config
     from helpers.training.train import make_sft_config as make_sft_config
     from helpers.training.train import make_trainer as make_trainer
     from helpers.training.train import train_lora as train_lora

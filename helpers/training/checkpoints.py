@@ -1,5 +1,6 @@
 """Checkpoints of a training that was interrupted, below runs/checkpoints/NAME."""
 
+import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -8,12 +9,19 @@ from typing import TYPE_CHECKING, Any
 from helpers.common.errors import AlreadyThereError, DamagedError, MismatchError, NotFoundError
 from helpers.common.files import read_json, write_json
 from helpers.common.paths import find_home
-from helpers.tasks.data import hash_rows
-from helpers.tasks.rows import Row
+from helpers.tasks.data import TaskData, hash_rows
 from helpers.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments
+
+    from helpers.loading.model import LoadedModel
+
+COMPARED = {  # in a plan, beside base and settings; with the words for a difference
+    "template_sha256": "another template",
+    "chat_template_sha256": "another chat template",
+    "rows_sha256": "other rows",
+}
 
 
 def checkpoints_folder() -> Path:
@@ -31,27 +39,68 @@ def keep_checkpoints(config: "TrainingArguments", steps: int) -> None:
 
 
 def open_checkpoints(
-    name: str, rows: list[Row], settings: TrainingSettings, resume: bool
+    name: str, data: TaskData, settings: TrainingSettings, resume: bool, loaded: "LoadedModel"
 ) -> tuple[Path, Path | None]:
     """(folder for the checkpoints of the LoRA `name`, checkpoint to resume from or None).
 
-    Raises NotFoundError if there is nothing to resume, MismatchError if what is there was made with other
-    rows or settings, AlreadyThereError if it would be overwritten.
+    Raises NotFoundError if there is nothing to resume, MismatchError if what is there was made with another
+    base or template, or other rows or settings, AlreadyThereError if it would be overwritten.
     """
     folder = checkpoints_folder() / name
     last = find_last_checkpoint(folder)
-    plan = {"rows_sha256": hash_rows(rows), "settings": asdict(settings)}
+    plan = make_plan(data, settings, loaded)
     if resume and not last:
         problem = f"There is no checkpoint of {name} in {folder}."
         raise NotFoundError(problem, "Omit --resume to start that training.")
     if last and not resume:
         problem = f"An interrupted training of {name} left {last}."
         raise AlreadyThereError(problem, f"Add --resume to continue from there, or delete {folder}.")
-    if last and read_plan(folder) != plan:
-        remedy = "Use those of the interrupted training, or delete that folder."
-        raise MismatchError(f"{folder} was made with other rows or settings.", remedy)
+    if last and (changes := list_changes(read_plan(folder), plan)):
+        problem = f"The interrupted training of {name} had {', '.join(changes)}."
+        raise MismatchError(problem, f"Use what it was started with, or delete {folder}.")
     write_json(folder / "plan.json", plan)
     return folder, last
+
+
+def make_plan(data: TaskData, settings: TrainingSettings, loaded: "LoadedModel") -> dict[str, Any]:
+    """What the result of a training depends on: base, text of the prompts, rows and settings."""
+    return {
+        "base": loaded.name,
+        "base_sha256": loaded.folder.hashes or hash_ends(loaded.folder.weight_files),
+        "chat_template_sha256": hash_text(str(loaded.tokenizer.chat_template)),
+        "template_sha256": data.template.sha256,
+        "rows_sha256": hash_rows(data.train),
+        "settings": asdict(settings),
+    }
+
+
+def hash_ends(files: list[Path]) -> dict[str, str]:
+    """sha256 of the last MiB of each file, which are weights: for a folder without recorded hashes."""
+    found = {}
+    for path in files:
+        with path.open("rb") as file:
+            file.seek(max(path.stat().st_size - (1 << 20), 0))
+            found[path.name] = hashlib.sha256(file.read()).hexdigest()
+    return found
+
+
+def list_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What two plans differ in, in words. A plan of an earlier version of the kit does not say all."""
+    old = {**now, **before}
+    changes = [words for key, words in COMPARED.items() if old[key] != now[key]]
+    if old["base_sha256"] != now["base_sha256"]:  # the same base may have another name by now
+        same = old["base"] == now["base"]
+        changes.append(f"other weights in {now['base']}" if same else f"the base {old['base']}")
+    wanted = dict(old["settings"])
+    changed = [
+        f"{key} {wanted.get(key)}" for key, value in now["settings"].items() if wanted.get(key) != value
+    ]
+    return changes + changed
+
+
+def hash_text(text: str) -> str:
+    """sha256 of a text in UTF-8."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_plan(folder: Path) -> dict[str, Any]:

@@ -54,6 +54,10 @@ class TrainingSettings:
     checkpoint_steps: int = 50  # optimizer steps between checkpoints; 0 = none
     seed: int = 0  # of the order of the rows, of dropout and of the LoRA matrices
 
+    def __post_init__(self):
+        """Takes the spaces out of `targets`: "q_proj, v_proj" is two names."""
+        object.__setattr__(self, "targets", ",".join(name.strip() for name in str(self.targets).split(",")))
+
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
         """Settings from a YAML file; the others keep their default. UsageError for a wrong key or value."""

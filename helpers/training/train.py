@@ -14,7 +14,6 @@ from typing import Any, TypedDict, cast
 
 import torch
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from peft import LoraConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
@@ -36,6 +35,7 @@ from helpers.training.guards import LossGuard, explain_memory
 from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.runs import refuse_unwritable, save_run
 from helpers.training.settings import TrainingSettings
+from helpers.training.targets import make_lora_config
 
 
 def train_lora(
@@ -59,7 +59,7 @@ def train_lora(
     """
     refuse_unwritable(output)
     _ = loaded.folder.hashes  # a damaged record of the base should fail now, not after the training
-    checkpoints, last = open_checkpoints(output.name, data.train, settings, resume)
+    checkpoints, last = open_checkpoints(output.name, data, settings, resume, loaded)
     with explain_memory(settings), give_back_base(loaded):
         trainer = make_trainer(loaded, data, settings, checkpoints, progress, prefix_sharing)
         loggers = log_to_tensorboard(output.name) if trainer.is_world_process_zero() else []
@@ -200,33 +200,6 @@ def build_dataset(
         mask = [0] * len(prompt) + [1] * len(answer)
         columns.append({"input_ids": prompt + answer, "completion_mask": mask})
     return Dataset.from_list(columns).shuffle(seed=settings.seed)
-
-
-def list_targets(model: torch.nn.Module) -> list[str]:
-    """Sorted names of the linear layers in the decoder blocks (q_proj, up_proj ...), which can get a LoRA."""
-    names = set()
-    for path, module in model.named_modules():
-        if ".layers." in path and is_linear(module):
-            names.add(path.rsplit(".", 1)[-1])
-    return sorted(names)
-
-
-def is_linear(module: torch.nn.Module) -> bool:
-    """Whether this is a linear layer, quantised or not (gptqmodel's layers have in_features too)."""
-    has_features = hasattr(module, "in_features") and hasattr(module, "out_features")
-    return has_features and not list(module.children())
-
-
-def make_lora_config(model: torch.nn.Module, settings: TrainingSettings) -> LoraConfig:
-    """PEFT's LoraConfig, for the layers that `settings.targets` names."""
-    every_layer = settings.targets == "all-linear"
-    return LoraConfig(
-        r=settings.lora_r,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules=list_targets(model) if every_layer else settings.targets.split(","),
-        task_type="CAUSAL_LM",
-    )
 
 
 class HardwareArguments(TypedDict):

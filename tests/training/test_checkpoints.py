@@ -1,10 +1,13 @@
 """Checkpoints: what an interrupted training leaves, and how it continues."""
 
+import dataclasses
+import shutil
 import subprocess
 import sys
 import time
 
 import pytest
+from support.tiny import make_tiny_model
 from transformers import TrainerCallback
 
 from helpers import loading, training
@@ -23,8 +26,8 @@ def checkpoints(home):
 def train(tiny, data, home):
     """A function that trains loras/mine on a base that was just loaded, and returns its run.json."""
 
-    def train(settings, name="mine", data=data, **options):
-        loaded = loading.load_model(tiny.name, dtype="float32")
+    def train(settings, name="mine", data=data, model=tiny.name, **options):
+        loaded = loading.load_model(model, dtype="float32")
         return training.train_lora(loaded, data, settings, home / "loras" / name, progress=False, **options)
 
     return train
@@ -100,6 +103,37 @@ def test_other_rows_or_settings_do_not_continue_an_interrupted_training(train, s
         train(settings.replace({"learning_rate": 0.02}), resume=True)
 
 
+def test_another_template_or_base_does_not_continue_an_interrupted_training(
+    train, settings, data, home, checkpoints
+):
+    settings = settings.replace({"checkpoint_steps": 5})
+    interrupt(train, settings, checkpoints, last=7)
+    other = dataclasses.replace(data.template, task=data.template.task + "?")
+    with pytest.raises(MismatchError, match="mine had another template"):
+        train(settings, data=TaskData(other, data.train), resume=True)
+    make_tiny_model(home / "models" / "other", seed=5)
+    with pytest.raises(MismatchError, match="mine had the base tiny"):
+        train(settings, model="other", resume=True)
+    shutil.rmtree(home / "models" / "tiny")
+    (home / "models" / "other").rename(home / "models" / "tiny")
+    with pytest.raises(MismatchError, match="other weights in tiny"):
+        train(settings, resume=True)
+
+
+def test_error_about_another_setting_names_it_with_the_value_of_then(train, settings, checkpoints):
+    interrupt(train, settings.replace({"checkpoint_steps": 5}), checkpoints, last=7)
+    changed = settings.replace({"checkpoint_steps": 5, "targets": "q_proj"})
+    with pytest.raises(MismatchError, match="had targets all-linear"):
+        train(changed, resume=True)
+
+
+def test_same_base_under_another_name_continues(train, settings, home, checkpoints):
+    settings = settings.replace({"checkpoint_steps": 5})
+    interrupt(train, settings, checkpoints, last=7)
+    (home / "models" / "tiny").rename(home / "models" / "renamed")
+    assert len(train(settings, model="renamed", resume=True)["loss"]) == 12
+
+
 def test_training_that_was_interrupted_before_its_first_checkpoint_starts_again(train, settings, checkpoints):
     settings = settings.replace({"checkpoint_steps": 5})
     interrupt(train, settings, checkpoints, last=3)
@@ -140,12 +174,12 @@ def test_folder_without_checkpoints_has_no_last_one(tmp_path):
 
 
 @pytest.mark.parametrize("plan", [None, "{", "[]"])
-def test_checkpoints_without_a_readable_plan_are_damaged(checkpoints, rows, settings, plan):
+def test_checkpoints_without_a_readable_plan_are_damaged(tiny, checkpoints, data, settings, plan):
     make_checkpoint(checkpoints, 10, '{"global_step": 10}')
     if plan is not None:
         (checkpoints / "plan.json").write_text(plan)
     with pytest.raises(DamagedError, match="plan.json"):
-        open_checkpoints("mine", rows, settings, resume=True)
+        open_checkpoints("mine", data, settings, resume=True, loaded=tiny)
 
 
 @pytest.mark.long
