@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 
 from helpers.adapters.folders import CACHE, AdapterFolder
 from helpers.adapters.tensors import pair_factors, read_shapes
-from helpers.common.errors import MismatchError, NotFoundError
+from helpers.common.errors import KitError, MismatchError, NotFoundError
+from helpers.weights.config import Quantization
 from helpers.weights.folders import ModelFolder, find_model, list_models, models_folder
 from helpers.weights.names import name_folder
 
@@ -57,11 +58,12 @@ def explain_other_base(lora: AdapterFolder, base: ModelFolder) -> str | None:
 
 def has_same_hashes(lora: AdapterFolder, base: ModelFolder) -> bool | None:
     """Whether the LoRA's training recorded the hashes of this folder; None if they cannot be compared."""
-    recorded = lora.run.get("base_sha256") or {}
-    known = base.hashes
+    recorded, known = lora.run.get("base_sha256"), base.hashes
+    if not isinstance(recorded, dict) or not recorded:
+        return None
     if "converted_from" in base.record:  # made here, perhaps by other versions than there
-        return True if known and set(recorded.values()) == set(known.values()) else None
-    if not recorded or {Path(name).suffix for name in recorded} != {Path(name).suffix for name in known}:
+        return set(recorded.values()) == set(known.values()) or None
+    if {Path(name).suffix for name in recorded} != {Path(name).suffix for name in known}:
         return None
     return set(recorded.values()) == set(known.values())
 
@@ -168,7 +170,6 @@ def read_layers(base: ModelFolder) -> dict[str, tuple[int, int]]:
     Packed numbers are counted as what they hold. Two layers of one name, in a decoder and in a vision tower,
     are left out, and so are layers in forms that are not known here.
     """
-    bits = base.quantization.bits if base.quantization else None
     layers: dict[str, set[tuple[int, int]]] = {}
     for file in base.safetensors:
         try:
@@ -178,25 +179,30 @@ def read_layers(base: ModelFolder) -> dict[str, tuple[int, int]]:
         for name, shape in shapes.items():
             module, _, kind = name.rpartition(".")
             found = BLOCK.search(module)
-            if found and (layer := read_layer(kind, shape, base, bits)):
+            if found and (layer := read_layer(kind, shape, base.quantization)):
                 layers.setdefault(found[1], set()).add(layer)
     return {name: next(iter(found)) for name, found in layers.items() if len(found) == 1}
 
 
 def read_layer(
-    kind: str, shape: tuple[int, ...], base: ModelFolder, bits: int | None
+    kind: str, shape: tuple[int, ...], quantization: Quantization | None
 ) -> tuple[int, int] | None:
     """(inputs, outputs) of a layer from its tensor of this kind; None if that does not tell."""
     if len(shape) != 2:
         return None
-    method = base.quantization.method if base.quantization else None
-    if kind == "weight" and method != "bitsandbytes":
-        return shape[1], shape[0]
-    if kind == "qweight" and bits and method == "gptq":  # (inputs * bits / 32, outputs)
-        return shape[0] * 32 // bits, shape[1]
-    if kind == "qweight" and bits and method == "awq":  # (inputs, outputs * bits / 32)
-        return shape[0], shape[1] * 32 // bits
-    return None
+    rows, columns = shape
+    if kind == "weight" and not (quantization and quantization.method == "bitsandbytes"):
+        return columns, rows
+    if kind != "qweight" or quantization is None or not quantization.bits:
+        return None
+    settings, packed = quantization.settings, 32 // quantization.bits  # weights in a number
+    layout = (
+        quantization.method,
+        str(settings.get("checkpoint_format") or settings.get("version") or "").lower(),
+    )
+    if layout in (("gptq", ""), ("gptq", "gptq"), ("gptq", "gptq_v2")):
+        return rows * packed, columns
+    return (rows, columns * packed) if layout in (("awq", ""), ("awq", "gemm")) else None
 
 
 # The folder
@@ -230,10 +236,14 @@ def find_gguf(lora: AdapterFolder, remedy: str) -> ModelFolder:
 def list_bases(lora: AdapterFolder, recorded: str) -> list[ModelFolder]:
     """The folders in models/ that are called so: first with the same hashes, then of the very same name."""
     names = (recorded.rpartition("/")[2], name_folder(recorded))
-    folders = [ModelFolder(models_folder() / name) for name in list_models()]
-    found = [folder for folder in folders if is_called(folder, recorded) or has_same_hashes(lora, folder)]
-
-    def rank(folder: ModelFolder) -> tuple[bool, bool, bool]:
-        return has_same_hashes(lora, folder) is not True, folder.name not in names, folder.gguf is not None
-
-    return sorted(found, key=rank)
+    found = []
+    for folder in (ModelFolder(models_folder() / name) for name in list_models()):
+        exact = folder.name in names
+        try:
+            same = has_same_hashes(lora, folder) is True
+            called = is_called(folder, recorded)
+        except KitError:  # a damaged record, which is an error only in the very folder
+            same, called = False, exact
+        if same or called:
+            found.append(((not same, not exact, folder.gguf is not None), folder))
+    return [folder for _, folder in sorted(found, key=lambda entry: entry[0])]

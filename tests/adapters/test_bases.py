@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.gguf import make_tiny_gguf
 from support.loras import change_config, change_json, read_json
 from support.tiny import make_tiny_adapter, make_tiny_model
@@ -103,6 +104,16 @@ def test_folder_of_the_very_same_name_is_taken_before_others(made, home):
     assert adapters.find_base(adapters.AdapterFolder(made[0])).name == "acme_tiny"
 
 
+def test_damaged_folder_beside_the_base_does_not_hide_it(made, home):
+    odd = home / "models" / "odd"
+    odd.mkdir()
+    (odd / "weights.json").write_text("{")
+    assert adapters.find_base(adapters.AdapterFolder(made[0])).name == "tiny"
+    odd_base = home / "models" / "tiny" / "weights.json"
+    odd_base.write_text("{")
+    assert str(odd_base) in adapters.describe_adapter("a").problem
+
+
 def test_any_base_that_fits_is_accepted_if_none_is_recorded(made, home):
     lora, base = rename(made, home, None, "other")
     adapters.check_base(lora, base)
@@ -158,17 +169,23 @@ def test_layer_that_the_base_does_not_have_is_a_misfit(made, home):
         adapters.check_base(adapters.AdapterFolder(made[0]), ModelFolder(home / "models" / "tiny"))
 
 
-def test_packed_weights_are_counted_as_what_they_hold(home):
-    from safetensors.torch import save_file
+PACKED = {  # quantization_config of down_proj: (64 inputs, 32 outputs), the shape of its packed weights
+    "GPTQ": ({"quant_method": "gptq", "bits": 4}, (64 // 8, 32), (64, 32)),
+    "AWQ": ({"quant_method": "awq", "bits": 4, "version": "gemm"}, (64, 32 // 8), (64, 32)),
+    "unknown": ({"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, (4, 64), None),
+}
 
+
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_weights_are_counted_as_what_they_hold(home, kind):
     folder = ModelFolder(home / "models" / "tiny-GPTQ")
     folder.path.mkdir(parents=True)
-    packed = torch.zeros(64 // 8, 32, dtype=torch.int32)
+    quantization, shape, layer = PACKED[kind]
+    packed = torch.zeros(shape, dtype=torch.int32)
     save_file({"model.layers.0.mlp.down_proj.qweight": packed}, folder.path / "model.safetensors")
-    quantization = {"quant_method": "gptq", "bits": 4}
     (folder.path / "config.json").write_text("{}")
     change_json(folder.path / "config.json", quantization_config=quantization)
-    assert read_layers(folder) == {"layers.0.mlp.down_proj": (64, 32)}
+    assert read_layers(folder).get("layers.0.mlp.down_proj") == layer
 
 
 # Commands
