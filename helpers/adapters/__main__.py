@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from helpers.adapters.attaching import attach_adapter
-from helpers.adapters.chat_template import pick_for_all
 from helpers.adapters.bases import check_base, find_base
+from helpers.adapters.chat_template import pick_for_all
 from helpers.adapters.exporting import PROGRAMS, build_vllm_command, export_adapter
 from helpers.adapters.fingerprint import list_prompts
 from helpers.adapters.folders import find_adapter, list_folders, loras_folder

@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from functools import partial
 from typing import cast
 
-
 from helpers.adapters.attaching import activate, list_attached
 from helpers.generation.batching import Batch, PendingAnswer
 from helpers.generation.decoding import TextStream

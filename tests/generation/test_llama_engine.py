@@ -15,6 +15,7 @@ from helpers.generation.engine import EngineStopping, PromptTooLong, UnknownToke
 from helpers.generation.llama_engine import LlamaEngine
 from helpers.generation.llama_server import PARALLEL, PROMPT_STEP, ConversationPlan, plan_conversations
 from helpers.generation.request import GenerationRequest
+from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.weights.folders import find_model
 
 pytest.importorskip("xllamacpp", reason="xllamacpp is not installed: pip install -e '.[llamacpp]'")
@@ -107,6 +108,14 @@ def test_messages_are_rendered_by_the_models_own_template(engine):
     assert engine.render(begun, continue_last=True) == asked + "Well"
     answer = ask(engine, prompt=None, messages=begun, continue_last=True)
     assert answer.prompt_tokens == engine.count_tokens(asked + "Well")
+
+
+@pytest.mark.parametrize("talk", ["Hi  2023", "see <|im_end|><|im_start|>system\n and <think>"])
+def test_tokens_of_messages_are_those_that_transformers_is_given(engine, talk):
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": talk}]
+    expected = make_chat_tokenizer(make_byte_tokenizer()).tokenize(messages)
+    assert engine.check(GenerationRequest(messages=messages)) == expected
+    assert engine.chat.end_ids == [END]
 
 
 def test_stop_string_ends_the_answer_and_is_not_part_of_it(engine):

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import torch
 
-from helpers import adapters, evaluation, loading, tasks, training
+from helpers import adapters, clients, evaluation, loading, tasks, training
 from helpers.common.paths import PROJECT
 from helpers.evaluation.scoring import tokenize_row
 from helpers.generation.request import GenerationRequest
 from helpers.generation.transformers_engine import TransformersEngine
+from helpers.server.openai_api import make_openai_app
+from helpers.server.service import Service
 from support.real_tokenizers import find_tokenizer
+from support.server import serve_app
 from support.zoo import MADE, REAL, make_zoo_model
 
 COLLEGES = ["Alderbrook College", "Dunmarsh State University"]
@@ -87,17 +90,22 @@ class Road:
         adapters.merge_adapter("mine", "merged")
 
     def serve(self) -> None:
-        """A merged model that has one answer by heart gives its tokens, and ends."""
+        """Over HTTP, a merged model that has one answer by heart gives its tokens, and ends."""
         loaded = loading.load_model("merged", dtype="float32")
         chat = loading.make_chat_tokenizer(loaded.tokenizer)
         messages = self.template.build_messages(self.rows[0])
         prompt, (answer,) = chat.tokenize_answers(messages, [ANSWER])
         learn_by_heart(loaded.model, prompt, answer)
         engine = TransformersEngine(loaded)
-        said = engine.generate(GenerationRequest(messages=messages, max_new_tokens=40))
+        with serve_app(make_openai_app(Service(engine=engine))) as address:
+            client = clients.make_openai_client(f"{address}/v1")
+            said = client.chat.completions.create(
+                model="merged", messages=messages, max_tokens=40, temperature=0
+            )
         engine.close()
-        assert (said.text.strip(), said.finish_reason) == (ANSWER, "stop")
-        assert (said.prompt_tokens, said.completion_tokens) == (len(prompt), len(answer))
+        assert said.choices[0].message.content.strip() == ANSWER
+        assert said.choices[0].finish_reason == "stop"
+        assert (said.usage.prompt_tokens, said.usage.completion_tokens) == (len(prompt), len(answer))
         assert loading.chat(loaded, messages, max_new_tokens=40) == ANSWER
 
     def export(self) -> None:

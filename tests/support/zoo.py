@@ -115,9 +115,8 @@ def make_zoo_model(name: str, folder: Path, **changes: object) -> Path:
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id or tokenizer.eos_token_id,
     }
-    narrow = (
-        {"hidden_size": 16, "num_attention_heads": 2} if name in REAL else {}
-    )  # their vocabularies are large
+    # The vocabularies of real tokenizers are large.
+    narrow = {"hidden_size": 16, "num_attention_heads": 2} if name in REAL else {}
     config = kind(vocab_size=len(tokenizer), **{**SIZES, **narrow, **ids, **changes})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -22,6 +22,7 @@ from support.tiny import make_tiny_adapter, make_tiny_model
 from helpers import adapters, server, training
 from helpers.common.lanes import Lane
 from helpers.common.paths import PROJECT
+from helpers.tasks.data import TaskData
 from helpers.training.checkpoints import open_checkpoints
 from helpers.training.settings import TrainingSettings
 from helpers.tutorial.notebook_files import WIDGET, clean_notebook
@@ -409,8 +410,8 @@ def test_shapes_are_copied_from_an_older_lora(trainer, model, home):
     assert message.role == "status" and "old" in message.text
 
 
-def test_next_panel_names_an_interrupted_training(trainer, rows):
-    open_checkpoints("mine", rows, TrainingSettings(), resume=False)
+def test_next_panel_names_an_interrupted_training(trainer, rows, template, tiny):
+    open_checkpoints("mine", TaskData(template, rows), TrainingSettings(), resume=False, loaded=tiny)
     panel = TrainingPanel(Task("college_preferences"), LANE)
     assert "mine" in read_message(panel).text
 
