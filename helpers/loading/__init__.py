@@ -20,5 +20,6 @@ if TYPE_CHECKING:
     from helpers.loading.model import load_model as load_model
     from helpers.loading.tokenizer import load_tokenizer as load_tokenizer
     from helpers.loading.tokenizer import make_chat_tokenizer as make_chat_tokenizer
+    from helpers.loading.tokenizer import set_chat_template as set_chat_template
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

@@ -26,19 +26,29 @@ def load_both(
 ) -> tuple[PreTrainedTokenizerBase, PickedTemplate | None]:
     """The tokenizer and where its chat template is from; None if it has none and its family is not known."""
     tokenizer = read_tokenizer(folder)
+    return tokenizer, set_chat_template(tokenizer, folder.name, chat_template)
+
+
+def set_chat_template(
+    tokenizer: PreTrainedTokenizerBase, model: str, chat_template: str | None = None
+) -> PickedTemplate | None:
+    """Gives the tokenizer the chat template that pick_template picks, and returns where that is from.
+
+    `model` is the name of its folder, by which a family may be recognised. None if there is no template.
+    """
+    begun = tokenizer("")["input_ids"]
     picked = pick_template(
         chat_template,
-        tokenizer.get_chat_template() if tokenizer.chat_template else None,
-        folder.name,
+        str(tokenizer.get_chat_template()) if tokenizer.chat_template else None,
+        model,
         [token.content for token in tokenizer.added_tokens_decoder.values()],
         len(tokenizer),
-        adds_bos=tokenizer.bos_token_id is not None
-        and tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id],
+        adds_bos=tokenizer.bos_token_id is not None and begun[:1] == [tokenizer.bos_token_id],
     )
     if picked:
-        picked = admit_system(picked, partial(make_chat_tokenizer, tokenizer), folder.name)
+        picked = admit_system(picked, partial(make_chat_tokenizer, tokenizer), model)
         tokenizer.chat_template = picked.source
-    return tokenizer, picked
+    return picked
 
 
 def read_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:

@@ -151,6 +151,8 @@ messages = [
     {"role": "assistant", "content": "Yes"},
     {"role": "user", "content": "What color is the sky?"},
 ]
+picked = loading.set_chat_template(tokenizer, folder.name)  # LLaMA 2's tokenizer of 2023 had none
+print(f"chat template: {picked.name}, because {picked.reason}\n")
 print(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
 # %% [markdown] slideshow={"slide_type": "notes"}

@@ -269,12 +269,13 @@ pd.DataFrame(training.explain_changes(lane.name), columns=["setting", "2023", "h
 # %% slideshow={"slide_type": "skip"}
 from trl import SFTConfig, SFTTrainer
 
-examples = training.build_dataset(train, template, chosen)
+examples = training.build_dataset(train, template, chosen, loaded.tokenizer)
 config = SFTConfig(
     output_dir=find_home() / "runs" / "stock",
     max_steps=2,
     per_device_train_batch_size=chosen.batch_size,
     learning_rate=chosen.learning_rate,
+    completion_only_loss=True,
     disable_tqdm=False,
     **training.describe_hardware(loaded.model),
 )
@@ -308,7 +309,7 @@ plots.show_tokens(tokens, learned=[label != -100 for label in labels])
 # was ignored along with the padding:
 
 # %% slideshow={"slide_type": "skip"}
-end = loaded.tokenizer.eos_token_id
+end = loading.make_chat_tokenizer(loaded.tokenizer).end_ids[0]
 by_token = batch["labels"].masked_fill(batch["input_ids"] == end, -100)
 for name, taught in {"padding known by its place": batch["labels"], "padding known by its token": by_token}.items():
     print(f"{name}: {int((taught == end).any(1).sum())} of {len(taught)} rows teach the end of the answer")
