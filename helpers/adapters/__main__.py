@@ -15,6 +15,7 @@ from helpers.adapters.parts import check_attachable
 from helpers.adapters.proving import Finding, answer_both_ways, measure_norms, prove
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import UsageError
+from helpers.loading.chat_templates import say_template
 from helpers.loading.model import load_model
 from helpers.tasks.template import load_template
 from helpers.weights.folders import find_model
@@ -48,6 +49,7 @@ def print_proof(name: str, model: str | None, template: str | None, chat_templat
     check_base(folder, base)
     check_attachable(folder, base)
     loaded = attach_adapter(load_model(base.name, chat_template=pick_for_all(chat_template, [folder])), name)
+    say_template(loaded.chat_template)
     print("||B A|| of each module: mean over the layers, smallest, largest")
     for module, column in measure_norms(folder).items():
         print(f"  {module:12} {column.mean():8.3f} {column.min():8.3f} {column.max():8.3f}")

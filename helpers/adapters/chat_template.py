@@ -7,7 +7,7 @@ from pathlib import Path
 from helpers.adapters.folders import AdapterFolder
 from helpers.common.errors import MismatchError
 from helpers.common.files import write_text
-from helpers.loading.chat_templates import NAMES, OWN, PickedTemplate
+from helpers.loading.chat_templates import ADMIT_SYSTEM, NAMES, OWN, PickedTemplate
 
 FILE = "chat_template.jinja"  # transformers' name for it; vLLM takes it with --chat-template
 
@@ -32,6 +32,15 @@ def find_recorded(folder: AdapterFolder) -> str | None:
     if name == OWN:
         return None
     return name if name in NAMES else str(folder.path / FILE)
+
+
+def find_changed(folder: AdapterFolder) -> Path | None:
+    """The file with the chat template of a LoRA's training, if the base's own tokenizer does not have it."""
+    path = folder.path / FILE
+    if not path.is_file():
+        return None
+    changed = find_recorded(folder) or path.read_text(encoding="utf-8").startswith(ADMIT_SYSTEM)
+    return path if changed else None
 
 
 def pick_for_all(asked: str | None, folders: Sequence[AdapterFolder]) -> str | None:

@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig
 
 from helpers.adapters.bases import check_base, find_base, find_gguf
+from helpers.adapters.chat_template import find_changed, pick_for_all
 from helpers.adapters.folders import AdapterFolder, find_adapter
 from helpers.adapters.gguf import export_gguf, read_base
 from helpers.adapters.parts import check_attachable, list_copies, refuse_more_than_factors
@@ -115,7 +116,8 @@ PROGRAMS = (*WRITERS, "vllm")  # what `export --for` takes; vLLM reads PEFT's fo
 def build_vllm_command(names: list[str], gpus: int = 1, machines: int = 1) -> list[str]:
     """The lines that serve the LoRAs with vLLM on one base; `gpus` in each machine, machines joined by Ray.
 
-    Raises a KitError for what vLLM does not take: different bases, ranks above 512, more than A and B.
+    Raises a KitError for what vLLM does not take: different bases or chat templates, ranks above 512, more
+    than A and B.
     """
     folders = [find_adapter(name) for name in names]
     bases = {base.name: base for base in (find_base(folder, RECORD_BASE) for folder in folders)}
@@ -132,6 +134,9 @@ def build_vllm_command(names: list[str], gpus: int = 1, machines: int = 1) -> li
     parts += [f"{folder.name}={show_path(folder.path)}" for folder in folders]
     parts += ["--max-lora-rank", str(pick_vllm_rank(folders)), "--max-loras", str(len(folders))]
     parts += ["--generation-config", "auto"]
+    _ = pick_for_all(None, folders)  # raises if they were trained with different chat templates
+    if template := find_changed(folders[0]):
+        parts += ["--chat-template", show_path(template)]
     if gpus > 1:
         parts += ["--tensor-parallel-size", str(gpus)]
     if machines == 1:

@@ -14,7 +14,7 @@ from helpers.common.errors import UsageError
 from helpers.common.files import write_json
 from helpers.evaluation.judging import evaluate, evaluate_over_url
 from helpers.evaluation.metrics import Evaluation
-from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP
+from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP, say_template
 from helpers.loading.model import load_model
 from helpers.tasks.data import TaskData, hash_rows, load_task_data
 from helpers.tasks.rows import Row, load_rows
@@ -43,6 +43,7 @@ def judge(options: argparse.Namespace, data: TaskData, rows: list[Row]) -> Evalu
     trained = [find_adapter(options.lora)] if options.lora else []
     chat_template = pick_for_all(options.chat_template, trained)
     loaded = load_model(options.model, purpose="judging", chat_template=chat_template)
+    say_template(loaded.chat_template)
     if options.lora:
         attach_adapter(loaded, options.lora)
     return evaluate(loaded, rows, data.template)
@@ -105,6 +106,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         raise UsageError(f"--limit {options.limit} leaves no row.", "Give a number above 0.")
     if options.url and options.lora:
         raise UsageError("--lora goes with a local model.", "With --url, name the LoRA as --model.")
+    if options.url and options.chat_template:
+        problem = "--chat-template goes with a local model."
+        raise UsageError(problem, "Start the server at --url with it.")
     return options
 
 

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 
 from helpers.common.errors import NotFoundError, ResourceError, ServerError, UsageError
 from helpers.generation.request import OPTIONAL_FIELDS, Generation, GenerationRequest, Piece, join_pieces
-from helpers.loading.chat_templates import explain_missing
+from helpers.loading.chat_templates import PickedTemplate, explain_missing
 from helpers.loading.chat_tokenizer import ChatTokenizer, encode_marked
 
 MAX_REQUESTS = 64  # an engine holds this many, running and waiting together; it refuses more
@@ -53,6 +53,7 @@ class Engine(ABC):
     adapters: list[str]  # names of the loaded LoRAs
     honoured: frozenset[str] = frozenset()  # the request's optional fields that have an effect here
     chat: ChatTokenizer | None = None  # the chat template and the tokenizer; None without a template
+    template: PickedTemplate | None = None  # where the chat template is from
     bos_id: int | None = None  # the token that a text begins with, if the model has one
 
     def __init__(self):

@@ -2,7 +2,7 @@
 
 from gguf import TokenType
 
-from helpers.loading.chat_templates import admit_system, pick_template
+from helpers.loading.chat_templates import PickedTemplate, admit_system, pick_template
 from helpers.loading.chat_tokenizer import ChatTokenizer, Encode
 from helpers.weights.folders import ModelFolder
 from helpers.weights.gguf_header import read_header
@@ -12,8 +12,8 @@ TOKENS, TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 
 def make_llama_chat(
     folder: ModelFolder, encode: Encode, chat_template: str | None = None
-) -> tuple[ChatTokenizer | None, int | None]:
-    """(the chat template with the tokenizer, the id of BOS); None for what the file does not have.
+) -> tuple[ChatTokenizer | None, PickedTemplate | None, int | None]:
+    """(the chat template with the tokenizer, where it is from, the id of BOS); None for what is not there.
 
     `encode` is llama.cpp's tokenizer. Raises DamagedError for a template that cannot be used, NotFoundError
     for a `chat_template` that is not there.
@@ -35,7 +35,10 @@ def make_llama_chat(
     special = [text for text, kind in kinds.items() if kind == TokenType.CONTROL]
     own = header.get("tokenizer.chat_template")
     picked = pick_template(chat_template, own, folder.name, special, len(tokens), adds_bos)
-    return (build(admit_system(picked, build, folder.name).source) if picked else None), bos
+    if picked is None:
+        return None, None, bos
+    picked = admit_system(picked, build, folder.name)
+    return build(picked.source), picked, bos
 
 
 def is_control(text: str, kind: int, template: str) -> bool:

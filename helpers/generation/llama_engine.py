@@ -65,9 +65,8 @@ class LlamaEngine(Engine):
         self.context = defaults["n_ctx"]
         self.vocabulary_size = self.server.ask("/v1/models")["data"][0]["meta"]["n_vocab"]
         self.adapters = [lora.name for lora in loras]
-        self.chat, self.bos_id = make_llama_chat(
-            folder, partial(self.encode, add_special=False), chat_template
-        )
+        encode = partial(self.encode, add_special=False)
+        self.chat, self.template, self.bos_id = make_llama_chat(folder, encode, chat_template)
         self._threads = ThreadPoolExecutor(self.server.parallel, thread_name_prefix="inference")
 
     def read_advice(self, name: str, neutral: float) -> float:

@@ -39,6 +39,7 @@ class TransformersEngine(Engine):
         self.vocabulary_size = loaded.model.get_input_embeddings().weight.shape[0]
         self._advice = loaded.model.generation_config
         self.chat = make_chat_tokenizer(loaded.tokenizer) if loaded.tokenizer.chat_template else None
+        self.template = loaded.chat_template
         self.bos_id = cast(int | None, loaded.tokenizer.bos_token_id)
         self._eos_ids = list_end_ids(loaded)
         self.adapters = list_attached(loaded)

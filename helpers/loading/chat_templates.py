@@ -15,6 +15,7 @@ itself is changed, so everything that uses the tokenizer, or a copy of it, does 
 """
 
 import re
+import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,12 @@ class PickedTemplate:
     name: str  # "own", one of NAMES, or a file's path
     source: str  # Jinja
     reason: str
+
+    @property
+    def notice(self) -> str:
+        """A line that says what was chosen, for a command to print; "" for a template as it came."""
+        plain = self.name == OWN and not self.source.startswith(ADMIT_SYSTEM)
+        return "" if plain else f"chat template: {self.name}, because {self.reason}"
 
 
 def pick_template(
@@ -121,6 +128,12 @@ def admit_system(picked: PickedTemplate, build: Callable[[str], ChatTokenizer], 
         pass
     reason = f"{picked.reason}; it has no system role, so an instruction goes before the first user message"
     return PickedTemplate(picked.name, ADMIT_SYSTEM + picked.source, reason)
+
+
+def say_template(picked: PickedTemplate | None) -> None:
+    """Prints which chat template a command uses, to stderr, unless it is used as it came."""
+    if picked and picked.notice:
+        print(picked.notice, file=sys.stderr)
 
 
 def explain_missing(model: str) -> KitError:

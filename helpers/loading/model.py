@@ -175,6 +175,8 @@ def build_model(folder: ModelFolder, loader: str, settings: dict[str, Any]) -> P
     result: Any = AutoModelForCausalLM.from_pretrained(folder.path, **settings, output_loading_info=True)
     model, found = result
     undo_compiling(model)
+    # Llama 2's is 4096, and transformers warns of it whenever max_new_tokens is given.
+    model.generation_config.max_length = None
     if found["missing_keys"]:  # transformers fills them with random numbers
         example = sorted(found["missing_keys"])[0]
         problem = f"{folder.name} lacks {len(found['missing_keys'])} tensors, such as {example}."

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import UsageError
-from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP
+from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP, say_template
 from helpers.loading.loaders import LOADERS
 from helpers.server.guards import HostGate
 from helpers.server.ports import FLAGS, OPENAI_PORT, PORTS, RAW_PORT, open_port
@@ -181,7 +181,8 @@ def main(arguments: list[str]) -> None:
     listeners = open_ports(options, host)
     service = Service(options.model_dir, options.lora_dir)
     choice = ModelChoice(options.model, tuple(options.lora), options.loader, options.dtype)
-    service.load(replace(choice, chat_template=options.chat_template))
+    engine = service.load(replace(choice, chat_template=options.chat_template))
+    say_template(engine.template)
     try:
         apps = make_apps(options, service)
         for name, listener in listeners.items():

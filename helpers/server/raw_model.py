@@ -122,7 +122,10 @@ def add_ignored(reply: dict[str, Any], ignored: list[str]) -> dict[str, Any]:
 
 
 def read_choice(model: str, flags: dict[str, Any], last: ModelChoice | None) -> ModelChoice:
-    """What to load. The LoRAs of `last` stay if the flags name none, its number format if the model stays."""
+    """What to load. The LoRAs of `last` stay if the flags name none.
+
+    If the model stays, its number format and its chat template do.
+    """
     dtype = None
     if flags.get("bf16"):
         dtype = "bfloat16"
@@ -133,7 +136,8 @@ def read_choice(model: str, flags: dict[str, Any], last: ModelChoice | None) -> 
         bits = 8
     elif flags.get("load_in_4bit"):
         bits = 4
-    return ModelChoice(model, read_loras(flags, last), read_loader(flags), dtype, bits)
+    chat_template = last.chat_template if last and last.model == model else None
+    return ModelChoice(model, read_loras(flags, last), read_loader(flags), dtype, bits, chat_template)
 
 
 def read_loras(flags: dict[str, Any], last: ModelChoice | None) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import argparse
 from helpers.adapters.folders import name_output
 from helpers.common.command import CommandParser, run_command
 from helpers.common.lanes import pick_lane
-from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP
+from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP, say_template
 from helpers.loading.model import load_model
 from helpers.tasks.data import load_task_data
 from helpers.tasks.split import Split
@@ -61,6 +61,7 @@ def main(arguments: list[str]) -> None:
         device_map=pick_own_device(),
         chat_template=options.chat_template,
     )
+    say_template(loaded.chat_template)
     run = train_lora(
         loaded,
         data,

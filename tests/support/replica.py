@@ -51,15 +51,20 @@ OF_2023 = {
 }
 
 
-def make_replica(folder: Path, act_order: bool) -> Path:
-    """Writes the folder, whose tokenizer is Llama 2's as it was in 2023: without a chat template."""
+def make_replica(folder: Path, act_order: bool, beside: bool = False) -> Path:
+    """Writes the folder, whose tokenizer is Llama 2's as it was in 2023: without a chat template.
+
+    Until August 2023 the quantisation was described `beside` config.json only, then in both places.
+    """
     folder.mkdir(parents=True)
     files = find_tokenizer("llama2")
     assert files is not None
     shutil.copytree(files, folder, dirs_exist_ok=True)
     kind = {"bits": 4, "group_size": GROUP, "damp_percent": 0.01, "desc_act": act_order, "sym": True}
-    write(folder / "config.json", {**CONFIG, **OF_2023})
-    write(folder / "quantize_config.json", {**kind, "true_sequential": True, "model_name_or_path": None})
+    kind |= {"true_sequential": True, "model_name_or_path": None, "model_file_base_name": "model"}
+    inside = {} if beside else {"quantization_config": {**kind, "quant_method": "gptq"}}
+    write(folder / "config.json", {**CONFIG, **OF_2023, **inside})
+    write(folder / "quantize_config.json", kind)
     write(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2, "max_length": 4096})
     save_file(make_tensors(act_order), folder / "model.safetensors", metadata={"format": "pt"})
     return folder
