@@ -9,7 +9,7 @@ from support.fake_webui import serve_reply
 from support.loras import change_json, read_json
 from support.tiny import make_tiny_adapter
 
-from helpers import PROJECT, server, tasks, training
+from helpers import PROJECT, evaluation, loading, server, tasks, training
 from helpers.common.command import run_command
 from helpers.evaluation.__main__ import main
 from helpers.training.settings import TrainingSettings
@@ -125,6 +125,16 @@ def test_accuracy_on_held_out_rows_is_recorded_however_the_path_is_spelled(train
     assert "| lora |" in (trained / "README.md").read_text()
 
 
+def test_lora_is_judged_with_the_chat_template_of_its_training(base, home, csv, rows, template, capsys):
+    loaded = loading.load_model("tiny", dtype="float32", chat_template="vicuna")
+    settings = TrainingSettings(lora_r=4, epochs=1, batch_size=4)
+    training.train_lora(loaded, tasks.TaskData(template, rows), settings, home / "loras" / "other", False)
+    expected = evaluation.evaluate(loaded, rows, template, progress=False)
+    assert run_command(main, [*base, "--lora", "other", "--json", str(home / "out.json")]) == 0
+    assert "chat template: vicuna" in capsys.readouterr().err
+    assert read_json(home / "out.json")["confusion"] == expected.confusion
+
+
 def test_accuracy_on_a_copy_of_the_table_is_recorded(trained, home, rows):
     write_csv(home / "elsewhere" / "copy.csv", rows)
     judge(home / "elsewhere" / "copy.csv")
@@ -179,6 +189,8 @@ def test_accuracy_of_a_lora_from_elsewhere_is_not_recorded(base, home):
         (["--limit", "-3"], "-3"),
         (["--lora", "nothing"], "nothing"),
         (["--lora", "x", "--url", "http://127.0.0.1:9/v1"], "--url"),
+        (["--chat-template", "vicuna", "--url", "http://127.0.0.1:9/v1"], "--url"),
+        (["--chat-template", "nothing"], "nothing"),
         (["--data", "nothing.csv"], "nothing.csv"),
         (["--split", "train"], "train"),
         (["--split", "test", "--test-size", "2"], "2.0"),
