@@ -35,20 +35,15 @@ def merge_adapter(
 
     `base` names another model than the recorded one, such as the full-precision version of a GPTQ base.
     Computed in float32 in the CPU's memory, saved in `dtype` or the base's own. The new folder has the chat
-    template of the LoRA's training, or `chat_template`. Raises UnsupportedError for
-    a quantised base and if rounding loses the update: that of a short training can be smaller than the step
-    between two bfloat16 numbers.
+    template of the LoRA's training, or `chat_template`. Raises UnsupportedError for a quantised base and if
+    rounding loses the update: that of a short training can be smaller than the step between two bfloat16
+    numbers.
     """
     folder = find_adapter(name)
     target = resolve_inside(models_folder(), output, "model")
     if target.exists():
         raise AlreadyThereError(f"{target} is there already.", "Choose another --output, or delete it.")
-    base_folder = find_model(base) if base else find_base(folder, "Name it with --base.")
-    refuse_quantized(folder.name, base_folder)
-    check_decoder(base_folder)
-    if not base:
-        check_base(folder, base_folder)
-    check_supported(folder)
+    base_folder = find_mergeable_base(folder, base)
     stored = read_dtype(base_folder)
     refuse_too_large(base_folder, "cpu", 4 / stored.itemsize)
     template = pick_for_all(chat_template, [folder])
@@ -56,15 +51,7 @@ def merge_adapter(
     attach_whole(loaded, folder)
     prompts = list_prompts(folder)
     before = [compute_logits(loaded, messages) for messages in prompts]
-    try:
-        separate_embeddings(loaded.model)
-        merged = loaded.model.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        remedy = f"See `python -m helpers.adapters prove {name}`; train it again."
-        raise DamagedError(f"{name} cannot be merged: {error}.", remedy) from None
-    except RuntimeError as error:  # PEFT's word for biases that the base has no place for
-        raise UnsupportedError(f"{name} cannot be merged: {error}", "Serve base and LoRA together.") from None
-    loaded.model = merged.to(as_dtype(dtype) if dtype else stored)
+    loaded.model = add_product(loaded, name).to(as_dtype(dtype) if dtype else stored)
     refuse_lost_update(loaded, name, prompts, before)
     with replace_when_complete(target) as fresh:
         loaded.model.save_pretrained(fresh)
@@ -72,6 +59,29 @@ def merge_adapter(
         source = f"{loaded.name} with the LoRA {name} merged into it"
         ModelFolder(fresh).write_record(source=source, revision="main")
     return target
+
+
+def find_mergeable_base(folder: AdapterFolder, base: str | None) -> ModelFolder:
+    """The model to merge into: `base`, or the recorded one. A KitError if it or the LoRA cannot be merged."""
+    found = find_model(base) if base else find_base(folder, "Name it with --base.")
+    refuse_quantized(folder.name, found)
+    check_decoder(found)
+    if not base:
+        check_base(folder, found)
+    check_supported(folder)
+    return found
+
+
+def add_product(loaded: LoadedModel, name: str) -> torch.nn.Module:
+    """The plain model whose weights have the LoRA's B A added."""
+    try:
+        separate_embeddings(loaded.model)
+        return loaded.model.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        remedy = f"See `python -m helpers.adapters prove {name}`; train it again."
+        raise DamagedError(f"{name} cannot be merged: {error}.", remedy) from None
+    except RuntimeError as error:  # PEFT's word for biases that the base has no place for
+        raise UnsupportedError(f"{name} cannot be merged: {error}", "Serve base and LoRA together.") from None
 
 
 def attach_whole(loaded: LoadedModel, folder: AdapterFolder) -> None:

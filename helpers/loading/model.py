@@ -29,7 +29,7 @@ from helpers.loading._private import undo_compiling
 from helpers.loading.chat_templates import PickedTemplate
 from helpers.loading.kernels import pick_kernel
 from helpers.loading.loaders import detect_loader, explain_missing_package
-from helpers.loading.tokenizer import load_both, refuse_unfit
+from helpers.loading.tokenizer import load_both
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.architecture import check_decoder
 from helpers.weights.folders import ModelFolder, find_model
@@ -79,8 +79,7 @@ def load_model(
     `purpose` is "inference", "judging" or "training": the last two need a chat template with an end, and a
     CPU's fastest GPTQ and AWQ kernels let no gradient through. `chat_template` overrides pick_template.
     `bits` (8 or 4) quantises full precision while loading, with bitsandbytes. `device_map="auto"` spreads
-    over several GPUs, then the CPU, then the disk, all within `max_memory` ({0: "14GiB", "cpu": "30GiB"};
-    what is not named is not used).
+    over GPUs, the CPU, then the disk, all within `max_memory` ({0: "14GiB"}; the rest is not used).
 
     Raises NotFoundError or DamagedError (the folder), UnsupportedError (the format), ResourceError (memory),
     MissingPackageError, UsageError (a setting).
@@ -91,22 +90,18 @@ def load_model(
     check_bits(bits, folder, chosen.value)
     device = pick_place(device_map, max_memory)
     device_map = device_map or ("auto" if max_memory else None)
-    if device_map is None:
+    if not device_map:
         refuse_too_large(folder, device.value, (bits or 16) / 16)
     number = Choice(as_dtype(dtype), "asked for") if dtype else pick_dtype(device.value)
     settings = {"device_map": device_map or device.value, "max_memory": max_memory, "dtype": number.value}
-    quantization = pick_quantization(chosen.value, number.value, purpose, bits, device.value)
-    if quantization:  # given as None it would hide the folder's own
-        settings["quantization_config"] = quantization
+    if quantization := pick_quantization(chosen.value, number.value, purpose, bits, device.value):
+        settings["quantization_config"] = quantization  # given as None it would hide the folder's own
     with explain_missing_package(folder.name, "bitsandbytes" if bits else chosen.value):
-        tokenizer, template = load_both(folder, chat_template)
-        if purpose != "inference":
-            refuse_unfit(tokenizer, folder.name)
-        with explain_unreadable(folder.name):
-            model = build_model(folder, chosen.value, settings | describe_weights(folder))
-    loaded = LoadedModel(folder.name, folder, chosen, model, tokenizer, device, number, template)
-    loaded.seconds, loaded.bytes = round(time.monotonic() - start, 2), model.get_memory_footprint()
-    return loaded
+        tokenizer, template = load_both(folder, chat_template, need_examples=purpose != "inference")
+        model = build_model(folder, chosen.value, settings)
+    seconds, size = round(time.monotonic() - start, 2), model.get_memory_footprint()
+    name = folder.path.name  # of one GGUF file among several, folder.name is FOLDER/FILE
+    return LoadedModel(name, folder, chosen, model, tokenizer, device, number, template, seconds, size)
 
 
 def pick_loader(folder: ModelFolder, loader: str | None) -> Choice[str]:
@@ -172,7 +167,9 @@ def build_model(folder: ModelFolder, loader: str, settings: dict[str, Any]) -> P
         import_gptqmodel()
     # Only the kernel is passed as quantization_config, which is what we want; transformers warns anyway.
     warnings.filterwarnings("ignore", message="You passed `quantization_config`", category=UserWarning)
-    result: Any = AutoModelForCausalLM.from_pretrained(folder.path, **settings, output_loading_info=True)
+    with explain_unreadable(folder.name):
+        settings = settings | describe_weights(folder)
+        result: Any = AutoModelForCausalLM.from_pretrained(folder.path, **settings, output_loading_info=True)
     model, found = result
     undo_compiling(model)
     # Llama 2's is 4096, and transformers warns of it whenever max_new_tokens is given.

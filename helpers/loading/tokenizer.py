@@ -22,11 +22,17 @@ def load_tokenizer(folder: ModelFolder, chat_template: str | None = None) -> Pre
 
 
 def load_both(
-    folder: ModelFolder, chat_template: str | None = None
+    folder: ModelFolder, chat_template: str | None = None, need_examples: bool = False
 ) -> tuple[PreTrainedTokenizerBase, PickedTemplate | None]:
-    """The tokenizer and where its chat template is from; None if it has none and its family is not known."""
+    """The tokenizer and where its chat template is from; None if it has none and its family is not known.
+
+    `need_examples` refuses a tokenizer that cannot write prompts with answers, for training and judging.
+    """
     tokenizer = read_tokenizer(folder)
-    return tokenizer, set_chat_template(tokenizer, folder.name, chat_template)
+    picked = set_chat_template(tokenizer, folder.name, chat_template)
+    if need_examples:
+        refuse_unfit(tokenizer, folder.name)
+    return tokenizer, picked
 
 
 def set_chat_template(

@@ -68,7 +68,7 @@ def refuse_other_head(folder: ModelFolder) -> None:
 
 
 def refuse_wrong_values(folder: ModelFolder) -> None:
-    """A DamagedError for a number or a dtype in config.json that is none."""
+    """A DamagedError for a number or a dtype in config.json that is not valid."""
     import torch
 
     try:

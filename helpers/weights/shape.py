@@ -87,8 +87,8 @@ class Shape:
 def read_shape(config: Mapping[str, Any]) -> Shape:
     """The shape that a config.json describes.
 
-    Raises KeyError if it is not that of a decoder like Llama or one in LAYERS, DamagedError for a number that
-    is none.
+    Raises KeyError if it is not that of a decoder like Llama or one in LAYERS, DamagedError for a value that
+    is not a number.
     """
     config = get_text_part(config)
     model_type = str(config.get("model_type"))
