@@ -4,13 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support.tiny import make_tiny_adapter
+from support.tiny import make_tiny_adapter, make_tiny_model
+from tokenizers.processors import TemplateProcessing
 
 from helpers.adapters.attaching import attach_adapter
 from helpers.common.errors import NotFoundError, UsageError
 from helpers.generation.engine import MAX_REQUESTS, EngineBusy, EngineStopping, PromptTooLong, UnknownToken
 from helpers.generation.request import GenerationRequest
 from helpers.generation.transformers_engine import MAX_BATCH, TransformersEngine
+from helpers.loading.model import load_model
 
 WAIT_S = 30  # for what takes far less: an answer that hangs fails the test
 LONG = {"prompt": "Hello", "max_new_tokens": 2000, "ban_eos": True}  # takes seconds, unless it is ended
@@ -236,6 +238,33 @@ def test_messages_that_the_chat_template_rejects_are_refused_with_its_reason(eng
     with pytest.raises(UsageError) as refused:
         ask(engine, prompt=None, messages=[{"role": "user", "content": "Hi"}])
     assert "roles must alternate" in str(refused.value)
+
+
+def test_bos_comes_once_before_a_prompt_that_writes_it(engine):
+    core, bos = engine.loaded.tokenizer.backend_tokenizer, engine.bos_id
+    ids = engine.encode("Hi", add_special=False)
+    before = core.post_processor
+    core.post_processor = TemplateProcessing(
+        single="<|im_start|> $A", special_tokens=[("<|im_start|>", bos)]
+    )  # as Llama 2's tokenizer does
+    asked = [engine.check(GenerationRequest(prompt=prompt)) for prompt in ("Hi", "<|im_start|>Hi")]
+    bare = engine.check(GenerationRequest(prompt="Hi", add_special_tokens=False))
+    core.post_processor = before
+    assert asked == [[bos, *ids]] * 2
+    assert bare == ids
+
+
+def test_answer_ends_at_the_chat_template_s_end_too(home):
+    make_tiny_model(home / "models" / "tiny")
+    loaded = load_model("tiny", dtype="float32", chat_template="vicuna")
+    loaded.tokenizer.eos_token = (
+        "<|im_start|>"  # which Vicuna's template then writes; the config says <|im_end|>
+    )
+    engine = TransformersEngine(loaded)
+    likely = {"logit_bias": {256: 100.0}, "max_new_tokens": 5}
+    answer = engine.generate(GenerationRequest(prompt="Hi", **likely))
+    engine.close()
+    assert (answer.finish_reason, answer.completion_tokens) == ("stop", 1)
 
 
 # Optional fields
