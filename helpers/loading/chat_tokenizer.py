@@ -99,10 +99,10 @@ class ChatTokenizer:
 
     def _render(self, messages: list[Message]) -> str:
         """The whole text of the messages, with a BREAK inside each of their control tokens."""
-        broken = [
-            {**message, "content": self._break_control_tokens(message["content"])} for message in messages
-        ]
         try:
+            broken = [
+                {**message, "content": self._break_control_tokens(message["content"])} for message in messages
+            ]
             result: Any = render_jinja_template([broken], chat_template=self.template, **self.special_tokens)
         except TemplateSyntaxError as error:
             problem = f"The chat template is not valid Jinja (line {error.lineno}: {error.message})."

@@ -34,7 +34,7 @@
 #
 # | lane | minutes | memory | disk | measured |
 # |---|---|---|---|---|
-# | tiny | 0.5 | 2.6 GB | 0.3 GB | 2026-11-27 on CPU, 2 cores, float32, commit 667dd74eeea6 |
+# | tiny | 0.7 | 2.7 GB | 0.3 GB | 2026-11-27 on CPU, 2 cores, float32, commit fbf439396e4f |
 # | t4 | no record yet | no record yet | no record yet | no record yet |
 # | large | no record yet | no record yet | no record yet | no record yet |
 #

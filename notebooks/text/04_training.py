@@ -34,7 +34,7 @@
 #
 # | lane | minutes | memory | disk | measured |
 # |---|---|---|---|---|
-# | tiny | 3.9 | 3.9 GB | 0.3 GB | 2026-11-27 on CPU, 2 cores, float32, commit 667dd74eeea6 |
+# | tiny | 5.7 | 4.9 GB | 0.3 GB | 2026-11-27 on CPU, 2 cores, float32, commit fbf439396e4f |
 # | t4 | no record yet | no record yet | no record yet | no record yet |
 # | large | no record yet | no record yet | no record yet | no record yet |
 #
@@ -563,7 +563,7 @@ TrainingPanel(task, lane)
 # |---|---|
 # | `SFTTrainer(tokenizer=...)` | `SFTTrainer(processing_class=...)` |
 # | `dataset_text_field`, `max_seq_length`, `packing` given to the trainer | in `SFTConfig` (`max_length`) |
-# | one text a row, loss on all of it | `prompt` and `completion`, loss on the completion |
+# | one text a row, loss on all of it | token ids and a `completion_mask`, loss on the completion |
 # | no end-of-turn token trained, pad = end | the chat template ends every answer |
 # | rows split at random, no evaluation | split by comment, accuracy with an interval |
 # | AutoGPTQ below a LoRA | gptqmodel with optimum |

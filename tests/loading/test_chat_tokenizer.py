@@ -168,6 +168,12 @@ def test_template_that_cannot_be_used_is_one_line(template, error, named):
         make_chat_tokenizer(make_byte_tokenizer(), template).tokenize(TURNS)
 
 
+@pytest.mark.parametrize("message", [{"role": "user"}, {"role": "user", "content": [{"type": "text"}]}])
+def test_message_without_a_text_is_one_line(message):
+    with pytest.raises(UsageError):
+        make_chat_tokenizer(make_byte_tokenizer()).tokenize([message])
+
+
 def test_no_messages_are_refused():
     with pytest.raises(UsageError, match="no messages"):
         make_chat_tokenizer(make_byte_tokenizer()).tokenize([])
