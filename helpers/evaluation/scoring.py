@@ -19,6 +19,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import Cache, DynamicCache
 
+from helpers.common.errors import UnsupportedError
 from helpers.evaluation.metrics import Scores
 from helpers.loading.chat_tokenizer import ChatTokenizer
 from helpers.loading.model import LoadedModel
@@ -72,9 +73,11 @@ def score_answers(
 
     A batch takes rows until their prompts have `batch_tokens` tokens, not counting those that all rows share.
     Without `every`, a row has only the scores that were needed to know which answer is the likeliest.
+    Raises UnsupportedError for a row that does not fit into the model's context.
     """
     chat = make_chat_tokenizer(loaded.tokenizer)
     scored = [tokenize_row(chat, row, template) for row in rows]
+    refuse_too_long(scored, loaded)
     prompts = [row.prompt for row in scored]
     shared = min(count_shared(prompts), min(len(prompt) for prompt in prompts) - 1)
     loaded.model.eval()
@@ -85,6 +88,16 @@ def score_answers(
             for row in tqdm(scored, desc="scoring", unit="row", disable=not progress):
                 row.scores = score_plainly(loaded, row)
     return [row.sort_scores() for row in scored]
+
+
+def refuse_too_long(rows: list[ScoredRow], loaded: LoadedModel) -> None:
+    """An UnsupportedError if a row with an answer is longer than the model's context: no server answers it."""
+    lengths = [row.count_tokens() for row in rows]
+    count = sum(length > loaded.context for length in lengths)
+    if count:
+        problem = f"{count} of {len(rows)} rows are longer than the {loaded.context} tokens that {loaded.name}"
+        remedy = "Shorten the texts, or take a model with a longer context."
+        raise UnsupportedError(f"{problem} takes; the longest has {max(lengths)}.", remedy)
 
 
 def score_packed(

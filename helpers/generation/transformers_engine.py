@@ -34,7 +34,7 @@ class TransformersEngine(Engine):
         super().__init__()
         self.loaded = loaded
         self.name = loaded.name
-        self.context = loaded.model.config.max_position_embeddings
+        self.context = loaded.context
         # Read now: a request may still be checked after `free`, when the model is gone.
         self.vocabulary_size = loaded.model.get_input_embeddings().weight.shape[0]
         self._advice = loaded.model.generation_config

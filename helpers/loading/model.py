@@ -41,6 +41,9 @@ transformers_logging.disable_progress_bar()
 Place = str | int | torch.device
 # Values of device_map with which transformers decides.
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
+# The names under which a config has the most tokens that its model takes, and what is assumed without one.
+CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
+USUAL_CONTEXT = 2048
 # "14GiB" or "0.5 GB": what accelerate's convert_file_size_to_int reads.
 SIZE = re.compile(r"(\d+\.?\d*|\.\d+)\s*[KMG]i?B", re.IGNORECASE)
 
@@ -59,6 +62,13 @@ class LoadedModel:
     chat_template: PickedTemplate | None = None  # which one, and why; None without one
     seconds: float = 0.0  # that loading took
     bytes: int = 0  # of the weights in memory, as transformers counts them
+
+    @property
+    def context(self) -> int:
+        """Tokens that prompt and answer may have together."""
+        config = self.model.config.get_text_config()
+        found = (getattr(config, name, None) for name in CONTEXT_NAMES)
+        return next((size for size in found if size), USUAL_CONTEXT)
 
 
 def load_model(

@@ -4,6 +4,7 @@ TRL's SFTTrainer does the work, in a form that computes shared tokens once (help
 """
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import shutil
@@ -123,6 +124,7 @@ def make_trainer(
     UnsupportedError if it does not, "off" uses TRL's own SFTTrainer. Raises UsageError if max_length cuts
     off every row's answer.
     """
+    settings = dataclasses.replace(settings, max_length=min(settings.max_length, loaded.context))
     examples = build_dataset(data.train, data.template, settings, loaded.tokenizer)
     if prefix_sharing == "on":
         refuse_unpackable(loaded.model, examples, settings)
@@ -141,7 +143,7 @@ def make_trainer(
             callbacks=[LossGuard()],
         )
     kept = len(cast(Dataset, trainer.train_dataset))
-    report_long_rows(len(examples) - kept, len(examples), settings)
+    report_long_rows(len(examples) - kept, len(examples), settings, loaded.context)
     return trainer
 
 
@@ -173,12 +175,17 @@ def hide_bars(hidden: bool) -> Iterator[None]:
             enable_progress_bars()
 
 
-def report_long_rows(dropped: int, total: int, settings: TrainingSettings) -> None:
-    """Warns of rows that TRL left out because max_length cuts off their answers; UsageError if all are."""
-    limit = f"max_length ({settings.max_length} tokens)"
+def report_long_rows(dropped: int, total: int, settings: TrainingSettings, context: int) -> None:
+    """Warns of rows that TRL left out because max_length cuts off their answers; UsageError if all are.
+
+    `context` is the most that the model takes.
+    """
+    limited = settings.max_length == context
+    limit = f"{'the context of the model' if limited else 'max_length'} ({settings.max_length} tokens)"
     problem = f"{dropped} of {total} rows are so long that {limit} leaves nothing of their answers"
     if dropped == total:
-        raise UsageError(f"{problem}.", "Raise max_length, or shorten the texts.")
+        remedy = "Shorten the texts." if limited else "Raise max_length, or shorten the texts."
+        raise UsageError(f"{problem}.", remedy)
     if dropped:
         warnings.warn(f"{problem}: they are not trained on.", stacklevel=2)
 

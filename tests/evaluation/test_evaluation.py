@@ -5,6 +5,7 @@ import torch
 from support.zoo import make_zoo_model
 
 from helpers import evaluation, loading
+from helpers.common.errors import UnsupportedError
 from helpers.evaluation.scoring import ScoredRow, fill_batches, score_plainly, tokenize_row
 from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.training._private import read_attention
@@ -33,6 +34,13 @@ def test_scores_of_a_model_with_a_sliding_window_are_those_of_whole_sequences(ho
     for first, second in zip(scores, plain, strict=True):
         assert first == pytest.approx(second, rel=1e-4)
     assert (scores == plain) == (window == 100)  # rows beyond the window are computed plainly
+
+
+def test_rows_longer_than_the_context_of_the_model_are_refused(home, rows, template):
+    make_zoo_model("chatml", home / "models" / "narrow", max_position_embeddings=300)
+    loaded = loading.load_model("narrow", dtype="float32")
+    with pytest.raises(UnsupportedError, match="longer than the 300 tokens"):
+        evaluation.score_answers(loaded, rows, template, progress=False)
 
 
 @pytest.mark.parametrize("names", [("Larkmoor", "Halloran"), ("University of A", "University of B")])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from support.gguf import make_tiny_gguf
 from support.tiny import make_tiny_model
+from transformers import BloomConfig, GPT2Config, LlamaConfig, MptConfig
 
 from helpers import common, loading, training
 from helpers.common.errors import MissingPackageError, UnsupportedError, UsageError
@@ -31,6 +32,20 @@ def make_folder(home, name="tiny", quantization=None, **files):
     for file, text in files.items():
         (folder / file.replace("__", ".")).write_text(text)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "context"),
+    [
+        (LlamaConfig(max_position_embeddings=512), 512),
+        (GPT2Config(n_positions=512), 512),
+        (MptConfig(max_seq_len=512), 512),
+        (BloomConfig(), 2048),  # its config does not say
+    ],
+)
+def test_context_of_a_model_is_known_whatever_its_config_calls_it(tiny, config, context):
+    tiny.model.config = config
+    assert tiny.context == context
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
+from support.zoo import make_zoo_model
 from trl import SFTTrainer
 
 from helpers import PROJECT, loading, tasks, training
@@ -167,3 +168,12 @@ def test_two_processes_train_as_one_does_with_the_same_rows_a_step(
     subprocess.run(command, cwd=home, env=environment, check=True, timeout=500)
     shared = json.loads((home / "loras" / "mine" / "run.json").read_text())
     assert shared["loss"] == pytest.approx(whole["loss"], rel=1e-4, abs=2e-4)
+
+
+def test_rows_longer_than_the_context_of_the_model_are_left_out(make_trainer, home, settings):
+    lengths = sorted(len(ids) for ids in make_trainer().train_dataset["input_ids"])
+    make_zoo_model("chatml", home / "models" / "narrow", max_position_embeddings=lengths[5])
+    narrow = loading.load_model("narrow", dtype="float32")
+    with pytest.warns(UserWarning, match=f"the context of the model .{lengths[5]} tokens"):
+        trainer = make_trainer(narrow, settings)
+    assert max(map(len, trainer.train_dataset["input_ids"])) <= lengths[5]
