@@ -1,13 +1,15 @@
 """Predictions and their figures: by a loaded model, which scores each answer, or by a server, which is asked.
 
 A prediction is the answer with the highest probability, its end-of-turn token included; nothing is generated
-(helpers.evaluation.scoring). A server's reply counts if it is one of the answers, word for word.
+(helpers.evaluation.scoring). A server's reply counts if it is one of the answers, word for word; spaces around it do not.
 """
 
+import math
 from collections.abc import Callable
 
 from tqdm.auto import tqdm
 
+from helpers.common.errors import DamagedError
 from helpers.evaluation.metrics import Evaluation, Scores, pick_predictions, summarise_predictions
 from helpers.evaluation.scoring import score_answers
 from helpers.loading.model import LoadedModel
@@ -18,8 +20,14 @@ Ask = Callable[[list[dict[str, str]]], str]  # takes messages, returns the reply
 
 
 def evaluate(loaded: LoadedModel, rows: list[Row], template: Template, progress: bool = True) -> Evaluation:
-    """Judges every row with the model, and with the LoRA that is active on it."""
+    """Judges every row with the model, and with the LoRA that is active on it.
+
+    Raises DamagedError if the model computes no numbers.
+    """
     scores = score_answers(loaded, rows, template, progress=progress, every=False)
+    if any(math.isnan(score) for row in scores for score in row.values()):
+        remedy = "See `python -m helpers.adapters prove` for its LoRA; without one, fetch the model again."
+        raise DamagedError(f"The scores of {loaded.name} are not numbers (NaN).", remedy)
     return summarise_scores(scores, rows, template)
 
 
@@ -40,6 +48,6 @@ def ask_predictions(ask: Ask, rows: list[Row], template: Template, progress: boo
     predictions = []
     for row in tqdm(rows, desc="asking", disable=not progress):
         reply = ask(template.build_messages(row)).strip()
-        labels = {answer: label for label, answer in template.build_answers(row).items()}
+        labels = {answer.strip(): label for label, answer in template.build_answers(row).items()}
         predictions.append(labels.get(reply))
     return predictions

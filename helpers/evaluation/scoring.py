@@ -50,6 +50,12 @@ class ScoredRow:
         """The label whose answer has the likeliest first token."""
         return max(self.beginnings, key=self.beginnings.__getitem__)
 
+    def score_short(self, labels: list[int]) -> list[int]:
+        """Scores answers of one token, which their beginnings tell: empty ones. Returns the other labels."""
+        short = [label for label in labels if len(self.answers[label]) == 1]
+        self.scores.update({label: self.beginnings[label] for label in short})
+        return [label for label in labels if label not in short]
+
     def list_rivals(self) -> list[int]:
         """The labels without a score that may still win: their beginnings are as high as the best score."""
         best = max(self.scores.values())
@@ -184,6 +190,9 @@ def score_endings(
 ) -> None:
     """Phase 2: fills in the scores of the wanted labels. Before and after, the cache holds the prompts."""
     groups = []  # of each row: the wanted answers without their last tokens, which have nothing to predict
+    wanted = [row.score_short(labels) for row, labels in zip(rows, wanted, strict=True)]
+    if not any(wanted):
+        return
     for row, labels in zip(rows, wanted, strict=True):
         groups.append([row.answers[label][:-1] for label in labels])
     endings = pack_continuations(prompts, groups)

@@ -52,9 +52,12 @@ class Template:
         ]
 
     def build_answers(self, row: Mapping[str, Any]) -> dict[int, str]:
-        """The possible answers of one row: label -> text. MismatchError if two of them are the same."""
+        """The possible answers of one row: label -> text. MismatchError if two of them are the same.
+
+        Those that differ in the spaces around them are the same: many chat templates remove them.
+        """
         answers = {label: fill(text, row) for label, text in self.label.items()}
-        if len(set(answers.values())) < len(answers):
+        if len({text.strip() for text in answers.values()}) < len(answers):
             remedy = "Make the row's options, or the template's label texts, different."
             raise MismatchError(f"Two answers of a row are the same: {answers}.", remedy)
         return answers

@@ -59,6 +59,8 @@ def test_two_answers_that_read_the_same_are_refused(tmp_path):
     template = tasks.load_template(write(tmp_path, GOOD))
     with pytest.raises(MismatchError, match="none"):
         template.build_answers({"text": "t", "alternative_a": "none"})
+    with pytest.raises(MismatchError, match="none"):
+        template.build_answers({"text": "t", "alternative_a": " none "})
 
 
 def test_column_that_the_row_lacks_is_named(tmp_path):
