@@ -13,7 +13,8 @@ from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
 
 
 def load_tokenizer(folder: ModelFolder, chat_template: str | None = None) -> PreTrainedTokenizerBase:
-    """The folder's tokenizer, padding on the left as generation needs it; a missing pad token becomes EOS.
+    """The folder's tokenizer, padding on the left as generation needs it; a missing pad token becomes EOS,
+    or what ends an answer.
 
     Its chat template is the one that pick_template picks. Raises DamagedError if it cannot be read, and
     NotFoundError for a `chat_template` that is not there.
@@ -32,6 +33,9 @@ def load_both(
     picked = set_chat_template(tokenizer, folder.name, chat_template)
     if need_examples:
         refuse_unfit(tokenizer, folder.name)
+    if tokenizer.pad_token is None and picked:  # no EOS either: the chat template has another end
+        ends = make_chat_tokenizer(tokenizer).end_ids
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(ends[0]) if ends else None
     return tokenizer, picked
 
 

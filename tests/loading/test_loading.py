@@ -6,6 +6,7 @@ import json
 import pytest
 import torch
 from support.gguf import make_tiny_gguf
+from support.loras import change_json
 from support.tiny import make_tiny_model
 from transformers import BloomConfig, GPT2Config, LlamaConfig, MptConfig
 
@@ -221,3 +222,13 @@ def test_gguf_is_dequantised_into_what_the_safetensors_folder_holds(real_model_n
         assert torch.equal(gguf.model(ids).logits, folder.model(ids).logits)
     with pytest.raises(UnsupportedError, match="GGUF"):
         loading.load_model(f"{real_model_name}-GGUF")
+
+
+def test_model_whose_only_end_is_in_its_chat_template_pads_with_it(home):
+    folder = make_folder(home)
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / file).is_file():
+            change_json(folder / file, eos_token=None, pad_token=None)
+    tokenizer = loading.load_model("tiny").tokenizer
+    assert tokenizer.eos_token is None
+    assert tokenizer.pad_token == "<|im_end|>"
