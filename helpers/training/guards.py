@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import torch
 from transformers import TrainerCallback
 
-from helpers.common.errors import ResourceError, TrainingError
+from helpers.common.errors import MissingPackageError, ResourceError, TrainingError, UnsupportedError
 from helpers.training.settings import TrainingSettings
 
 COMPARED_STEPS = 10  # how many losses at the start and at the end of a run LossGuard compares
@@ -58,6 +58,22 @@ def explain_memory(settings: TrainingSettings) -> Iterator[None]:
         rows, limit = settings.batch_size, settings.max_length
         problem = f"Memory ran out with {rows} rows of up to {limit} tokens at a time."
         raise ResourceError(problem, suggest_less_memory(settings)) from error
+
+
+@contextlib.contextmanager
+def explain_refusal(model: str, settings: TrainingSettings) -> Iterator[None]:
+    """Turns what PEFT, TRL and transformers raise for settings that they do not take into one line."""
+    try:
+        yield
+    except ImportError as error:
+        reason = " ".join(str(error).split())[:200]
+        problem = f"The optimizer {settings.optimizer} needs a package that is not installed: {reason}."
+        raise MissingPackageError(problem, "Install it, or set optimizer to adamw_torch_fused.") from None
+    except ValueError as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        problem = f"{model} cannot be trained with these settings ({reason})."
+        remedy = f"Change them; targets is {settings.targets} and optimizer {settings.optimizer}."
+        raise UnsupportedError(problem, remedy) from error
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -96,9 +96,23 @@ class TrainingSettings:
                 wanted = getattr(types[key], "__name__", types[key])
                 remedy = f"Give a value of type {wanted}."
                 raise UsageError(f"{key} in {source} is {value!r}.", remedy)
+            if key in ("optimizer", "schedule"):
+                check_name(key, value, source)
             if key in SMALLEST and not SMALLEST[key] <= value < math.inf:  # NaN is neither
                 raise UsageError(f"{key} in {source} is {value}.", f"Give {SMALLEST[key]} or more.")
         return dataclasses.replace(self, **values)
+
+
+def check_name(key: str, value: str, source: str) -> None:
+    """A UsageError unless transformers knows the optimizer or the schedule that is named."""
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    known = [str(name.value) for name in (OptimizerNames if key == "optimizer" else SchedulerType)]
+    if value not in known:
+        near = difflib.get_close_matches(value, known, n=1)
+        remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+        raise UsageError(f"{source} has the unknown {key} '{value}'.", remedy)
 
 
 def has_type(value: object, wanted: object) -> bool:

@@ -53,7 +53,12 @@ def pick_targets(model: torch.nn.Module, targets: str) -> list[str] | str:
     """The layers that the settings name, or their regular expression; UsageError if one is not there."""
     paths = list_layers(model)
     if PATTERN.search(targets):
-        if not any(re.fullmatch(targets, path) for path in paths):
+        try:
+            pattern = re.compile(targets)
+        except re.error as error:
+            problem = f"The targets '{targets}' are not a regular expression ({error})."
+            raise UsageError(problem, "Write names with commas, such as q_proj,v_proj.") from None
+        if not any(map(pattern.fullmatch, paths)):
             raise UsageError(f"No layer matches the targets '{targets}'.", suggest(targets, paths))
         return targets
     names = [name for name in targets.split(",") if name]

@@ -32,7 +32,7 @@ from helpers.tasks.template import Template
 from helpers.training._private import unpack_4bit_weights
 from helpers.training.attention import why_not_packable
 from helpers.training.checkpoints import keep_checkpoints, open_checkpoints
-from helpers.training.guards import LossGuard, explain_memory
+from helpers.training.guards import LossGuard, explain_memory, explain_refusal
 from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.runs import refuse_unwritable, save_run
 from helpers.training.settings import TrainingSettings
@@ -61,7 +61,7 @@ def train_lora(
     refuse_unwritable(output)
     _ = loaded.folder.hashes  # a damaged record of the base should fail now, not after the training
     checkpoints, last = open_checkpoints(output.name, data, settings, resume, loaded)
-    with explain_memory(settings), give_back_base(loaded):
+    with explain_memory(settings), explain_refusal(loaded.name, settings), give_back_base(loaded):
         trainer = make_trainer(loaded, data, settings, checkpoints, progress, prefix_sharing)
         loggers = log_to_tensorboard(output.name) if trainer.is_world_process_zero() else []
         for callback in (*loggers, *callbacks):

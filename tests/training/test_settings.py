@@ -95,6 +95,8 @@ def test_file_that_cannot_be_read_is_damaged(write, text):
         ("lora_r: 2.5", "2.5.*int"),
         ("lora_r: true", "True.*int"),
         ("targets: [q_proj]", "q_proj.*str"),
+        ("optimizer: adamw_torhc", "adamw_torhc.*adamw_torch"),
+        ("schedule: surprise", "schedule 'surprise'.*cosine"),
         ("- 1", "settings.yaml"),
         ("7", "settings.yaml"),
     ],

@@ -104,6 +104,7 @@ def test_targets_may_be_the_regular_expression_of_another_lora(tiny):
         ("proj", "'proj'"),
         (", ", "no targets"),
         (r".*query(1|2)", "query"),
+        ("((q_proj", "not a regular expression"),
     ],
 )
 def test_name_that_no_layer_has_is_refused_with_the_nearest_before_the_training(
@@ -113,6 +114,11 @@ def test_name_that_no_layer_has_is_refused_with_the_nearest_before_the_training(
     with pytest.raises(UsageError, match=named):
         training.train_lora(tiny, data, settings, home / "loras" / "mine", progress=False)
     assert not (home / "loras" / "mine").exists()
+
+
+def test_layer_that_trl_does_not_train_is_refused_in_one_line(tiny, home, data):
+    with pytest.raises(UnsupportedError, match="tiny cannot be trained.*lm_head"):
+        training.train_lora(tiny, data, TrainingSettings(targets="lm_head"), home / "loras" / "mine")
 
 
 def test_model_whose_blocks_have_no_linear_layers_is_refused_with_what_there_is():
