@@ -1,7 +1,8 @@
 """Predictions and their figures: by a loaded model, which scores each answer, or by a server, which is asked.
 
 A prediction is the answer with the highest probability, its end-of-turn token included; nothing is generated
-(helpers.evaluation.scoring). A server's reply counts if it is one of the answers, word for word; spaces around it do not.
+(helpers.evaluation.scoring). A server's reply counts if it is one of the answers, word for word, whatever the
+spaces around it.
 """
 
 import math

@@ -97,11 +97,13 @@ def score_answers(
 
 
 def refuse_too_long(rows: list[ScoredRow], loaded: LoadedModel) -> None:
-    """An UnsupportedError if a row with an answer is longer than the model's context: no server answers it."""
+    """An UnsupportedError if a row is longer than the model's context: no server would answer it."""
     lengths = [row.count_tokens() for row in rows]
     count = sum(length > loaded.context for length in lengths)
     if count:
-        problem = f"{count} of {len(rows)} rows are longer than the {loaded.context} tokens that {loaded.name}"
+        problem = (
+            f"{count} of {len(rows)} rows are longer than the {loaded.context} tokens that {loaded.name}"
+        )
         remedy = "Shorten the texts, or take a model with a longer context."
         raise UnsupportedError(f"{problem} takes; the longest has {max(lengths)}.", remedy)
 

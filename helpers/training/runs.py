@@ -5,6 +5,7 @@ A folder appears in loras/ only once it is complete; an older one of that name b
 
 import contextlib
 import dataclasses
+import itertools
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from helpers.common.machine import measure_peak_mb, name_device
 from helpers.common.paths import find_commit
 from helpers.loading.chat_templates import OWN, PickedTemplate
 from helpers.loading.model import LoadedModel
+from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.tasks.data import TaskData
 from helpers.training.settings import TrainingSettings
 
@@ -95,7 +97,10 @@ def describe_run(
     seconds = next(entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry)
     model: Any = trainer.model
     adapted = dataclasses.replace(loaded, model=model.eval())
-    prompts = [data.template.build_messages(row) for row in data.train[:FINGERPRINTS]]
+    messages = (data.template.build_messages(row) for row in data.train)
+    chat = make_chat_tokenizer(loaded.tokenizer)
+    short = (prompt for prompt in messages if len(chat.tokenize(prompt)) <= loaded.context)
+    prompts = list(itertools.islice(short, FINGERPRINTS))
     return {
         "base": loaded.name,
         "base_sha256": loaded.folder.hashes,

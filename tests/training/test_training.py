@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from support.zoo import make_zoo_model
+from transformers import GPT2Config, GPT2LMHeadModel
 from trl import SFTTrainer
 
 from helpers import PROJECT, loading, tasks, training
@@ -177,3 +179,18 @@ def test_rows_longer_than_the_context_of_the_model_are_left_out(make_trainer, ho
     with pytest.warns(UserWarning, match=f"the context of the model .{lengths[5]} tokens"):
         trainer = make_trainer(narrow, settings)
     assert max(map(len, trainer.train_dataset["input_ids"])) <= lengths[5]
+
+
+def test_prompts_longer_than_the_context_have_no_fingerprint(home, data, settings):
+    folder = make_zoo_model("chatml", home / "models" / "narrow")
+    rows = [{**data.train[0], "text": "long " * 200}, *data.train]
+    GPT2LMHeadModel(
+        GPT2Config(vocab_size=512, n_positions=900, n_embd=8, n_layer=1, n_head=1)
+    ).save_pretrained(folder)
+    narrow = loading.load_model("narrow", dtype="float32")
+    with pytest.warns(UserWarning, match="1 of 13 rows"):
+        run = training.train_lora(
+            narrow, replace(data, train=rows), settings, home / "loras" / "mine", progress=False
+        )
+    assert len(run["fingerprint"]) == 3
+    assert all(entry["tokens"] <= 900 for entry in run["fingerprint"])
