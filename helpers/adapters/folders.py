@@ -54,7 +54,8 @@ class AdapterFolder:
     def config(self) -> dict[str, Any]:
         """adapter_config.json, with PEFT's defaults for rank, alpha and dropout.
 
-        DamagedError if it is missing or cannot be read; UnsupportedError for an adapter that is not a LoRA.
+        DamagedError if it is missing, cannot be read or has odd numbers; UnsupportedError for an adapter that is
+        not a LoRA.
         """
         path = self.path / "adapter_config.json"
         if not path.is_file():
@@ -64,6 +65,10 @@ class AdapterFolder:
         if kind != "LORA":
             problem = f"{self.path} is an adapter of the type {kind}, not a LoRA."
             raise UnsupportedError(problem, "Take a LoRA.")
+        for key, number in (("r", int), ("lora_alpha", (int, float))):
+            value = config[key]
+            if not isinstance(value, number) or isinstance(value, bool) or value <= 0:
+                raise DamagedError(f"{path} has {key} {value!r}.", "Correct it to a number above 0.")
         return config
 
     @property

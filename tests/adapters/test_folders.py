@@ -199,6 +199,16 @@ def test_newest_complete_checkpoint_is_named_for_a_folder_that_holds_only_checkp
     assert adapters.list_attached(loaded) == ["checkpoint-100"]
 
 
+@pytest.mark.parametrize(
+    "values", [{"r": "4"}, {"r": 0}, {"lora_alpha": None}, {"lora_alpha": True}], ids=str
+)
+def test_rank_or_alpha_that_is_no_number_is_a_damaged_config(made, values):
+    change_config(made[0], **values)
+    (key,) = values
+    with pytest.raises(DamagedError, match=f"adapter_config.json has {key} "):
+        adapters.find_adapter("a")
+
+
 def test_rank_that_the_weights_do_not_have_is_a_damaged_config(made, load_tiny):
     change_config(made[0], r=8)
     with pytest.raises(DamagedError, match="rank 4.* 8.*adapter_config.json"):
