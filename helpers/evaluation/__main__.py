@@ -5,21 +5,24 @@ import json
 from pathlib import Path
 
 from helpers.adapters.attaching import attach_adapter
+from helpers.adapters.bases import check_base
 from helpers.adapters.card import add_to_run
-from helpers.adapters.chat_template import pick_for_all
+from helpers.adapters.chat_template import find_recorded, pick_for_all
 from helpers.adapters.folders import find_adapter
+from helpers.adapters.parts import check_attachable
 from helpers.clients.openai_chat import ask_openai, make_openai_client
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import UsageError
 from helpers.common.files import write_json
 from helpers.evaluation.judging import evaluate, evaluate_over_url
 from helpers.evaluation.metrics import Evaluation
-from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP, say_template
+from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP, OWN, say_template
 from helpers.loading.model import load_model
 from helpers.tasks.data import TaskData, hash_rows, load_task_data
 from helpers.tasks.rows import Row, load_rows
 from helpers.tasks.split import Split
 from helpers.tasks.template import load_template
+from helpers.weights.folders import find_model
 
 MAX_TOKENS = 32  # of a server's reply; the answers of a label template are short
 
@@ -42,6 +45,10 @@ def judge(options: argparse.Namespace, data: TaskData, rows: list[Row]) -> Evalu
         )
     trained = [find_adapter(options.lora)] if options.lora else []
     chat_template = pick_for_all(options.chat_template, trained)
+    for lora in trained:  # before the model is loaded
+        base = find_model(options.model)
+        check_base(lora, base)
+        check_attachable(lora, base)
     loaded = load_model(options.model, purpose="judging", chat_template=chat_template)
     say_template(loaded.chat_template)
     if options.lora:
@@ -52,9 +59,11 @@ def judge(options: argparse.Namespace, data: TaskData, rows: list[Row]) -> Evalu
 def record_accuracy(options: argparse.Namespace, data: TaskData, result: Evaluation) -> None:
     """Adds the accuracy to the LoRA's run.json and card.
 
-    It does so only if the LoRA was trained on the split's other rows, with this template.
+    It does so only if the LoRA was trained on the split's other rows, with this template and chat template.
     """
     folder = find_adapter(options.lora)
+    if options.chat_template not in (None, find_recorded(folder) or OWN):
+        return
     recorded = (folder.run.get("rows_sha256"), folder.run.get("template_sha256"))
     if recorded == (hash_rows(data.train), data.template.sha256):
         add_to_run(folder, evaluation={**folder.run.get("evaluation", {}), "lora": result})

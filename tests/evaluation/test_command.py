@@ -5,9 +5,10 @@ import shutil
 
 import pandas as pd
 import pytest
+from safetensors.torch import save_file
 from support.fake_webui import serve_reply
 from support.loras import change_json, read_json
-from support.tiny import make_tiny_adapter
+from support.tiny import make_tiny_adapter, make_tiny_model
 
 from helpers import PROJECT, evaluation, loading, server, tasks, training
 from helpers.common.command import run_command
@@ -170,6 +171,21 @@ def test_accuracy_is_not_recorded_if_a_row_that_was_trained_on_has_changed(train
 def test_accuracy_on_rows_that_the_training_did_not_hold_out_is_not_recorded(trained, options):
     judge("data/rows.csv", *options)
     assert read_recorded(trained) is None
+
+
+def test_accuracy_with_another_chat_template_than_that_of_the_training_is_not_recorded(trained):
+    judge("data/rows.csv", "--chat-template", "vicuna")
+    assert read_recorded(trained) is None
+    judge("data/rows.csv", "--chat-template", "own")
+    assert read_recorded(trained)["lora"]["rows"] == 6
+
+
+def test_lora_of_another_base_is_refused_before_the_model_is_loaded(trained, home, csv, capsys):
+    make_tiny_model(home / "models" / "another")
+    save_file({}, home / "models" / "another" / "model.safetensors")  # loading it would fail
+    options = ["--model", "another", "--lora", "mine", "--data", csv, "--template", TEMPLATE]
+    assert run_command(main, options) == 2
+    assert "was trained on tiny, not on another" in capsys.readouterr().err
 
 
 def test_accuracy_of_a_lora_from_elsewhere_is_not_recorded(base, home):
