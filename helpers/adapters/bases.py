@@ -236,6 +236,7 @@ def find_gguf(lora: AdapterFolder, remedy: str) -> ModelFolder:
 def list_bases(lora: AdapterFolder, recorded: str) -> list[ModelFolder]:
     """The folders in models/ that are called so: first with the same hashes, then of the very same name."""
     names = (recorded.rpartition("/")[2], name_folder(recorded))
+    _ = lora.run  # a damaged one is an error of the LoRA, not of a base
     found = []
     for folder in (ModelFolder(models_folder() / name) for name in list_models()):
         exact = folder.name in names

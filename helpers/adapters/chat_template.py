@@ -1,6 +1,8 @@
 """The chat template that a LoRA was trained with: recorded in its folder, and taken again. No torch."""
 
+import datetime
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +11,8 @@ from helpers.common.errors import MismatchError
 from helpers.common.files import write_text
 from helpers.loading.chat_templates import ADMIT_SYSTEM, NAMES, OWN, PickedTemplate
 
+ANOTHER_TEMPLATE = "Serve them apart, or choose one with --chat-template."
+NOW = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")  # how templates ask for the present time
 FILE = "chat_template.jinja"  # transformers' name for it; vLLM takes it with --chat-template
 
 
@@ -21,6 +25,15 @@ def record_template(folder: Path, picked: PickedTemplate) -> dict[str, str]:
 def hash_text(text: str) -> str:
     """sha256 of a text, in hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def set_day(source: str, day: str) -> str:
+    """A chat template that writes this day (2026-12-31) where it would write the present one."""
+    try:
+        then = datetime.date.fromisoformat(day)
+    except ValueError:
+        return source
+    return NOW.sub(lambda call: repr(then.strftime(call[2])), source)
 
 
 def find_recorded(folder: AdapterFolder) -> str | None:
@@ -43,10 +56,12 @@ def find_changed(folder: AdapterFolder) -> Path | None:
     return path if changed else None
 
 
-def pick_for_all(asked: str | None, folders: Sequence[AdapterFolder]) -> str | None:
+def pick_for_all(
+    asked: str | None, folders: Sequence[AdapterFolder], remedy: str = ANOTHER_TEMPLATE
+) -> str | None:
     """The chat template that was asked for, or else the one that the LoRAs were trained with.
 
-    Raises a MismatchError if they were trained with different ones.
+    Raises a MismatchError with `remedy` if they were trained with different ones.
     """
     if asked:
         return asked
@@ -54,7 +69,7 @@ def pick_for_all(asked: str | None, folders: Sequence[AdapterFolder]) -> str | N
     if len({read(path) for path in recorded.values()}) > 1:
         each = ", ".join(f"{name}: {template or OWN}" for name, template in recorded.items())
         problem = f"The LoRAs were trained with different chat templates ({each})."
-        raise MismatchError(problem, "Serve them apart, or choose one with --chat-template.")
+        raise MismatchError(problem, remedy)
     return next(iter(recorded.values()), None)
 
 

@@ -134,7 +134,7 @@ def build_vllm_command(names: list[str], gpus: int = 1, machines: int = 1) -> li
     parts += [f"{folder.name}={show_path(folder.path)}" for folder in folders]
     parts += ["--max-lora-rank", str(pick_vllm_rank(folders)), "--max-loras", str(len(folders))]
     parts += ["--generation-config", "auto"]
-    _ = pick_for_all(None, folders)  # raises if they were trained with different chat templates
+    _ = pick_for_all(None, folders, "Export them one by one, for a server each.")
     if template := find_changed(folders[0]):
         parts += ["--chat-template", show_path(template)]
     if gpus > 1:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from helpers.adapters.chat_template import FILE, hash_text
+from helpers.adapters.chat_template import FILE, hash_text, set_day
 from helpers.adapters.folders import AdapterFolder
 from helpers.loading.chat_tokenizer import PROBE, ChatTokenizer, Message
 from helpers.loading.model import LoadedModel
@@ -49,13 +49,16 @@ def take_fingerprint(loaded: LoadedModel, messages: Messages, count: int = 5) ->
     return {"messages": messages, "tokens": len(ids), "top": logits}
 
 
-def compare_fingerprint(loaded: LoadedModel, fingerprint: dict[str, Any]) -> float:
+def compare_fingerprint(loaded: LoadedModel, fingerprint: dict[str, Any], day: str = "") -> float:
     """Largest difference, in logits, between a saved fingerprint and what the loaded model gives now.
 
+    `day` (2026-12-31) is that of the fingerprint: some chat templates, as Llama 3.2's, write the day's date.
     One of version 0.1.0, which recorded no `tokens`, is compared at the prompt of that version.
     """
     if "tokens" in fingerprint:
-        logits = compute_logits(loaded, fingerprint["messages"])
+        source = set_day(str(loaded.tokenizer.get_chat_template()), day)
+        chat = make_chat_tokenizer(loaded.tokenizer, source)
+        logits = compute_next(loaded, chat.tokenize(fingerprint["messages"]))
     else:
         ids = tokenize_as_first_version(loaded.tokenizer, fingerprint["messages"], ask=True)
         logits = compute_next(loaded, ids)

@@ -54,8 +54,8 @@ class AdapterFolder:
     def config(self) -> dict[str, Any]:
         """adapter_config.json, with PEFT's defaults for rank, alpha and dropout.
 
-        DamagedError if it is missing, cannot be read or has odd numbers; UnsupportedError for an adapter that is
-        not a LoRA.
+        DamagedError if it is missing, cannot be read or has odd numbers; UnsupportedError for an adapter
+        that is not a LoRA.
         """
         path = self.path / "adapter_config.json"
         if not path.is_file():

@@ -60,7 +60,7 @@ def prove(
         ),
         prove_template(folder.run, template),
         prove_tokens(loaded, folder),
-        prove_fingerprint(loaded, folder.run.get("fingerprint", [])),
+        prove_fingerprint(loaded, folder.run),
         prove_change(measure_change(loaded, list_prompts(folder)[0]) if attached else 0.0),
     ]
 
@@ -107,13 +107,14 @@ def prove_tokens(loaded: LoadedModel, folder: AdapterFolder) -> Finding:
     return Finding(claim, not differs, differs or "every token is the same", remedy)
 
 
-def prove_fingerprint(loaded: LoadedModel, prints: list[dict[str, Any]]) -> Finding:
+def prove_fingerprint(loaded: LoadedModel, run: dict[str, Any]) -> Finding:
     """Whether the model gives, here and now, the logits that the training saved."""
+    prints, day = run.get("fingerprint", []), str(run.get("date", ""))
     claim = "its logits are those of the trained model"
     if not prints:
         return Finding(claim, None, "the training recorded none", "")
     largest = max(abs(value) for entry in prints for value in entry["top"].values())
-    off = max(compare_fingerprint(loaded, entry) for entry in prints)
+    off = max(compare_fingerprint(loaded, entry, day) for entry in prints)
     seen = f"largest difference {off:.4f}, of logits up to {largest:.1f}"
     remedy = "Check that the base, its weights and its chat template are those of the training."
     return Finding(claim, off <= TOLERANCE * largest, seen, remedy)

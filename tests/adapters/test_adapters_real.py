@@ -130,7 +130,7 @@ def test_merged_folder_judges_as_base_and_lora_do(lora, data, real_model_name):
         assert found == pytest.approx(expected, abs=0.2)
     # The LoRA on top of itself is not what was trained.
     twice = adapters.attach_adapter(loading.load_model(merged.name), name, any_model=True)
-    assert not prove_fingerprint(twice, adapters.find_adapter(name).run["fingerprint"]).passed
+    assert not prove_fingerprint(twice, adapters.find_adapter(name).run).passed
 
 
 @needs_gptq
@@ -155,7 +155,7 @@ def test_export_for_2023_gives_the_logits_of_the_training(lora, home):
     exported = adapters.export_adapter(name, "webui-2023")
     shutil.copytree(exported, home / "loras" / "old", dirs_exist_ok=True)
     loaded = adapters.attach_adapter(loading.load_model(base), "old")
-    assert prove_fingerprint(loaded, adapters.find_adapter(name).run["fingerprint"]).passed
+    assert prove_fingerprint(loaded, adapters.find_adapter(name).run).passed
 
 
 def test_server_gives_the_predictions_of_the_scores(lora, data):

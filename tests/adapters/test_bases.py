@@ -11,9 +11,9 @@ from support.tiny import make_tiny_adapter, make_tiny_model
 
 from helpers import adapters
 from helpers.adapters.__main__ import main
-from helpers.adapters.bases import read_layers
+from helpers.adapters.bases import find_gguf, read_layers
 from helpers.common.command import run_command
-from helpers.common.errors import MismatchError, NotFoundError
+from helpers.common.errors import DamagedError, MismatchError, NotFoundError
 from helpers.server.service import ModelChoice, find_choice
 from helpers.weights import ModelFolder
 
@@ -209,3 +209,10 @@ def test_recorded_path_of_peft_is_found(home):
     model = make_tiny_model(home / "models" / "tiny")
     lora = adapters.AdapterFolder(make_tiny_adapter(home / "loras" / "mine", model))
     assert adapters.find_base(lora).path == model
+
+
+def test_damaged_run_is_named_and_not_taken_for_a_base_that_is_missing(made):
+    folder = adapters.AdapterFolder(made[0])
+    (folder.path / "run.json").write_text("{")
+    with pytest.raises(DamagedError, match="run.json"):
+        find_gguf(folder, "Name it.")

@@ -5,9 +5,11 @@ import shutil
 import pytest
 from support.loras import read_json
 
-from helpers import adapters, tasks, training
+from helpers import adapters, loading, tasks, training
 from helpers.adapters.__main__ import main
-from helpers.adapters.chat_template import find_changed, find_recorded, pick_for_all
+from helpers.adapters.chat_template import find_changed, find_recorded, pick_for_all, set_day
+from helpers.adapters.fingerprint import take_fingerprint
+from helpers.adapters.proving import prove_fingerprint
 from helpers.common.command import run_command
 from helpers.common.errors import MismatchError
 from helpers.common.files import write_json
@@ -75,6 +77,8 @@ def test_vllm_is_given_the_template_that_the_base_s_tokenizer_does_not_have(trai
     train("other", "vicuna")
     assert "--chat-template loras/other/chat_template.jinja" in adapters.build_vllm_command(["other"])[0]
     assert "--chat-template" not in adapters.build_vllm_command(["mine"])[0]
+    with pytest.raises(MismatchError, match="different chat templates.*one by one"):
+        adapters.build_vllm_command(["other", "mine"])
 
 
 def test_own_template_that_was_given_a_system_role_counts_as_changed(trained):
@@ -98,3 +102,20 @@ def test_lora_without_a_record_of_its_template_is_asked_with_the_model_s_own(tra
     del run["chat_template"]
     write_json(trained / "run.json", run)
     assert find_recorded(adapters.AdapterFolder(trained)) is None
+
+
+def test_lora_whose_chat_template_writes_the_day_is_proved_on_another_day(train, home, load_tiny):
+    file = home / "dated.jinja"
+    parts = ("<{{ m.role }}>", "{{ strftime_now('%A %d %B %Y') }}", "{{ m.content }}<|im_end|>")
+    file.write_text(f"{{% for m in messages %}}{''.join(parts)}{{% endfor %}}")
+    folder = train("other", str(file))
+    loaded = adapters.attach_adapter(load_tiny(chat_template=str(file)), "other")
+    run = read_json(folder.path / "run.json")
+    now = loaded.tokenizer.chat_template
+    loaded.tokenizer.chat_template = set_day(now, "2024-02-01")
+    messages = run["fingerprint"][0]["messages"]
+    assert "Thursday 01 February 2024" in loading.render_chat(loaded.tokenizer, messages)
+    then = {"fingerprint": [take_fingerprint(loaded, messages)], "date": "2024-02-01"}
+    loaded.tokenizer.chat_template = now
+    assert prove_fingerprint(loaded, then).passed
+    assert not prove_fingerprint(loaded, {**then, "date": "2025-11-29"}).passed
