@@ -20,6 +20,7 @@ from contextlib import contextmanager
 
 from helpers.common.errors import MissingPackageError, UnsupportedError
 from helpers.common.machine import Choice
+from helpers.weights.architecture import refuse_unnamed_quantization
 from helpers.weights.folders import ModelFolder
 
 LOADERS = ("transformers", "gptq", "awq", "bitsandbytes", "llama.cpp")
@@ -57,6 +58,8 @@ def detect_quantized_loader(folder: ModelFolder) -> Choice[str]:
         problem = f"{folder.name} is in ExLlama's format ({kind.method}), which transformers does not read."
         remedy = "Run it with ExLlama (TabbyAPI; today's WebUI for exl3), or take a GPTQ or GGUF version."
         raise UnsupportedError(problem, remedy)
+    if kind.method == "unknown":
+        refuse_unnamed_quantization(folder)
     problem = f"{folder.name} is quantised with the method '{kind.method}', which this kit does not load."
     raise UnsupportedError(problem, "Take a GPTQ or an unquantised version.")
 

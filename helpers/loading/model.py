@@ -118,7 +118,10 @@ def pick_loader(folder: ModelFolder, loader: str | None) -> Choice[str]:
     """The loader that was asked for, or else the detected one; UnsupportedError if that is llama.cpp."""
     chosen = Choice(loader, "asked for") if loader else detect_loader(folder)
     if chosen.value == "llama.cpp":
-        remedy = "Serve it (helpers.server), or de-quantise it: loader='transformers'."
+        remedy = (
+            "Serve it (helpers.server), or take a safetensors version; in Python, "
+            "load_model(..., loader='transformers') de-quantises it."
+        )
         raise UnsupportedError(f"{folder.name} is a GGUF file, which llama.cpp runs.", remedy)
     return chosen
 

@@ -232,3 +232,9 @@ def test_model_whose_only_end_is_in_its_chat_template_pads_with_it(home):
     tokenizer = loading.load_model("tiny").tokenizer
     assert tokenizer.eos_token is None
     assert tokenizer.pad_token == "<|im_end|>"
+
+
+def test_quantisation_without_a_method_is_refused_with_the_line_to_add(home):
+    folder = ModelFolder(make_folder(home, quantization={"bits": 4, "desc_act": False}))
+    with pytest.raises(UnsupportedError, match='Add it: "quant_method": "gptq"'):
+        loading.detect_loader(folder)
