@@ -30,6 +30,14 @@ from helpers.common.paths import find_home, resolve_inside
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that is there is read
 PEFT_DEFAULTS = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}  # for what a config does not say
 CACHE = re.compile(r"(?:^|/)models--(.+?)--([^/]+)")  # the hub's cache: models--OWNER--NAME/snapshots/HASH
+# The parts of run.json that are more than a number or a text.
+RUN_PARTS = {
+    "base_sha256": dict,
+    "chat_template": dict,
+    "settings": dict,
+    "evaluation": dict,
+    "fingerprint": list,
+}
 TRAIN_AGAIN = "Delete the folder, then train or fetch the LoRA again."
 
 
@@ -73,9 +81,16 @@ class AdapterFolder:
 
     @property
     def run(self) -> dict[str, Any]:
-        """run.json, which the kit's training writes; {} for a LoRA from elsewhere."""
-        path = self.path / "run.json"
-        return read_json(path, "Delete it, or train the LoRA again.") if path.is_file() else {}
+        """run.json, which the kit's training writes; {} for a LoRA from elsewhere.
+
+        DamagedError if it cannot be read, or if a part of it has another form.
+        """
+        path, remedy = self.path / "run.json", "Delete it, or train the LoRA again."
+        run = read_json(path, remedy) if path.is_file() else {}
+        for key, kind in RUN_PARTS.items():
+            if not isinstance(run.get(key, kind()), kind):
+                raise DamagedError(f"{key} in {path} is damaged.", remedy)
+        return run
 
     @property
     def parameters(self) -> dict[str, Any]:

@@ -24,8 +24,9 @@ from helpers.common.errors import DamagedError, UnsupportedError, UsageError
 
 Encode = Callable[[str], list[int]]  # a text's ids; control tokens are recognised and none is added
 Message = dict[str, str]  # {"role": ..., "content": ...}
-# It stands for the answer where a text is cut. A token that its first letter joins can only be a space.
-PROBE = "Answer"
+# It stands for the answer where a text is cut: a word that no template writes. Of what stands before it, only
+# a space can become a part of its first token.
+PROBE = "Quokka"
 PROBED: list[Message] = [{"role": "user", "content": "Question"}]
 # A noncharacter, which Unicode reserves for a program's own use: no text has it.
 BREAK = "\ufdd0"

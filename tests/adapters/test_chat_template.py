@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from support.loras import read_json
+from support.loras import change_json, read_json
 
 from helpers import adapters, loading, tasks, training
 from helpers.adapters.__main__ import main
@@ -119,3 +119,15 @@ def test_lora_whose_chat_template_writes_the_day_is_proved_on_another_day(train,
     loaded.tokenizer.chat_template = now
     assert prove_fingerprint(loaded, then).passed
     assert not prove_fingerprint(loaded, {**then, "date": "2025-11-29"}).passed
+
+
+@pytest.mark.parametrize("key", ["chat_template", "fingerprint", "evaluation", "base_sha256"])
+def test_record_of_another_form_is_one_line(trained, key, capsys):
+    change_json(trained / "run.json", **{key: "x"})
+    for command in (
+        ["prove", "mine"],
+        ["merge", "mine", "--output", "m"],
+        ["export", "mine", "--for", "vllm"],
+    ):
+        assert run_command(main, command) == 2
+        assert f"{key} in" in capsys.readouterr().err

@@ -1,11 +1,13 @@
 """Which chat template a model folder is used with, and why."""
 
+import json
+
 import pytest
 from support.tiny import CHAT_TEMPLATE, make_byte_tokenizer, make_tiny_model
 from transformers import AutoTokenizer
 
 from helpers import loading
-from helpers.common.errors import DamagedError, NotFoundError
+from helpers.common.errors import DamagedError, NotFoundError, UnsupportedError
 from helpers.loading.chat_templates import recognise_family
 from helpers.loading.tokenizer import load_both
 from helpers.weights.folders import find_model
@@ -131,3 +133,13 @@ def test_unreadable_tokenizer_is_one_line_before_the_weights_are_loaded(make_fol
     with pytest.raises(DamagedError, match="tokenizer of tiny cannot be read") as refused:
         loading.load_model("tiny")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["alpaca", "vicuna", "llama-2"])
+def test_kit_s_template_on_a_tokenizer_without_eos_names_what_is_missing(make_folder, name):
+    folder = make_folder("tiny")
+    config = json.loads((folder.path / "tokenizer_config.json").read_text())
+    del config["eos_token"], config["pad_token"]
+    (folder.path / "tokenizer_config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedError, match="eos_token"):
+        loading.load_model("tiny", purpose="training", chat_template=name)
