@@ -73,10 +73,10 @@ class AdapterFolder:
         if kind != "LORA":
             problem = f"{self.path} is an adapter of the type {kind}, not a LoRA."
             raise UnsupportedError(problem, "Take a LoRA.")
-        for key, number in (("r", int), ("lora_alpha", (int, float))):
+        for key, number, least in (("r", int, 1), ("lora_alpha", (int, float), 0)):
             value = config[key]
-            if not isinstance(value, number) or isinstance(value, bool) or value <= 0:
-                raise DamagedError(f"{path} has {key} {value!r}.", "Correct it to a number above 0.")
+            if not isinstance(value, number) or isinstance(value, bool) or value < least:
+                raise DamagedError(f"{path} has {key} {value!r}.", f"Correct it to a number from {least} on.")
         return config
 
     @property
