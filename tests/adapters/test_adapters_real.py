@@ -82,11 +82,11 @@ def test_lora_is_proved_and_one_of_zeros_is_not(lora, home, data):
     name, base = lora
     assert adapters.describe_adapter(name).problem is None
     loaded = adapters.attach_adapter(loading.load_model(base), name)
-    assert [finding.passed for finding in adapters.prove(loaded, name, data.template)] == [True] * 6
+    assert [finding.passed for finding in adapters.prove(loaded, name, data.template)] == [True] * 7
     adapters.attach_adapter(loaded, copy_zeroed(home / "loras" / name))
     findings = adapters.prove(loaded, "zeros", data.template)
-    # finite, not zero, names, template, fingerprint, changes the model
-    assert [finding.passed for finding in findings] == [True, False, True, True, False, False]
+    # finite, not zero, names, template, tokens, fingerprint, changes the model
+    assert [finding.passed for finding in findings] == [True, False, True, True, True, False, False]
 
 
 def test_loras_are_attached_switched_and_detached_without_loading_the_base_again(lora, home):
