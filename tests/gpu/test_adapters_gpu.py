@@ -45,7 +45,7 @@ def test_loras_are_attached_and_proved(base, template):
     loaded = loading.load_model(base)
     for lora in ("one", "two"):
         adapters.attach_adapter(loaded, lora)
-        assert [finding.passed for finding in adapters.prove(loaded, lora, template)] == [True] * 6
+        assert [finding.passed for finding in adapters.prove(loaded, lora, template)] == [True] * 7
 
 
 def test_loras_are_switched_and_detached_without_loading_the_base_again(base):
