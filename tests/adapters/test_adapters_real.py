@@ -212,6 +212,6 @@ def test_lesson_5_turns_red_if_the_lora_s_weights_are_zeros(lora, home):
         done = execute_notebook(home / "notebooks" / "05_lora_loading.ipynb")
         assert done.problem == ""
         printed[name] = "".join(output.get("text", "") for output in done.notebook.cells[-1].outputs)
-    assert printed["full"].count("✅") == 6
+    assert printed["full"].count("✅") == 7
     assert "❌" not in printed["full"]
     assert printed["zeros"].count("❌") == 3
