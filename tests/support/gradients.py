@@ -57,7 +57,7 @@ def compute_gradients(trainer_class, loaded, rows, template, folder, accumulatio
 
 
 def assert_same(name, rows, template, folder, accumulation=1, checkpointing=False, each=1e-5):
-    """Losses and gradients of both trainers agree to a relative 1e-5, those of each weight matrix to `each`."""
+    """Losses and gradients of both trainers agree to a relative 1e-5, each matrix's gradient to `each`."""
     results = []
     for trainer_class in (SharedPrefixTrainer, SFTTrainer):
         loaded = loading.load_model(name, dtype="float32", purpose="training")
