@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from helpers.adapters.attaching import attach_adapter
-from helpers.adapters.bases import check_base, find_base
+from helpers.adapters.bases import find_base
 from helpers.adapters.chat_template import pick_for_all
 from helpers.adapters.exporting import PROGRAMS, build_vllm_command, export_adapter
 from helpers.adapters.fingerprint import list_prompts
@@ -46,7 +46,6 @@ def print_proof(name: str, model: str | None, template: str | None, chat_templat
     folder = find_adapter(name)
     known = load_template(template) if template else None
     base = find_model(model) if model else find_base(folder)
-    check_base(folder, base)
     check_attachable(folder, base)
     loaded = attach_adapter(load_model(base.name, chat_template=pick_for_all(chat_template, [folder])), name)
     say_template(loaded.chat_template)

@@ -16,7 +16,6 @@ from peft.utils import AuxiliaryTrainingWrapper
 from safetensors.torch import save_file
 
 from helpers.adapters._private import use_lean_layers
-from helpers.adapters.bases import check_base
 from helpers.adapters.folders import WEIGHTS, AdapterFolder, find_adapter
 from helpers.adapters.parts import check_attachable, list_copies, write_merge_command
 from helpers.adapters.tensors import read_shapes
@@ -44,9 +43,7 @@ def attach_adapter(
     UnsupportedError if it changes the base itself; the model is then as it was.
     """
     folder = find_adapter(name, loras_dir)
-    if not any_model:
-        check_base(folder, loaded.folder)
-    check_attachable(folder, loaded.folder)
+    check_attachable(folder, loaded.folder, any_model)
     check_copies(loaded, folder)
     with open_for_peft(folder) as path:
         return attach_folder(loaded, folder, path)

@@ -1,14 +1,13 @@
 """The chat template that a LoRA was trained with: recorded in its folder, and taken again. No torch."""
 
 import datetime
-import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from helpers.adapters.folders import AdapterFolder
 from helpers.common.errors import MismatchError
-from helpers.common.files import write_text
+from helpers.common.files import hash_text, write_text
 from helpers.loading.chat_templates import ADMIT_SYSTEM, NAMES, OWN, PickedTemplate
 
 ANOTHER_TEMPLATE = "Serve them apart, or choose one with --chat-template."
@@ -20,11 +19,6 @@ def record_template(folder: Path, picked: PickedTemplate) -> dict[str, str]:
     """Writes a chat template into a LoRA's folder; returns what run.json records of it."""
     write_text(folder / FILE, picked.source)
     return {"name": picked.name, "reason": picked.reason, "sha256": hash_text(picked.source)}
-
-
-def hash_text(text: str) -> str:
-    """sha256 of a text, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def set_day(source: str, day: str) -> str:

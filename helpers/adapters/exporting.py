@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from helpers.adapters.bases import check_base, find_base, find_gguf
+from helpers.adapters.bases import find_base, find_gguf
 from helpers.adapters.chat_template import find_changed, pick_for_all
 from helpers.adapters.folders import AdapterFolder, find_adapter
 from helpers.adapters.gguf import export_gguf, read_base
@@ -126,7 +126,6 @@ def build_vllm_command(names: list[str], gpus: int = 1, machines: int = 1) -> li
         raise MismatchError(problem, "Start one server for each base.")
     (base,) = bases.values()
     for folder in folders:
-        check_base(folder, base)
         refuse_more_than_factors(folder, "vLLM")
         check_attachable(folder, base)
     parts = ["vllm", "serve", show_path(base.path), "--served-model-name", base.name]

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from helpers.adapters.chat_template import FILE, hash_text, set_day
+from helpers.adapters.chat_template import FILE, set_day
 from helpers.adapters.folders import AdapterFolder
+from helpers.common.files import hash_text
 from helpers.loading.chat_tokenizer import PROBE, ChatTokenizer, Message
 from helpers.loading.model import LoadedModel
 from helpers.loading.tokenizer import make_chat_tokenizer

@@ -5,9 +5,10 @@ Some parts change the base itself, such as more tokens. They cannot be switched 
 
 from collections.abc import Mapping
 
+from helpers.adapters.bases import check_base
 from helpers.adapters.folders import AdapterFolder
 from helpers.adapters.tensors import PAIR, find_rank, pair_factors, read_shapes
-from helpers.common.errors import DamagedError, UnsupportedError
+from helpers.common.errors import DamagedError, UnsupportedError, UsageError
 from helpers.weights.folders import ModelFolder
 
 ANOTHER_WAY = "Merge the LoRA into its base, and convert that."
@@ -27,14 +28,8 @@ BEYOND_FACTORS = {
 }
 # How A and B were begun, where PEFT first takes the same from the weights of the base.
 INITS_FROM_BASE = ("pissa", "olora", "corda", "loftq", "orthogonal", "lora_ga")
-EMBEDDINGS = (
-    "embed_tokens",
-    "lm_head",
-    "wte",
-    "word_embeddings",
-    "embed_in",
-    "embed_out",
-)  # their modules' names
+# The names of embeddings and of what turns their like into tokens again.
+EMBEDDINGS = ("embed_tokens", "lm_head", "wte", "word_embeddings", "embed_in", "embed_out")
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -114,8 +109,13 @@ def read_vocabulary(base: ModelFolder | None) -> int | None:
     return config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size")
 
 
-def check_attachable(adapter: AdapterFolder, base: ModelFolder) -> None:
-    """A KitError, before a model is loaded, for a LoRA that cannot be switched on and off on its base."""
+def check_attachable(adapter: AdapterFolder, base: ModelFolder, any_model: bool = False) -> None:
+    """A KitError, before a model is loaded, for a LoRA that cannot be switched on and off on this base.
+
+    With `any_model`, the base need not be the one that it was trained on.
+    """
+    if not any_model:
+        check_base(adapter, base)
     check_supported(adapter)
     if reason := explain_changed_base(adapter, base):
         problem = f"The LoRA {adapter.name} {reason}, so that it cannot be switched on and off."
@@ -130,6 +130,12 @@ def write_merge_command(adapter: AdapterFolder) -> str:
 def check_supported(adapter: AdapterFolder) -> None:
     """A KitError for a LoRA that can neither be attached nor merged."""
     check_ranks(adapter)
+    for module in adapter.config.get("modules_to_save") or ():
+        if adapter.name.endswith(module):  # PEFT finds whole modules by the ends of names, its own included
+            problem = (
+                f"PEFT takes the name '{adapter.name}' for the module {module}, which the LoRA holds whole."
+            )
+            raise UsageError(problem, "Rename its folder.")
     if adapter.config.get("layer_replication"):
         problem = f"The LoRA {adapter.name} repeats layers of its base (layer_replication); the kit does not."
         raise UnsupportedError(problem, "Load it with PEFT.")

@@ -76,6 +76,11 @@ def read_json(path: Path, remedy: str) -> dict[str, Any]:
     return value
 
 
+def hash_text(text: str) -> str:
+    """sha256 of a text in UTF-8, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def hash_file(path: Path) -> str:
     """sha256 of a file, in hexadecimal."""
     with Path(path).open("rb") as file:

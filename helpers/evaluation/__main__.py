@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 
 from helpers.adapters.attaching import attach_adapter
-from helpers.adapters.bases import check_base
 from helpers.adapters.card import add_to_run
 from helpers.adapters.chat_template import find_recorded, pick_for_all
 from helpers.adapters.folders import find_adapter
@@ -45,10 +44,8 @@ def judge(options: argparse.Namespace, data: TaskData, rows: list[Row]) -> Evalu
         )
     trained = [find_adapter(options.lora)] if options.lora else []
     chat_template = pick_for_all(options.chat_template, trained)
-    for lora in trained:  # before the model is loaded
-        base = find_model(options.model)
-        check_base(lora, base)
-        check_attachable(lora, base)
+    for lora in trained:
+        check_attachable(lora, find_model(options.model))
     loaded = load_model(options.model, purpose="judging", chat_template=chat_template)
     say_template(loaded.chat_template)
     if options.lora:

@@ -7,7 +7,6 @@ import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from helpers.adapters.bases import check_base
 from helpers.adapters.chat_template import pick_for_all
 from helpers.adapters.folders import AdapterFolder, find_adapter
 from helpers.adapters.parts import check_attachable, refuse_more_than_factors
@@ -99,7 +98,6 @@ def find_choice(choice: ModelChoice, models_dir: Path | None, loras_dir: Path | 
         problem = f"{folder.name} has no GGUF file for llama.cpp."
         raise UsageError(problem, "Omit the loader, or name a folder with one.")
     for lora in found.loras:
-        check_base(lora, folder)
         if found.uses_llama:
             refuse_more_than_factors(lora)
         check_attachable(lora, folder)

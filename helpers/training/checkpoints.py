@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.common.errors import AlreadyThereError, DamagedError, MismatchError, NotFoundError
-from helpers.common.files import read_json, write_json
+from helpers.common.files import hash_text, read_json, write_json
 from helpers.common.paths import find_home
 from helpers.tasks.data import TaskData, hash_rows
 from helpers.training.settings import TrainingSettings
@@ -96,11 +96,6 @@ def list_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
         f"{key} {wanted.get(key)}" for key, value in now["settings"].items() if wanted.get(key) != value
     ]
     return changes + changed
-
-
-def hash_text(text: str) -> str:
-    """sha256 of a text in UTF-8."""
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
