@@ -14,8 +14,9 @@ from safetensors import SafetensorError
 from helpers.adapters.folders import CACHE, AdapterFolder
 from helpers.adapters.tensors import pair_factors, read_shapes
 from helpers.common.errors import KitError, MismatchError, NotFoundError
+from helpers.common.files import list_subfolders
 from helpers.weights.config import Quantization
-from helpers.weights.folders import ModelFolder, find_model, list_models, models_folder
+from helpers.weights.folders import ModelFolder, find_model, models_folder
 from helpers.weights.names import name_folder
 
 Name = tuple[str | None, str]  # (owner, name) in lower case; the owner may be unknown
@@ -238,7 +239,7 @@ def list_bases(lora: AdapterFolder, recorded: str) -> list[ModelFolder]:
     names = (recorded.rpartition("/")[2], name_folder(recorded))
     _ = lora.run  # a damaged one is an error of the LoRA, not of a base
     found = []
-    for folder in (ModelFolder(models_folder() / name) for name in list_models()):
+    for folder in (ModelFolder(models_folder() / name) for name in list_subfolders(models_folder())):
         exact = folder.name in names
         try:
             same = has_same_hashes(lora, folder) is True

@@ -65,9 +65,9 @@ def build_format(tokenizer: PreTrainedTokenizerBase) -> dict[str, str]:
 def read_dataset(path: str | Path) -> list[dict[str, list[Message]]]:
     """The rows of a JSON data set of the WebUI: [{"prompt": messages, "completion": [the last answer]}, ...].
 
-    Rows have `messages`, the keys that `write_dataset` gives them for 2023, or alpaca's (instruction, output,
-    and perhaps input, which continues the instruction). Raises a NotFoundError if there is no such file, and
-    a DamagedError that names the first row that has another form.
+    Rows have `messages`, the keys that `write_dataset` gives them for 2023, or alpaca's: instruction, output
+    and, optionally, input, which is added to the instruction. Raises a NotFoundError if the file does not
+    exist, and a DamagedError that names the first row of another form.
     """
     path = find_file(path, "JSON data set")
     try:

@@ -1,7 +1,7 @@
 """Messages to tokens: the only place where a prompt, its answer and the answer's end are made. No torch.
 
-A chat template writes messages as one text, with the answer in it. Where it stands there, and not what the
-template calls its generation prompt, decides what belongs to the prompt. Three examples; the answer's tokens
+A chat template turns messages into one text. Everything before the place where it puts the assistant's answer
+is the prompt, whatever the template calls its generation prompt. Three examples, in which the answer's tokens
 begin at | and end at ¦:
 
     SmolLM2    ...<|im_start|>assistant\\n|Repaired<|im_end|>¦\\n
@@ -24,8 +24,8 @@ from helpers.common.errors import DamagedError, UnsupportedError, UsageError
 
 Encode = Callable[[str], list[int]]  # a text's ids; control tokens are recognised and none is added
 Message = dict[str, str]  # {"role": ..., "content": ...}
-# It stands for the answer where a text is cut: a word that no template writes. Of what stands before it, only
-# a space can become a part of its first token.
+# A stand-in for the answer, to find its place in the text: a word that no template contains. Only a space
+# before it can end up in its first token.
 PROBE = "Quokka"
 PROBED: list[Message] = [{"role": "user", "content": "Question"}]
 # A noncharacter, which Unicode reserves for a program's own use: no text has it.
@@ -117,7 +117,7 @@ class ChatTokenizer:
     def render_marked(self, messages: list[Message], continue_last: bool = False) -> str:
         """The text of `render` with a BREAK inside each control token of a message, for encode_marked."""
         if not messages:
-            raise UsageError("There are no messages.", "Send one at least.")
+            raise UsageError("There are no messages.", "Send at least one.")
         if continue_last:
             last = messages[-1]
             begun = self._render_up_to_probe([*messages[:-1], {**last, "content": PROBE}])

@@ -44,7 +44,7 @@ def set_chat_template(
 ) -> PickedTemplate | None:
     """Gives the tokenizer the chat template that pick_template picks, and returns where that is from.
 
-    `model` is the name of its folder, by which a family may be recognised. None if there is no template.
+    `model` is the folder's name, which may show the family. Returns None if there is no template.
     """
     begun = tokenizer("")["input_ids"]
     picked = pick_template(

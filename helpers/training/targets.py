@@ -20,7 +20,7 @@ PATTERN = re.compile(r"[*+?|()\[\]\\^$]")  # what no layer's name has: the targe
 def make_lora_config(model: torch.nn.Module, settings: TrainingSettings) -> LoraConfig:
     """PEFT's LoraConfig, for the layers that `settings.targets` names.
 
-    Raises UsageError for a name that is no layer's, UnsupportedError if the blocks have no linear layers.
+    Raises UsageError for a name that no layer has, UnsupportedError if the blocks have no linear layers.
     """
     every_layer = settings.targets == "all-linear"
     targets = list_targets(model) if every_layer else pick_targets(model, settings.targets)

@@ -13,17 +13,12 @@ from helpers.weights import downloads
 from helpers.weights.downloads import RemoteFile
 from helpers.weights.embedded import fetch_embedded
 from helpers.weights.folders import PICKLE_SUFFIXES, ModelFolder, find_model, models_folder
-from helpers.weights.gguf_files import find_group, group_ggufs, is_companion
+from helpers.weights.gguf_files import COMPANION_ONLY, find_group, group_ggufs, is_companion
 from helpers.weights.names import EMBEDDED_NAME, name_folder
 
 STANDARD_NAME = re.compile(r"(model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin)")
-TEXTS_NEEDED = (
-    "*.json",
-    "*.model",
-    "tokenizer*",
-    "*.jinja",
-    "merges.txt",
-)  # what is fetched along with the weights
+# What is fetched along with the weights.
+TEXTS_NEEDED = ("*.json", "*.model", "tokenizer*", "*.jinja", "merges.txt")
 
 
 def fetch(
@@ -114,7 +109,7 @@ def choose_gguf(repo: str, listed: list[RemoteFile], file: str | None) -> list[R
     groups = group_ggufs(each.name for each in listed)
     remedy = f"Name one with --file: {describe_ggufs(listed) or 'none there'}."
     if file and any(each.name == file and is_companion(file) for each in listed):
-        raise UsageError(f"{file} is no model, it only accompanies one.", remedy)
+        raise UsageError(f"{file} {COMPANION_ONLY}.", remedy)
     chosen = find_group(groups, file) if file else None
     if file and chosen is None:
         raise NotFoundError(f"{repo} has no {file}.", remedy)

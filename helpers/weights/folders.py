@@ -5,7 +5,6 @@ link to a folder elsewhere, and so may each of its files. `weights.json` records
 and their hashes.
 """
 
-import json
 import os
 import re
 import time
@@ -19,7 +18,8 @@ from helpers.common.errors import DamagedError, NotFoundError
 from helpers.common.files import hash_file, list_subfolders, read_json, size_of, write_json
 from helpers.common.paths import find_home, resolve_inside
 from helpers.weights.config import QUANTIZATION_FILES, Quantization, read_quantization
-from helpers.weights.gguf_files import find_group, group_ggufs, is_companion
+from helpers.weights.gguf_files import COMPANION_ONLY, find_group, group_ggufs, is_companion
+from helpers.weights.intact import has_whole_safetensors, is_lfs_pointer
 from helpers.weights.names import EMBEDDED_NAME, name_folder
 from helpers.weights.shape import Shape, read_shape
 
@@ -29,8 +29,6 @@ WEIGHT_SUFFIXES = (".safetensors", ".gguf", *PICKLE_SUFFIXES)
 SAFETENSORS, PICKLE = "model.safetensors", "pytorch_model.bin"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")  # one of them is needed
 RECORD = "weights.json"
-# What git leaves in place of a large file if git-lfs is not installed.
-LFS_POINTER = b"version https://git-lfs"
 FETCH_AGAIN = "Delete the folder and fetch the model again."
 
 Format = Literal["gguf", "safetensors", "pickle", "none"]
@@ -186,7 +184,7 @@ class ModelFolder:
     def _explain_no_config(self) -> str:
         """What is wrong with a folder that has neither a GGUF model nor a config.json."""
         if companion := next(self.path.glob("*.gguf"), None):
-            return f"{companion.name} is no model, it only accompanies one"
+            return f"{companion.name} {COMPANION_ONLY}"
         if (self.path / "snapshots").is_dir():
             return "it is a folder of the hub's cache, and the model is the folder below its snapshots/"
         return "no config.json"
@@ -272,7 +270,7 @@ def locate(name: str, models_dir: Path) -> ModelFolder | None:
     first = find_group(folder.gguf_models, file)
     if first is None:
         found = f"There are: {', '.join(folder.gguf_models) or 'none'}."
-        kind = "is no model, it only accompanies one" if is_companion(file) else "is not there"
+        kind = COMPANION_ONLY if is_companion(file) else "is not there"
         raise NotFoundError(f"{folder.path / file} {kind}.", found)
     return replace(folder, file=first)
 
@@ -293,28 +291,3 @@ def find_broken_link(paths: Iterable[Path]) -> Path | None:
     """The first file, by name, that a loader reads and that is a link to nothing; None if there is none."""
     read = (path for path in sorted(paths) if path.suffix in (*WEIGHT_SUFFIXES, ".json", ".model"))
     return next((path for path in read if path.is_symlink() and not path.exists()), None)
-
-
-def is_lfs_pointer(path: Path) -> bool:
-    """True if the file only points to its content, which git-lfs did not fetch."""
-    with path.open("rb") as file:
-        return file.read(len(LFS_POINTER)) == LFS_POINTER
-
-
-def has_whole_safetensors(path: Path) -> bool:
-    """True if the file is as long as its header says.
-
-    The format: 8 bytes with the header's length, a JSON header with each tensor's data_offsets, then the
-    data.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if size < 8 + length:
-            return False
-        try:
-            header = json.loads(file.read(length))
-            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-            return size == 8 + length + max(ends, default=0)
-        except (ValueError, LookupError, AttributeError, TypeError, RecursionError):
-            return False

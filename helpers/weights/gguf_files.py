@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf")
 # In the names of GGUF files that only accompany a model: what reads images for it, statistics of its weights.
 COMPANIONS = ("mmproj", "imatrix")
+COMPANION_ONLY = "is not a model: it only accompanies one"
 
 
 def is_companion(name: str) -> bool:

@@ -9,7 +9,7 @@ from support.tiny import make_tiny_model
 
 from helpers import adapters
 from helpers.adapters.fingerprint import compute_logits
-from helpers.common.errors import MismatchError, NotFoundError
+from helpers.common.errors import MismatchError, NotFoundError, UsageError
 
 PROMPT = [{"role": "user", "content": "Where to?"}]
 
@@ -161,3 +161,10 @@ def test_lora_without_a_recorded_base_attaches(made, load_tiny):
     change_config(made[0], base_model_name_or_path=None)
     loaded = adapters.attach_adapter(load_tiny(), "a")
     assert adapters.list_attached(loaded) == ["a"]
+
+
+def test_name_that_peft_takes_for_a_module_of_the_lora_is_refused_with_what_to_rename(made, load_tiny):
+    folder = made[0].rename(made[0].with_name("my-norm"))
+    change_config(folder, modules_to_save=["norm"])
+    with pytest.raises(UsageError, match="my-norm.*Rename its folder"):
+        adapters.attach_adapter(load_tiny(), "my-norm")

@@ -17,7 +17,7 @@ from helpers.common.errors import DamagedError, MismatchError, NotFoundError
 from helpers.server.service import ModelChoice, find_choice
 from helpers.weights import ModelFolder
 
-CACHED = "/root/.cache/huggingface/hub/models--acme--tiny/snapshots/0a1b2c"
+CACHED = "/home/ann/.cache/huggingface/hub/models--acme--tiny/snapshots/0a1b2c"
 # (what adapter_config.json records, a folder's name that is that model)
 SAME = [
     ("models/tiny", "tiny"),

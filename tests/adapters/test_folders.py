@@ -159,7 +159,7 @@ def test_pickle_with_code_in_it_is_refused_and_not_run(made, home, load_tiny):
         ("models/tiny/", "tiny"),
         ("C:\\webui\\models\\tiny", "tiny"),
         ("acme/tiny", "tiny"),
-        ("/root/.cache/hub/models--acme--tiny/snapshots/0a1b", "tiny"),
+        ("/home/ann/.cache/hub/models--acme--tiny/snapshots/0a1b", "tiny"),
         ("", None),
         (None, None),
     ],

@@ -95,7 +95,7 @@ def test_remote_server_is_asked_through_the_proxy(name, proxy):
 @pytest.mark.parametrize("name", ["raw", "openai", "stream"])
 def test_remote_server_that_no_proxy_names_is_asked_directly(name, proxy, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "example.test")
-    with pytest.raises(KitError):  # there is no such server
+    with pytest.raises(KitError):  # the server does not exist
         ASK[name][0](REMOTE)
     assert proxy == []
 

