@@ -12,6 +12,10 @@ from helpers.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings().replace({"lora_r": 4, "lora_dropout": 0.0, "batch_size": 4})
 
+# Of the real model's 420 matrices, a few have so small a gradient that rounding changes it by more than 1e-5
+# of its length: 1.1e-5 was measured, where the whole gradient differs by 2.5e-6.
+SMALL_GRADIENTS = 2e-5
+
 
 def make_trainer(trainer_class, loaded, rows, template, folder, eval_dataset=None, **arguments):
     """A trainer whose LoRA matrices are both away from zero, so that A gets a gradient too.
@@ -71,7 +75,8 @@ def assert_same(name, rows, template, folder, accumulation=1, checkpointing=Fals
     stock_vector = torch.cat([stock[weight].flatten() for weight in stock])
     assert measure_difference(our_vector, stock_vector) < 1e-5
     for weight in stock:
-        assert measure_difference(ours[weight], stock[weight]) < each, weight
+        difference = measure_difference(ours[weight], stock[weight])
+        assert difference < each, (weight, difference)
 
 
 def measure_difference(one, other):
