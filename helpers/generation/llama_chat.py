@@ -3,7 +3,7 @@
 from gguf import TokenType
 
 from helpers.loading.chat_templates import PickedTemplate, admit_system, pick_template
-from helpers.loading.chat_tokenizer import ChatTokenizer, Encode
+from helpers.loading.chat_tokenizer import ChatTokenizer, Encode, is_control
 from helpers.weights.folders import ModelFolder
 from helpers.weights.gguf_header import read_header
 
@@ -22,26 +22,26 @@ def make_llama_chat(
     header, _ = read_header(folder.gguf, (TOKENS, TYPES))
     tokens: list[str] = header.get(TOKENS, [])
     kinds = dict(zip(tokens, header.get(TYPES, []), strict=False))
-    ids = {text: number for number, text in enumerate(tokens)}
+    added = {  # text: id of the tokens that are more than a piece of text
+        text: number
+        for number, text in enumerate(tokens)
+        if kinds.get(text) in (TokenType.CONTROL, TokenType.USER_DEFINED)
+    }
+    special = {text for text in added if kinds[text] == TokenType.CONTROL}
     bos, eos = (header.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos"))
     names = {"bos_token": bos, "eos_token": eos}
     adds_bos = bool(header.get("tokenizer.ggml.add_bos_token", header.get("tokenizer.ggml.model") == "llama"))
 
     def build(source: str) -> ChatTokenizer:
-        control = [text for text, kind in kinds.items() if is_control(text, kind, source)]
+        control = {
+            text: number for text, number in added.items() if is_control(text, text in special, source)
+        }
         texts = {name: tokens[number] for name, number in names.items() if number is not None}
-        return ChatTokenizer(source, texts, {text: ids[text] for text in control}, encode, eos)
+        return ChatTokenizer(source, texts, control, encode, eos)
 
-    special = [text for text, kind in kinds.items() if kind == TokenType.CONTROL]
     own = header.get("tokenizer.chat_template")
     picked = pick_template(chat_template, own, folder.name, special, len(tokens), adds_bos)
     if picked is None:
         return None, None, bos
     picked = admit_system(picked, build, folder.name)
     return build(picked.source), picked, bos
-
-
-def is_control(text: str, kind: int, template: str) -> bool:
-    """Whether only the template may write this token, as find_control_tokens decides for transformers."""
-    added = kind == TokenType.USER_DEFINED and text in template and not text.isspace()
-    return len(text) > 1 and (kind == TokenType.CONTROL or added)

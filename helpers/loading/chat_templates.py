@@ -82,8 +82,9 @@ def pick_template(
     if name is None:
         return None
     source = read_template(TEMPLATES / f"{name}.jinja")
-    # BOS exactly once: the kit's templates do not all write it.
-    return PickedTemplate(name, "{{ bos_token }}" * (adds_bos and "bos_token" not in source) + source, reason)
+    if adds_bos and "bos_token" not in source:  # BOS exactly once: Llama 2's template writes it itself
+        source = "{{ bos_token }}" + source
+    return PickedTemplate(name, source, reason)
 
 
 def recognise_family(model: str, tokens: Collection[str], vocabulary: int) -> tuple[str | None, str]:

@@ -94,7 +94,9 @@ class ChatTokenizer:
         """The token that ends an answer, in a list; [] if the model has none."""
         answer = self._probe[1]
         found = self._find_end(answer)
-        return [answer[found]] if found is not None else [] if self.eos_id is None else [self.eos_id]
+        if found is not None:
+            return [answer[found]]
+        return [] if self.eos_id is None else [self.eos_id]
 
     # The text
 
@@ -177,6 +179,14 @@ class ChatTokenizer:
             problem = "Neither the chat template nor the tokenizer has a token that ends an answer."
             raise UnsupportedError(problem, "Set eos_token in the model's tokenizer_config.json.")
         return [*answer, self.eos_id]
+
+
+def is_control(text: str, special: bool, template: str) -> bool:
+    """Whether only the template may write this added token: a special one, or one that is in the template.
+
+    Added tokens of white space, which Gemma has, are ordinary text; a single character cannot be broken.
+    """
+    return len(text) > 1 and (special or (text in template and not text.isspace()))
 
 
 def unmark(text: str) -> str:

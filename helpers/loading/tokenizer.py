@@ -7,7 +7,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from helpers.common.errors import DamagedError, UnsupportedError
 from helpers.loading.chat_templates import PickedTemplate, admit_system, explain_missing, pick_template
-from helpers.loading.chat_tokenizer import PROBE, PROBED, ChatTokenizer
+from helpers.loading.chat_tokenizer import PROBE, PROBED, ChatTokenizer, is_control
 from helpers.weights.folders import FETCH_AGAIN, ModelFolder
 from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
 
@@ -111,13 +111,8 @@ def make_chat_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str | None
 
 
 def find_control_tokens(tokenizer: PreTrainedTokenizerBase, template: str) -> dict[str, int]:
-    """Text and id of the tokens that only the template may write: the special ones, and added ones in it.
-
-    Added tokens of white space, which Gemma has, are ordinary text.
-    """
-    found = {}
-    for number, token in tokenizer.added_tokens_decoder.items():
-        text = token.content
-        if len(text) > 1 and (token.special or (text in template and not text.isspace())):
-            found[text] = number
-    return found
+    """Text and id of the tokens that only the template may write."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {
+        token.content: number for number, token in added if is_control(token.content, token.special, template)
+    }
