@@ -16,6 +16,7 @@ from typing import Any
 
 from helpers.common.errors import UnsupportedError
 from helpers.common.files import read_json, write_json
+from helpers.weights._private import TOKENIZER_LEFTOVERS
 from helpers.weights.folders import FETCH_AGAIN, ModelFolder
 
 # The parts of a tokenizer.json that tokenizers 0.14 knows, by their types.
@@ -129,7 +130,7 @@ def convert_settings(folder: ModelFolder) -> dict[str, Any]:
         settings["chat_template"] = template
     if not (folder.path / "tokenizer.json").is_file() or is_of_2023(folder, settings):
         return settings
-    for key in ("backend", "is_local", "local_files_only", "auto_map"):
+    for key in ("backend", "auto_map", *TOKENIZER_LEFTOVERS):
         settings.pop(key, None)
     extra = settings.pop("extra_special_tokens", None)
     if isinstance(extra, list) and extra:
