@@ -32,9 +32,11 @@ BLOCK = re.compile(r"(?:^|\.)(\w+\.(\d+)\..+)")  # the part of a module's name f
 def check_base(lora: AdapterFolder, base: ModelFolder) -> None:
     """A MismatchError if `base` is another model than the one that the LoRA was trained on."""
     if reason := explain_other_base(lora, base):
-        remedy = (
-            f"Load {lora.base_name} first." if lora.base_name else "Load the base that it was trained on."
-        )
+        remedy = f"Load {lora.base_name or 'the base that it was trained on'} first."
+        only_names_differ = find_misfit(lora, base) is None and has_same_hashes(lora, base) is None
+        if lora.base_name and only_names_differ:  # /kaggle/input/llama/1 tells nobody which model that was
+            file = lora.path / "adapter_config.json"
+            remedy += f" If that is {base.name}, write {base.name} into {file} as base_model_name_or_path."
         raise MismatchError(f"The LoRA {lora.name} {reason}.", remedy)
 
 

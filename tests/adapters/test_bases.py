@@ -216,3 +216,11 @@ def test_damaged_run_is_named_and_not_taken_for_a_base_that_is_missing(made):
     (folder.path / "run.json").write_text("{")
     with pytest.raises(DamagedError, match="run.json"):
         find_gguf(folder, "Name it.")
+
+
+def test_base_that_only_a_path_names_can_be_named_by_the_remedy(made, home, load_tiny):
+    change_config(made[0], base_model_name_or_path="/kaggle/input/llama/1")
+    with pytest.raises(MismatchError, match="write tiny into .*adapter_config.json"):
+        adapters.attach_adapter(load_tiny(), "a")
+    change_config(made[0], base_model_name_or_path="tiny")  # as it says
+    adapters.attach_adapter(load_tiny(), "a")
