@@ -30,7 +30,7 @@ from helpers.loading.model import LoadedModel, load_model
 from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.tasks.rows import load_rows
 from helpers.tasks.split import split_rows
-from helpers.tasks.template import load_template
+from helpers.tasks.template_file import load_template
 from helpers.weights.fetching import fetch
 
 

@@ -36,7 +36,8 @@ from helpers.tasks.baseline import list_texts, make_bag_of_words
 from helpers.tasks.data import TaskData
 from helpers.tasks.rows import load_rows
 from helpers.tasks.split import split_rows
-from helpers.tasks.template import Template, load_template
+from helpers.tasks.template import Template
+from helpers.tasks.template_file import load_template
 from helpers.training.settings import TrainingSettings, pick_settings
 from helpers.training.train import train_lora
 from helpers.weights.fetching import fetch

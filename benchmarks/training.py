@@ -28,7 +28,7 @@ from helpers.common.files import write_json
 from helpers.common.machine import Choice, measure_peak_mb, name_device, pick_device, pick_dtype
 from helpers.loading.model import LoadedModel, load_model
 from helpers.tasks.rows import load_rows
-from helpers.tasks.template import load_template
+from helpers.tasks.template_file import load_template
 from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.settings import pick_settings
 from helpers.training.train import build_dataset, make_lora_config, make_sft_config

@@ -17,7 +17,7 @@ from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import UsageError
 from helpers.loading.chat_templates import say_template
 from helpers.loading.model import load_model
-from helpers.tasks.template import load_template
+from helpers.tasks.template_file import load_template
 from helpers.weights.folders import find_model
 
 

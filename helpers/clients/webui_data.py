@@ -10,8 +10,8 @@ from helpers.clients.webui import find_folder
 from helpers.common.errors import DamagedError
 from helpers.common.files import write_json
 from helpers.common.paths import find_file
-from helpers.tasks.rows import Row
-from helpers.tasks.template import Template
+from helpers.tasks.rows import AnyTemplate
+from helpers.tasks.template import Row
 
 # The roles of a training example, in order. A row of 2023 has its texts under these keys: alpaca's own,
 # instruction, input and output, would not say whether the first is a system's or a user's.
@@ -25,7 +25,7 @@ def write_dataset(
     root: str | Path,
     name: str,
     rows: list[Row],
-    template: Template,
+    template: AnyTemplate,
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[Path]:
     """Writes rows for the training tab of a WebUI that is installed in `root`. Returns the paths.

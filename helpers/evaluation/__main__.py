@@ -18,9 +18,9 @@ from helpers.evaluation.metrics import Evaluation
 from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP, OWN, say_template
 from helpers.loading.model import load_model
 from helpers.tasks.data import TaskData, hash_rows, load_task_data
-from helpers.tasks.rows import Row, load_rows
+from helpers.tasks.rows import open_data, read_rows
 from helpers.tasks.split import Split
-from helpers.tasks.template import load_template
+from helpers.tasks.template import Row, Template
 from helpers.weights.folders import find_model
 
 MAX_TOKENS = 32  # of a server's reply; the answers of a label template are short
@@ -30,18 +30,19 @@ def read_data(options: argparse.Namespace) -> TaskData:
     """The rows to judge as `test`: all of the file, or those that training with this split held out."""
     if options.split == "test":
         return load_task_data(options.data, options.template, Split(options.seed, options.test_size))
-    template = load_template(options.template)
-    return TaskData(template, train=[], test=load_rows(options.data, template))
+    table, template = open_data(options.data, options.template)
+    return TaskData(template, train=[], test=read_rows(table, template))
 
 
 def judge(options: argparse.Namespace, data: TaskData, rows: list[Row]) -> Evaluation:
     """The evaluation of the model, LoRA or server that the command line names."""
+    template = data.template
+    if not isinstance(template, Template) or template.kind != "labels":
+        raise UsageError("Only labels can be judged.", "Give a template with `label`.")
     if options.url:
         client = make_openai_client(options.url)
         settings = {"model": options.model, "temperature": 0, "max_tokens": MAX_TOKENS}
-        return evaluate_over_url(
-            lambda messages: ask_openai(client, messages, **settings), rows, data.template
-        )
+        return evaluate_over_url(lambda messages: ask_openai(client, messages, **settings), rows, template)
     trained = [find_adapter(options.lora)] if options.lora else []
     chat_template = pick_for_all(options.chat_template, trained)
     for lora in trained:
@@ -50,7 +51,7 @@ def judge(options: argparse.Namespace, data: TaskData, rows: list[Row]) -> Evalu
     say_template(loaded.chat_template)
     if options.lora:
         attach_adapter(loaded, options.lora)
-    return evaluate(loaded, rows, data.template)
+    return evaluate(loaded, rows, template)
 
 
 def record_accuracy(options: argparse.Namespace, data: TaskData, result: Evaluation) -> None:

@@ -14,8 +14,7 @@ from helpers.common.errors import DamagedError
 from helpers.evaluation.metrics import Evaluation, Scores, pick_predictions, summarise_predictions
 from helpers.evaluation.scoring import score_answers
 from helpers.loading.model import LoadedModel
-from helpers.tasks.rows import Row
-from helpers.tasks.template import Template
+from helpers.tasks.template import Label, Row, Template
 
 Ask = Callable[[list[dict[str, str]]], str]  # takes messages, returns the reply's text
 
@@ -44,7 +43,9 @@ def evaluate_over_url(ask: Ask, rows: list[Row], template: Template, progress: b
     return summarise_predictions(truth, ask_predictions(ask, rows, template, progress), list(template.label))
 
 
-def ask_predictions(ask: Ask, rows: list[Row], template: Template, progress: bool = True) -> list[int | None]:
+def ask_predictions(
+    ask: Ask, rows: list[Row], template: Template, progress: bool = True
+) -> list[Label | None]:
     """The label of the answer that a server replies to each row; None for any other reply."""
     predictions = []
     for row in tqdm(rows, desc="asking", disable=not progress):

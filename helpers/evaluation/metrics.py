@@ -14,9 +14,9 @@ from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, f1_score
 
 from helpers.tasks.baseline import PAIR
-from helpers.tasks.rows import Row
+from helpers.tasks.template import Label, Row
 
-Scores = dict[int, float]  # of one row: {label: log P(answer | prompt), in nats}
+Scores = dict[Label, float]  # of one row: {label: log P(answer | prompt), in nats}
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class Evaluation:
     majority_accuracy: float  # accuracy of always answering with the most frequent label
 
 
-def pick_predictions(scores: Sequence[Scores]) -> list[int]:
+def pick_predictions(scores: Sequence[Scores]) -> list[Label]:
     """The most likely label of each row; the first of them if several are equal."""
     return [max(row_scores, key=row_scores.__getitem__) for row_scores in scores]
 
 
 def summarise_predictions(
-    truth: Sequence[int], predictions: Sequence[int | None], labels: Sequence[int]
+    truth: Sequence[Label], predictions: Sequence[Label | None], labels: Sequence[Label]
 ) -> Evaluation:
     """The figures of an evaluation, from the true and the predicted label of each row.
 
@@ -48,18 +48,20 @@ def summarise_predictions(
     answer; it counts as wrong.
     """
     rows = len(truth)
-    no_answer = max(labels) + 1  # a label of its own, for scikit-learn
-    predicted = [no_answer if label is None else label for label in predictions]
-    right = sum(expected == found for expected, found in zip(truth, predicted, strict=True))
-    confusion = confusion_matrix(truth, predicted, labels=[*labels, no_answer])[: len(labels)]
+    places = {label: place for place, label in enumerate(labels)}  # labels may be words
+    no_answer = len(labels)  # a label of its own, for scikit-learn
+    expected = [places[label] for label in truth]
+    predicted = [no_answer if label is None else places[label] for label in predictions]
+    right = sum(wanted == found for wanted, found in zip(expected, predicted, strict=True))
+    confusion = confusion_matrix(expected, predicted, labels=range(no_answer + 1))[:no_answer]
     if not confusion[:, -1].any():
         confusion = confusion[:, :-1]
     return Evaluation(
         rows=rows,
         accuracy=right / rows,
         interval=estimate_interval(right, rows),
-        macro_f1=measure_f1(truth, predicted, labels, "macro"),
-        weighted_f1=measure_f1(truth, predicted, labels, "weighted"),
+        macro_f1=measure_f1(expected, predicted, range(no_answer), "macro"),
+        weighted_f1=measure_f1(expected, predicted, range(no_answer), "weighted"),
         confusion=confusion.tolist(),
         majority_accuracy=max(collections.Counter(truth).values()) / rows,
     )
@@ -79,7 +81,7 @@ def estimate_interval(right: int, rows: int) -> tuple[float, float]:
 
 
 def measure_pairwise_accuracy(
-    scores: Sequence[Scores], rows: Sequence[Row], pair: tuple[int, int] = PAIR
+    scores: Sequence[Scores], rows: Sequence[Row], pair: tuple[Label, Label] = PAIR
 ) -> float | None:
     """Share of the rows labelled with one of the pair in which that label scores above the other.
 
@@ -116,7 +118,9 @@ def bootstrap_gain(
     return float(low), float(high)
 
 
-def find_worst(scores: Sequence[Scores], rows: Sequence[Row], count: int = 3) -> list[tuple[Row, int, float]]:
+def find_worst(
+    scores: Sequence[Scores], rows: Sequence[Row], count: int = 3
+) -> list[tuple[Row, Label, float]]:
     """The most confident mistakes, worst first: (row, prediction, gap).
 
     The gap is how much higher the prediction scores than the right label, in nats.
@@ -129,6 +133,6 @@ def find_worst(scores: Sequence[Scores], rows: Sequence[Row], count: int = 3) ->
     return sorted(mistakes, key=lambda mistake: -mistake[2])[:count]
 
 
-def list_labels(rows: Sequence[Row]) -> list[int]:
+def list_labels(rows: Sequence[Row]) -> list[Label]:
     """The label of each row."""
-    return [cast(int, row["label"]) for row in rows]
+    return [row["label"] for row in rows]

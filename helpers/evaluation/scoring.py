@@ -24,8 +24,7 @@ from helpers.evaluation.metrics import Scores
 from helpers.loading.chat_tokenizer import ChatTokenizer
 from helpers.loading.model import LoadedModel
 from helpers.loading.tokenizer import make_chat_tokenizer
-from helpers.tasks.rows import Row
-from helpers.tasks.template import Template
+from helpers.tasks.template import Label, Row, Template
 from helpers.training.attention import score_targets, use_packed_attention, why_not_packable
 from helpers.training.packing import PackedSequences, count_shared, pack_continuations, pack_sequences
 
@@ -38,7 +37,7 @@ class ScoredRow:
     """A row as token ids, and what is known of its answers so far."""
 
     prompt: list[int]
-    answers: dict[int, list[int]]  # of each label, in the template's order
+    answers: dict[Label, list[int]]  # of each label, in the template's order
     beginnings: Scores = field(default_factory=dict)  # log P(first token of the answer | prompt), in nats
     scores: Scores = field(default_factory=dict)  # log P(answer | prompt), in nats, as far as computed
 
@@ -46,17 +45,17 @@ class ScoredRow:
         """Tokens of the prompt with its longest answer."""
         return len(self.prompt) + max(map(len, self.answers.values()))
 
-    def find_favourite(self) -> int:
+    def find_favourite(self) -> Label:
         """The label whose answer has the likeliest first token."""
         return max(self.beginnings, key=self.beginnings.__getitem__)
 
-    def score_short(self, labels: list[int]) -> list[int]:
+    def score_short(self, labels: list[Label]) -> list[Label]:
         """Scores answers of one token, which their beginnings tell: empty ones. Returns the other labels."""
         short = [label for label in labels if len(self.answers[label]) == 1]
         self.scores.update({label: self.beginnings[label] for label in short})
         return [label for label in labels if label not in short]
 
-    def list_rivals(self) -> list[int]:
+    def list_rivals(self) -> list[Label]:
         """The labels without a score that may still win: their beginnings are as high as the best score."""
         best = max(self.scores.values())
         unscored = [label for label in self.answers if label not in self.scores]
@@ -186,7 +185,7 @@ def score_beginnings(
 def score_endings(
     loaded: LoadedModel,
     rows: list[ScoredRow],
-    wanted: list[list[int]],
+    wanted: list[list[Label]],
     prompts: PackedSequences,
     cache: Cache,
 ) -> None:

@@ -39,6 +39,13 @@ class TokenizedAnswers(NamedTuple):
     answers: list[list[int]]
 
 
+class LearnedTokens(NamedTuple):
+    """A sequence of token ids, and a mask that is 1 for those that are learned."""
+
+    ids: list[int]
+    mask: list[int]
+
+
 @dataclass
 class ChatTokenizer:
     """A model's chat template and tokenizer together."""
@@ -72,6 +79,23 @@ class ChatTokenizer:
         return TokenizedAnswers(
             prompt, [self._tokenize_answer(messages, one, begun, prompt) for one in answers]
         )
+
+    def tokenize_conversation(self, messages: list[Message], learned: Sequence[int]) -> list[LearnedTokens]:
+        """The messages as token ids, of which the assistant's messages at the places `learned` are learned.
+
+        Each of them comes after the very tokens that a server gives the model before it answers there. For
+        most templates that is one sequence. It is several if the template writes earlier messages in another
+        way than later ones: Qwen 3 leaves the thinking out of them. Raises what tokenize_answers raises.
+        """
+        sequences: list[LearnedTokens] = []
+        for place in learned:
+            prompt, (answer,) = self.tokenize_answers(messages[:place], [messages[place]["content"]])
+            mask: list[int] = []
+            if sequences and prompt[: len(sequences[-1].ids)] == sequences[-1].ids:
+                mask = sequences.pop().mask  # this one goes on from there
+            mask = mask + [0] * (len(prompt) - len(mask)) + [1] * len(answer)
+            sequences.append(LearnedTokens(prompt + answer, mask))
+        return sequences
 
     def _tokenize_answer(
         self, messages: list[Message], answer: str, begun: str, prompt: list[int]

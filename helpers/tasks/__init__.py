@@ -1,8 +1,8 @@
-"""A table in, prompts out.
+"""A table or chats in, prompts and answers out.
 
-Templates (`template`), checked rows (`rows`), splits without leaks (`split`), both together with where they
-came from (`data`: TaskData), an audit of the rows (`audit`), and the bag of words that every LoRA is
-compared with (`baseline`).
+Tables of any form (`tables`), templates (`template`, `template_file`), chats, which need none (`chats`),
+checked rows (`rows`), splits without leaks (`split`), all together with where they came from (`data`:
+TaskData), an audit of the rows (`audit`), and the baselines that every LoRA is compared with (`baseline`).
 """
 
 from typing import TYPE_CHECKING
@@ -15,10 +15,11 @@ if TYPE_CHECKING:
     from helpers.tasks.baseline import judge_bag_of_words as judge_bag_of_words
     from helpers.tasks.baseline import list_texts as list_texts
     from helpers.tasks.baseline import make_bag_of_words as make_bag_of_words
+    from helpers.tasks.chats import ChatForm as ChatForm
     from helpers.tasks.data import TaskData as TaskData
     from helpers.tasks.data import hash_rows as hash_rows
     from helpers.tasks.data import load_task_data as load_task_data
-    from helpers.tasks.rows import Row as Row
+    from helpers.tasks.rows import AnyTemplate as AnyTemplate
     from helpers.tasks.rows import count_labels as count_labels
     from helpers.tasks.rows import load_rows as load_rows
     from helpers.tasks.split import Split as Split
@@ -26,7 +27,11 @@ if TYPE_CHECKING:
     from helpers.tasks.split import keep_short as keep_short
     from helpers.tasks.split import split_rows as split_rows
     from helpers.tasks.split import write_split as write_split
+    from helpers.tasks.tables import Table as Table
+    from helpers.tasks.tables import read_table as read_table
+    from helpers.tasks.template import Label as Label
+    from helpers.tasks.template import Row as Row
     from helpers.tasks.template import Template as Template
-    from helpers.tasks.template import load_template as load_template
+    from helpers.tasks.template_file import load_template as load_template
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

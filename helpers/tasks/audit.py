@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from helpers.tasks.baseline import judge_bag_of_words
-from helpers.tasks.rows import Row, count_labels
+from helpers.tasks.rows import count_labels
+from helpers.tasks.template import Label, Row
 from helpers.tasks.words import list_ngrams, split_words
 
 
@@ -17,8 +18,8 @@ class Audit:
 
     rows: int
     comments: int  # different texts
-    labels: dict[int, int]  # rows of each label
-    words: dict[int, float]  # median length of the texts of each label, in words
+    labels: dict[Label, int]  # rows of each label
+    words: dict[Label, float]  # median length of the texts of each label, in words
     duplicates: int  # texts that equal an earlier one, ignoring case, space and punctuation
     near_duplicates: list[tuple[str, str]]  # pairs of other texts that share most of their words, in order
     repeated_5grams: float  # share of the different runs of five words that occur in more than one comment
@@ -29,7 +30,7 @@ class Audit:
 def audit_rows(rows: list[Row], folds: int = 5, seed: int = 0) -> Audit:
     """Audits the rows; the bag of words is judged with `folds` grouped folds."""
     texts = list(dict.fromkeys(row["text"] for row in rows))
-    lengths: dict[int, list[int]] = {label: [] for label in count_labels(rows)}
+    lengths: dict[Label, list[int]] = {label: [] for label in count_labels(rows)}
     for row in rows:
         lengths[row["label"]].append(len(row["text"].split()))
     accuracy, pairwise = judge_bag_of_words(rows, folds, seed)

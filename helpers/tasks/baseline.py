@@ -8,14 +8,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import Pipeline, make_pipeline
 
-from helpers.tasks.rows import Row
+from helpers.tasks.template import Row
 
 PAIR = (1, 2)  # the labels of the lessons' task that say whose side a comment is on
 
 
 def list_texts(rows: Sequence[Row]) -> list[str]:
-    """What a bag of words sees of each row: the names of both options and the text."""
-    return [f"{row.get('alternative_a', '')} {row.get('alternative_b', '')} {row['text']}" for row in rows]
+    """What a bag of words sees of each row: all its columns but the label."""
+    return [" ".join(str(cell) for column, cell in row.items() if column != "label") for row in rows]
 
 
 def make_bag_of_words() -> Pipeline:

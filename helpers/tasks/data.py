@@ -7,21 +7,22 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers.tasks.rows import Row, load_rows
+from helpers.tasks.rows import AnyTemplate, open_data, read_rows
 from helpers.tasks.split import Split
-from helpers.tasks.template import Template, load_template
+from helpers.tasks.template import Row
 
 
 @dataclass(frozen=True)
 class TaskData:
     """What a LoRA is trained and judged on. For rows from memory, `TaskData(template, rows)` is enough."""
 
-    template: Template
+    template: AnyTemplate
     train: list[Row]
     test: list[Row] = field(default_factory=list)  # held out
     source: str | None = None  # path of the table, as the user gave it
-    template_source: str | None = None  # path of the template
-    split: Split | None = None  # how train and test were made
+    template_source: str | None = None  # path of the template; None for chats
+    split: Split | None = None  # how the parts were made
+    validation: list[Row] = field(default_factory=list)  # watched while training, and not trained on
 
     def list_facts(self) -> dict[str, Any]:
         """What a training records about its data: paths and split, as far as they are known; and hashes."""
@@ -39,15 +40,26 @@ class TaskData:
         return facts
 
 
-def load_task_data(data: str | Path, template: str | Path, split: Split | None = None) -> TaskData:
+def load_task_data(
+    data: str | Path, template: str | Path | None = None, split: Split | None = None
+) -> TaskData:
     """Reads a table and a template and splits the rows (by default with Split's defaults).
 
-    Raises what load_template, load_rows and Split.divide raise.
+    A table of chats needs no template. Raises what open_data, read_rows and Split.divide raise.
     """
     split = split or Split()
-    read = load_template(template)
-    train, test = split.divide(load_rows(data, read))
-    return TaskData(read, train, test, str(data), str(template), split)
+    table, read = open_data(data, template)
+    train, test = split.divide(read_rows(table, read), read)
+    train, validation = split.take_validation(train, read)
+    return TaskData(
+        read,
+        train,
+        test,
+        validation=validation,
+        source=str(data),
+        template_source=str(template) if template else None,
+        split=split,
+    )
 
 
 def hash_rows(rows: Sequence[Row]) -> str:

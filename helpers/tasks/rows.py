@@ -3,51 +3,88 @@
 import collections
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import pandas as pd
+from helpers.common.errors import DamagedError, KitError, MismatchError, UsageError
+from helpers.tasks.chats import ChatForm, find_chats
+from helpers.tasks.tables import Table, read_table
+from helpers.tasks.template import Label, Row, Template, suggest_column
+from helpers.tasks.template_file import load_template
 
-from helpers.common.errors import DamagedError, MismatchError
-from helpers.common.paths import find_file
-from helpers.tasks.template import Template
-
-Row = dict[str, Any]  # the template's columns (str) and `label` (int)
+AnyTemplate = Template | ChatForm
 
 
-def load_rows(path: str | Path, template: Template) -> list[Row]:
-    """The rows of a CSV: the template's columns and `label`. A KitError names the first fault in it."""
-    path = find_file(path, "CSV file")
-    frame = read_csv(path, template)
-    columns = [*template.columns, "label"]
-    missing = [column for column in columns if column not in frame.columns]
+class Fault(NamedTuple):
+    """Something wrong in a row of a table."""
+
+    place: str  # such as "Row 7 (line 9)"
+    error: KitError
+
+
+def load_rows(path: str | Path, template: AnyTemplate) -> list[Row]:
+    """The rows of a table as the template wants them. A KitError names the first fault with its place."""
+    return read_rows(open_table(path, template), template)
+
+
+def open_data(path: str | Path, template: str | Path | None) -> tuple[Table, AnyTemplate]:
+    """The table and the template of these files. Chats need no template; a UsageError if it is not chats."""
+    if template:
+        read = load_template(template)
+        return open_table(path, read), read
+    table = read_table(path)
+    chats = find_chats(table)
+    if chats:
+        return refuse_empty(chats), ChatForm()
+    problem = (
+        f"{table.path} holds no chats, so it needs a template (its columns: {', '.join(table.columns)})."
+    )
+    raise UsageError(problem, f"`python -m helpers.tasks suggest {path}` writes a first one.")
+
+
+def open_table(path: str | Path, template: AnyTemplate) -> Table:
+    """The table, with the columns that the template needs; a MismatchError names those that it lacks."""
+    table = read_table(path, template.needed)
+    if isinstance(template, ChatForm):
+        table = find_chats(table) or table
+    missing = [column for column in template.needed if column not in table.columns]
     if missing:
-        problem = f"{path} has no column {', '.join(missing)} (it has {', '.join(frame.columns)})."
-        raise MismatchError(problem, "Rename or add it.")
-    if frame.empty:
-        raise DamagedError(f"{path} has a header and no rows.", "Add rows to it.")
-    known = {str(label): label for label in template.label}
-    rows = [{column: row[column] for column in columns} for row in frame.to_dict("records")]
-    for number, row in enumerate(rows, start=1):
-        if row["label"] not in known:
-            remedy = f"The template knows {', '.join(known)}; fix the row or the template."
-            raise MismatchError(f"Row {number} of {path} has the label '{row['label']}'.", remedy)
-        if not row["text"].strip():
-            raise DamagedError(f"Row {number} of {path} has an empty text.", "Fill it in or delete the row.")
-        row["label"] = known[row["label"]]
+        problem = f"{table.path} has no column {', '.join(missing)} (it has {', '.join(table.columns)})."
+        remedy = suggest_column(missing[0], table.columns)
+        raise MismatchError(problem, f"{remedy} The names in the template must be those of the columns.")
+    return refuse_empty(table)
+
+
+def refuse_empty(table: Table) -> Table:
+    """The table; a DamagedError if it has no rows."""
+    if not table.rows:
+        raise DamagedError(f"{table.path} has no rows.", "Add rows to it.")
+    return table
+
+
+def read_rows(table: Table, template: AnyTemplate) -> list[Row]:
+    """The rows, all of them right; a KitError names the first fault with its place."""
+    rows, faults = check_rows(table, template)
+    if faults:
+        first, more = faults[0], len(faults) - 1
+        others = (
+            f" {more} other rows have faults: `python -m helpers.tasks check` lists them." if more else ""
+        )
+        problem = f"{first.place} of {table.path}: {first.error.problem}"
+        raise type(first.error)(problem, first.error.remedy + others)
     return rows
 
 
-def read_csv(path: Path, template: Template) -> pd.DataFrame:
-    """The table, every cell as text; DamagedError if it is empty or not a CSV."""
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-    except pd.errors.EmptyDataError:
-        columns = ", ".join([*template.columns, "label"])
-        raise DamagedError(f"{path} is empty.", f"Give a CSV with the columns {columns}.") from None
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise DamagedError(f"{path} is not a CSV in UTF-8: {error}", "Save it as CSV, UTF-8.") from None
+def check_rows(table: Table, template: AnyTemplate) -> tuple[list[Row], list[Fault]]:
+    """(the rows that are right, the faults of the others)."""
+    rows, faults = [], []
+    for place, cells in zip(table.places, table.rows, strict=True):
+        try:
+            rows.append(template.make_row(cells))
+        except KitError as error:
+            faults.append(Fault(place, error))
+    return rows, faults
 
 
-def count_labels(rows: Sequence[Row]) -> dict[int, int]:
+def count_labels(rows: Sequence[Row]) -> dict[Label, int]:
     """How many rows each label has, sorted by label."""
     return dict(sorted(collections.Counter(row["label"] for row in rows).items()))

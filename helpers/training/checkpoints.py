@@ -91,7 +91,7 @@ def list_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if old["base_sha256"] != now["base_sha256"]:  # the same base may have another name by now
         same = old["base"] == now["base"]
         changes.append(f"other weights in {now['base']}" if same else f"the base {old['base']}")
-    wanted = dict(old["settings"])
+    wanted = {**asdict(TrainingSettings()), **old["settings"]}  # an older plan lacks newer settings
     changed = [
         f"{key} {wanted.get(key)}" for key, value in now["settings"].items() if wanted.get(key) != value
     ]

@@ -45,6 +45,7 @@ class TrainingSettings:
     batch_size: int = 4  # rows in a forward pass
     accumulation: int = 1  # batches whose gradients are added up for one optimizer step
     max_length: int = 2048  # tokens of prompt and completion; a longer row is cut
+    turns: str = "all"  # of a chat: the assistant's turns that are learned, "all" or the "last"
     learning_rate: float = 2e-4  # highest value of the schedule
     schedule: str = "constant"  # transformers' lr_scheduler_type
     warmup_ratio: float = 0.03  # share of the steps (from 1 on: steps) in which learning_rate is climbed to
@@ -96,7 +97,7 @@ class TrainingSettings:
                 wanted = getattr(types[key], "__name__", types[key])
                 remedy = f"Give a value of type {wanted}."
                 raise UsageError(f"{key} in {source} is {value!r}.", remedy)
-            if key in ("optimizer", "schedule"):
+            if key in ("optimizer", "schedule", "turns"):
                 check_name(key, value, source)
             if key in SMALLEST and not SMALLEST[key] <= value < math.inf:  # NaN is neither
                 raise UsageError(f"{key} in {source} is {value}.", f"Give {SMALLEST[key]} or more.")
@@ -104,15 +105,22 @@ class TrainingSettings:
 
 
 def check_name(key: str, value: str, source: str) -> None:
-    """A UsageError unless transformers knows the optimizer or the schedule that is named."""
-    from transformers.trainer_utils import SchedulerType
-    from transformers.training_args import OptimizerNames
-
-    known = [str(name.value) for name in (OptimizerNames if key == "optimizer" else SchedulerType)]
+    """A UsageError unless a setting that is a name has one of the names that it can have."""
+    known = list_names(key)
     if value not in known:
         near = difflib.get_close_matches(value, known, n=1)
         remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
         raise UsageError(f"{source} has the unknown {key} '{value}'.", remedy)
+
+
+def list_names(key: str) -> list[str]:
+    """The names that a setting can have: transformers' optimizers and schedules, and which turns."""
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    if key == "turns":
+        return ["all", "last"]
+    return [str(name.value) for name in (OptimizerNames if key == "optimizer" else SchedulerType)]
 
 
 def has_type(value: object, wanted: object) -> bool:

@@ -26,9 +26,9 @@ from helpers.common.paths import find_home
 from helpers.loading.model import LoadedModel
 from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.tasks.data import TaskData
-from helpers.tasks.rows import Row
+from helpers.tasks.rows import AnyTemplate
 from helpers.tasks.split import keep_short
-from helpers.tasks.template import Template
+from helpers.tasks.template import Row
 from helpers.training._private import unpack_4bit_weights
 from helpers.training.attention import why_not_packable
 from helpers.training.checkpoints import keep_checkpoints, open_checkpoints
@@ -191,21 +191,23 @@ def report_long_rows(dropped: int, total: int, settings: TrainingSettings, conte
 
 
 def build_dataset(
-    rows: list[Row], template: Template, settings: TrainingSettings, tokenizer: PreTrainedTokenizerBase
+    rows: list[Row],
+    template: AnyTemplate,
+    settings: TrainingSettings,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> Dataset:
     """The rows as TRL takes them, shuffled, with the columns `input_ids` and `completion_mask`.
 
-    The mask is 1 for the answer's tokens, the end of the turn included, and 0 for the prompt's.
-    settings.max_rows limits their number.
+    The mask is 1 for what is learned: the tokens of the answer, or of a chat's turns (settings.turns), with
+    the end of each. settings.max_rows limits the number of rows.
     """
-    kept = keep_short(rows, settings.max_rows, settings.seed) if settings.max_rows else rows
+    kept = keep_short(rows, settings.max_rows, settings.seed, template) if settings.max_rows else rows
     chat = make_chat_tokenizer(tokenizer)
     columns = []
     for row in kept:
-        example = template.build_example(row)
-        prompt, (answer,) = chat.tokenize_answers(example["prompt"], [example["completion"][0]["content"]])
-        mask = [0] * len(prompt) + [1] * len(answer)
-        columns.append({"input_ids": prompt + answer, "completion_mask": mask})
+        learned = template.list_learned(row, settings.turns)
+        for ids, mask in chat.tokenize_conversation(template.build_conversation(row), learned):
+            columns.append({"input_ids": ids, "completion_mask": mask})
     return Dataset.from_list(columns).shuffle(seed=settings.seed)
 
 

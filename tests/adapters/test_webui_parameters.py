@@ -26,6 +26,7 @@ def test_settings_of_a_lora_survive_the_webui_s_names(preset, targets):
         "max_grad_norm",
         "checkpoint_steps",
         "seed",
+        "turns",
     }
 
 

@@ -10,7 +10,7 @@ from helpers import PROJECT, training, weights
 from helpers.common.errors import KitError
 from helpers.common.paths import find_file, resolve_inside
 from helpers.server.ports import refuse_taken_port
-from helpers.tasks.template import load_template
+from helpers.tasks.template_file import load_template
 
 # Phrases that read like a translation, and what to write instead.
 BANNED = {
@@ -81,11 +81,11 @@ CASES = {
     ),
     "a template that is not YAML": (
         lambda folder: read_template(folder, "task: [unclosed"),
-        r"(?s).*quiz\.yaml is not valid YAML: .* Fix the file; .*\.",
+        r"Line 1 of .*quiz\.yaml: this is not valid YAML \(.*\)\. A text with .*\.",
     ),
     "a template without labels": (
         lambda folder: read_template(folder, "instruction: Judge.\ntask: '{text}'\n"),
-        r"The template .*quiz\.yaml has no label\. Add it; .*\.",
+        r"The template .*quiz\.yaml has no label \(or .*\)\. Add it; .*\.",
     ),
     "a port that is taken": (
         ask_for_a_taken_port,

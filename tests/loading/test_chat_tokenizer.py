@@ -57,6 +57,38 @@ def assert_ids_are_those_of_the_library(tokenizer, chat, messages):
     assert prompt == chat.tokenize(messages)
 
 
+CONVERSATION = [*TURNS, {"role": "assistant", "content": "That one: 7."}]
+
+
+def assert_turns_are_learned_as_they_are_asked(tokenizer, chat):
+    sequences = chat.tokenize_conversation(CONVERSATION, [1, 3])
+    learned = []
+    for ids, mask in sequences:
+        assert len(ids) == len(mask)
+        starts = [place for place in range(1, len(ids)) if mask[place] > mask[place - 1]]
+        for start in starts:
+            end = mask.index(0, start) if 0 in mask[start:] else len(mask)
+            place = (1, 3)[len(learned)]
+            prompt, (answer,) = chat.tokenize_answers(CONVERSATION[:place], [CONVERSATION[place]["content"]])
+            assert (ids[:start], ids[start:end]) == (prompt, answer)
+            learned.append(tokenizer.decode(answer))
+    assert [text in found for text, found in zip(("Hello.", "That one: 7."), learned, strict=True)] == [
+        True
+    ] * 2
+    return len(sequences)
+
+
+def test_turns_of_a_chat_are_learned_after_the_tokens_that_a_server_would_send(family):
+    _, tokenizer, chat = family
+    assert_turns_are_learned_as_they_are_asked(tokenizer, chat)
+
+
+def test_turns_of_a_chat_are_one_sequence_unless_the_template_rewrites_earlier_ones(real):
+    name, tokenizer, chat = real
+    sequences = assert_turns_are_learned_as_they_are_asked(tokenizer, chat)
+    assert sequences == (2 if name == "qwen3" else 1)
+
+
 @pytest.mark.parametrize("messages", [TURNS, [SYSTEM, *TURNS]], ids=["user", "system"])
 def test_ids_are_those_of_apply_chat_template(family, messages):
     _, tokenizer, chat = family

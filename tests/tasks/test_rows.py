@@ -36,12 +36,12 @@ def test_no_pair_of_options_is_a_college_with_itself(template):
 @pytest.mark.parametrize(
     ("text", "kind", "named"),
     [
-        ("", DamagedError, "alternative_a"),
+        ("", DamagedError, "d.csv"),
         (HEADER, DamagedError, "d.csv"),
         ("text,alternative_a,label\nx,y,0\n", MismatchError, "alternative_b"),
-        (HEADER + "x,A,B,7\n", MismatchError, " 1 "),
-        (HEADER + "x,A,B,0\nx,A,B,\n", MismatchError, " 2 "),
-        (HEADER + "x,A,B,0\n ,A,B,0\n", DamagedError, " 2 "),
+        (HEADER + "x,A,B,7\n", MismatchError, "Row 1 "),
+        (HEADER + "x,A,B,0\nx,A,B,\n", MismatchError, "Row 2 "),
+        (HEADER + "x,A,B,0\n ,A,B,0\n", DamagedError, "Row 2 "),
         (HEADER + '"open,A,B,0\n', DamagedError, "d.csv"),
     ],
 )
@@ -51,10 +51,15 @@ def test_wrong_csv_is_refused_with_the_place(tmp_path, template, text, kind, nam
     assert named in str(caught.value)
 
 
-def test_csv_in_latin_1_is_refused(tmp_path, template):
-    with pytest.raises(DamagedError, match="UTF-8"):
-        tasks.load_rows(write(tmp_path, HEADER + "café,A,B,0\n", "latin-1"), template)
-
-
 def test_text_such_as_na_stays_a_text(tmp_path, template):
     assert tasks.load_rows(write(tmp_path, HEADER + "NA,A,B,0\n"), template)[0]["text"] == "NA"
+
+
+def test_other_faults_are_counted(tmp_path, template):
+    with pytest.raises(MismatchError, match="2 other rows"):
+        tasks.load_rows(write(tmp_path, HEADER + "x,A,B,7\nx,A,B,0\nx,,B,1\nx,A,B,\n"), template)
+
+
+def test_column_of_another_name_is_suggested(tmp_path, template):
+    with pytest.raises(MismatchError, match="{Text}"):
+        tasks.load_rows(write(tmp_path, HEADER.replace("text", "Text") + "x,A,B,0\n"), template)

@@ -50,3 +50,44 @@ def test_split_is_written_with_prompt_and_label_apart(tmp_path, template, rows):
 
 def test_split_has_the_defaults_of_split_rows(rows):
     assert tasks.Split().divide(rows * 2) == tasks.split_rows(rows * 2)
+
+
+def test_copies_that_differ_by_a_space_stay_on_one_side(template, rows):
+    copies = [{**row, "text": row["text"] + "  "} for row in rows]
+    train, test = tasks.split_rows(rows + copies, 0.5, seed=0, template=template)
+    assert not tasks.find_leaks(train, test, template)
+    assert len(test) % 2 == 0
+
+
+def test_texts_without_a_word_are_different_texts():
+    rows = [{"text": text, "label": number % 2} for number, text in enumerate("🙂🙁😀😐🤖👽")]
+    train, test = tasks.split_rows(rows, 0.5, seed=0)
+    assert not tasks.find_leaks(train, test) and len(test) == 3
+
+
+def test_answers_are_split_by_group(tmp_path):
+    template = tasks.Template("t", "", "{question}", answer="{answer}", group_by=("page",))
+    rows = [{"question": f"q{i}", "answer": "a", "page": str(i // 4)} for i in range(40)]
+    train, test = tasks.split_rows(rows, 0.3, 0, template)
+    assert not {row["page"] for row in train} & {row["page"] for row in test}
+    assert len(test) == 12
+    assert not tasks.find_leaks(train, test, template)
+
+
+def test_validation_rows_are_taken_from_the_training_rows(rows):
+    rows = rows * 4
+    many = [{**row, "text": f"{row['text']} {number}"} for number, row in enumerate(rows)]
+    split = tasks.Split(0, 0.25, 0.25)
+    train, test = split.divide(many)
+    kept, validation = split.take_validation(train)
+    assert tasks.Split(0, 0.25).divide(many) == (train, test)
+    assert len(validation) == len(test) and len(kept) == len(many) - 2 * len(test)
+    assert not tasks.find_leaks(kept, validation) + tasks.find_leaks(validation, test)
+    assert tasks.Split(0, 0.25).take_validation(train) == (train, [])
+
+
+def test_answers_are_drawn_at_random_and_not_by_length():
+    template = tasks.Template("t", "", "{question}", answer="{answer}")
+    rows = [{"question": "q" * number, "answer": "a"} for number in range(1, 101)]
+    kept = tasks.keep_short(rows, 20, 0, template)
+    assert len(kept) == 20 and max(len(row["question"]) for row in kept) > 60

@@ -36,12 +36,27 @@ def test_example_keeps_prompt_and_label_apart(template):
     ("text", "named"),
     [
         ("instruction: x\ntask: no placeholder\nlabel: {0: a, 1: b}", "{text}"),
-        ("task: '{text}'\nlabel: {0: a, 1: b}", "instruction"),
-        ("instruction: x\ntask: '{text}'\nlabel: {zero: a, 1: b}", "label"),
-        ("instruction: x\ntask: '{text}'\nlabel: {0: alone}", "label"),
-        ("instruction: 5\ntask: '{text}'\nlabel: {0: a, 1: b}", "instruction"),
+        ("instruction: x\nlabel: {0: a, 1: b}", "task"),
+        ("instruction: x\ntask: '{text}'\nlabel: {0: alone}", "Line 3"),
+        ("instruction: x\ntask: '{text}'\nlabel: [No, Yes]", "Line 3"),
+        ("instruction: x\ntask: '{text}'\nlabel: {0: No, 1: }", "'1'"),
+        ("instruction: x\ntask: '{text}'\nlabel: {0: No, 1: ~}", "'1'"),
+        ("instruction: x\ntask: '{text}'\nlabel:\n  0: No\n  0: Yes", "Line 5"),
+        ("instruction: x\ntask: '{text}'\ntask: '{text}!'\nlabel: {0: No, 1: Yes}", "Line 3"),
+        ("instruction: x\ntask: {text}\nlabel: {0: a, 1: b}", '"{text}"'),
+        ("instruction: x\ntask: A: {text}\nlabel: {0: a, 1: b}", "Line 2"),
+        ("instruction: x\ntask: '{text}'\nlabels: {0: a, 1: b}", "Did you mean label?"),
+        ("instruction: x\ntask: '{{ text }}'\nlabel: {0: a, 1: b}", "Write {text}."),
+        ("instruction: x\ntask: |-\n  A\n  B { text }\nlabel: {0: a, 1: b}", "Line 4"),
+        ("instruction: x\ntask: '{text} {price:.2f}'\nlabel: {0: a, 1: b}", "Write {price}."),
+        ("instruction: x\ntask: '{text}'\nanswer: '{text}'", "already"),
+        ("instruction: x\ntask: '{text}'\nanswer: Yes", "already"),
+        ("instruction: x\ntask: '{text}'\nanswer: '{a}'\nlabel: {0: a, 1: b}", "both"),
+        ("instruction: x\ntask: '{text} {label}'\nlabel: {0: a, 1: b}", "Line 2"),
+        ("task: '{text}'\nanswer: '{a}'\nexamples: [{user: '{text}', assistant: b}]", "Line 3"),
+        ("task: '{text}'\nanswer: '{a}'\nexamples: [{user: b}]", "Line 3"),
         ("instruction: [", "YAML"),
-        ("", "instruction, task, label"),
+        ("", "instruction"),
     ],
 )
 def test_wrong_template_is_refused(tmp_path, text, named):
@@ -75,3 +90,86 @@ def test_hash_of_a_template_ignores_its_name_and_sees_its_text(tmp_path):
     assert tasks.load_template(tmp_path / "other.yaml").sha256 == one.sha256
     (tmp_path / "other.yaml").write_text(GOOD.replace("Do it", "Do that"), encoding="utf-8")
     assert tasks.load_template(tmp_path / "other.yaml").sha256 != one.sha256
+
+
+def test_words_stay_words_that_yaml_takes_for_something_else(tmp_path):
+    text = "instruction: x\ntask: '{text}'\nlabel: {0: No, 1: Yes, 2: null and void, 3: 007}\n"
+    template = tasks.load_template(write(tmp_path, text))
+    assert template.label == {0: "No", 1: "Yes", 2: "null and void", 3: "007"}
+
+
+def test_labels_may_be_words(tmp_path):
+    text = "task: '{text}'\nlabel: {yes: It is spam, no: It is not}\nlabel_column: spam\n"
+    template = tasks.load_template(write(tmp_path, text))
+    cells = [{"text": "t", "spam": cell} for cell in ("yes", "No", " no ", "YES")]
+    rows = [template.make_row(row) for row in cells]
+    assert [row["label"] for row in rows] == ["yes", "no", "no", "yes"]
+    assert template.build_answer(rows[0]) == "It is spam"
+    assert template.needed == ["text", "spam"]
+
+
+@pytest.mark.parametrize(("cell", "label"), [("1", 1), (" 1", 1), ("1.0", 1), ("01", None), ("", None)])
+def test_numbers_are_read_however_they_were_exported(template, cell, label):
+    cells = {"text": "t", "alternative_a": "A", "alternative_b": "B", "label": cell}
+    if label is None:
+        with pytest.raises(MismatchError, match="label"):
+            template.make_row(cells)
+    else:
+        assert template.make_row(cells)["label"] == label
+
+
+ANSWERS = """
+task: |-
+  Context: {context}
+
+  Question: {Question?}
+answer: "{reply}"
+optional: context
+group_by: Question?
+examples:
+  - user: |-
+      Question: Who?
+    assistant: Ann.
+"""
+
+
+def test_answers_may_be_free_text_with_examples_before_and_no_instruction(tmp_path):
+    template = tasks.load_template(write(tmp_path, ANSWERS))
+    row = template.make_row({"context": " ", "Question?": "Where?", "reply": "Here."})
+    example = template.build_example(row)
+    assert example["prompt"] == [
+        {"role": "user", "content": "Question: Who?"},
+        {"role": "assistant", "content": "Ann."},
+        {"role": "user", "content": "Question: Where?"},
+    ]
+    assert example["completion"] == [{"role": "assistant", "content": "Here."}]
+    assert template.kind == "answers" and template.find_group(row) == "Where?"
+    assert template.list_learned(row) == [3]
+    full = template.make_row({"context": "A yard.", "Question?": "Where?", "reply": "Here."})
+    assert template.build_messages(full)[-1]["content"] == "Context: A yard.\n\nQuestion: Where?"
+
+
+def test_cell_that_may_not_be_empty_is_named(tmp_path):
+    template = tasks.load_template(write(tmp_path, ANSWERS))
+    for column in ("Question?", "reply"):
+        with pytest.raises(DamagedError, match=column.replace("?", "")):
+            template.make_row({"context": "", "Question?": "Q", "reply": "R"} | {column: "  "})
+
+
+def test_braces_that_are_no_placeholder_stay_as_they_are(tmp_path):
+    text = """task: 'Answer as {"verdict": 1}. {text}'\nanswer: '{"year": {year}}'\n"""
+    template = tasks.load_template(write(tmp_path, text))
+    row = template.make_row({"text": "t", "year": "1890"})
+    assert template.build_messages(row)[0]["content"] == 'Answer as {"verdict": 1}. t'
+    assert template.build_answer(row) == '{"year": 1890}'
+
+
+def test_space_at_the_end_of_an_option_is_not_learned(template):
+    cells = {"text": "t ", "alternative_a": "North College ", "alternative_b": "B", "label": "1"}
+    row = template.make_row(cells)
+    assert template.build_answer(row) == "North College"
+    assert row["text"] == "t "
+
+
+def test_hash_of_a_template_of_2023_is_that_of_earlier_versions(template):
+    assert template.sha256.startswith("0120a3c9941d")

@@ -46,7 +46,7 @@ def test_command_trains_on_what_is_not_held_out_and_sums_up_in_one_line(home, ar
     assert line.endswith("6 rows held out")
     assert run["data"] == "rows.csv"
     assert run["template_file"] == TEMPLATE
-    assert run["split"] == {"seed": 0, "test_size": 0.5}
+    assert run["split"] == {"seed": 0, "test_size": 0.5, "validation_size": 0.0}
 
 
 def test_seed_of_the_settings_file_is_kept_and_the_split_s_is_0(home, arguments, write):

@@ -70,7 +70,7 @@ def test_run_records_where_the_rows_came_from(tiny, template, rows, settings, fo
     run = training.train_lora(tiny, data, settings, folder, progress=False)
     assert run["data"] == "rows.csv"
     assert run["template_file"] == "template.yaml"
-    assert run["split"] == {"seed": 4, "test_size": 0.2}
+    assert run["split"] == {"seed": 4, "test_size": 0.2, "validation_size": 0.0}
 
 
 def test_run_records_the_hashes_of_the_base(tiny, data, settings, folder):
