@@ -164,6 +164,12 @@ def read_alpaca(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def read_roles(row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The messages of a row whose columns are the roles."""
+    roles = [role for role in ("system", "user", "assistant") if row.get(role)]
+    return [{"role": role, "content": row[role]} for role in roles]
+
+
 def read_prompt(row: Mapping[str, Any]) -> list[Any]:
     """The messages of TRL's `prompt` and `completion`, which are texts or lists of messages."""
     messages: list[Any] = []
@@ -235,6 +241,7 @@ FORMS: dict[tuple[str, ...], Callable[[Table], Table | None]] = {
     ("conversation",): convert_rows(lambda row: row["conversation"]),
     ("message_id", "parent_id", "text", "role"): read_threads,
     ("message_tree_id", "prompt"): read_trees,
+    ("user", "assistant"): convert_rows(read_roles),
     ("prompt", "completion"): convert_rows(read_prompt),
     ("instruction", "output"): convert_rows(read_alpaca),
     ("text",): read_marked,

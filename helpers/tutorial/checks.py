@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from helpers.adapters.proving import Finding
-    from helpers.tasks.rows import Row
+    from helpers.tasks.template import Row
 
 MIME = "application/vnd.open-llm-kit+json"  # the type of a published result in a cell's output
 
