@@ -25,14 +25,15 @@ def find_home() -> Path:
     raise NotFoundError(problem, "Run this inside the kit's folder, or set OPEN_LLM_KIT_HOME.")
 
 
-def find_file(path: str | Path, what: str) -> Path:
+def find_file(path: str | Path, what: str, or_folder: bool = False) -> Path:
     """An input file as the user named it: relative to the working directory, to the home, or to the project.
 
-    `what` names the kind of file in the NotFoundError that is raised if it is in none of the three.
+    `what` names the kind of file in the NotFoundError that is raised if it is in none of the three. With
+    `or_folder`, a folder will do.
     """
     path = Path(path).expanduser()
     for candidate in (path, find_home() / path, PROJECT / path):
-        if candidate.is_file():
+        if candidate.is_file() or (or_folder and candidate.is_dir()):
             return candidate
     tried = f"tried here, in {find_home()} and in {PROJECT}"
     raise NotFoundError(f"No {what} at {path}.", f"Give the path of an existing {what} ({tried}).")

@@ -1,0 +1,150 @@
+"""Tables whose cells have types: Parquet, Arrow, folders of `save_to_disk`, and Excel's xlsx."""
+
+import contextlib
+import glob
+import importlib.util
+import logging
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from helpers.common.errors import DamagedError, KitError, MissingPackageError, UnsupportedError
+from helpers.tasks.raw_table import RawTable, as_text, list_places
+
+if TYPE_CHECKING:
+    from datasets import Dataset, IterableDataset
+
+NO_TEXT = {"Audio", "Image", "Video", "Pdf", "binary", "large_binary"}  # kinds of columns that are left out
+BATCH = 1000  # rows that are turned into Python values together
+PANDAS_INDEX = "__index_level_"  # how the columns begin in which pandas keeps its index
+
+
+def read_parquet(paths: list[Path]) -> RawTable:
+    """The rows of Parquet files of one table. Nothing is written to a cache."""
+    from datasets import Dataset
+
+    names: list[Any] = [glob.escape(str(path)) for path in paths]
+    with refuse_damage(paths[0]), tempfile.TemporaryDirectory() as cache:  # a lock file is left in it
+        return read_dataset(Dataset.from_parquet(names, streaming=True, cache_dir=cache))
+
+
+def read_arrow(path: Path) -> RawTable:
+    """The rows of an Arrow file, in the stream form of the `datasets` library or in Feather's."""
+    from datasets import Dataset
+
+    with path.open("rb") as file:
+        is_feather = file.read(6) == b"ARROW1"
+    with refuse_damage(path):
+        if is_feather:
+            frame = pd.read_feather(path, dtype_backend="pyarrow")
+            return read_dataset(Dataset.from_pandas(frame, preserve_index=False))
+        return read_dataset(Dataset.from_file(str(path)))
+
+
+def read_saved(folder: Path) -> RawTable:
+    """The rows of a folder that `save_to_disk` of the `datasets` library made: all, or those of one split."""
+    from datasets import DatasetDict, load_from_disk
+
+    with refuse_damage(folder):
+        found = load_from_disk(str(folder))
+        if not isinstance(found, DatasetDict):
+            return read_dataset(found)
+        splits = list(map(str, found))
+        split = choose_split(folder, splits)
+        table = read_dataset(found[split])
+    table.notes.append(describe_split(split, splits))
+    return table
+
+
+@contextlib.contextmanager
+def refuse_damage(path: str | Path) -> Iterator[None]:
+    """Turns what the libraries raise for a broken file into a DamagedError; they print nothing."""
+    try:
+        with silence("datasets"):
+            yield
+    except KitError:
+        raise
+    except Exception as error:  # of many kinds: Arrow's own, but also TypeError and MemoryError
+        problem = f"{path} cannot be read: {' '.join(str(error).split())[:200].rstrip('.')}."
+        raise DamagedError(problem, "Copy or export it again.") from None
+
+
+@contextlib.contextmanager
+def silence(library: str) -> Iterator[None]:
+    """Keeps a library's warnings and errors off the screen: what matters of them is raised as well."""
+    logger = logging.getLogger(library)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def choose_split(folder: Path, splits: list[str]) -> str:
+    """The split `train`, or the only one; UnsupportedError if there is neither."""
+    if len(splits) != 1 and "train" not in splits:
+        problem = f"{folder} has no split 'train' (it has {', '.join(splits)})."
+        raise UnsupportedError(problem, "Give the folder or file of one split.")
+    return splits[0] if len(splits) == 1 else "train"
+
+
+def describe_split(split: str, splits: list[str]) -> str:
+    """The note that says which split was read."""
+    return f"The split '{split}' was read, one of {', '.join(splits)}."
+
+
+def read_dataset(dataset: "Dataset | IterableDataset") -> RawTable:
+    """The rows of a data set, as Python values; columns of bytes, pictures and sounds are left out."""
+    from datasets import ClassLabel
+
+    features = dict(dataset.features or {})
+    kinds = {name: name_kind(kind) for name, kind in features.items()}
+    no_text = [name for name, kind in kinds.items() if kind in NO_TEXT]
+    header = [name for name in kinds if name not in no_text and not name.startswith(PANDAS_INDEX)]
+    rows: list[dict[str, Any]] = []
+    for batch in dataset.select_columns(header).with_format("arrow").iter(BATCH):
+        table: Any = batch  # a pyarrow.Table
+        table.validate(full=True)  # Arrow trusts its files: a damaged one could end the process
+        rows += table.to_pylist()
+    for name in (name for name in header if kinds[name] in ("float16", "float32")):
+        for row in rows:
+            row[name] = shorten(row[name])
+    names = {name: list(kind.names) for name, kind in features.items() if isinstance(kind, ClassLabel)}
+    notes = [f"The columns without text were left out: {', '.join(no_text)}."] if no_text else []
+    return RawTable(header, rows, list_places(len(rows)), notes, names)
+
+
+def name_kind(feature: object) -> str:
+    """The kind of a column: the type of its values, such as "float32", or a class such as "Image"."""
+    kind = type(feature).__name__
+    return str(getattr(feature, "dtype", kind)) if kind == "Value" else kind
+
+
+def shorten(value: float | None) -> float | None:
+    """A number of 32 bits as short as people write it: 0.1 instead of 0.10000000149011612."""
+    return None if value is None else float(str(np.float32(value)))
+
+
+def read_excel(path: Path) -> RawTable:
+    """The first sheet of an xlsx file, each cell as text."""
+    if not importlib.util.find_spec("openpyxl"):
+        remedy = "Install it: pip install -c constraints.txt -e '.[xlsx]', or save the file as CSV."
+        raise MissingPackageError(f"To read {path}, openpyxl is needed.", remedy)
+    try:
+        with pd.ExcelFile(path, engine="openpyxl") as book:
+            sheets = [str(name) for name in book.sheet_names]
+            frame: Any = pd.read_excel(book, header=None, dtype=object, na_filter=False)
+    except Exception as error:  # openpyxl lets through what zipfile, its XML parser and its own checks raise
+        problem = f"{path} is not a sound xlsx file: {' '.join(str(error).split())[:200]}."
+        raise DamagedError(problem, "Save it again, or as CSV.") from None
+    cells = [[as_text(value) for value in row] for row in frame.itertuples(index=False, name=None)]
+    filled = [(line, row) for line, row in enumerate(cells, start=1) if any(map(str.strip, row))]
+    header = filled.pop(0)[1] if filled else []
+    places = [f"row {number} (row {line} of the sheet)" for number, (line, _) in enumerate(filled, start=1)]
+    notes = [f"Sheet 1 of {len(sheets)} was read: {sheets[0]}."] if len(sheets) > 1 else []
+    return RawTable(header, [row for _, row in filled], places, notes)
