@@ -133,10 +133,13 @@ def join_text(content: object, number: int) -> str:
 
 # Forms that are published
 
+FIRST_ROWS = 20  # a column that is empty in all of them says nothing about the form
+
 
 def find_chats(table: Table) -> Table | None:
     """The table with a column `messages`, if its columns are of a form of chats that is known; else None."""
-    columns = set(table.columns)
+    start = table.rows[:FIRST_ROWS]
+    columns = {name for name in table.columns if any(row[name] for row in start)}
     for needed, convert in FORMS.items():
         if set(needed) <= columns and (chats := convert(table)):
             return chats
@@ -196,10 +199,10 @@ def read_threads(table: Table) -> Table:
     """One chat for each tree of messages that OASST writes a row each: from the root, the best reply on."""
     replies: dict[str, list[Mapping[str, Any]]] = {}
     for row in table.rows:
-        replies.setdefault(row["parent_id"] or "", []).append(row)
+        replies.setdefault(row.get("parent_id", ""), []).append(row)
     chats, places = [], []
     for row, place in zip(table.rows, table.places, strict=True):
-        if not row["parent_id"]:
+        if not row.get("parent_id"):
             thread = follow_best(row, lambda one: replies.get(one["message_id"], []))
             if len(thread) > 1:  # somebody replied
                 chats.append({"messages": thread})
@@ -239,7 +242,7 @@ FORMS: dict[tuple[str, ...], Callable[[Table], Table | None]] = {
     ("messages",): lambda table: table,
     ("conversations",): convert_rows(lambda row: row["conversations"]),
     ("conversation",): convert_rows(lambda row: row["conversation"]),
-    ("message_id", "parent_id", "text", "role"): read_threads,
+    ("message_id", "text", "role"): read_threads,
     ("message_tree_id", "prompt"): read_trees,
     ("user", "assistant"): convert_rows(read_roles),
     ("prompt", "completion"): convert_rows(read_prompt),

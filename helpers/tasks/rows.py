@@ -17,7 +17,7 @@ AnyTemplate = Template | ChatForm
 class Fault(NamedTuple):
     """Something wrong in a row of a table."""
 
-    place: str  # such as "Row 7 (line 9)"
+    place: str  # such as "row 7 (line 9)"
     error: KitError
 
 
@@ -69,7 +69,7 @@ def read_rows(table: Table, template: AnyTemplate) -> list[Row]:
         others = (
             f" {more} other rows have faults: `python -m helpers.tasks check` lists them." if more else ""
         )
-        problem = f"{first.place} of {table.path}: {first.error.problem}"
+        problem = f"{first.place.capitalize()} of {table.path}: {first.error.problem}"
         raise type(first.error)(problem, first.error.remedy + others)
     return rows
 
