@@ -12,8 +12,8 @@ from helpers.tasks.chats import ChatForm
 from helpers.tasks.rows import AnyTemplate, load_rows
 from helpers.tasks.template import Row
 
-# A row of 2023 has its texts under the names of their roles: alpaca's own keys, instruction, input and output,
-# would not say whether the first is a system's or a user's.
+# A row of 2023 has its texts under the names of their roles: alpaca's own keys, instruction, input and
+# output, would not say whether the first is a system's or a user's.
 SHAPES = (("system", "user", "assistant"), ("user", "assistant"))
 
 Message = dict[str, str]  # {"role": ..., "content": ...}
@@ -47,7 +47,7 @@ def name_texts(messages: list[Message]) -> dict[str, str]:
     """The texts of one question and its answer by their roles; an UnsupportedError for more turns."""
     roles = tuple(message["role"] for message in messages)
     if roles not in SHAPES:
-        problem = "The WebUI of 2023 trains one question and one answer a row, and these rows have more turns."
+        problem = "The WebUI of 2023 trains one question and answer a row; these rows have more turns."
         raise UnsupportedError(problem, 'Write them for the era "today".')
     return {message["role"]: message["content"] for message in messages}
 

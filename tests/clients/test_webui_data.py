@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from helpers import clients
+from helpers import clients, tasks
 from helpers.clients.webui import find_folder
-from helpers.common.errors import DamagedError, NotFoundError, UsageError
+from helpers.common.errors import DamagedError, NotFoundError, UnsupportedError, UsageError
 
 
 def test_data_of_2023_have_a_format_that_gives_the_kits_own_training_text(tiny, rows, template, tmp_path):
@@ -64,7 +64,6 @@ def test_file_without_a_list_of_rows_is_refused_by_name(home, content):
     "row",
     [
         {"text": "x"},
-        {"instruction": "x", "input": 5, "output": "y"},
         {"messages": [{"role": "user", "content": "x"}]},
         {"messages": [{"role": "user", "content": "x"}, {"role": "user", "content": "y"}]},
         {"messages": [{"role": "user", "content": "x"}, {"role": "assistant"}]},
@@ -84,3 +83,21 @@ def test_row_of_another_form_is_refused_by_its_number(home, row):
 def test_missing_file_is_named(home):
     with pytest.raises(NotFoundError, match="nothing.json"):
         clients.read_dataset("nothing.json")
+
+
+def test_rows_without_an_instruction_have_a_format_of_their_own(tiny, tmp_path):
+    template = tasks.Template("quiz", "", "{question}", answer="{answer}")
+    rows = [{"question": "Q", "answer": "A"}]
+    data, form = clients.write_dataset("2023", tmp_path, "quiz", rows, template, tiny.tokenizer)
+    assert json.loads(data.read_text()) == [{"user": "Q", "assistant": "A"}]
+    assert list(json.loads(form.read_text())) == ["user,assistant"]
+    assert clients.read_dataset(data) == [template.build_example(rows[0])]
+
+
+def test_chats_of_several_turns_are_written_for_today_only(tiny, tmp_path):
+    turn = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]
+    rows, form = [{"messages": turn * 2}], tasks.ChatForm()
+    (path,) = clients.write_dataset("today", tmp_path, "chats", rows, form, tiny.tokenizer)
+    assert json.loads(path.read_text()) == rows
+    with pytest.raises(UnsupportedError, match="today"):
+        clients.write_dataset("2023", tmp_path, "chats", rows, form, tiny.tokenizer)
