@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, f1_score
 
+from helpers.evaluation.resampling import measure_gain
 from helpers.tasks.baseline import PAIR
 from helpers.tasks.template import Label, Row
 
@@ -98,24 +98,17 @@ def measure_pairwise_accuracy(
 
 
 def bootstrap_gain(
-    base: Sequence[Scores], tuned: Sequence[Scores], rows: Sequence[Row], draws: int = 10_000, seed: int = 0
+    base: Sequence[Scores], tuned: Sequence[Scores], rows: Sequence[Row]
 ) -> tuple[float, float]:
-    """95 % interval of accuracy(tuned) - accuracy(base), paired by row.
+    """95 % interval of accuracy(tuned) - accuracy(base), paired by row; the rows of a text are one group."""
+    before, after = (list_right(pick_predictions(scores), rows) for scores in (base, tuned))
+    return measure_gain(before, after, [row["text"] for row in rows]).interval
 
-    Each draw takes as many comments as there are, with replacement, and each comment with all of its rows,
-    because rows of one comment are not independent. Source: B. Efron, Bootstrap methods, 1979 (percentile
-    interval).
-    """
-    gains: dict[object, list[int]] = collections.defaultdict(list)
-    predictions = zip(pick_predictions(base), pick_predictions(tuned), strict=True)
-    for (before, after), label, row in zip(predictions, list_labels(rows), rows, strict=True):
-        gains[row["text"]].append(int(after == label) - int(before == label))
-    sums = np.array([sum(found) for found in gains.values()])
-    sizes = np.array([len(found) for found in gains.values()])
-    drawn = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))  # numbers of comments
-    differences = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.percentile(differences, [2.5, 97.5])
-    return float(low), float(high)
+
+def list_right(predictions: Sequence[Label | None], rows: Sequence[Row]) -> list[int]:
+    """1 for each row whose prediction is right, else 0."""
+    pairs = zip(predictions, list_labels(rows), strict=True)
+    return [int(prediction == label) for prediction, label in pairs]
 
 
 def find_worst(
