@@ -1,16 +1,14 @@
-"""Predictions and their figures: by a loaded model, which scores each answer, or by a server, which is asked.
+"""Labels and their figures: by a loaded model, which scores each answer, or by a server, which is asked.
 
 A prediction is the answer with the highest probability, its end-of-turn token included; nothing is generated
 (helpers.evaluation.scoring). A server's reply counts if it is one of the answers, word for word, whatever the
 spaces around it.
 """
 
-import math
 from collections.abc import Callable
 
 from tqdm.auto import tqdm
 
-from helpers.common.errors import DamagedError
 from helpers.evaluation.metrics import Evaluation, Scores, pick_predictions, summarise_predictions
 from helpers.evaluation.scoring import score_answers
 from helpers.loading.model import LoadedModel
@@ -25,9 +23,6 @@ def evaluate(loaded: LoadedModel, rows: list[Row], template: Template, progress:
     Raises DamagedError if the model computes no numbers.
     """
     scores = score_answers(loaded, rows, template, progress=progress, every=False)
-    if any(math.isnan(score) for row in scores for score in row.values()):
-        remedy = "See `python -m helpers.adapters prove` for its LoRA; without one, fetch the model again."
-        raise DamagedError(f"The scores of {loaded.name} are not numbers (NaN).", remedy)
     return summarise_scores(scores, rows, template)
 
 

@@ -13,13 +13,14 @@ that it takes only those whose first token alone is as likely as that whole answ
 only lower a probability.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import torch
 from tqdm.auto import tqdm
 from transformers import Cache, DynamicCache
 
-from helpers.common.errors import UnsupportedError
+from helpers.common.errors import DamagedError, UnsupportedError
 from helpers.evaluation.metrics import Scores
 from helpers.loading.chat_tokenizer import ChatTokenizer
 from helpers.loading.model import LoadedModel
@@ -44,6 +45,10 @@ class ScoredRow:
     def count_tokens(self) -> int:
         """Tokens of the prompt with its longest answer."""
         return len(self.prompt) + max(map(len, self.answers.values()))
+
+    def count_computed(self, shared: int) -> int:
+        """Tokens that go through the model: the prompt without its first `shared` tokens, and the answers."""
+        return len(self.prompt) - shared + sum(map(len, self.answers.values()))
 
     def find_favourite(self) -> Label:
         """The label whose answer has the likeliest first token."""
@@ -76,12 +81,25 @@ def score_answers(
 ) -> list[Scores]:
     """{label: log P(answer | prompt), in nats} of each row: how likely each possible answer is.
 
-    A batch takes rows until their prompts have `batch_tokens` tokens, not counting those that all rows share.
-    Without `every`, a row has only the scores that were needed to know which answer is the likeliest.
-    Raises UnsupportedError for a row that does not fit into the model's context.
+    A batch takes rows until they have `batch_tokens` tokens, not counting those that all rows share. Without
+    `every`, a row has only the scores that were needed to know which answer is the likeliest. Raises
+    UnsupportedError for a row that does not fit into the model's context, and DamagedError for scores that
+    are not numbers.
     """
     chat = make_chat_tokenizer(loaded.tokenizer)
     scored = [tokenize_row(chat, row, template) for row in rows]
+    fill_scores(loaded, scored, batch_tokens, progress, every)
+    return [row.sort_scores() for row in scored]
+
+
+def fill_scores(
+    loaded: LoadedModel,
+    scored: list[ScoredRow],
+    batch_tokens: int = BATCH_TOKENS,
+    progress: bool = True,
+    every: bool = True,
+) -> None:
+    """Fills in the rows' scores, packed if the model can compute that. Arguments and errors as above."""
     refuse_too_long(scored, loaded)
     prompts = [row.prompt for row in scored]
     shared = min(count_shared(prompts), min(len(prompt) for prompt in prompts) - 1)
@@ -92,7 +110,7 @@ def score_answers(
         else:
             for row in tqdm(scored, desc="scoring", unit="row", disable=not progress):
                 row.scores = score_plainly(loaded, row)
-    return [row.sort_scores() for row in scored]
+    refuse_nan(scored, loaded)
 
 
 def refuse_too_long(rows: list[ScoredRow], loaded: LoadedModel) -> None:
@@ -105,6 +123,13 @@ def refuse_too_long(rows: list[ScoredRow], loaded: LoadedModel) -> None:
         )
         remedy = "Shorten the texts, or take a model with a longer context."
         raise UnsupportedError(f"{problem} takes; the longest has {max(lengths)}.", remedy)
+
+
+def refuse_nan(rows: list[ScoredRow], loaded: LoadedModel) -> None:
+    """A DamagedError if a score is not a number."""
+    if any(math.isnan(score) for row in rows for score in row.scores.values()):
+        remedy = "See `python -m helpers.adapters prove` for its LoRA; without one, fetch the model again."
+        raise DamagedError(f"The scores of {loaded.name} are not numbers (NaN).", remedy)
 
 
 def score_packed(
@@ -124,7 +149,7 @@ def fill_batches(rows: list[ScoredRow], shared: int, limit: int) -> list[list[Sc
     batches: list[list[ScoredRow]] = []
     room = 0
     for row in rows:
-        length = len(row.prompt) - shared
+        length = row.count_computed(shared)
         if not batches or length > room:
             batches.append([])
             room = limit
