@@ -9,7 +9,7 @@ from helpers.adapters.chat_template import pick_for_all
 from helpers.adapters.exporting import PROGRAMS, build_vllm_command, export_adapter
 from helpers.adapters.fingerprint import list_prompts
 from helpers.adapters.folders import find_adapter, list_folders, loras_folder
-from helpers.adapters.listing import describe_adapter
+from helpers.adapters.listing import LoraFacts, describe_adapter
 from helpers.adapters.merging import merge_adapter
 from helpers.adapters.parts import check_attachable
 from helpers.adapters.proving import Finding, answer_both_ways, measure_norms, prove
@@ -21,18 +21,24 @@ from helpers.tasks.template_file import load_template
 from helpers.weights.folders import find_model
 
 
+def describe_measured(facts: LoraFacts) -> str:
+    """How good a LoRA was found to be."""
+    if facts.exact_match is not None:
+        return f"exact match {facts.exact_match:.1%}"
+    return f"accuracy {facts.accuracy:.1%}" if facts.accuracy is not None else "accuracy not measured"
+
+
 def print_list() -> None:
     """A line for each folder in loras/; broken ones with the reason."""
     names = list_folders()
     for facts in map(describe_adapter, names):
-        measured = f"accuracy {facts.accuracy:.1%}" if facts.accuracy is not None else "accuracy not measured"
         known = [
             f"base {facts.base or 'not recorded'}",
             f"rank {facts.rank}",
             f"{facts.bytes / 1e6:.1f} MB",
             facts.targets or "",
             f"data {facts.data or 'not recorded'}",
-            measured,
+            describe_measured(facts),
         ]
         print(f"{facts.name:30} {'  '.join(known) if facts.rank else ''}")
         if facts.problem:

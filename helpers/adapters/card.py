@@ -114,17 +114,48 @@ def describe_loss(losses: list[float]) -> str:
 
 
 def describe_measurements(run: dict[str, Any]) -> str:
-    """The table of accuracies, each with its interval; or that none was measured."""
+    """The table of the figures, with intervals; or that none was measured."""
     found = run.get("evaluation")
     if not found:
         command = "python -m helpers.evaluation --model ... --lora ... --split test"
         return f"Not measured yet. To measure: `{command}`."
+    free = {name: result for name, result in found.items() if "exact_match" in result}
+    labels = {name: result for name, result in found.items() if name not in free}
+    tables = [tabulate_labels(labels)] if labels else []
+    return "\n\n".join([*tables, tabulate_answers(free)] if free else tables)
+
+
+def tabulate_labels(found: dict[str, dict[str, Any]]) -> str:
+    """The table of accuracies."""
     lines = ["| | accuracy on held-out rows | 95 % interval | macro-F1 | rows |", "|---|---|---|---|---|"]
     for name, result in found.items():
-        low, high = result["interval"]
-        interval = f"{low:.1%} to {high:.1%}"
+        interval = describe_interval(result["interval"])
         macro_f1 = f"{result['macro_f1']:.2f}"
         lines.append(f"| {name} | {result['accuracy']:.1%} | {interval} | {macro_f1} | {result['rows']} |")
     first = next(iter(found.values()))
     majority = f"Always answering the most frequent label gets {first['majority_accuracy']:.1%}."
     return "\n".join([*lines, "", majority])
+
+
+def tabulate_answers(found: dict[str, dict[str, Any]]) -> str:
+    """The table of free answers on held-out rows, with the baselines in its last rows."""
+    titles = ["", "exact match on held-out rows", "95 % interval", "token F1", "chrF", "perplexity", "rows"]
+    lines = [titles, ["---"] * len(titles)]
+    for name, result in found.items():
+        interval = describe_interval(result["exact_interval"])
+        perplexity = f"{result['perplexity']:.2f}"
+        lines.append([name, *list_shares(result, interval), perplexity, str(result["rows"])])
+    for name, means in next(iter(found.values()))["baselines"].items():
+        lines.append([name, *list_shares(means), "", ""])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def list_shares(result: dict[str, Any], interval: str = "") -> list[str]:
+    """The cells with the figures of free answers."""
+    return [f"{result['exact_match']:.1%}", interval, f"{result['token_f1']:.2f}", f"{result['chrf']:.2f}"]
+
+
+def describe_interval(interval: list[float]) -> str:
+    """An interval in words."""
+    low, high = interval
+    return f"{low:.1%} to {high:.1%}"

@@ -21,7 +21,8 @@ class LoraFacts:
     targets: str | None = None  # names of layers
     bytes: int = 0  # of the file with the weights
     data: str | None = None  # what it was trained on
-    accuracy: float | None = None  # share between 0 and 1, from run.json
+    accuracy: float | None = None  # share between 0 and 1, from run.json; of labels
+    exact_match: float | None = None  # the same, of free answers
     problem: str | None = None  # why it cannot be attached, in words
 
 
@@ -42,7 +43,8 @@ def describe_adapter(name: str, loras_dir: Path | None = None) -> LoraFacts:
 def read_facts(folder: AdapterFolder) -> LoraFacts:
     """The facts of a complete folder."""
     run = folder.run
-    accuracy = run.get("evaluation", {}).get("lora", {}).get("accuracy")
+    found = run.get("evaluation", {}).get("lora", {})
+    accuracy, exact_match = found.get("accuracy"), found.get("exact_match")
     bases = list_bases(folder, folder.recorded_base) if folder.recorded_base else []
     return LoraFacts(
         name=folder.name,
@@ -52,6 +54,7 @@ def read_facts(folder: AdapterFolder) -> LoraFacts:
         bytes=folder.weights.stat().st_size,
         data=run.get("data"),
         accuracy=float(accuracy) if accuracy is not None else None,
+        exact_match=float(exact_match) if exact_match is not None else None,
         problem=find_problem(folder, bases),
     )
 

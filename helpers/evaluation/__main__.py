@@ -1,8 +1,8 @@
-"""`python -m helpers.evaluation`: judges a model, a LoRA or a server on the rows of a CSV."""
+"""`python -m helpers.evaluation`: judges a model, a LoRA or a server on rows of labels, answers or chats."""
 
 import argparse
-import json
 from pathlib import Path
+from typing import Any
 
 from helpers.adapters.attaching import attach_adapter
 from helpers.adapters.card import add_to_run
@@ -11,19 +11,18 @@ from helpers.adapters.folders import find_adapter
 from helpers.adapters.parts import check_attachable
 from helpers.clients.openai_chat import ask_openai, make_openai_client
 from helpers.common.command import CommandParser, run_command
-from helpers.common.errors import UsageError
+from helpers.common.errors import KitError, UsageError
 from helpers.common.files import write_json
-from helpers.evaluation.judging import evaluate, evaluate_over_url
-from helpers.evaluation.metrics import Evaluation
+from helpers.evaluation.free_answers import JudgedAnswers
+from helpers.evaluation.kinds import Judge, make_judge
+from helpers.evaluation.report import Report
 from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP, OWN, say_template
 from helpers.loading.model import load_model
 from helpers.tasks.data import TaskData, hash_rows, load_task_data
 from helpers.tasks.rows import open_data, read_rows
 from helpers.tasks.split import Split
-from helpers.tasks.template import Row, Template
+from helpers.tasks.template import Row
 from helpers.weights.folders import find_model
-
-MAX_TOKENS = 32  # of a server's reply; the answers of a label template are short
 
 
 def read_data(options: argparse.Namespace) -> TaskData:
@@ -34,71 +33,89 @@ def read_data(options: argparse.Namespace) -> TaskData:
     return TaskData(template, train=[], test=read_rows(table, template))
 
 
-def judge(options: argparse.Namespace, data: TaskData, rows: list[Row]) -> Evaluation:
-    """The evaluation of the model, LoRA or server that the command line names."""
-    template = data.template
-    if not isinstance(template, Template) or template.kind != "labels":
-        raise UsageError("Only labels can be judged.", "Give a template with `label`.")
+def run_judge(options: argparse.Namespace, judge: Judge) -> Report:
+    """Judges the model, LoRA or server that the command line names."""
     if options.url:
         client = make_openai_client(options.url)
-        settings = {"model": options.model, "temperature": 0, "max_tokens": MAX_TOKENS}
-        return evaluate_over_url(lambda messages: ask_openai(client, messages, **settings), rows, template)
+        settings = {"model": options.model, "temperature": 0, "max_tokens": judge.reply_tokens}
+        return make_report(judge, judge.ask(lambda messages: ask_openai(client, messages, **settings)))
     trained = [find_adapter(options.lora)] if options.lora else []
     chat_template = pick_for_all(options.chat_template, trained)
     for lora in trained:
         check_attachable(lora, find_model(options.model))
     loaded = load_model(options.model, purpose="judging", chat_template=chat_template)
     say_template(loaded.chat_template)
+    base = judge.judge(loaded) if options.base else None
     if options.lora:
         attach_adapter(loaded, options.lora)
-    return evaluate(loaded, rows, template)
+    return make_report(judge, judge.judge(loaded), base)
 
 
-def record_accuracy(options: argparse.Namespace, data: TaskData, result: Evaluation) -> None:
-    """Adds the accuracy to the LoRA's run.json and card.
+def make_report(judge: Judge, found: Any, base: Any = None) -> Report:
+    """The report on what the judge found, and on what it found for the base, if it was asked to."""
+    result, answers, cut = judge.summarise(found), [], 0
+    if isinstance(found, JudgedAnswers):
+        answers, cut = found.answers, found.cut or 0
+    if base is None:
+        return Report(result, answers=answers, cut=cut)
+    return Report(result, judge.summarise(base), judge.measure_gains(base, found), answers, cut)
+
+
+def record_results(options: argparse.Namespace, data: TaskData, report: Report) -> None:
+    """Adds the figures to the LoRA's run.json and card.
 
     It does so only if the LoRA was trained on the split's other rows, with this template and chat template.
     """
     folder = find_adapter(options.lora)
+    run = folder.run
     if options.chat_template not in (None, find_recorded(folder) or OWN):
         return
-    recorded = (folder.run.get("rows_sha256"), folder.run.get("template_sha256"))
-    if recorded == (hash_rows(data.train), data.template.sha256):
-        add_to_run(folder, evaluation={**folder.run.get("evaluation", {}), "lora": result})
+    recorded = (run.get("rows_sha256"), run.get("template_sha256"))
+    if recorded == (hash_rows(find_trained(run, data)), data.template.sha256):
+        found = {"lora": report.result}
+        if report.base:
+            found = {"base": report.base, **found}
+        add_to_run(folder, evaluation={**run.get("evaluation", {}), **found})
 
 
-def print_result(result: Evaluation) -> None:
-    """One line with the figures, one with the confusion matrix."""
-    low, high = result.interval
-    accuracy = f"accuracy {result.accuracy:.3f} [{low:.3f}, {high:.3f}]"
-    majority = f"majority {result.majority_accuracy:.3f}"
-    print(f"rows {result.rows}  {accuracy}  {majority}  macro-F1 {result.macro_f1:.3f}")
-    print(json.dumps({"confusion": result.confusion}))
+def find_trained(run: dict[str, Any], data: TaskData) -> list[Row]:
+    """The rows that the split leaves for training, without those that the LoRA's training only watched."""
+    validation_size = (run.get("split") or {}).get("validation_size", 0)
+    split = Split(data.split.seed, data.split.test_size, validation_size) if data.split else Split()
+    try:
+        return split.take_validation(data.train, data.template)[0]
+    except KitError:  # it was trained with another split, whose validation part is too large for this one
+        return []
 
 
 def main(arguments: list[str]) -> None:
     """`python -m helpers.evaluation`: judges, prints, and records the figures where they belong."""
     options = parse_arguments(arguments)
     data = read_data(options)
+    if options.show_rows and data.template.kind == "labels":
+        problem = "--show-rows and --worst go with free answers, and this template has labels."
+        raise UsageError(problem, "Leave them out.")
     rows = data.test[: options.limit]
-    result = judge(options, data, rows)
-    print_result(result)
+    report = run_judge(options, make_judge(data.template, rows, data.train))
+    print("\n".join([*report.list_lines(), *report.list_worst(options.worst, data.template)]))
     if options.json:
-        write_json(Path(options.json), result)
+        write_json(Path(options.json), report.to_json(options.show_rows))
     if options.lora and options.split == "test" and not options.limit:
-        record_accuracy(options, data, result)
+        record_results(options, data, report)
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line of helpers.evaluation."""
-    description = "Label accuracy on the rows of a CSV, with an interval."
+    description = "How well the rows of a table are answered, with intervals: accuracy for labels; for free "
+    description += "answers and chats exact match, token F1, chrF and perplexity."
     parser = CommandParser(prog="python -m helpers.evaluation", description=description)
     parser.add_argument("--model", required=True, help="folder below models/, or the model's name at --url")
     parser.add_argument("--lora", metavar="NAME", help="LoRA below loras/")
     words = "ask this OpenAI-style server instead of loading the model, such as http://127.0.0.1:5001/v1"
     parser.add_argument("--url", help=words)
-    parser.add_argument("--data", required=True, metavar="CSV")
-    parser.add_argument("--template", required=True, metavar="YAML")
+    parser.add_argument("--base", action="store_true", help="judge the base too, and say what the LoRA gains")
+    parser.add_argument("--data", required=True, metavar="FILE", help="a table or chats")
+    parser.add_argument("--template", metavar="YAML", help="for all but chats")
     parser.add_argument("--chat-template", metavar="NAME|FILE", help=CHAT_TEMPLATE_HELP)
     words = "all rows, or those that training with this seed held out (default: all)"
     parser.add_argument("--split", choices=("all", "test"), default="all", help=words)
@@ -107,12 +124,21 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     words = f"of the split (default: {Split.seed})"
     parser.add_argument("--seed", type=int, default=Split.seed, help=words)
     parser.add_argument("--limit", type=int, metavar="N", help="judge only the first N of these rows")
+    words = "also show the N worst free answers; needs --show-rows"
+    parser.add_argument("--worst", type=int, default=0, metavar="N", help=words)
+    words = "allow texts of rows in what is printed and written; rows may be private"
+    parser.add_argument("--show-rows", action="store_true", help=words)
     parser.add_argument("--json", metavar="FILE", help="also write the result there")
     options = parser.parse_args(arguments)
     if options.limit is not None and options.limit < 1:
         raise UsageError(f"--limit {options.limit} leaves no row.", "Give a number above 0.")
     if options.url and options.lora:
         raise UsageError("--lora goes with a local model.", "With --url, name the LoRA as --model.")
+    if options.base and not options.lora:
+        raise UsageError("--base goes with --lora.", "Without a LoRA, the base is what is judged.")
+    if options.worst and not options.show_rows:
+        problem = "--worst shows texts of rows, which may be private."
+        raise UsageError(problem, "Add --show-rows if they may be seen.")
     if options.url and options.chat_template:
         problem = "--chat-template goes with a local model."
         raise UsageError(problem, "Start the server at --url with it.")

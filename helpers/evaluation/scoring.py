@@ -29,7 +29,7 @@ from helpers.tasks.template import Label, Row, Template
 from helpers.training.attention import score_targets, use_packed_attention, why_not_packable
 from helpers.training.packing import PackedSequences, count_shared, pack_continuations, pack_sequences
 
-# About eighty of the lessons' prompts. On 2 cores, 3,000 to 8,000 are about as fast.
+# About fifty of the lessons' rows. On 2 cores, 3,000 to 8,000 are about as fast.
 BATCH_TOKENS = 4000
 
 

@@ -56,3 +56,14 @@ def test_training_that_ended_early_says_how_far_it_came(trained):
     change_json(trained / "run.json", steps=2, planned_steps=3)
     adapters.write_card(adapters.AdapterFolder(trained))
     assert "2 of 3" in read_card(trained)
+
+
+def test_card_shows_free_answers_with_what_is_reached_without_a_model(trained):
+    means = {"exact_match": 0.125, "token_f1": 0.5, "chrf": 0.25}
+    result = {**means, "exact_interval": [0.1, 0.2], "perplexity": 1.5, "rows": 90}
+    results = {"lora": {**result, "baselines": {"nearest neighbour": means}}, "base": RESULT}
+    adapters.add_to_run(adapters.AdapterFolder(trained), evaluation=results)
+    card = read_card(trained)
+    assert "| lora | 12.5% | 10.0% to 20.0% | 0.50 | 0.25 | 1.50 | 90 |" in card
+    assert "| nearest neighbour | 12.5% |  | 0.50 | 0.25 |  |  |" in card
+    assert "| base | 50.0% | 40.0% to 60.0% |" in card

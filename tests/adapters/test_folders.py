@@ -36,6 +36,12 @@ def test_list_shows_base_rank_layers_size_data_and_accuracy(trained, capsys):
         assert part in line
 
 
+def test_list_shows_exact_match_of_free_answers(trained, capsys):
+    change_json(trained / "run.json", evaluation={"lora": {"exact_match": 0.375}})
+    (line,) = list_lines(capsys)
+    assert "exact match 37.5%" in line
+
+
 def test_list_without_loras_names_the_folder_that_is_empty(home, capsys):
     (line,) = list_lines(capsys)
     assert str(home / "loras") in line
