@@ -1,13 +1,18 @@
-"""The Training panel: a LoRA from a CSV and a template, with its loss; what the WebUI's Training tab does."""
+"""The Training panel: a LoRA from a table or chats, with its loss; what the WebUI's Training tab does."""
+
+from pathlib import Path
 
 import ipywidgets
 
 from helpers.adapters.folders import list_adapters, loras_folder, name_output
-from helpers.common.errors import KitError, UsageError
+from helpers.common.errors import AlreadyThereError, KitError, UsageError
+from helpers.common.files import write_text
 from helpers.common.lanes import Lane
-from helpers.common.paths import PROJECT
+from helpers.common.paths import PROJECT, find_file
 from helpers.loading.model import load_model
 from helpers.tasks.data import load_task_data
+from helpers.tasks.split import Split
+from helpers.tasks.suggesting import suggest_template
 from helpers.training.checkpoints import list_unfinished
 from helpers.training.guards import StopOnRequest
 from helpers.training.settings import SMALLEST, TrainingSettings, pick_settings
@@ -31,9 +36,9 @@ SHAPES = ("lora_r", "lora_alpha", "lora_dropout", "targets")
 
 
 class TrainingPanel(Panel):
-    """Base, data set, template and the main settings; Start, Stop, the curve and the time left.
+    """Base, data, template and the main settings; Start, Stop, the curve and the time left.
 
-    Nothing is trained before Start is pressed.
+    Suggest, Check and Preview help with data of your own. Nothing is trained before Start is pressed.
     """
 
     title, picture = "Training", "panel-training.png"
@@ -53,12 +58,24 @@ class TrainingPanel(Panel):
         self.data = make_field(ipywidgets.Combobox, "Data set", value=task.data, options=options)
         options = list_project_files("templates/*.yaml")
         self.template = make_field(ipywidgets.Combobox, "Template", value=task.template, options=options)
+        self.text = make_field(ipywidgets.Textarea, "The template's text", rows=8)
+        self.text.layout.display = "none"  # until there is a suggestion to edit
+        self.written: Path | None = None  # the suggested template; the text is saved there
+        share = {"value": 0.0, "min": 0.0, "max": 0.5, "step": 0.05}
+        self.validation = make_field(ipywidgets.BoundedFloatText, "Validation share", **share)
         self.settings = pick_settings(lane.name)
         self.curve = ipywidgets.HTML()
+        self.findings = ipywidgets.HTML()
         self.fields = {key: make_number(key, label, self.settings) for key, label in LABELS.items()}
+        looking = self.make_buttons(
+            Suggest=("Suggesting a template", self.suggest),
+            Check=("Checking the data", self.check),
+            Preview=("Preparing the preview", self.preview),
+        )
         buttons = self.make_buttons(Start=("Training", self.train), Stop=self.stop)
-        chosen = (self.base, self.name, self.copy, self.data, self.template, *self.fields.values())
-        super().__init__(*chosen, buttons, self.curve)
+        data = (self.data, self.template, self.text, looking, self.findings)
+        chosen = (*self.fields.values(), self.validation)
+        super().__init__(self.base, self.name, self.copy, *data, *chosen, buttons, self.curve)
         self.copy.observe(lambda change: self.copy_settings(change["new"]), "value")
         self.report_unfinished()
 
@@ -88,10 +105,31 @@ class TrainingPanel(Panel):
         """The values in the fields; the rest as the lane or the older LoRA has it."""
         return self.settings.replace({key: field.value for key, field in self.fields.items()})
 
+    def pick_files(self) -> tuple[str, str | None]:
+        """The data and the template, None for chats; what was typed into the suggestion is saved first."""
+        if self.written and self.template.value == str(self.written):
+            write_text(self.written, self.text.value)
+        return self.data.value.strip(), self.template.value.strip() or None
+
+    def suggest(self) -> str:
+        """tasks.suggest_template: a first template beside the data, with its text to be edited."""
+        data = self.data.value.strip()
+        suggestion = suggest_template(data)
+        if not suggestion.text:
+            self.template.value, self.text.layout.display = "", "none"
+            return "these are chats, which need no template. Press Check or Start."
+        path = find_file(data, "table", or_folder=True).with_suffix(".yaml")
+        if path.exists() and path != self.written:
+            raise AlreadyThereError(f"{path} is there already.", "Choose it as the template, or rename it.")
+        self.written = write_text(path, suggestion.text)
+        self.template.value, self.text.value = str(path), suggestion.text
+        self.text.layout.display = ""
+        return f"{path} is a first template. Change its text above, then press Preview."
+
     def train(self) -> str:
         """load_task_data, load_model and train_lora, as `python -m helpers.training` does."""
         output = name_output(self.name.value.strip())
-        data = load_task_data(self.data.value, self.template.value)
+        data = load_task_data(*self.pick_files(), Split(validation_size=self.validation.value))
         if self.base.value is None:
             raise UsageError(
                 "No base model is chosen.", "Choose one; the Model panel of lesson 2 brings models."
