@@ -3,6 +3,7 @@
 And the tokens of those prompts, which the chat template of another day may make differently.
 """
 
+import dataclasses
 from typing import Any
 
 import torch
@@ -14,11 +15,27 @@ from helpers.common.files import hash_text
 from helpers.loading.chat_tokenizer import PROBE, ChatTokenizer, Message
 from helpers.loading.model import LoadedModel
 from helpers.loading.tokenizer import make_chat_tokenizer
+from helpers.tasks.chats import ChatForm
+from helpers.tasks.rows import AnyTemplate
 
 Messages = list[Message]
 SHOWN = 6  # tokens that are shown where two sequences part
 TOLERANCE = 0.02  # of the largest logit: bfloat16 keeps about three digits
 ANY_PROMPT: Messages = [{"role": "user", "content": "Who are you?"}]  # for LoRAs that recorded none
+QUESTIONS = ("Who are you?", "What is the capital of France?", "Write a sentence about the sea.")
+
+
+def make_prompts(template: AnyTemplate) -> list[Messages]:
+    """Three prompts for fingerprints: the template with stand-ins for a row's texts; for chats, questions.
+
+    No row is in them, nor an example of the template, which may have been one: the rows may be private, and
+    fingerprints travel with the LoRA.
+    """
+    if isinstance(template, ChatForm):
+        return [[{"role": "user", "content": question}] for question in QUESTIONS]
+    plain = dataclasses.replace(template, examples=())
+    rows = [{name: f"the {name} of example {number}" for name in template.columns} for number in (1, 2, 3)]
+    return [plain.build_messages(row) for row in rows]
 
 
 def list_prompts(folder: AdapterFolder) -> list[Messages]:

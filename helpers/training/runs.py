@@ -5,7 +5,6 @@ A folder appears in loras/ only once it is complete; an older one of that name b
 
 import contextlib
 import dataclasses
-import itertools
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from transformers import Trainer
 
 from helpers.adapters.card import write_card
 from helpers.adapters.chat_template import record_template
-from helpers.adapters.fingerprint import take_fingerprint
+from helpers.adapters.fingerprint import make_prompts, take_fingerprint
 from helpers.adapters.folders import AdapterFolder
 from helpers.adapters.webui_parameters import build_parameters
 from helpers.common.errors import ResourceError
@@ -30,8 +29,6 @@ from helpers.loading.model import LoadedModel
 from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.tasks.data import TaskData
 from helpers.training.settings import TrainingSettings
-
-FINGERPRINTS = 3  # prompts whose logits are recorded
 
 
 def refuse_unwritable(folder: Path) -> None:
@@ -97,10 +94,8 @@ def describe_run(
     seconds = next(entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry)
     model: Any = trainer.model
     adapted = dataclasses.replace(loaded, model=model.eval())
-    messages = (data.template.build_messages(row) for row in data.train)
     chat = make_chat_tokenizer(loaded.tokenizer)
-    short = (prompt for prompt in messages if len(chat.tokenize(prompt)) <= loaded.context)
-    prompts = list(itertools.islice(short, FINGERPRINTS))
+    prompts = [one for one in make_prompts(data.template) if len(chat.tokenize(one)) <= loaded.context]
     return {
         "base": loaded.name,
         "base_sha256": loaded.folder.hashes,

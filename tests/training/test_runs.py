@@ -1,5 +1,7 @@
 """The end of a training: a whole folder with what was measured, or nothing."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from support.loras import read_json
@@ -10,6 +12,7 @@ from helpers import adapters, loading, training
 from helpers.adapters.fingerprint import compute_logits
 from helpers.common.errors import DamagedError, ResourceError, TrainingError
 from helpers.tasks import Split, TaskData
+from helpers.tasks.chats import ChatForm
 from helpers.training.runs import open_adapter_folder, refuse_unwritable
 
 FILES = [
@@ -63,6 +66,24 @@ def test_run_records_what_was_measured(tiny, data, settings, folder):
     assert run["trainable_parameters"] > 0
     assert run["base"] == "tiny"
     assert len(run["fingerprint"]) == 3
+
+
+def test_run_and_card_hold_no_text_of_a_row(tiny, template, rows, settings, folder):
+    examples = ((template.build_messages(rows[0])[-1]["content"], "No preference"),)
+    data = TaskData(replace(template, examples=examples), rows[:8], rows[8:])
+    training.train_lora(tiny, data, settings, folder, progress=False)
+    written = "".join(path.read_text() for path in folder.iterdir() if path.suffix != ".safetensors")
+    assert "the text of example 1" in written
+    assert [row for row in rows if row["text"] in written or row["alternative_a"] in written] == []
+
+
+def test_run_of_chats_holds_no_text_of_a_chat(tiny, settings, folder):
+    said = [("user", "Wie heißt du?"), ("assistant", "Berta"), ("user", "Und du?"), ("assistant", "Anton")]
+    rows = [{"messages": [{"role": role, "content": text} for role, text in said]}] * 4
+    run = training.train_lora(tiny, TaskData(ChatForm(), rows), settings, folder, progress=False)
+    assert len(run["fingerprint"]) == 3
+    written = "".join(path.read_text() for path in folder.iterdir() if path.suffix != ".safetensors")
+    assert [text for _, text in said if text in written or ascii(text)[1:-1] in written] == []
 
 
 def test_run_records_where_the_rows_came_from(tiny, template, rows, settings, folder):

@@ -16,6 +16,7 @@ from trl import SFTTrainer
 from helpers import PROJECT, loading, tasks, training
 from helpers.common.errors import UnsupportedError, UsageError
 from helpers.tasks import TaskData
+from helpers.weights.folders import ModelFolder
 
 ANSWERS = {"No preference", "Equal preference", "Alderbrook College", "Dunmarsh State University"}
 
@@ -181,16 +182,16 @@ def test_rows_longer_than_the_context_of_the_model_are_left_out(make_trainer, ho
     assert max(map(len, trainer.train_dataset["input_ids"])) <= lengths[5]
 
 
-def test_prompts_longer_than_the_context_have_no_fingerprint(home, data, settings):
+def test_prompts_longer_than_the_context_have_no_fingerprint(tiny, data, home, settings):
     folder = make_zoo_model("chatml", home / "models" / "narrow")
-    rows = [{**data.train[0], "text": "long " * 200}, *data.train]
-    GPT2LMHeadModel(
-        GPT2Config(vocab_size=512, n_positions=900, n_embd=8, n_layer=1, n_head=1)
-    ).save_pretrained(folder)
+    rows = [{**row, "text": "a", "alternative_a": "b", "alternative_b": "c"} for row in data.train]
+    tokenizer = loading.load_tokenizer(ModelFolder(folder))
+    dataset = training.build_dataset(rows, data.template, settings, tokenizer)
+    longest = max(map(len, dataset["input_ids"]))  # a stand-in for a row is longer than these rows
+    config = GPT2Config(vocab_size=512, n_positions=longest, n_embd=8, n_layer=1, n_head=1)
+    GPT2LMHeadModel(config).save_pretrained(folder)
     narrow = loading.load_model("narrow", dtype="float32")
-    with pytest.warns(UserWarning, match="1 of 13 rows"):
-        run = training.train_lora(
-            narrow, replace(data, train=rows), settings, home / "loras" / "mine", progress=False
-        )
-    assert len(run["fingerprint"]) == 3
-    assert all(entry["tokens"] <= 900 for entry in run["fingerprint"])
+    run = training.train_lora(
+        narrow, replace(data, train=rows), settings, home / "loras" / "mine", progress=False
+    )
+    assert run["fingerprint"] == []
