@@ -28,6 +28,7 @@ from helpers.loading.chat_templates import OWN, PickedTemplate
 from helpers.loading.model import LoadedModel
 from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.tasks.data import TaskData
+from helpers.tasks.summary import describe_data
 from helpers.training.settings import TrainingSettings
 
 
@@ -49,7 +50,7 @@ def save_run(
     """Yields a temporary folder for save_pretrained, then adds the records and makes it `output`.
 
     run.json holds what was measured, training_parameters.json the settings by the WebUI's names, README.md
-    the card.
+    and report.html the card.
     """
     with open_adapter_folder(output) as fresh:
         yield fresh
@@ -112,4 +113,5 @@ def describe_run(
         "date": time.strftime("%Y-%m-%d"),
         "fingerprint": [take_fingerprint(adapted, messages) for messages in prompts],
         **data.list_facts(),
+        **describe_data(data),
     }
