@@ -3,7 +3,8 @@
 What a folder below loras/ holds (`folders`: AdapterFolder; `parts`), which model it belongs to (`bases`),
 what is known of each (`listing`), attaching LoRAs to a model and switching them (`attaching`), the proof that
 one works (`proving`, `fingerprint`), merging (`merging`), the forms that other programs take (`exporting`,
-`gguf`, `webui_parameters`), and the model card (`card`). `python -m helpers.adapters` is its command line.
+`gguf`, `webui_parameters`), and the card that says what was measured (`card`, made of `facts`, `results` and
+`curves`). `python -m helpers.adapters` is its command line.
 """
 
 from typing import TYPE_CHECKING

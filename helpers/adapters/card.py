@@ -1,49 +1,20 @@
-"""A LoRA's model card: README.md, written from run.json, so that it says only what was measured."""
+"""A LoRA's card, README.md and report.html, written from run.json, so that it says only what was measured."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import yaml
 
+from helpers.adapters import facts, results
+from helpers.adapters.curves import draw_curves
 from helpers.adapters.folders import AdapterFolder
 from helpers.common.files import write_json, write_text
 
 MARK = "<!-- written from run.json; what is changed here is lost with the next measurement -->"
-
-CARD = """---
-{front}---
-{mark}
-
-# {name}
-
-A LoRA of rank {rank} (alpha {alpha}) on {targets} of `{base}`.
-
-## Training
-
-| | |
-|---|---|
-{facts}
-
-## Measured
-
-{measured}
-
-## Loading
-
-```python
-from transformers import AutoModelForCausalLM
-from peft import PeftModel
-
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("models/{base}"), "loras/{name}")
-```
-
-Ask it with the template `{template}`: it learned to answer that text. From a terminal:
-
-```bash
-python -m helpers.server --model {base} --lora {name} --api --extensions openai
-python -m helpers.adapters prove {name}
-```
-"""
+FILES = ("README.md", "report.html")
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 def add_to_run(folder: AdapterFolder, **facts: object) -> None:
@@ -53,10 +24,17 @@ def add_to_run(folder: AdapterFolder, **facts: object) -> None:
 
 
 def write_card(folder: AdapterFolder) -> Path:
-    """Writes README.md from the LoRA's records; somebody else's card stays. Returns its path."""
-    path = folder.path / "README.md"
-    if path.is_file() and MARK not in path.read_text(encoding="utf-8"):
-        return path
+    """Writes README.md and report.html from the LoRA's records; somebody else's stay. Returns README.md."""
+    said = gather(folder)
+    for name in FILES:
+        path = folder.path / name
+        if not path.is_file() or MARK in path.read_text(encoding="utf-8", errors="replace"):
+            write_text(path, make_environment(name).get_template(f"{name}.jinja").render(said))
+    return folder.path / FILES[0]
+
+
+def gather(folder: AdapterFolder) -> dict[str, Any]:
+    """What the two templates say."""
     run = folder.run
     front = {
         "base_model": folder.config.get("base_model_name_or_path"),
@@ -64,98 +42,52 @@ def write_card(folder: AdapterFolder) -> Path:
         "tags": ["lora"],
         "pipeline_tag": "text-generation",
     }
-    facts = [f"| {key} | {value} |" for key, value in list_facts(run).items()]
-    text = CARD.format(
-        front=yaml.safe_dump(front, sort_keys=False),
-        mark=MARK,
-        name=folder.name,
-        rank=folder.config["r"],
-        alpha=folder.config["lora_alpha"],
-        targets=folder.targets_in_words,
-        base=folder.base_name or "its base",
-        facts="\n".join(facts) or "| not recorded | |",
-        measured=describe_measurements(run),
-        template=run.get("template", "unknown"),
-    )
-    return write_text(path, text)
-
-
-def list_facts(run: dict[str, Any]) -> dict[str, str]:
-    """What is recorded of the training, in words; nothing for a LoRA that the kit did not train."""
-    settings = run.get("settings")
-    if not settings:
-        return {}
-    hashes = ", ".join(f"{name} {value[:12]}" for name, value in run["base_sha256"].items())
-    rows = f"{run['rows']} rows (sha256 of the rows {run['rows_sha256'][:12]})"
-    shown = ("epochs", "batch_size", "accumulation", "learning_rate", "schedule", "optimizer")
     return {
-        "base (sha256)": hashes or "not recorded",
-        "data": f"{run.get('data', 'rows from memory')}, {rows}",
-        "held out": describe_split(run.get("split")),
-        "settings": ", ".join(f"{key} {settings[key]}" for key in shown),
-        "trained parameters": f"{run['trainable_parameters']:,}",
-        "steps": f"{run['steps']} of {run['planned_steps']}" if "steps" in run else "not recorded",
-        "time and memory": f"{run['seconds']:.0f} s, peak {run['peak_mb'] / 1000:.1f} GB, {run['device']}",
-        "loss": describe_loss(run["loss"]),
-        "date, commit": f"{run['date']}, {run['commit']}",
+        "mark": MARK,
+        "front": yaml.safe_dump(front, sort_keys=False),
+        "name": folder.name,
+        "base": folder.base_name or "its base",
+        "rank": folder.config["r"],
+        "alpha": folder.config["lora_alpha"],
+        "targets": folder.targets_in_words,
+        "kind": run.get("kind"),
+        "template": run.get("template"),
+        "results": results.tabulate(run),
+        "missing": results.list_missing(run),
+        "remarks": list(results.list_remarks(run)),
+        "examples": results.list_examples(run),
+        "data": facts.list_data(run),
+        "training": facts.list_training(run),
+        "settings": run.get("settings", {}),
+        "figure": draw_curves(facts.list_curves(run)),
+        "exact": facts.list_exact(run),
+        "commands": facts.write_commands(folder),
+        "loading": facts.write_loading(folder),
+        "asking": facts.write_asking(folder),
+        "limits": list(facts.list_limits(folder)),
     }
 
 
-def describe_split(split: dict[str, Any] | None) -> str:
-    """What was held out, in words."""
-    return f"{split['test_size']:.0%} of the texts, seed {split['seed']}" if split else "not recorded"
+def make_environment(name: str) -> jinja2.Environment:
+    """Jinja for one of FILES: HTML is escaped by itself, Markdown by the filters `cell` and `block`."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=name.endswith(".html"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"cell": escape_markdown, "block": fence}
+    return environment
 
 
-def describe_loss(losses: list[float]) -> str:
-    """The loss at both ends of the training."""
-    if not losses:
-        return "not recorded"
-    return f"{losses[0]:.2f} at the first step, {losses[-1]:.2f} at the last"
+def escape_markdown(text: object) -> str:
+    """A text as a line of Markdown, or a cell of its tables, shows it as it is."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", " ".join(str(text).split()))
 
 
-def describe_measurements(run: dict[str, Any]) -> str:
-    """The table of the figures, with intervals; or that none was measured."""
-    found = run.get("evaluation")
-    if not found:
-        command = "python -m helpers.evaluation --model ... --lora ... --split test"
-        return f"Not measured yet. To measure: `{command}`."
-    free = {name: result for name, result in found.items() if "exact_match" in result}
-    labels = {name: result for name, result in found.items() if name not in free}
-    tables = [tabulate_labels(labels)] if labels else []
-    return "\n\n".join([*tables, tabulate_answers(free)] if free else tables)
-
-
-def tabulate_labels(found: dict[str, dict[str, Any]]) -> str:
-    """The table of accuracies."""
-    lines = ["| | accuracy on held-out rows | 95 % interval | macro-F1 | rows |", "|---|---|---|---|---|"]
-    for name, result in found.items():
-        interval = describe_interval(result["interval"])
-        macro_f1 = f"{result['macro_f1']:.2f}"
-        lines.append(f"| {name} | {result['accuracy']:.1%} | {interval} | {macro_f1} | {result['rows']} |")
-    first = next(iter(found.values()))
-    majority = f"Always answering the most frequent label gets {first['majority_accuracy']:.1%}."
-    return "\n".join([*lines, "", majority])
-
-
-def tabulate_answers(found: dict[str, dict[str, Any]]) -> str:
-    """The table of free answers on held-out rows, with the baselines in its last rows."""
-    titles = ["", "exact match on held-out rows", "95 % interval", "token F1", "chrF", "perplexity", "rows"]
-    lines = [titles, ["---"] * len(titles)]
-    for name, result in found.items():
-        interval = describe_interval(result["exact_interval"])
-        perplexity = f"{result['perplexity']:.2f}"
-        lines.append([name, *list_shares(result, interval), perplexity, str(result["rows"])])
-    for name, means in next(iter(found.values()))["baselines"].items():
-        lines.append([name, *list_shares(means), "", ""])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def list_shares(result: dict[str, Any], interval: str = "") -> list[str]:
-    """The cells with the figures of free answers."""
-    return [f"{result['exact_match']:.1%}", interval, f"{result['token_f1']:.2f}", f"{result['chrf']:.2f}"]
-
-
-def describe_interval(interval: list[float]) -> str:
-    """An interval in words."""
-    low, high = interval
-    return f"{low:.1%} to {high:.1%}"
+def fence(text: object, language: str = "") -> str:
+    """A text as a block of code, between more backticks than it has in a row itself."""
+    marks = "`" * (max([2, *map(len, re.findall("`+", str(text)))]) + 1)
+    return f"{marks}{language}\n{text}\n{marks}"

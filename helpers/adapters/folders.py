@@ -37,6 +37,13 @@ RUN_PARTS = {
     "settings": dict,
     "evaluation": dict,
     "fingerprint": list,
+    "loss": list,
+    "columns": list,
+    "parts": dict,
+    "audit": dict,
+    "validation": dict,
+    "baselines": dict,
+    "gain": dict,
 }
 TRAIN_AGAIN = "Delete the folder, then train or fetch the LoRA again."
 

@@ -386,7 +386,7 @@ print(*adapters.build_vllm_command([task.adapter], gpus=4, machines=2), sep="\n"
 # %% [markdown] slideshow={"slide_type": "skip"}
 # In a terminal: `python -m helpers.adapters export college-preferences --for webui-2023` (or `webui`, `llama.cpp`, `vllm`).
 #
-# A folder that travels should say what it is. This one has a *model card*, written from what was measured:
+# A folder that travels should say what it is. This one has a *model card*, written from what was measured (`report.html` shows the curve, too):
 
 # %% slideshow={"slide_type": "skip"}
 print((folder.path / "README.md").read_text(encoding="utf-8"))

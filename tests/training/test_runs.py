@@ -20,6 +20,7 @@ FILES = [
     "adapter_config.json",
     "adapter_model.safetensors",
     "chat_template.jinja",
+    "report.html",
     "run.json",
     "training_parameters.json",
 ]
