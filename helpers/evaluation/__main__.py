@@ -1,6 +1,7 @@
 """`python -m helpers.evaluation`: judges a model, a LoRA or a server on rows of labels, answers or chats."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def make_report(judge: Judge, found: Any, base: Any = None) -> Report:
     return Report(result, judge.summarise(base), judge.measure_gains(base, found), answers, cut)
 
 
-def record_results(options: argparse.Namespace, data: TaskData, report: Report) -> None:
-    """Adds the figures to the LoRA's run.json and card.
+def record_results(options: argparse.Namespace, data: TaskData, judge: Judge, report: Report) -> None:
+    """Adds the figures to the LoRA's run.json and card; some answers too, if rows may be shown.
 
     It does so only if the LoRA was trained on the split's other rows, with this template and chat template.
     """
@@ -72,10 +73,11 @@ def record_results(options: argparse.Namespace, data: TaskData, report: Report) 
         return
     recorded = (run.get("rows_sha256"), run.get("template_sha256"))
     if recorded == (hash_rows(find_trained(run, data)), data.template.sha256):
-        found = {"lora": report.result}
-        if report.base:
-            found = {"base": report.base, **found}
-        add_to_run(folder, evaluation={**run.get("evaluation", {}), **found})
+        examples = report.list_examples(data.template) if options.show_rows else {}
+        lora = asdict(report.result) | ({"examples": examples} if examples else {})
+        found = {**run.get("evaluation", {}), **({"base": report.base} if report.base else {}), "lora": lora}
+        facts = {"evaluation": found, "gain": report.gains, "baselines": judge.measure_baselines()}
+        add_to_run(folder, **{name: value for name, value in facts.items() if value})
 
 
 def find_trained(run: dict[str, Any], data: TaskData) -> list[Row]:
@@ -96,12 +98,13 @@ def main(arguments: list[str]) -> None:
         problem = "--show-rows and --worst go with free answers, and this template has labels."
         raise UsageError(problem, "Leave them out.")
     rows = data.test[: options.limit]
-    report = run_judge(options, make_judge(data.template, rows, data.train))
+    judge = make_judge(data.template, rows, data.train)
+    report = run_judge(options, judge)
     print("\n".join([*report.list_lines(), *report.list_worst(options.worst, data.template)]))
     if options.json:
         write_json(Path(options.json), report.to_json(options.show_rows))
     if options.lora and options.split == "test" and not options.limit:
-        record_results(options, data, report)
+        record_results(options, data, judge, report)
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:

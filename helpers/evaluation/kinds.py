@@ -17,6 +17,7 @@ from helpers.evaluation.metrics import Evaluation, list_right, pick_predictions,
 from helpers.evaluation.resampling import Gain, measure_gain
 from helpers.evaluation.scoring import score_answers
 from helpers.loading.model import LoadedModel
+from helpers.tasks.baseline import judge_fitted_bag
 from helpers.tasks.rows import AnyTemplate
 from helpers.tasks.split import name_groups
 from helpers.tasks.template import Label, Row, Template
@@ -41,6 +42,10 @@ class Judge(ABC):
     def summarise(self, found: Any) -> Evaluation | AnswerEvaluation:
         """The figures."""
 
+    def measure_baselines(self) -> dict[str, dict[str, float]]:
+        """Figures of ways to answer without a model that are not among those of summarise."""
+        return {}
+
     @abstractmethod
     def measure_gains(self, base: Any, tuned: Any) -> dict[str, Gain]:
         """{metric: how much higher it is for `tuned` than for `base`}."""
@@ -51,8 +56,8 @@ class LabelJudge(Judge):
 
     reply_tokens = LABEL_TOKENS
 
-    def __init__(self, template: Template, rows: list[Row]):
-        self.template, self.rows = template, rows
+    def __init__(self, template: Template, rows: list[Row], train: list[Row]):
+        self.template, self.rows, self.train = template, rows, train
 
     def judge(self, loaded: LoadedModel) -> list[Label]:
         """The most likely label of each row."""
@@ -65,6 +70,13 @@ class LabelJudge(Judge):
     def summarise(self, found: Sequence[Label | None]) -> Evaluation:
         """The figures."""
         return summarise_predictions([row["label"] for row in self.rows], found, list(self.template.label))
+
+    def measure_baselines(self) -> dict[str, dict[str, float]]:
+        """The accuracy of a bag of words that is fitted on the training rows, if there are any."""
+        if not self.train:
+            return {}
+        accuracy = judge_fitted_bag(self.train, self.rows)
+        return {"bag of words": {"accuracy": accuracy, "rows": len(self.rows)}}
 
     def measure_gains(self, base: list[Label], tuned: list[Label]) -> dict[str, Gain]:
         """The gain in accuracy."""
@@ -100,5 +112,5 @@ class AnswerJudge(Judge):
 def make_judge(template: AnyTemplate, rows: list[Row], train: list[Row]) -> Judge:
     """The judge for this kind of template; `train` is what the baselines may know."""
     if isinstance(template, Template) and template.kind == "labels":
-        return LabelJudge(template, rows)
+        return LabelJudge(template, rows, train)
     return AnswerJudge(template, rows, train)

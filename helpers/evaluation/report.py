@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from helpers.evaluation.free_answers import AnswerEvaluation, JudgedAnswer, find_worst_answers
+from helpers.evaluation.free_answers import AnswerEvaluation, JudgedAnswer, find_worst_answers, list_examples
 from helpers.evaluation.metrics import Evaluation
 from helpers.evaluation.resampling import Gain
 from helpers.tasks.rows import AnyTemplate
@@ -45,6 +45,15 @@ class Report:
             yield indent_text("asked", asked)
             yield indent_text("right", answer.right)
             yield indent_text("said", answer.said)
+
+    def list_examples(self, template: AnyTemplate) -> dict[str, list[dict[str, str]]]:
+        """Some answers for the card: {"right": [...], "wrong": [...]}, each with its prompt."""
+        found: dict[str, list[dict[str, str]]] = {"right": [], "wrong": []}
+        for answer in list_examples(self.answers):
+            name = "right" if answer.closeness.exact_match else "wrong"
+            asked = template.build_messages(answer.row)[-1]["content"]
+            found[name].append({"prompt": asked, "right": answer.right, "said": answer.said})
+        return found
 
     def to_json(self, show_rows: bool) -> dict[str, Any]:
         """The figures; with `show_rows` also every row, its right answer, and what was said."""
@@ -89,7 +98,7 @@ def describe_gain(item: tuple[str, Gain]) -> str:
     """A metric and its gain, with the interval."""
     metric, gain = item
     low, high = gain.interval
-    return f"{NAMES[metric]} {gain.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return f"{NAMES[metric]} {gain.value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def indent_text(name: str, text: str) -> str:

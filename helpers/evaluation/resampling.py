@@ -39,7 +39,7 @@ def bootstrap_mean(
 class Gain:
     """How much higher a figure is for one model than for another, on the same rows."""
 
-    difference: float
+    value: float
     interval: tuple[float, float]  # 95 %, paired by row, resampled by groups
 
 

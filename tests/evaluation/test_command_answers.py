@@ -119,8 +119,8 @@ def test_gain_over_the_base_is_measured_on_the_same_rows(base, home, capsys):
     found = read_json(home / "out.json")
     assert set(found["gain"]) == {"exact_match", "token_f1", "chrf"}
     low, high = found["gain"]["chrf"]["interval"]
-    assert low <= found["gain"]["chrf"]["difference"] <= high
-    assert found["gain"]["chrf"]["difference"] == pytest.approx(found["chrf"] - found["base"]["chrf"])
+    assert low <= found["gain"]["chrf"]["value"] <= high
+    assert found["gain"]["chrf"]["value"] == pytest.approx(found["chrf"] - found["base"]["chrf"])
     assert "gain over the base" in capsys.readouterr().out
     judge(*base, "--limit", "3", "--json", str(home / "alone.json"))
     assert found["base"] == read_json(home / "alone.json") != found
@@ -134,7 +134,7 @@ def test_gain_in_accuracy_is_measured_for_labels(tiny, home, rows, capsys):
     judge(*options, "--lora", "shift", "--base", "--json", str(home / "out.json"))
     found = read_json(home / "out.json")
     gain = found["gain"]["accuracy"]
-    assert gain["difference"] == pytest.approx(found["accuracy"] - found["base"]["accuracy"])
+    assert gain["value"] == pytest.approx(found["accuracy"] - found["base"]["accuracy"])
     assert "gain over the base: accuracy" in capsys.readouterr().out
     assert "--show-rows" in refuse(capsys, *options, "--show-rows")
 

@@ -104,7 +104,7 @@ def test_gain_is_paired_and_lies_in_its_interval():
     gains = measure_answer_gains(base, tuned)
     assert set(gains) == {"exact_match", "token_f1", "chrf"}
     gain = gains["exact_match"]
-    assert gain.difference == 0.75
+    assert gain.value == 0.75
     assert 0.6 < gain.interval[0] < 0.75 < gain.interval[1] < 0.9
     assert measure_answer_gains(tuned, tuned)["chrf"].interval == (0, 0)
 
