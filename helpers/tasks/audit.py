@@ -1,9 +1,10 @@
 """Looks for what makes a data set easier or poorer than it seems: repetition, imbalance, shortcuts."""
 
 import collections
-import itertools
+import heapq
+import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from helpers.tasks.baseline import judge_bag_of_words
@@ -52,13 +53,49 @@ def find_near_duplicates(texts: Iterable[str], threshold: float = 0.5) -> list[t
 
     Source: A. Broder, On the resemblance and containment of documents, 1997 (the Jaccard index of shingles).
     """
-    triples = [(text, list_ngrams(text, 3)) for text in texts]
-    pairs = []
-    for (first, ours), (second, theirs) in itertools.combinations(triples, 2):
-        overlap = len(ours & theirs)
-        if ours and overlap >= threshold * len(ours | theirs) and split_words(first) != split_words(second):
-            pairs.append((first, second))
-    return pairs
+    listed = list(texts)
+    pairs = sorted((first, second) for second, first in pair_near_copies(listed, threshold))
+    return [(listed[first], listed[second]) for first, second in pairs]
+
+
+def pair_near_copies(
+    texts: Sequence[str], threshold: float = 0.5, every: bool = True, known: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """(place of a text, place of an earlier one that it nearly copies); copies of other case do not count.
+
+    Without `every`, each text is paired with at most one earlier text. The texts after the first `known` are
+    not compared with each other. Two sets can only overlap enough if
+    they share one of the few rarest members of each, so only texts that share such a triple are compared.
+    Source: R. Bayardo, Y. Ma and R. Srikant, Scaling up all pairs similarity search, 2007.
+    """
+    words = [split_words(text) for text in texts]
+    triples = [set(zip(found, found[1:], found[2:], strict=False)) for found in words]
+    counts = collections.Counter(triple for found in triples for triple in found)
+    places: dict[tuple[str, ...], list[int]] = collections.defaultdict(list)  # texts with this rare triple
+    for place, ours in enumerate(triples):
+        rare = heapq.nsmallest(
+            len(ours) - math.ceil(threshold * len(ours)) + 1,
+            ours,
+            key=lambda triple: (counts[triple], triple),
+        )
+        for other in unique(other for triple in rare for other in places[triple]):
+            overlap = len(ours & triples[other])
+            union = len(ours) + len(triples[other]) - overlap
+            if overlap >= threshold * union and words[place] != words[other]:
+                yield place, other
+                if not every:
+                    break
+        for triple in rare if known is None or place < known else ():
+            places[triple].append(place)
+
+
+def unique(numbers: Iterable[int]) -> Iterator[int]:
+    """Each number once, in order of appearance."""
+    seen: set[int] = set()
+    for number in numbers:
+        if number not in seen:
+            seen.add(number)
+            yield number
 
 
 def measure_repetition(texts: Iterable[str], size: int = 5) -> float:
