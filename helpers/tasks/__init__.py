@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from helpers.tasks.split import keep_short as keep_short
     from helpers.tasks.split import split_rows as split_rows
     from helpers.tasks.split import write_split as write_split
+    from helpers.tasks.suggesting import Suggestion as Suggestion
+    from helpers.tasks.suggesting import suggest_for as suggest_for
+    from helpers.tasks.suggesting import suggest_template as suggest_template
     from helpers.tasks.tables import Table as Table
     from helpers.tasks.tables import read_table as read_table
     from helpers.tasks.template import Label as Label

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from helpers.common.errors import DamagedError, KitError, MismatchError, UsageError
 from helpers.tasks.chats import ChatForm, find_chats
+from helpers.tasks.nested import add_inner_columns
 from helpers.tasks.tables import Table, read_table
 from helpers.tasks.template import Label, Row, Template, suggest_column
 from helpers.tasks.template_file import load_template
@@ -46,6 +47,7 @@ def open_table(path: str | Path, template: AnyTemplate) -> Table:
     table = read_table(path, template.needed)
     if isinstance(template, ChatForm):
         table = find_chats(table) or table
+    table = add_inner_columns(table, template.needed)
     missing = [column for column in template.needed if column not in table.columns]
     if missing:
         problem = f"{table.path} has no column {', '.join(missing)} (it has {', '.join(table.columns)})."
