@@ -3,6 +3,8 @@
 Tables of any form (`tables`), templates (`template`, `template_file`), chats, which need none (`chats`),
 checked rows (`rows`), splits without leaks (`split`), all together with where they came from (`data`:
 TaskData), an audit of the rows (`audit`), and the baselines that every LoRA is compared with (`baseline`).
+For people who bring their own data: a check before the training (`checking`), a first template
+(`suggesting`), and rows as the model sees them (`previewing`).
 """
 
 from typing import TYPE_CHECKING
@@ -16,10 +18,15 @@ if TYPE_CHECKING:
     from helpers.tasks.baseline import list_texts as list_texts
     from helpers.tasks.baseline import make_bag_of_words as make_bag_of_words
     from helpers.tasks.chats import ChatForm as ChatForm
+    from helpers.tasks.checking import Check as Check
+    from helpers.tasks.checking import check_data as check_data
     from helpers.tasks.data import TaskData as TaskData
     from helpers.tasks.data import hash_rows as hash_rows
     from helpers.tasks.data import load_task_data as load_task_data
     from helpers.tasks.raw_table import as_text as as_text
+    from helpers.tasks.plan import Plan as Plan
+    from helpers.tasks.previewing import Preview as Preview
+    from helpers.tasks.previewing import preview_rows as preview_rows
     from helpers.tasks.rows import AnyTemplate as AnyTemplate
     from helpers.tasks.rows import count_labels as count_labels
     from helpers.tasks.rows import load_rows as load_rows

@@ -1,0 +1,116 @@
+"""How long a training will take on this machine, and how much memory: an estimate before anything is loaded.
+
+The time is the arithmetic of the training divided by the speed of this machine. A token takes two operations
+for each weight forward and two backward, and two more for each weight of the LoRA; a GPU computes the forward
+pass again, because it checkpoints gradients. The head is computed for learned tokens only. The speed is that
+of matrices of the model's sizes, measured for a moment, times EFFICIENCY: what remains of it in a training.
+On a GPU, every step takes a time of its own.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from helpers.common.errors import KitError
+from helpers.common.machine import measure_memory, name_dtype, pick_device, pick_dtype
+from helpers.tasks.lengths import TokenizedRows, find_p95
+from helpers.tasks.plan import Plan
+from helpers.weights.folders import ModelFolder
+from helpers.weights.memory import Term, choose_targets, count_lora_parameters, estimate_training
+from helpers.weights.shape import Shape, get_text_part
+from helpers.weights.sizes import build_facts, explain_unknown_shape
+
+# "cpu": measured with trainings of SmolLM2-135M-Instruct in bfloat16 on two cores: 0.39 to 0.46 for rows of
+# 25 to 400 tokens in batches of 4 and 8. "cuda": what the steps in benchmarks/results.md come to (1.1 billion
+# parameters, H100).
+EFFICIENCY = {"cpu": 0.4, "cuda": 0.4}
+STEP_SECONDS = {"cpu": 0.0, "cuda": 0.36}  # whatever is in the step
+MEASURED_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An estimate of a training; None where it cannot be known, with the reason."""
+
+    minutes: float | None = None
+    memory_bytes: int | None = None
+    free_bytes: int | None = None
+    rows: int = 0  # rows that are trained on
+    steps: int = 0
+    tokens: int = 0  # that are computed: what the rows of a batch share counts once
+    speed: float | None = None  # operations a second of this machine, as measured
+    terms: list[Term] = field(default_factory=list)  # of the memory
+    reason: str = ""  # why something is not known
+
+
+def estimate_run(folder: ModelFolder, sample: TokenizedRows, rows: int, plan: Plan) -> Estimate:
+    """The estimate of a training on `rows` rows, some of which are the sample."""
+    if folder.gguf:
+        return Estimate(rows=rows, reason="llama.cpp's GGUF files are not trained; take a safetensors model")
+    lengths = [min(len(one.ids), plan.max_length) for one in sample.sequences]
+    shared = min(sample.shared, min(lengths))
+    batch = min(plan.batch_size, rows)
+    steps = max(round(math.ceil(rows / batch) * plan.epochs), 1)
+    own = sum(lengths) / len(lengths) - shared
+    tokens = round(steps * (shared + batch * own))
+    try:
+        with explain_unknown_shape(folder.name):
+            terms = estimate_memory(folder, lengths, shared, batch, plan)
+            learned = steps * batch * sum(sum(one.mask) for one in sample.sequences) / len(lengths)
+            operations = count_operations(folder, plan, tokens, learned)
+    except KitError as error:
+        return Estimate(rows=rows, steps=steps, tokens=tokens, reason=str(error))
+    device = pick_device().value
+    speed = measure_speed(folder.shape, min(tokens // steps, 2048))
+    return Estimate(
+        minutes=(steps * STEP_SECONDS[device] + operations / (speed * EFFICIENCY[device])) / 60,
+        memory_bytes=sum(term.bytes for term in terms),
+        free_bytes=measure_memory(device).value[0],
+        rows=rows,
+        steps=steps,
+        tokens=tokens,
+        speed=speed,
+        terms=terms,
+    )
+
+
+def estimate_memory(
+    folder: ModelFolder, lengths: Sequence[int], shared: int, batch: int, plan: Plan
+) -> list[Term]:
+    """The memory of a step whose rows are as long as the 95 % of all rows are at most."""
+    device = pick_device().value
+    facts = build_facts(folder.config, folder.quantization, folder.disk_bytes, folder.weight_bytes)
+    dtype = name_dtype(pick_dtype(device).value)
+    return estimate_training(
+        facts.config, facts.weight_bytes, dtype, device, r=plan.lora_r, targets=plan.targets,
+        optimizer=plan.optimizer, batch=batch, length=find_p95(lengths), shared=shared,
+    )  # fmt: skip
+
+
+def count_operations(folder: ModelFolder, plan: Plan, tokens: int, learned: float) -> float:
+    """Multiplications and additions of a training on so many tokens, some of which are learned."""
+    shape = folder.shape
+    passes = 6 if pick_device().value == "cuda" else 4
+    linears = shape.layers * sum(inputs * outputs for inputs, outputs in shape.list_linears().values())
+    lora = count_lora_parameters(shape, plan.lora_r, choose_targets(shape, plan.targets))
+    head = shape.hidden * int(get_text_part(folder.config).get("vocab_size") or 0)
+    return tokens * (passes * linears + (passes + 2) * lora) + 4 * learned * head
+
+
+def measure_speed(shape: Shape, tokens: int) -> float:
+    """Operations a second in products of the sizes that a training step has, on the device that it uses."""
+    import torch
+
+    device = pick_device().value
+    options = {"device": device, "dtype": pick_dtype(device).value}
+    row = torch.randn(max(tokens, 1), shape.hidden, **options)
+    weights = torch.randn(shape.hidden, shape.intermediate, **options)
+    result = row @ weights  # written to again and again: new memory would cost time
+    count, start = 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < MEASURED_SECONDS:
+        torch.mm(row, weights, out=result)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        count += 1
+    return 2 * row.numel() * shape.intermediate * count / spent
