@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from helpers.tasks.data import TaskData as TaskData
     from helpers.tasks.data import hash_rows as hash_rows
     from helpers.tasks.data import load_task_data as load_task_data
-    from helpers.tasks.raw_table import as_text as as_text
     from helpers.tasks.plan import Plan as Plan
     from helpers.tasks.previewing import Preview as Preview
     from helpers.tasks.previewing import preview_rows as preview_rows
+    from helpers.tasks.raw_table import as_text as as_text
     from helpers.tasks.rows import AnyTemplate as AnyTemplate
     from helpers.tasks.rows import count_labels as count_labels
     from helpers.tasks.rows import load_rows as load_rows

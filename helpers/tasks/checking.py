@@ -86,13 +86,12 @@ def check_data(
     opened = open_for_review(data, template)
     folder = find_base(model)
     rows, faults = check_rows(opened.table, opened.template)
-    listed = list_faults(opened, faults, show_rows)
     placed, findings = split_rows(rows, keep_places(opened, faults), opened.template, split or Split())
+    listed = list_faults(opened, faults, show_rows)
     findings += find_stoppers(opened, listed, str(data))
     facts: dict[str, Any] = {}
     if rows:
-        chosen = plan if isinstance(plan, Plan) else Plan.read(plan or {})
-        facts, more = look_at_rows(opened, placed, chosen, folder, progress)
+        facts, more = look_at_rows(opened, placed, Plan.read(plan or {}), folder, progress)
         findings += more
     return Check(
         data=str(data),

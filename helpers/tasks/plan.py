@@ -6,7 +6,7 @@ helpers.training has all settings; these are the numbers that `check` needs, und
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import yaml
 
@@ -29,8 +29,13 @@ class Plan:
     seed: int = 0
 
     @classmethod
-    def read(cls, values: Mapping[str, Any], source: str = "the settings") -> Self:
-        """The plan in the settings of a training, the others left aside; UsageError for a wrong value."""
+    def read(cls, values: "Plan | Mapping[str, Any]", source: str = "the settings") -> "Plan":
+        """The plan in the settings of a training, the others left aside; UsageError for a wrong value.
+
+        A plan stays what it is.
+        """
+        if isinstance(values, Plan):
+            return values
         types = {field.name: type(field.default) for field in dataclasses.fields(cls)}
         known = {name: values[name] for name in types if values.get(name) is not None}
         for name, value in known.items():
