@@ -39,6 +39,19 @@ class TaskData:
             facts["split"] = asdict(self.split)
         return facts
 
+    def find_place(self, row: Row) -> str:
+        """Where a row stands, for errors, such as "Row 7 (line 9) of rows.csv". The table is read again."""
+        if self.source:
+            table, template = open_data(self.source, self.template_source)
+            for place, cells in zip(table.places, table.rows, strict=True):
+                if template.make_row(cells) == row:
+                    return f"{place} of {table.path}"
+        parts = {"training": self.train, "validation": self.validation, "test": self.test}
+        found = (
+            f"Row {rows.index(row) + 1} of the {name} rows" for name, rows in parts.items() if row in rows
+        )
+        return next(found, "A row")
+
 
 def load_task_data(
     data: str | Path, template: str | Path | None = None, split: Split | None = None

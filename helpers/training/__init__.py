@@ -12,6 +12,7 @@ from helpers.common.lazy import export_lazily
 
 if TYPE_CHECKING:
     from helpers.training.checkpoints import list_unfinished as list_unfinished
+    from helpers.training.dataset import build_dataset as build_dataset
     from helpers.training.guards import LossGuard as LossGuard
     from helpers.training.guards import StopOnRequest as StopOnRequest
     from helpers.training.prefix_trainer import PackingCollator as PackingCollator
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from helpers.training.settings import pick_settings as pick_settings
     from helpers.training.targets import list_targets as list_targets
     from helpers.training.targets import make_lora_config as make_lora_config
-    from helpers.training.train import build_dataset as build_dataset
     from helpers.training.train import describe_hardware as describe_hardware
     from helpers.training.train import make_sft_config as make_sft_config
     from helpers.training.train import make_trainer as make_trainer

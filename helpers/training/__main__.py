@@ -1,4 +1,4 @@
-"""`python -m helpers.training`: trains a LoRA on the rows of a CSV that the split does not hold out."""
+"""`python -m helpers.training`: trains a LoRA on the rows of a table that the split does not hold out."""
 
 import argparse
 
@@ -11,15 +11,18 @@ from helpers.tasks.data import load_task_data
 from helpers.tasks.split import Split
 from helpers.training.settings import PRESETS, TrainingSettings, pick_settings
 from helpers.training.train import pick_own_device, train_lora
+from helpers.training.watching import say_watching
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line of helpers.training; `output` as the folder that it names."""
-    description = "Train a LoRA on a CSV with a YAML template."
+    description = "Train a LoRA on your own rows: a table with a YAML template, or chats."
     parser = CommandParser(prog="python -m helpers.training", description=description)
     parser.add_argument("--model", required=True, metavar="NAME", help="folder below models/")
-    parser.add_argument("--data", required=True, metavar="CSV")
-    parser.add_argument("--template", required=True, metavar="YAML")
+    words = "CSV, TSV, JSON, JSON lines, Parquet, xlsx or a data set folder"
+    parser.add_argument("--data", required=True, metavar="FILE", help=words)
+    words = "how rows become prompts and answers; chats need none"
+    parser.add_argument("--template", metavar="YAML", help=words)
     words = "the LoRA's folder below loras/"
     parser.add_argument("--output", required=True, metavar="loras/NAME", help=words)
     words = f"a file, or one of {', '.join(PRESETS)} (default: the lane's)"
@@ -27,8 +30,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--epochs", type=float, metavar="N", help="default: the settings'")
     words = f"of the split (default: {Split.seed}) and of the training (default: the settings')"
     parser.add_argument("--seed", type=int, metavar="N", help=words)
-    words = f"share of the comments that is held out (default: {Split.test_size})"
-    parser.add_argument("--test-size", type=float, default=Split.test_size, help=words)
+    add_split_sizes(parser)
     parser.add_argument("--chat-template", metavar="NAME|FILE", help=CHAT_TEMPLATE_HELP)
     words = "compute what rows share once (default: auto)"
     choices = ("on", "off", "auto")
@@ -38,6 +40,18 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     options.output = name_output(options.output)
     return options
+
+
+def add_split_sizes(parser: argparse.ArgumentParser) -> None:
+    """The shares of the rows that are not trained on."""
+    words = f"share of the texts that is held out for a test (default: {Split.test_size})"
+    parser.add_argument("--test-size", type=float, default=Split.test_size, metavar="S", help=words)
+    words = (
+        "share of the texts that is watched: the training ends when their loss no longer falls, and the best "
+        f"state is kept (default: {Split.validation_size:.0f}, none)"
+    )
+    size = Split.validation_size
+    parser.add_argument("--validation-size", type=float, default=size, metavar="S", help=words)
 
 
 def read_settings(options: argparse.Namespace) -> TrainingSettings:
@@ -52,7 +66,8 @@ def read_settings(options: argparse.Namespace) -> TrainingSettings:
 def main(arguments: list[str]) -> None:
     """`python -m helpers.training`: trains, shows the progress, and prints one line about the result."""
     options = parse_arguments(arguments)
-    split = Split(Split.seed if options.seed is None else options.seed, options.test_size)
+    seed = Split.seed if options.seed is None else options.seed
+    split = Split(seed, options.test_size, options.validation_size)
     data = load_task_data(options.data, options.template, split)
     settings = read_settings(options)
     loaded = load_model(
@@ -74,6 +89,8 @@ def main(arguments: list[str]) -> None:
         loss = f"loss {run['loss'][0]:.2f} -> {run['loss'][-1]:.2f}"
         words = f"{run['rows']} rows in {run['seconds']:.0f} s, {loss}, {len(data.test)} rows held out"
         print(f"{options.output}: {words}")
+        if "validation" in run:
+            print(say_watching(run["validation"], run["planned_steps"]))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """What this room uses of other libraries although they do not document it, each with the reason."""
 
+from typing import Any
+
 import torch
 from transformers import PreTrainedModel
 
@@ -20,3 +22,14 @@ def unpack_4bit_weights(model: torch.nn.Module) -> None:
     unpacks them again, and bitsandbytes offers no other way to do that. Nothing changes for any other model.
     """
     model.state_dict()
+
+
+def judge_padded(model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of each token but the first of padded sequences: its log-probability in nats, and whether it is right.
+
+    Both (sequences, tokens - 1). Right is a token that is the likeliest or is not learned, whose
+    log-probability is 0. SFTTrainer gives the model it trains an argument `fused_lm_head`, with which its
+    output has these instead of logits, which take much memory.
+    """
+    outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+    return outputs.log_probs, outputs.is_top1 | ~outputs.label_mask

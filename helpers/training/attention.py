@@ -91,6 +91,32 @@ def score_targets(
     holds the columns that come before the lines; after the call it holds the lines as well. `model` may be
     wrapped, as accelerate does it for several processes.
     """
+    logits, index, targets = predict_targets(model, inputs, places, targets, cache)
+    return read_log_probabilities(logits, index, targets)
+
+
+def judge_targets(
+    model: PreTrainedModel,
+    inputs: PackedInputs,
+    places: Sequence[int] | torch.Tensor,
+    targets: Sequence[int] | torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(what score_targets gives, (targets,) bool: whether no other token is likelier at the target's place).
+
+    Of equally likely tokens the first counts as the likeliest, as in greedy decoding.
+    """
+    logits, index, targets = predict_targets(model, inputs, places, targets)
+    return read_log_probabilities(logits, index, targets), logits.argmax(-1)[index] == targets
+
+
+def predict_targets(
+    model: PreTrainedModel,
+    inputs: PackedInputs,
+    places: Sequence[int] | torch.Tensor,
+    targets: Sequence[int] | torch.Tensor,
+    cache: Cache | None = None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(logits, (different places, vocabulary), float32; of each target, its line there; the targets)."""
     device = model.device
     inputs = move_inputs(inputs, device)
     places = torch.as_tensor(places, device=device, dtype=torch.long)
@@ -111,7 +137,11 @@ def score_targets(
             logits_to_keep=kept_places,
             **masks,
         )
-    logits = outputs.logits[0].float()  # (kept places, vocabulary)
+    return outputs.logits[0].float(), index, targets
+
+
+def read_log_probabilities(logits: torch.Tensor, index: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """(targets,): the log-probability of each target by the logits of its line."""
     # Not log_softmax: on a CPU its float32 form is off by up to 1e-5 over a large vocabulary.
     return logits[index, targets] - logits.logsumexp(-1)[index]
 

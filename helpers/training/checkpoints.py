@@ -21,6 +21,7 @@ COMPARED = {  # in a plan, beside base and settings; with the words for a differ
     "template_sha256": "another template",
     "chat_template_sha256": "another chat template",
     "rows_sha256": "other rows",
+    "validation_sha256": "other validation rows",
 }
 
 
@@ -70,6 +71,7 @@ def make_plan(data: TaskData, settings: TrainingSettings, loaded: "LoadedModel")
         "chat_template_sha256": hash_text(str(loaded.tokenizer.chat_template)),
         "template_sha256": data.template.sha256,
         "rows_sha256": hash_rows(data.train),
+        "validation_sha256": hash_rows(data.validation),
         "settings": asdict(settings),
     }
 

@@ -20,12 +20,18 @@ from peft import LoraConfig
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PrinterCallback
 from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from helpers.adapters._private import use_lean_layers
 from helpers.common.errors import UnsupportedError
-from helpers.training.attention import score_targets, use_packed_attention, why_not_packable
+from helpers.training.attention import (
+    judge_targets,
+    score_targets,
+    use_packed_attention,
+    why_not_packable,
+)
 from helpers.training.packing import PackedInputs, pack_sequences
+from helpers.training.watching import WatchingTrainer
 
 IGNORED = -100  # the label of a token that the loss leaves out, in transformers as in torch
 
@@ -77,7 +83,7 @@ def find_targets(paths: Sequence[list[int]], labels: Sequence[list[int]]) -> tup
     return places, targets
 
 
-class SharedPrefixTrainer(SFTTrainer):
+class SharedPrefixTrainer(WatchingTrainer):
     """An SFTTrainer that packs its batches. If it cannot, it warns once and computes as SFTTrainer does.
 
     With your own `data_collator`, batches are not packed.
@@ -87,7 +93,7 @@ class SharedPrefixTrainer(SFTTrainer):
         lean_config = use_lean_layers(peft_config) if isinstance(peft_config, LoraConfig) else peft_config
         super().__init__(*args, peft_config=lean_config, **kwargs)
         self.remove_callback(PrinterCallback)  # without a bar, transformers prints the figures of every step
-        longest = max(map(len, cast(Dataset, self.train_dataset)["input_ids"]), default=0)
+        longest = max(map(find_longest, (self.train_dataset, self.eval_dataset)))
         reason = why_not_packable(cast(PreTrainedModel, self.model), longest) or self.why_not_packed()
         if reason:
             words = f"The shared prefix is not used: {reason}. Training works as with SFTTrainer."
@@ -138,6 +144,24 @@ class SharedPrefixTrainer(SFTTrainer):
         # them, so their sum is needed.
         processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
         return total / num_items_in_batch * processes
+
+    def score_sequences(self, model, inputs):
+        """(sequences, 2): the negative log-likelihood of each in nats, and 1 if all its targets are right."""
+        if not is_packed(inputs):
+            return super().score_sequences(model, inputs)
+        batch = cast(PackedBatch, inputs)
+        lengths = (batch["labels"][:, 1:] != IGNORED).sum(1).tolist()
+        log_probabilities, right = judge_targets(
+            cast(PreTrainedModel, model), batch, batch["places"], batch["targets"]
+        )
+        totals = [-part.sum() for part in log_probabilities.split(lengths)]
+        all_right = [part.all().float() for part in right.split(lengths)]
+        return torch.stack([torch.stack(totals), torch.stack(all_right)], dim=1)
+
+
+def find_longest(examples: object) -> int:
+    """The tokens of the longest sequence; 0 for anything but a Dataset."""
+    return max(map(len, examples["input_ids"]), default=0) if isinstance(examples, Dataset) else 0
 
 
 def is_packed(inputs: dict[str, Any]) -> bool:

@@ -30,6 +30,7 @@ from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.tasks.data import TaskData
 from helpers.tasks.summary import describe_data
 from helpers.training.settings import TrainingSettings
+from helpers.training.watching import describe_watching
 
 
 def refuse_unwritable(folder: Path) -> None:
@@ -93,6 +94,7 @@ def describe_run(
     history = trainer.state.log_history
     losses = [float(entry["loss"]) for entry in history if "loss" in entry]
     seconds = next(entry["train_runtime"] for entry in reversed(history) if "train_runtime" in entry)
+    watched = describe_watching(trainer)
     model: Any = trainer.model
     adapted = dataclasses.replace(loaded, model=model.eval())
     chat = make_chat_tokenizer(loaded.tokenizer)
@@ -107,6 +109,7 @@ def describe_run(
         "steps": trainer.state.global_step,
         "planned_steps": trainer.state.max_steps,  # more than `steps` if the training was ended early
         "loss": [round(loss, 4) for loss in losses],
+        **({"validation": watched} if watched else {}),
         "peak_mb": measure_peak_mb(),
         "device": name_device(),
         "commit": find_commit(),

@@ -4,39 +4,35 @@ TRL's SFTTrainer does the work, in a form that computes shared tokens once (help
 """
 
 import contextlib
-import dataclasses
 import importlib.util
 import os
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
 import torch
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from helpers.adapters.attaching import remove_lora_layers
 from helpers.adapters.folders import AdapterFolder
-from helpers.common.errors import UnsupportedError, UsageError
+from helpers.common.errors import UnsupportedError
 from helpers.common.paths import find_home
 from helpers.loading.model import LoadedModel
-from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.tasks.data import TaskData
-from helpers.tasks.rows import AnyTemplate
-from helpers.tasks.split import keep_short
-from helpers.tasks.template import Row
 from helpers.training._private import unpack_4bit_weights
 from helpers.training.attention import why_not_packable
 from helpers.training.checkpoints import keep_checkpoints, open_checkpoints
+from helpers.training.dataset import build_datasets, limit_length, report_long_rows
 from helpers.training.guards import LossGuard, explain_memory, explain_refusal
-from helpers.training.prefix_trainer import SharedPrefixTrainer
+from helpers.training.prefix_trainer import SharedPrefixTrainer, find_longest
 from helpers.training.runs import refuse_unwritable, save_run
 from helpers.training.settings import TrainingSettings
 from helpers.training.targets import make_lora_config
+from helpers.training.watching import WatchingTrainer, watch_validation
 
 
 def train_lora(
@@ -116,40 +112,44 @@ def make_trainer(
     progress: bool = True,
     prefix_sharing: str = "auto",
 ) -> SFTTrainer:
-    """The trainer for the training rows of `data`; checkpoints go to `output`.
+    """The trainer for the training rows of `data`; it watches the validation rows, if there are any.
 
-    A LoRA on `loaded.model` is detached first.
+    Checkpoints go to `output`. A LoRA on `loaded.model` is detached first.
 
     `prefix_sharing`: "auto" computes what rows share once if the model allows it, "on" raises
     UnsupportedError if it does not, "off" uses TRL's own SFTTrainer. Raises UsageError if max_length cuts
-    off every row's answer.
+    off every row's answer, or the chat template rejects a row.
     """
-    settings = dataclasses.replace(settings, max_length=min(settings.max_length, loaded.context))
-    examples = build_dataset(data.train, data.template, settings, loaded.tokenizer)
+    settings = limit_length(settings, loaded.context)
+    examples, watched = build_datasets(data, settings, loaded.tokenizer)
     if prefix_sharing == "on":
-        refuse_unpackable(loaded.model, examples, settings)
+        refuse_unpackable(loaded.model, [examples, watched], settings)
     torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
     base = prepare_base(loaded)
-    config = make_sft_config(base, settings, output, progress)
-    keep_checkpoints(config, settings.checkpoint_steps)
-    trainer_class = SFTTrainer if prefix_sharing == "off" else SharedPrefixTrainer
+    stock = WatchingTrainer if watched else SFTTrainer
+    trainer_class = stock if prefix_sharing == "off" else SharedPrefixTrainer
     with hide_bars(not progress):
         trainer = trainer_class(
             model=base,
-            args=config,
+            args=make_saving_config(base, settings, output, progress, watches=bool(watched)),
             train_dataset=examples,
+            eval_dataset=watched,
             processing_class=loaded.tokenizer,
             peft_config=make_lora_config(base, settings),
             callbacks=[LossGuard()],
         )
-    kept = len(cast(Dataset, trainer.train_dataset))
-    report_long_rows(len(examples) - kept, len(examples), settings, loaded.context)
+    report_long_rows(trainer.train_dataset, examples, settings, loaded.context)
+    if watched and isinstance(trainer, WatchingTrainer):
+        report_long_rows(trainer.eval_dataset, watched, settings, loaded.context, "watched")
+        trainer.watch(settings.checkpoint_steps)
     return trainer
 
 
-def refuse_unpackable(model: PreTrainedModel, examples: Dataset, settings: TrainingSettings) -> None:
+def refuse_unpackable(
+    model: PreTrainedModel, examples: Sequence[Dataset | None], settings: TrainingSettings
+) -> None:
     """An UnsupportedError with the reason if the shared prefix cannot be used."""
-    longest = min(settings.max_length, max(map(len, examples["input_ids"])))
+    longest = min(settings.max_length, max(map(find_longest, examples)))
     if reason := why_not_packable(model, longest):
         problem = f"The shared prefix cannot be used: {reason}."
         raise UnsupportedError(problem, "Omit --prefix-sharing on.")
@@ -175,40 +175,16 @@ def hide_bars(hidden: bool) -> Iterator[None]:
             enable_progress_bars()
 
 
-def report_long_rows(dropped: int, total: int, settings: TrainingSettings, context: int) -> None:
-    """Warns of rows that TRL left out because max_length cuts off their answers; UsageError if all are.
-
-    `context` is the most that the model takes.
-    """
-    limited = settings.max_length == context
-    limit = f"{'the context of the model' if limited else 'max_length'} ({settings.max_length} tokens)"
-    problem = f"{dropped} of {total} rows are so long that {limit} leaves nothing of their answers"
-    if dropped == total:
-        remedy = "Shorten the texts." if limited else "Raise max_length, or shorten the texts."
-        raise UsageError(f"{problem}.", remedy)
-    if dropped:
-        warnings.warn(f"{problem}: they are not trained on.", stacklevel=2)
-
-
-def build_dataset(
-    rows: list[Row],
-    template: AnyTemplate,
-    settings: TrainingSettings,
-    tokenizer: PreTrainedTokenizerBase,
-) -> Dataset:
-    """The rows as TRL takes them, shuffled, with the columns `input_ids` and `completion_mask`.
-
-    The mask is 1 for what is learned: the tokens of the answer, or of a chat's turns (settings.turns), with
-    the end of each. settings.max_rows limits the number of rows.
-    """
-    kept = keep_short(rows, settings.max_rows, settings.seed, template) if settings.max_rows else rows
-    chat = make_chat_tokenizer(tokenizer)
-    columns = []
-    for row in kept:
-        learned = template.list_learned(row, settings.turns)
-        for ids, mask in chat.tokenize_conversation(template.build_conversation(row), learned):
-            columns.append({"input_ids": ids, "completion_mask": mask})
-    return Dataset.from_list(columns).shuffle(seed=settings.seed)
+def make_saving_config(
+    base: PreTrainedModel, settings: TrainingSettings, output: Path, progress: bool, watches: bool
+) -> SFTConfig:
+    """make_sft_config with checkpoints and, if the trainer `watches` validation rows, evaluations."""
+    config = make_sft_config(base, settings, output, progress)
+    if watches:
+        watch_validation(config, settings.checkpoint_steps)
+    else:
+        keep_checkpoints(config, settings.checkpoint_steps)
+    return config
 
 
 class HardwareArguments(TypedDict):

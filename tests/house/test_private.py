@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import PROJECT
 from helpers.adapters._private import LeanLoraLinear, use_lean_layers
-from helpers.training._private import read_attention
+from helpers.training._private import judge_padded, read_attention
 from helpers.weights._private import HTTP_CLIENTS, TOKENIZER_LEFTOVERS
 
 PEFT_ATTRIBUTES = """base_layer lora_A lora_B lora_bias lora_dropout lora_variant scaling
@@ -68,6 +68,22 @@ def test_transformers_keeps_the_attention_s_name_in_the_config(tiny):
         assert read_attention(model) == name, (
             "config._attn_implementation moved: see helpers/training/_private.py"
         )
+
+
+def test_trl_s_fused_head_gives_log_probabilities_and_the_likeliest_token(tiny):
+    add_fused_lm_head = importlib.import_module("trl.trainer.utils").add_fused_lm_head
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        logits = tiny.model(ids).logits[0, :-1]
+        likeliest = logits.argmax(-1)
+        labels = torch.tensor([[-100, -100, likeliest[1], (likeliest[2] + 1) % 260]])
+        add_fused_lm_head(tiny.model, outputs=("log_probs", "is_top1"))
+        found, right = judge_padded(tiny.model, {"input_ids": ids, "labels": labels})
+    wanted = logits.log_softmax(-1)
+    assert right.tolist() == [[True, True, False]], "see judge_padded in helpers/training/_private.py"
+    assert found[0].tolist() == pytest.approx(
+        [0, wanted[1, labels[0, 2]].item(), wanted[2, labels[0, 3]].item()], abs=1e-5
+    )
 
 
 @pytest.mark.long

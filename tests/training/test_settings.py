@@ -96,6 +96,7 @@ def test_file_that_cannot_be_read_is_damaged(write, text):
         ("lora_r: true", "True.*int"),
         ("targets: [q_proj]", "q_proj.*str"),
         ("optimizer: adamw_torhc", "adamw_torhc.*adamw_torch"),
+        ("turns: first", "unknown turns 'first'.*all, last"),
         ("schedule: surprise", "schedule 'surprise'.*cosine"),
         ("- 1", "settings.yaml"),
         ("7", "settings.yaml"),
