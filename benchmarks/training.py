@@ -1,11 +1,12 @@
 """How fast a LoRA is trained on the same rows: the recipe of 2023, TRL's SFTTrainer and the kit's trainer.
 
-    python -m benchmarks.training [--rounds 3] [--rows 48] [--data CSV --template YAML]
+    python -m benchmarks.training [--rounds 3] [--rows 48] [--data FILE [--template YAML]]
 
-Every measurement is a process of its own, so that its peak memory is its own, and the contestants take
-turns, so that what else the machine does falls on all of them. All train the same LoRA from the same base;
-they differ in how they compute. On a computer without CUDA the base is the embedded model; with CUDA a
-random Llama of a billion parameters, and MFU is reported.
+FILE is any table that training reads, for labels or free answers; chats need no template. Every measurement
+is a process of its own, so that its peak memory is its own, and the contestants take turns, so that what else
+the machine does falls on all of them. All train the same LoRA from the same base; they differ in how they
+compute. On a computer without CUDA the base is the embedded model; with CUDA a random Llama of a billion
+parameters, and MFU is reported.
 """
 
 import argparse
@@ -27,14 +28,16 @@ from helpers import find_home
 from helpers.common.files import write_json
 from helpers.common.machine import Choice, measure_peak_mb, name_device, pick_device, pick_dtype
 from helpers.loading.model import LoadedModel, load_model
-from helpers.tasks.rows import load_rows
-from helpers.tasks.template_file import load_template
+from helpers.tasks.rows import open_data, read_rows
+from helpers.training.dataset import build_dataset
 from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.settings import pick_settings
-from helpers.training.train import build_dataset, make_lora_config, make_sft_config
+from helpers.training.targets import make_lora_config
+from helpers.training.train import make_sft_config
 from helpers.weights.fetching import fetch
 from helpers.weights.folders import find_model
 
+LESSONS = ("data/college_preferences/dataset.csv", "templates/college_preferences.yaml")
 # name: (trainer, dtype or None for the machine's best, loss on the completion only, batch sizes on CPU, GPU)
 CONTESTANTS = {
     "2023 recipe": (SFTTrainer, "float32", False, (4,), (4,)),
@@ -80,10 +83,10 @@ def load_base(dtype: str | None) -> LoadedModel:
 def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> dict:
     """Trains one pass over the first rows; rows a second, peak memory in MB, mean loss of the last rows."""
     kind, dtype, completion_only, *_ = CONTESTANTS[contestant]
-    template = load_template(options.template)
+    table, template = open_data(options.data, options.template)
     settings = pick_settings("tiny").replace({"batch_size": batch_size, "max_rows": 0})
     loaded = load_base(dtype)
-    rows = load_rows(options.data, template)
+    rows = read_rows(table, template)
     examples = build_dataset(rows, template, settings, loaded.tokenizer).select(range(options.rows))
     # What pads is given rows of one length, which is best for it.
     order = "random" if kind is SharedPrefixTrainer else "group_by_length"
@@ -141,7 +144,8 @@ def run_rounds(options: argparse.Namespace) -> pd.DataFrame:
                     "--rows",
                     str(options.rows),
                 ]
-                command += ["--data", options.data, "--template", options.template]
+                command += ["--data", options.data]
+                command += ["--template", options.template] if options.template else []
                 output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 found.setdefault((contestant, size), []).append(json.loads(output.splitlines()[-1]))
                 print(
@@ -167,8 +171,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--rows", type=int, default=48)
-    parser.add_argument("--data", default="data/college_preferences/dataset.csv")
-    parser.add_argument("--template", default="templates/college_preferences.yaml")
+    parser.add_argument("--data", metavar="FILE", help="default: the lessons' data, with their template")
+    parser.add_argument("--template", metavar="YAML", help="chats need none")
     parser.add_argument(
         "--one",
         nargs=2,
@@ -176,6 +180,8 @@ def main() -> None:
         help="measure one in this process (used by the rounds)",
     )
     options = parser.parse_args()
+    if not options.data:
+        options.data, options.template = LESSONS
     if options.one:
         print(json.dumps(measure(options.one[0], int(options.one[1]), options)))
         return
