@@ -30,7 +30,7 @@ from helpers.clients.process import wait_until_ready
 from helpers.common.files import write_json
 from helpers.common.http import open_session
 from helpers.common.machine import name_device, pick_dtype
-from helpers.loading.model import load_tokenizer
+from helpers.loading.tokenizer import load_tokenizer
 from helpers.server.ports import find_port
 from helpers.weights.fetching import fetch
 from helpers.weights.folders import find_model

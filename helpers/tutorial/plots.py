@@ -40,7 +40,12 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def show_tokens(tokens: Sequence[str], learned: Sequence[bool]) -> None:
-    """Displays the tokens of one row, framed and bold if the loss sees them; then their number, in words."""
+    """Displays the tokens of one row, as frame_tokens draws them."""
+    display(HTML(frame_tokens(tokens, learned)))
+
+
+def frame_tokens(tokens: Sequence[str], learned: Sequence[bool]) -> str:
+    """The tokens of one row as HTML, framed and bold if the loss sees them; then their number, in words."""
     frame = f"border:1px solid {DARK};background:#d6eaf8;color:#000;font-weight:bold"
     shown, taught = [], []
     for token, seen in zip(tokens, learned, strict=False):
@@ -50,7 +55,7 @@ def show_tokens(tokens: Sequence[str], learned: Sequence[bool]) -> None:
             text = f'<mark style="{frame}">{text}</mark>'
         shown.append(text)
     words = f"{len(taught)} of {len(tokens)} tokens are learned (framed): {''.join(taught)}"
-    display(HTML(f"<p>{''.join(shown)}</p><p>{html.escape(words)}</p>"))
+    return f"<p>{''.join(shown)}</p><p>{html.escape(words)}</p>"
 
 
 def draw_loss(losses: Sequence[float], window: int = 10) -> Figure:

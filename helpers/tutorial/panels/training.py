@@ -1,5 +1,7 @@
 """The Training panel: a LoRA from a table or chats, with its loss; what the WebUI's Training tab does."""
 
+import html
+from dataclasses import asdict
 from pathlib import Path
 
 import ipywidgets
@@ -10,7 +12,10 @@ from helpers.common.files import write_text
 from helpers.common.lanes import Lane
 from helpers.common.paths import PROJECT, find_file
 from helpers.loading.model import load_model
+from helpers.tasks.checking import check_data
 from helpers.tasks.data import load_task_data
+from helpers.tasks.previewing import preview_rows
+from helpers.tasks.showing import describe_check
 from helpers.tasks.split import Split
 from helpers.tasks.suggesting import suggest_template
 from helpers.training.checkpoints import list_unfinished
@@ -19,6 +24,7 @@ from helpers.training.settings import SMALLEST, TrainingSettings, pick_settings
 from helpers.training.train import train_lora
 from helpers.tutorial.live_loss import LiveLoss
 from helpers.tutorial.panels.base import NONE, Panel, Stopped, make_field
+from helpers.tutorial.plots import frame_tokens
 from helpers.tutorial.task import Task
 from helpers.weights.folders import list_models
 
@@ -125,6 +131,23 @@ class TrainingPanel(Panel):
         self.template.value, self.text.value = str(path), suggestion.text
         self.text.layout.display = ""
         return f"{path} is a first template. Change its text above, then press Preview."
+
+    def check(self) -> str:
+        """tasks.check_data: what is wrong with the rows, and what a training on them will take."""
+        data, template = self.pick_files()
+        settings = asdict(self.read_settings())
+        found = check_data(data, template, self.base.value, settings, progress=self.show_progress)
+        report = "\n".join(describe_check(found))
+        self.findings.value = f'<pre style="white-space: pre-wrap">{html.escape(report)}</pre>'
+        return "the data can be trained on as they are." if found.trainable else "see above what to fix."
+
+    def preview(self) -> str:
+        """tasks.preview_rows: some rows as the model will see them, with what is learned framed."""
+        data, template = self.pick_files()
+        found = preview_rows(data, template, self.base.value, turns=self.settings.turns)
+        pictures = [frame_tokens(*zip(*row.tokens, strict=True)) for row in found.rows]
+        self.findings.value = f'<div style="white-space: normal">{"".join(pictures)}</div>'
+        return "the first rows are above, as the model will see them. What is framed is learned."
 
     def train(self) -> str:
         """load_task_data, load_model and train_lora, as `python -m helpers.training` does."""
