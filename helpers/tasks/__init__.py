@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from helpers.tasks.rows import AnyTemplate as AnyTemplate
     from helpers.tasks.rows import count_labels as count_labels
     from helpers.tasks.rows import load_rows as load_rows
+    from helpers.tasks.showing import describe_check as describe_check
     from helpers.tasks.split import Split as Split
     from helpers.tasks.split import find_leaks as find_leaks
     from helpers.tasks.split import keep_short as keep_short

@@ -22,6 +22,7 @@ class TaskData:
     source: str | None = None  # path of the table, as the user gave it
     template_source: str | None = None  # path of the template; None for chats
     split: Split | None = None  # how the parts were made
+    notes: list[str] = field(default_factory=list)  # what was found out about the file, a sentence each
     validation: list[Row] = field(default_factory=list)  # watched while training, and not trained on
 
     def list_facts(self) -> dict[str, Any]:
@@ -45,7 +46,7 @@ class TaskData:
             table, template = open_data(self.source, self.template_source)
             for place, cells in zip(table.places, table.rows, strict=True):
                 if template.make_row(cells) == row:
-                    return f"{place} of {table.path}"
+                    return f"{place.capitalize()} of {table.path}"
         parts = {"training": self.train, "validation": self.validation, "test": self.test}
         found = (
             f"Row {rows.index(row) + 1} of the {name} rows" for name, rows in parts.items() if row in rows
@@ -72,6 +73,7 @@ def load_task_data(
         source=str(data),
         template_source=str(template) if template else None,
         split=split,
+        notes=table.notes,
     )
 
 

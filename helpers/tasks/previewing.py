@@ -80,7 +80,9 @@ def preview_rows(
         try:
             row = opened.template.make_row(cells)
         except KitError as error:
-            raise type(error)(f"{place} of {opened.table.path}: {error.problem}", error.remedy) from None
+            raise type(error)(
+                f"{place.capitalize()} of {opened.table.path}: {error.problem}", error.remedy
+            ) from None
         for sequence in tokenize_row(chat, row, opened.template, turns):
             found.append(PreviewedRow(place, list(name_tokens(tokenizer, sequence))))
     return Preview(folder.name, opened.template.name, found)

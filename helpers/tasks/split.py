@@ -38,9 +38,12 @@ class Split:
         """(training rows, validation rows): takes validation_size of all texts from the training rows."""
         if not self.validation_size:
             return train, []
-        return split_rows(
-            train, self.validation_size / (1 - self.test_size), self.seed, template, "validation"
-        )
+        share = self.validation_size / (1 - self.test_size)  # of what the test leaves
+        if not 0 < share <= 0.5:
+            problem = f"A validation size of {self.validation_size} is out of range."
+            largest = f"{(1 - self.test_size) / 2:g}"
+            raise UsageError(problem, f"Give a share of all texts above 0 and up to {largest}, such as 0.1.")
+        return split_rows(train, share, self.seed, template, "validation")
 
 
 def split_rows(

@@ -196,7 +196,9 @@ def title(column: Column) -> str:
 def instruct(shown: Sequence[Column], answer: Column, labels: Mapping[Label, str]) -> str:
     """The instruction: which labels there are, or what free answers are for; "" if each row says that."""
     if not labels:
+        # A question alone says what is asked, and the LoRA can be asked it without a system message.
         asked = any(one.hint in ("instruction", "prompt") for one in shown)
+        asked = asked or [one.hint for one in shown] == ["question"]
         return "" if asked else INSTRUCTIONS.get(answer.hint, "")
     what = f"the {shown[0].hint.replace('_', ' ')}" if len(shown) == 1 else "what follows"
     if len(labels) > LISTED:

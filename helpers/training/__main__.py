@@ -7,7 +7,7 @@ from helpers.common.command import CommandParser, run_command
 from helpers.common.lanes import pick_lane
 from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP, say_template
 from helpers.loading.model import load_model
-from helpers.tasks.data import load_task_data
+from helpers.tasks.data import TaskData, load_task_data
 from helpers.tasks.split import Split
 from helpers.training.settings import PRESETS, TrainingSettings, pick_settings
 from helpers.training.train import pick_own_device, train_lora
@@ -63,6 +63,18 @@ def read_settings(options: argparse.Namespace) -> TrainingSettings:
     )
 
 
+def describe_data(data: TaskData, settings: TrainingSettings) -> list[str]:
+    """What was found out about the file, and what is learned of it."""
+    learned = {
+        "labels": "the answer of each row's label",
+        "answers": "the answer of each row",
+        "chats": f"{'all turns' if settings.turns == 'all' else 'the last turn'} of the assistant",
+    }
+    parts = [f"{len(data.train)} rows to train on", f"{len(data.test)} held out"]
+    parts += [f"{len(data.validation)} to watch"] if data.validation else []
+    return [*data.notes, f"{', '.join(parts)}; learned: {learned[data.template.kind]}."]
+
+
 def main(arguments: list[str]) -> None:
     """`python -m helpers.training`: trains, shows the progress, and prints one line about the result."""
     options = parse_arguments(arguments)
@@ -70,6 +82,7 @@ def main(arguments: list[str]) -> None:
     split = Split(seed, options.test_size, options.validation_size)
     data = load_task_data(options.data, options.template, split)
     settings = read_settings(options)
+    print("\n".join(describe_data(data, settings)), flush=True)
     loaded = load_model(
         options.model,
         purpose="training",

@@ -157,7 +157,7 @@ print("labels in training:", tasks.count_labels(train), "in the test:", tasks.co
 
 # %% [markdown] slideshow={"slide_type": "notes"}
 # **To the speaker, 2 min.** Collect guesses from the room before the number appears. A random split of rows leaks; a grouped one does not.
-# Ask who has checked that in an own project.
+# Ask who has checked that in a project of their own.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The split keeps all rows of a comment together (*grouped*) and the shares of the labels alike (*stratified*). It writes
@@ -233,6 +233,8 @@ print(*before, sep="\n---\n")
 # B starts at zero, so step 0 is exactly the base model. (The 2023 script set `init_lora_weights=False`; then it is not.)
 
 # %% slideshow={"slide_type": "-"}
+from dataclasses import asdict
+
 from peft import LoraConfig
 
 from helpers import training
@@ -317,6 +319,20 @@ checks.confirm_endings(batch["labels"], end)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # A model taught the second way never sees that an answer ends. It says the right phrase and goes on talking until the limit of tokens stops it.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# Rows can also be **chats**: JSON lines with `messages`, which need no template. The loss is on what the assistant says, in all
+# of its turns, or in the last one only if the settings say `turns: last`:
+
+# %% slideshow={"slide_type": "skip"}
+talk = ["Is Northmere any good?", "For nursing, yes.", "And for music?", "Halloran is better."]
+chat = {"messages": [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(talk)]}
+chat_tokenizer = loading.make_chat_tokenizer(loaded.tokenizer)
+for turns in ("all", "last"):
+    learned = tasks.ChatForm().list_learned(chat, turns)
+    for ids, mask in chat_tokenizer.tokenize_conversation(chat["messages"], learned):
+        print(f"turns: {turns}")
+        plots.show_tokens([loaded.tokenizer.decode(token) for token in ids], learned=mask)
 
 # %% slideshow={"slide_type": "skip"}
 import time
@@ -508,10 +524,75 @@ found[["data", "what", "rows", "accuracy", "macro_f1", "told_apart"]].round(3).a
 #
 # So measure the simple things first. A bag of words costs a second; where a LoRA is not clearly above it, take the bag of words.
 
+# %% [markdown] slideshow={"slide_type": "slide"}
+# ## Your own data
+#
+# Most people bring questions with answers in free text, or chats, and not a column of labels. Any table will do: CSV with any
+# separator, Excel, JSON lines, Parquet. The kit's third data set is of that kind: what visitors ask the guide of an invented
+# museum of clocks. Three calls come before a training; `python -m helpers.tasks` has them as commands.
+#
+# `suggest` writes a first template. In place of `label` it has `answer`, which names the column of the answers:
+
+# %% slideshow={"slide_type": "-"}
+museum = "data/clock_house/dataset.csv"
+print(tasks.suggest_template(museum).text)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# `check` looks for what would stop or spoil a training, with the row and its line. It also says how long the rows are in this
+# model's tokens, and estimates the time and the memory that a training would take on this machine.
+
+# %% slideshow={"slide_type": "skip"}
+checked = tasks.check_data(museum, "templates/clock_house.yaml", lane.folder, asdict(chosen.replace({"epochs": 5})))
+print(*tasks.describe_check(checked), sep="\n")
+checks.confirm(checked.trainable, "nothing would stop a training on these rows", "fix what is listed above")
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# `preview` shows rows as the model will see them, with what is learned framed:
+
+# %% slideshow={"slide_type": "skip"}
+for row in tasks.preview_rows(museum, "templates/clock_house.yaml", lane.folder, rows=2).rows:
+    plots.show_tokens(*zip(*row.tokens))
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ### What does it know afterwards?
+#
+# Each of the 50 facts is asked in six ways. The training sees some of them, the test asks in other words. Free answers are judged
+# by **exact match** (the same words, whatever the case, punctuation and articles), **token F1** (shared words) and **chrF** (shared
+# runs of characters). Beside the base stand two ways to answer that need no model: the most frequent answer, and the answer to the
+# most similar question of the training (*nearest neighbour*).
+
+# %% slideshow={"slide_type": "skip"}
+known = json.loads((PROJECT / "benchmarks" / "free_answers.json").read_text(encoding="utf-8"))
+answered = pd.DataFrame(known["table"])
+means = answered.groupby("what", sort=False)[["rows", "exact_match", "token_f1", "chrf"]].mean()
+print(f"means of the seeds {known['seeds']}; each seed has its own split and its own LoRA ({known['device']})")
+means.round(3)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# **Read it:** the base knows nothing of an invented museum. The LoRA does not repeat the training's questions: it answers new ones,
+# so it has learned the facts. And the last line? Those are 60 questions about ten facts that it never saw. None can be right, yet it
+# answers, and as surely as ever:
+
+# %% slideshow={"slide_type": "skip"}
+unseen = answered[answered["what"] == "LoRA, unseen facts"]
+print(f"unseen facts: {unseen['says_another_fact'].mean():.0%} of the answers are, word for word, another fact of the museum")
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# A fine-tuned model does not know what it does not know. Facts that matter should be looked up, not trained into a model.
+#
+# ### When to stop
+#
+# With more passes over few rows a LoRA learns them by heart, and then answers new ones worse. Which pass was the best one? The test
+# must not decide it: whoever picks the best state by the test has trained on the test. A third part does, the **validation** rows:
+# `--validation-size 0.1` keeps them apart, watches their loss and the share of their answers that come out word for word, stops
+# when their loss has not fallen for three looks, and keeps the best state. It is off in this lesson: one pass over the rows cannot
+# learn them by heart, and every row is needed.
+
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## The same by clicking: a panel
 #
-# The kit's own **Training** tab: `tasks.load_task_data`, and `training.train_lora`, which is this lesson in one call. *Start* trains
+# The kit's own **Training** tab: `tasks.load_task_data`, and `training.train_lora`, which is this lesson in one call. *Suggest*, *Check*
+# and *Preview* are the three calls from above, for a file of yours. *Start* trains
 # in the background, with the curve and the time left; *Stop* ends it after the step at hand and saves what was learned until then. Should the kernel
 # die, the next panel says so, and *Start* goes on from the last checkpoint. Nothing is trained before you press *Start*.
 
@@ -537,12 +618,12 @@ TrainingPanel(task, lane)
 # | rank, alpha | 32, 64 | 8, 16 | see the table above |
 # | loss on | every token (*train only after* had no effect) | the assistant's turns | the completion |
 # | end-of-turn trained | off unless *add EOS token* | on | on |
-# | rows | JSON + format file | JSON with `messages` | CSV + YAML template |
+# | rows | JSON + format file | JSON with `messages` | a table + YAML template, or `messages` |
 # | saved weights | `adapter_model.bin` (a pickle) | `adapter_model.safetensors` | `adapter_model.safetensors` |
 #
 # ## The same in one line
 #
-# From a terminal, for an own CSV, an own template and a GPU server:
+# From a terminal, for your own table and template, on a GPU server too:
 #
 # ```bash
 # python -m helpers.training --model SmolLM2-135M-Instruct --data data/college_preferences/dataset.csv --template templates/college_preferences.yaml --output loras/college-preferences
@@ -552,7 +633,7 @@ TrainingPanel(task, lane)
 # Two and a half minutes are only the beginning: with `--settings tiny-15-minutes` the first command trains on all rows, two and a half times.
 # `python -m benchmarks.learning` judges that with three seeds. While a training runs, `tensorboard --logdir runs/tensorboard` shows its loss.
 #
-# The cells above take any CSV of such columns, with any template of such a form. `data/repair_notes` and `templates/repair_notes.yaml` are
+# The cells above take any table with a template of labels. `data/repair_notes` and `templates/repair_notes.yaml` are
 # another task, with three answers: start Jupyter with `KIT_TASK=repair_notes` in the environment, and this lesson and the next are about it.
 #
 # With `KIT_LANE=large` the cells above train a LoRA on TheBloke's 4-bit 70B model on one 80 GB GPU; nothing else changes.
