@@ -4,10 +4,12 @@ import os
 from dataclasses import dataclass
 
 from helpers.adapters.folders import AdapterFolder, find_adapter, loras_folder
+from helpers.common.errors import UnsupportedError
 from helpers.common.lanes import Lane
 from helpers.common.paths import find_file
 from helpers.loading.model import load_model
 from helpers.tasks.data import TaskData, load_task_data
+from helpers.tasks.template_file import load_template
 from helpers.training.settings import pick_settings
 from helpers.training.train import train_lora
 
@@ -41,10 +43,17 @@ class Task:
 
 
 def pick_task() -> Task:
-    """The lessons' task, or what KIT_TASK names. NotFoundError if its CSV or its template is missing."""
+    """The lessons' task, or what KIT_TASK names.
+
+    Raises NotFoundError if its CSV or its template is missing, UnsupportedError if it has no labels, which
+    the cells of lesson 4 judge.
+    """
     task = Task(os.environ.get("KIT_TASK") or "college_preferences")
     find_file(task.data, "CSV file of KIT_TASK")
     find_file(task.template, "template of KIT_TASK")
+    if load_template(task.template).kind != "labels":
+        problem = f"The lessons are about labels, and {task.template} has free answers."
+        raise UnsupportedError(problem, "Train it with `python -m helpers.training`; lesson 4 says how.")
     return task
 
 

@@ -87,7 +87,7 @@ def test_modules_that_a_page_runs_exist(page):
 def test_each_question_where_something_happens_has_one_file():
     rows = read_table(PROJECT / "CONTRIBUTING.md", "### Where does X happen?")
     files = [file.strip("`") for _, file in rows]
-    assert len(rows) == 10 and all(question.startswith("Where ") for question, _ in rows)
+    assert len(rows) >= 10 and all(question.startswith("Where ") for question, _ in rows)
     assert [file for file in files if not (PROJECT / file).is_file()] == []
 
 

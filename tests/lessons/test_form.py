@@ -45,6 +45,8 @@ def test_words_that_a_lesson_introduces_are_in_the_glossary(path):
     bold = set(re.findall(r"\*\*([a-z][^*\n:]*)\*\*", text))
     words = {word for word in bold if len(word.split()) <= 2} - FIELDS
     unknown = [
-        word for word in sorted(words) if word not in glossary and word.removesuffix("s") not in glossary
+        word
+        for word in sorted(map(str.lower, words))
+        if word not in glossary and word.removesuffix("s") not in glossary
     ]
     assert unknown == []

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from helpers import tasks, tutorial, weights
-from helpers.common.errors import NotFoundError
+from helpers.common.errors import NotFoundError, UnsupportedError
 from helpers.tutorial.execution import execute_notebook, find_notebooks
 
 
@@ -28,6 +28,12 @@ def test_task_is_picked_by_its_name(monkeypatch):
 def test_error_for_an_unknown_task_names_it(monkeypatch):
     monkeypatch.setenv("KIT_TASK", "no_such")
     with pytest.raises(NotFoundError, match="no_such"):
+        tutorial.pick_task()
+
+
+def test_task_with_free_answers_is_refused_in_words(monkeypatch):
+    monkeypatch.setenv("KIT_TASK", "clock_house")
+    with pytest.raises(UnsupportedError, match="helpers.training"):
         tutorial.pick_task()
 
 

@@ -397,6 +397,47 @@ def test_wrong_input_of_a_training_is_named(trainer, home, field, value):
     assert not (home / "loras").exists()
 
 
+@pytest.fixture
+def own(trainer, home):
+    """The same panel with a file of questions and answers and no template."""
+    lines = ["question,answer"] + [f"What is number {i}?,It is {i * i} all in all" for i in range(20)]
+    (home / "mine.csv").write_text("\n".join(lines))
+    trainer.data.value, trainer.template.value = str(home / "mine.csv"), ""
+    return trainer
+
+
+def test_own_file_gets_a_template_a_check_a_preview_and_a_lora(own, home):
+    assert finish(own, "Suggest").role == "status"
+    assert own.template.value == str(home / "mine.yaml") and '"{answer}"' in own.text.value
+    own.text.value = own.text.value.replace('"{question}"', '"Q: {question}"')
+    message = finish(own, "Preview")
+    assert message.role == "status" and "Q: What is number 0?" in own.findings.value
+    assert "<mark" in own.findings.value and "Q: " in (home / "mine.yaml").read_text()
+    assert finish(own, "Check").role == "status"
+    assert "20 rows (16 to train on, 4 held out)" in own.findings.value
+    own.validation.value = 0.25
+    assert finish(own, "Start").role == "status"
+    run = adapters.find_adapter("mine").run
+    assert run["kind"] == "answers" and run["validation"]["rows"] == 5
+
+
+def test_template_that_is_there_already_is_not_overwritten(own, home):
+    (home / "mine.yaml").write_text("precious")
+    message = finish(own, "Suggest")
+    assert message.role == "alert" and "mine.yaml" in message.text
+    assert (home / "mine.yaml").read_text() == "precious"
+
+
+def test_chats_need_no_template_in_the_panel(own, home):
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    chats = [{"messages": [{**turns[0], "content": f"Hi {i}"}, turns[1]]} for i in range(10)]
+    (home / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    own.data.value = str(home / "chats.jsonl")
+    assert "no template" in finish(own, "Suggest").text
+    assert finish(own, "Start").role == "status"
+    assert adapters.find_adapter("mine").run["kind"] == "chats"
+
+
 def test_shapes_are_copied_from_an_older_lora(trainer, model, home):
     make_tiny_adapter(home / "loras" / "old", model)
     (home / "loras" / "empty").mkdir()
