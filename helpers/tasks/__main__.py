@@ -10,12 +10,12 @@ from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import AlreadyThereError
 from helpers.common.files import write_text
 from helpers.common.lanes import pick_lane
-from helpers.tasks.checking import check_data
-from helpers.tasks.plan import PLANS, Plan, pick_plan
-from helpers.tasks.previewing import Preview, preview_rows
-from helpers.tasks.showing import describe_check
+from helpers.tasks.checks.checking import check_data
+from helpers.tasks.checks.plan import PLANS, Plan, pick_plan
+from helpers.tasks.checks.previewing import Preview, preview_rows
+from helpers.tasks.checks.showing import describe_check
+from helpers.tasks.checks.suggesting import Suggestion, suggest_template
 from helpers.tasks.split import Split
-from helpers.tasks.suggesting import Suggestion, suggest_template
 
 PLANNED = {  # options of `check`: field of Plan, type, help
     "epochs": (float, "passes over the rows"),

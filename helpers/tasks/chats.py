@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from helpers.common.errors import DamagedError, UnsupportedError
 from helpers.common.files import hash_text
-from helpers.tasks.tables import Table
+from helpers.tasks.files.tables import Table
 from helpers.tasks.template import Row
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from helpers.tasks.tables import Table
+from helpers.tasks.files.tables import Table
 
 
 def add_inner_columns(table: Table, names: Iterable[str]) -> Table:

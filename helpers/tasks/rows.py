@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from helpers.common.errors import DamagedError, KitError, MismatchError, UsageError
 from helpers.tasks.chats import ChatForm, find_chats
+from helpers.tasks.files.tables import Table, read_table
 from helpers.tasks.nested import add_inner_columns
-from helpers.tasks.tables import Table, read_table
 from helpers.tasks.template import Label, Row, Template, suggest_column
 from helpers.tasks.template_file import load_template
 

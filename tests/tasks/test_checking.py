@@ -11,7 +11,7 @@ from helpers.common.command import run_command
 from helpers.common.errors import UsageError
 from helpers.tasks.__main__ import main
 from helpers.tasks.audit import pair_near_copies
-from helpers.tasks.plan import PLANS
+from helpers.tasks.checks.plan import PLANS
 from helpers.training.settings import PRESETS, pick_settings
 
 TEMPLATE = "task: '{text}'\nlabel: {good: Good, bad: Bad}\n"

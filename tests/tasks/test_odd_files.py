@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from helpers.common.errors import DamagedError, KitError, UnsupportedError
-from helpers.tasks.tables import read_table
+from helpers.tasks.files.tables import read_table
 
 PLAIN = "text,label\nfine,1\nbad,0\n"
 ROWS = [("fine", "1"), ("bad", "0")]

@@ -10,7 +10,7 @@ import pytest
 
 from helpers import tasks
 from helpers.tasks.chats import ChatForm
-from helpers.tasks.tables import Table
+from helpers.tasks.files.tables import Table
 
 SUBJECTS = "kettle lamp clock radio chair stove fan iron drill mixer scale heater".split()
 CALM, ODD = "The {} works well again after an hour.", "Nobody could do anything for the old {}."

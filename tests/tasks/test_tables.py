@@ -18,8 +18,8 @@ from helpers.common.errors import (
     NotFoundError,
     UnsupportedError,
 )
-from helpers.tasks.raw_table import as_text
-from helpers.tasks.tables import read_table
+from helpers.tasks.files.raw_table import as_text
+from helpers.tasks.files.tables import read_table
 
 PLAIN = "text,label\nfine,1\nbad,0\n"
 FEATURES = datasets.Features(
@@ -241,7 +241,7 @@ def test_libraries_print_nothing_about_a_damaged_file(dataset, tmp_path, name):
     else:
         (tmp_path / name).write_bytes(b"PAR1" + bytes(50))
     code = (
-        "import sys; from helpers.tasks.tables import read_table\n"
+        "import sys; from helpers.tasks.files.tables import read_table\n"
         "try: read_table(sys.argv[1])\n"
         "except Exception as error: print(type(error).__name__)"
     )
@@ -353,7 +353,7 @@ def test_workbook_without_openpyxl_names_the_extra(tmp_path):
     pd.DataFrame({"text": ["a"]}).to_excel(tmp_path / "d.xlsx", index=False)
     code = (
         "import sys; sys.modules['openpyxl'] = None\n"
-        "from helpers.tasks.tables import read_table\n"
+        "from helpers.tasks.files.tables import read_table\n"
         "try: read_table(sys.argv[1])\n"
         "except Exception as error: print(type(error).__name__, error)"
     )

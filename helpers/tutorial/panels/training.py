@@ -12,12 +12,12 @@ from helpers.common.files import write_text
 from helpers.common.lanes import Lane
 from helpers.common.paths import PROJECT, find_file
 from helpers.loading.model import load_model
-from helpers.tasks.checking import check_data
+from helpers.tasks.checks.checking import check_data
+from helpers.tasks.checks.previewing import preview_rows
+from helpers.tasks.checks.showing import describe_check
+from helpers.tasks.checks.suggesting import suggest_template
 from helpers.tasks.data import load_task_data
-from helpers.tasks.previewing import preview_rows
-from helpers.tasks.showing import describe_check
 from helpers.tasks.split import Split
-from helpers.tasks.suggesting import suggest_template
 from helpers.training.checkpoints import list_unfinished
 from helpers.training.guards import StopOnRequest
 from helpers.training.settings import SMALLEST, TrainingSettings, pick_settings

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.tasks.chats import find_chats
+from helpers.tasks.checks.suggesting import suggest_for
+from helpers.tasks.files.tables import Table, read_table
 from helpers.tasks.nested import add_inner_columns
 from helpers.tasks.rows import AnyTemplate, open_data, refuse_empty
-from helpers.tasks.suggesting import suggest_for
-from helpers.tasks.tables import Table, read_table
 
 
 @dataclass(frozen=True)

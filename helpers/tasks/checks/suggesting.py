@@ -7,12 +7,12 @@ from pathlib import Path
 
 from helpers.common.errors import UnsupportedError
 from helpers.tasks.chats import ChatForm, find_chats
-from helpers.tasks.columns import ANSWER_NAMES, LABEL_NAMES, Column, list_columns
+from helpers.tasks.checks.columns import ANSWER_NAMES, LABEL_NAMES, Column, list_columns
+from helpers.tasks.checks.template_text import write_template
+from helpers.tasks.files.tables import Table, read_table
 from helpers.tasks.rows import AnyTemplate
-from helpers.tasks.tables import Table, read_table
 from helpers.tasks.template import PLACEHOLDER, Label, Template, simplify_number
 from helpers.tasks.template_file import guess_placeholder
-from helpers.tasks.template_text import write_template
 
 LISTED = 100  # labels that the instruction lists
 INSTRUCTIONS = {  # for answers in free text: what the name of their column asks for

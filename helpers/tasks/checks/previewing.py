@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from helpers.common.errors import KitError, NotFoundError, UsageError
 from helpers.common.lanes import pick_lane
 from helpers.loading.chat_tokenizer import LearnedTokens
-from helpers.tasks.lengths import find_base, tokenize_row
-from helpers.tasks.reviewing import open_for_review
+from helpers.tasks.checks.lengths import find_base, tokenize_row
+from helpers.tasks.checks.reviewing import open_for_review
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -8,12 +8,12 @@ from typing import Any
 
 from helpers.common.errors import DamagedError
 from helpers.common.paths import find_file
-from helpers.tasks.columnar import read_arrow, read_excel, read_parquet
-from helpers.tasks.delimited import read_delimited
-from helpers.tasks.file_text import ZIP, is_excel, read_text
-from helpers.tasks.folders import read_folder
-from helpers.tasks.json_rows import read_json_rows
-from helpers.tasks.raw_table import RawTable, as_text, name_all
+from helpers.tasks.files.columnar import read_arrow, read_excel, read_parquet
+from helpers.tasks.files.delimited import read_delimited
+from helpers.tasks.files.file_text import ZIP, is_excel, read_text
+from helpers.tasks.files.folders import read_folder
+from helpers.tasks.files.json_rows import read_json_rows
+from helpers.tasks.files.raw_table import RawTable, as_text, name_all
 
 PANDAS_INDEX = "Unnamed: 0"  # what pandas names the index column when it reads its own CSV
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from helpers.common.errors import DamagedError, KitError, MissingPackageError, UnsupportedError
-from helpers.tasks.raw_table import RawTable, as_text, list_places
+from helpers.tasks.files.raw_table import RawTable, as_text, list_places
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset

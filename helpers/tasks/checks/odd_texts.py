@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator, Sequence
 
 from helpers.tasks.chats import ChatForm
-from helpers.tasks.findings import Finding, make_finding
+from helpers.tasks.checks.findings import Finding, make_finding
+from helpers.tasks.files.tables import Table
 from helpers.tasks.rows import AnyTemplate
-from helpers.tasks.tables import Table
 from helpers.tasks.template import PLACEHOLDER, Row, Template
 
 OFTEN_EMPTY = 0.5  # share of rows

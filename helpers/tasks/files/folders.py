@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from helpers.common.errors import UnsupportedError
-from helpers.tasks.columnar import choose_split, describe_split, read_parquet, read_saved, silence
-from helpers.tasks.raw_table import RawTable
+from helpers.tasks.files.columnar import choose_split, describe_split, read_parquet, read_saved, silence
+from helpers.tasks.files.raw_table import RawTable
 
 REMEDY = "Give a file, or a folder with the data files of one table (CSV, JSON or Parquet)."
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.common.errors import DamagedError
-from helpers.tasks.raw_table import RawTable, list_keys, list_places, name_all
+from helpers.tasks.files.raw_table import RawTable, list_keys, list_places, name_all
 
 LINE_SUFFIXES = {".jsonl", ".ndjson"}
 TABLE_SUFFIXES = {".csv", ".tsv", ".tab"}  # the first header in them may begin with a bracket

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from helpers.tasks.baseline import judge_bag_of_words
-from helpers.tasks.findings import Finding
+from helpers.tasks.checks.findings import Finding
 from helpers.tasks.rows import AnyTemplate, count_labels
 from helpers.tasks.template import Label, Row, Template
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from helpers.common.errors import KitError
 from helpers.common.machine import measure_memory, name_dtype, pick_device, pick_dtype
-from helpers.tasks.lengths import TokenizedRows, find_p95
-from helpers.tasks.plan import Plan
+from helpers.tasks.checks.lengths import TokenizedRows, find_p95
+from helpers.tasks.checks.plan import Plan
 from helpers.weights.folders import ModelFolder
 from helpers.weights.memory import Term, choose_targets, count_lora_parameters, estimate_training
 from helpers.weights.shape import Shape, get_text_part

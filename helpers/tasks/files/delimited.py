@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from helpers.common.errors import DamagedError
-from helpers.tasks.raw_table import RawTable
+from helpers.tasks.files.raw_table import RawTable
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar"}
 START = 200_000  # characters in which the separator is looked for

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from helpers.tasks.checking import Check
-from helpers.tasks.estimate import Estimate
-from helpers.tasks.findings import LISTED
-from helpers.tasks.lengths import Lengths
+from helpers.tasks.checks.checking import Check
+from helpers.tasks.checks.estimate import Estimate
+from helpers.tasks.checks.findings import LISTED
+from helpers.tasks.checks.lengths import Lengths
 
 NAMES = {"stops": "MUST BE FIXED", "warns": "should be fixed", "hints": "worth a look"}
 SHOWN_PLACES = 5

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from helpers.tasks.files.tables import Table
 from helpers.tasks.nested import add_inner_columns
-from helpers.tasks.tables import Table
 from helpers.tasks.template import simplify_number
 
 # Names that tell what a column is for, the surest first.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from helpers.tasks.audit import pair_near_copies
-from helpers.tasks.findings import Finding, make_finding
+from helpers.tasks.checks.findings import Finding, make_finding
 from helpers.tasks.rows import AnyTemplate
 from helpers.tasks.split import list_key
 from helpers.tasks.template import PLACEHOLDER, Row, Template

@@ -11,10 +11,16 @@ from typing import Any
 from helpers.common.errors import KitError
 from helpers.common.progress import Report
 from helpers.loading.chat_tokenizer import LearnedTokens
-from helpers.tasks.estimate import Estimate, estimate_run
-from helpers.tasks.figures import AnswerFigures, LabelFigures, judge_balance, measure_answers, measure_labels
-from helpers.tasks.findings import LISTED, Finding, Level, make_finding, sort_findings
-from helpers.tasks.lengths import (
+from helpers.tasks.checks.estimate import Estimate, estimate_run
+from helpers.tasks.checks.figures import (
+    AnswerFigures,
+    LabelFigures,
+    judge_balance,
+    measure_answers,
+    measure_labels,
+)
+from helpers.tasks.checks.findings import LISTED, Finding, Level, make_finding, sort_findings
+from helpers.tasks.checks.lengths import (
     Lengths,
     TokenizedRows,
     count_tokens,
@@ -23,10 +29,10 @@ from helpers.tasks.lengths import (
     read_context,
     tokenize_row,
 )
-from helpers.tasks.odd_texts import find_odd_texts
-from helpers.tasks.plan import Plan
-from helpers.tasks.repetition import PlacedRows, find_repetition
-from helpers.tasks.reviewing import Opened, open_for_review
+from helpers.tasks.checks.odd_texts import find_odd_texts
+from helpers.tasks.checks.plan import Plan
+from helpers.tasks.checks.repetition import PlacedRows, find_repetition
+from helpers.tasks.checks.reviewing import Opened, open_for_review
 from helpers.tasks.rows import AnyTemplate, Fault, check_rows
 from helpers.tasks.split import Split, keep_short
 from helpers.tasks.template import Row, Template

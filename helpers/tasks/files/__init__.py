@@ -1,0 +1,1 @@
+"""Files in, tables out: one module for each format, and `tables`, which finds out what a file is."""
