@@ -182,7 +182,7 @@ checks.compare_guess(guess, means.index[0])
 from helpers import tasks
 
 rows = tasks.load_rows(task.data, template)
-train, test = tasks.split_rows(rows, **run["split"])
+train, test = tasks.Split(**run["split"]).divide(rows)
 shown = sorted(test, key=lambda row: len(row["text"]))[:40:10]
 
 # %% slideshow={"slide_type": "skip"}

@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import json
 
 import pytest
 
@@ -46,3 +47,18 @@ def test_cells_are_clean_text_and_answers_are_short():
     for row in [*read("dataset.csv"), *read("unseen.csv")]:
         assert all(cell == " ".join(cell.split()) != "" for cell in row.values())
         assert row["question"][-1] in ".?" and 2 <= len(row["answer"].split()) <= 12
+
+
+def test_figures_of_the_card_are_those_of_the_benchmark():
+    record = json.loads((PROJECT / "benchmarks" / "free_answers.json").read_text(encoding="utf-8"))
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for seed in record["seeds"]:
+        lines = {line["what"]: line for line in record["table"] if line["seed"] == seed}
+        cells = [
+            f"{lines[what]['exact_match']:.1%}"
+            for what in ("base", "most frequent answer", "nearest neighbour")
+        ]
+        low, high = (100 * lines["LoRA"][end] for end in ("low", "high"))
+        cells.append(f"{lines['LoRA']['exact_match']:.1%} [{low:.1f}, {high:.1f}]")
+        assert f"| {seed} | {' | '.join(cells)} |" in card
+        assert lines["LoRA"]["exact_match"] > 2 * lines["nearest neighbour"]["exact_match"]

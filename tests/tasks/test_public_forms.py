@@ -214,3 +214,12 @@ def test_table_of_the_lessons_is_grouped_by_its_text(tmp_path):
     suggestion, _, _ = build(tmp_path, "data/college_preferences/dataset.csv")
     assert suggestion.columns == ["text", "alternative_a", "alternative_b"]
     assert (suggestion.label_column, suggestion.group_by) == ("label", [])
+
+
+def test_answers_that_come_again_and_again_are_still_free_text():
+    suggestion = suggest_template("data/clock_house/dataset.csv")
+    assert (suggestion.kind, suggestion.answer_column, suggestion.columns) == (
+        "answers",
+        "answer",
+        ["question"],
+    )

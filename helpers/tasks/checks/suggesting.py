@@ -14,6 +14,7 @@ from helpers.tasks.rows import AnyTemplate
 from helpers.tasks.template import PLACEHOLDER, Label, Template, simplify_number
 from helpers.tasks.template_file import guess_placeholder
 
+FEW_ANSWERS = 10  # different texts up to which a column named `answer` holds labels, such as yes and no
 LISTED = 100  # labels that the instruction lists
 INSTRUCTIONS = {  # for answers in free text: what the name of their column asks for
     "answer": "Answer the question.",
@@ -99,8 +100,8 @@ def make_template(shown: Sequence[Column], answer: Column, labels: Mapping[Label
 
 def choose_answer(columns: Sequence[Column], table: Table) -> tuple[Column, bool]:
     """(the column of the answers, whether they are labels). UnsupportedError if there is none."""
-    few = [column for column in columns if column.has_few_values]
-    free = [column for column in columns if not column.has_few_values and is_free(column)]
+    few = [column for column in columns if column.has_few_values and not is_named_answer(column)]
+    free = [column for column in columns if column not in few and is_free(column)]
     sure = [one for one in few if one.name in table.label_names or one.hint in ("label", "labels")]
     if sure:
         return sure[0], True
@@ -116,6 +117,11 @@ def choose_answer(columns: Sequence[Column], table: Table) -> tuple[Column, bool
         return max(free, key=lambda one: one.words), False
     problem = f"No column of {table.path} looks like labels or answers ({', '.join(table.columns)})."
     raise UnsupportedError(problem, "Add one, or write a template; templates/ has examples.")
+
+
+def is_named_answer(column: Column) -> bool:
+    """True for a column such as `answer` with more than a few texts, even if they come again and again."""
+    return column.hint in ANSWER_NAMES and len(column.different) > FEW_ANSWERS and not column.is_numeric
 
 
 def sort_by_name(columns: Sequence[Column], names: Sequence[str]) -> list[Column]:
