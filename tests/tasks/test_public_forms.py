@@ -217,7 +217,7 @@ def test_table_of_the_lessons_is_grouped_by_its_text(tmp_path):
 
 
 def test_answers_that_come_again_and_again_are_still_free_text():
-    suggestion = suggest_template("data/clock_house/dataset.csv")
+    suggestion = tasks.suggest_template("data/clock_house/dataset.csv")
     assert (suggestion.kind, suggestion.answer_column, suggestion.columns) == (
         "answers",
         "answer",

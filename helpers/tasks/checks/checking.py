@@ -148,7 +148,7 @@ def find_stoppers(opened: Opened, faults: Sequence[ListedFault], data: str) -> l
     """What a training would refuse before it begins: rows with faults, and no template."""
     found = []
     if faults:
-        problem = f"{len(faults):,} of {len(opened.table.rows):,} rows cannot be trained on."
+        problem = f"Rows that cannot be trained on: {len(faults):,} of {len(opened.table.rows):,}."
         remedy = "Correct or delete them; each is listed with what is wrong."
         places = [fault.place for fault in faults[:LISTED]]
         found.append(Finding("faults", "stops", problem, remedy, len(faults), places))
@@ -225,15 +225,15 @@ def measure_model(
 def judge_lengths(lengths: Lengths) -> list[Finding]:
     """Findings about rows that the chat template rejects, or that are too long."""
     found = make_finding(
-        "refused", "stops", lengths.refused, "The model's chat template rejects {count} rows.",
+        "refused", "stops", lengths.refused, "Rows that the model's chat template rejects: {count}.",
         "Change the roles of their messages or the order, or give them another model.",
     )  # fmt: skip
     if not lengths.cut:
         return found
     level: Level = "stops" if lengths.lost == lengths.rows else "warns"
-    problem = f"{lengths.cut:,} rows are longer than {lengths.limit_name} ({lengths.limit:,} tokens)"
+    problem = f"Rows longer than {lengths.limit_name} ({lengths.limit:,} tokens): {lengths.cut:,}"
     if lengths.lost:
-        problem += f"; of {lengths.lost:,} nothing is left to learn"
+        problem += f"; with nothing left to learn: {lengths.lost:,}"
     raise_it = "" if "context" in lengths.limit_name else "Raise max_length, or shorten them."
     remedy = raise_it or "Shorten them, or take a model with a longer context."
     return found + [Finding("too_long", level, f"{problem}.", remedy, lengths.cut, lengths.places)]

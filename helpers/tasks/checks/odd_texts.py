@@ -38,7 +38,7 @@ def find_odd_texts(
     texts = ["\n".join(list_texts(row, template)) for row in rows]
     for code, (pattern, what, remedy) in ODD.items():
         odd = (place for place, text in zip(places, texts, strict=True) if pattern.search(text))
-        found += make_finding(code, "hints", odd, f"{{count}} rows {what}.", remedy)
+        found += make_finding(code, "hints", odd, f"Rows that {what}: {{count}}.", remedy)
     if isinstance(template, Template):
         found += find_outer_spaces(table, template)
         found += find_empty_columns(table, template)
@@ -64,7 +64,7 @@ def find_outer_spaces(table: Table, template: Template) -> list[Finding]:
         for place, cells in zip(table.places, table.rows, strict=True)
         if any(isinstance(cells[one], str) and cells[one] != cells[one].strip() for one in columns)
     )
-    problem = "{count} rows have spaces at the ends of their answers, options or labels."
+    problem = "Rows with spaces at the ends of their answers, options or labels: {count}."
     remedy = "Nothing has to be done for labels and options, which are read without them; answers keep them."
     return make_finding("outer_spaces", "hints", found, problem, remedy)
 
@@ -79,7 +79,7 @@ def find_empty_columns(table: Table, template: Template) -> list[Finding]:
             if isinstance(cells[column], str) and not cells[column].strip()
         ]
         if len(empty) >= OFTEN_EMPTY * len(table.rows):
-            problem = f"The column {column} is empty in {{count}} of {len(table.rows):,} rows."
+            problem = f"Rows in which the column {column} is empty: {{count}} of {len(table.rows):,}."
             found += make_finding("empty_column", "hints", empty, problem, "Ask whether the task needs it.")
     return found
 

@@ -54,7 +54,7 @@ def find_copies(placed: PlacedRows, prompts: Sequence[str], answers: Sequence[st
         for number, key in enumerate(keys)
         if seen.setdefault(key, number) != number
     ]
-    problem = "{count} rows are copies of an earlier row."
+    problem = "Rows that are copies of an earlier one: {count}."
     return make_finding("copies", "hints", copies, problem, "Delete them, unless they shall count more.")
 
 
@@ -68,7 +68,7 @@ def find_contradictions(
         earlier = first.setdefault(simplify(prompt), number)
         if simplify(answers[earlier]) != simplify(answer):
             found.append(f"{placed.places[number]}, against {placed.places[earlier]}")
-    problem = "{count} rows have the prompt of an earlier row and another answer."
+    problem = "Rows with the prompt of an earlier row and another answer: {count}."
     remedy = "Keep the right one of each." if labels else "Keep one of each, unless both are right."
     return make_finding("contradictions", "warns" if labels else "hints", found, problem, remedy)
 
@@ -98,11 +98,13 @@ def find_near_copies(placed: PlacedRows, template: AnyTemplate) -> list[Finding]
         for is_test in (False, True)
     )
     found = make_finding(
-        "near_copies", "hints", near, "{count} training texts share most of their words with another one.",
+        "near_copies", "hints", near,
+        "Training texts that share most of their words with another one: {count}.",
         "Look at some of them: repeated texts teach less than different ones.",
     )  # fmt: skip
     return found + make_finding(
-        "near_leaks", "warns", leaks, "{count} test texts share most of their words with a training text.",
+        "near_leaks", "warns", leaks,
+        "Test texts that share most of their words with a training text: {count}.",
         "Scores will look better than they are: name a column that they share in `group_by`, or delete some.",
     )  # fmt: skip
 
@@ -111,7 +113,7 @@ def find_leaked(placed: PlacedRows, prompts: Sequence[str]) -> list[Finding]:
     """Test rows whose prompt is also trained on, which only a `group_by` can bring about."""
     known = {list_key(prompts[number]) for number in placed.train}
     leaked = [number for number in placed.test if list_key(prompts[number]) in known]
-    problem = "{count} test rows have the prompt of a training row."
+    problem = "Test rows with the prompt of a training row: {count}."
     remedy = "Group the rows by a column that they share: `group_by` in the template."
     return make_finding("leaks", "warns", placed.list_places(leaked), problem, remedy)
 
@@ -125,7 +127,7 @@ def find_columns_on_both_sides(placed: PlacedRows, template: Template) -> list[F
             continue
         known = {texts[number] for number in placed.train}
         shared = [number for number in placed.test if texts[number] in known and any(texts[number])]
-        problem = f"The column {column} has the same text in {{count}} test rows as in training rows."
+        problem = f"Test rows whose {column} is also that of a training row: {{count}}."
         remedy = f"Keep them together: `group_by: {column}` in the template."
         found += make_finding("group_by", "warns", placed.list_places(shared), problem, remedy)
     return found
