@@ -34,7 +34,7 @@
 #
 # | lane | minutes | memory | disk | measured |
 # |---|---|---|---|---|
-# | tiny | 0.5 | 2.7 GB | 0.3 GB | 2026-11-28 on CPU, 2 cores, float32, commit bce5836b9488 |
+# | tiny | 0.5 | 2.7 GB | 0.3 GB | 2026-11-28 on CPU, 2 cores, float32, commit 29745b189eb2 |
 # | t4 | no record yet | no record yet | no record yet | no record yet |
 # | large | no record yet | no record yet | no record yet | no record yet |
 #

@@ -34,7 +34,7 @@
 #
 # | lane | minutes | memory | disk | measured |
 # |---|---|---|---|---|
-# | tiny | 1.0 | 2.4 GB | 0.6 GB | 2026-11-28 on CPU, 2 cores, float32, commit bce5836b9488 |
+# | tiny | 1.0 | 2.6 GB | 0.6 GB | 2026-11-28 on CPU, 2 cores, float32, commit 29745b189eb2 |
 # | t4 | no record yet | no record yet | no record yet | no record yet |
 # | large | no record yet | no record yet | no record yet | no record yet |
 #
