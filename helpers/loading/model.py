@@ -33,6 +33,7 @@ from helpers.loading.tokenizer import load_both
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.architecture import check_decoder
 from helpers.weights.folders import ModelFolder, find_model
+from helpers.weights.shape import CONTEXT_NAMES, read_context
 
 # A bar of transformers' stays in a notebook's file as a widget, and GitHub does not show notebooks with
 # such widgets.
@@ -41,9 +42,6 @@ transformers_logging.disable_progress_bar()
 Place = str | int | torch.device
 # Values of device_map with which transformers decides.
 STRATEGIES = ("auto", "balanced", "balanced_low_0", "sequential")
-# The names under which a config has the most tokens that its model takes, and what is assumed without one.
-CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
-USUAL_CONTEXT = 2048
 # "14GiB" or "0.5 GB": what accelerate's convert_file_size_to_int reads.
 SIZE = re.compile(r"(\d+\.?\d*|\.\d+)\s*[KMG]i?B", re.IGNORECASE)
 
@@ -67,8 +65,7 @@ class LoadedModel:
     def context(self) -> int:
         """Tokens that prompt and answer may have together."""
         config = self.model.config.get_text_config()
-        found = (getattr(config, name, None) for name in CONTEXT_NAMES)
-        return next((size for size in found if size), USUAL_CONTEXT)
+        return read_context({name: getattr(config, name, None) for name in CONTEXT_NAMES})
 
 
 def load_model(

@@ -107,6 +107,16 @@ def read_shape(config: Mapping[str, Any]) -> Shape:
     )
 
 
+# The names under which a config has the most tokens that its model takes, and what is assumed without one.
+CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
+USUAL_CONTEXT = 2048
+
+
+def read_context(config: Mapping[str, Any]) -> int:
+    """The most tokens that a model with this config takes, prompt and answer together."""
+    return next((int(config[name]) for name in CONTEXT_NAMES if config.get(name)), USUAL_CONTEXT)
+
+
 def get_text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a config.json that describes the decoder: itself, or one of TEXT_PARTS in it."""
     parts = (config.get(name) for name in TEXT_PARTS)

@@ -26,7 +26,7 @@ from helpers.tasks.checks.lengths import (
     count_tokens,
     count_words,
     find_base,
-    read_context,
+    find_context,
     tokenize_row,
 )
 from helpers.tasks.checks.odd_texts import find_odd_texts
@@ -202,7 +202,7 @@ def measure_model(
     from helpers.loading.tokenizer import load_both, make_chat_tokenizer  # transformers, which takes seconds
 
     chat = make_chat_tokenizer(load_both(folder, need_examples=True)[0])
-    context = read_context(folder)
+    context = find_context(folder)
     name = "the model's context" if context <= plan.max_length else "max_length"
     limit = (min(context, plan.max_length), name)
     lengths = count_tokens(chat, placed.rows, placed.places, template, plan.turns, limit, progress)

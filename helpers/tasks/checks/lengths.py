@@ -12,13 +12,10 @@ from helpers.loading.chat_tokenizer import ChatTokenizer, LearnedTokens
 from helpers.tasks.rows import AnyTemplate
 from helpers.tasks.template import Row
 from helpers.weights.folders import ModelFolder, find_model, locate, models_folder
-from helpers.weights.shape import get_text_part
+from helpers.weights.shape import USUAL_CONTEXT, get_text_part, read_context
 
 SAMPLE = 2000  # rows that are tokenised to know the usual length; those that could be cut all are
 LISTED = 20  # places that are named
-# The names under which a config has the most tokens that its model takes, and what is assumed without one.
-CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
-USUAL_CONTEXT = 2048
 
 
 @dataclass(frozen=True)
@@ -67,12 +64,9 @@ def find_base(name: str | None) -> ModelFolder | None:
     return None if found is None or found.find_missing() else found
 
 
-def read_context(folder: ModelFolder) -> int:
+def find_context(folder: ModelFolder) -> int:
     """The most tokens that the model takes, prompt and answer together."""
-    if folder.gguf:
-        return USUAL_CONTEXT
-    config = get_text_part(folder.config)
-    return next((int(config[name]) for name in CONTEXT_NAMES if config.get(name)), USUAL_CONTEXT)
+    return USUAL_CONTEXT if folder.gguf else read_context(get_text_part(folder.config))
 
 
 def tokenize_row(chat: ChatTokenizer, row: Row, template: AnyTemplate, turns: str) -> list[LearnedTokens]:
