@@ -173,6 +173,7 @@ class Notebook:
         if not folder:
             return
         path = PROJECT / folder / f"panel-{name}.png"
+        self.page.add_style_tag(content=".Toastify {display: none}")  # JupyterLab's own notices
         self.page.mouse.move(0, 0)
         self.page.evaluate("document.activeElement.blur()")
         self.panel.screenshot(path=path)

@@ -139,6 +139,9 @@ def test_training_panel_trains_stops_and_outlives_its_kernel(open_panel, home):
     notebook.type_into("Data set", ROWS)
     notebook.press("Start")
     notebook.expect(r"step \d+ of 75")
+    notebook.press("Start")
+    notebook.press("Start")
+    notebook.expect("already running")
     if "KIT_SCREENSHOTS" in os.environ:  # the picture should show a curve
         notebook.expect(r"step [2-9]\d of 75", wait=4 * WAIT)
     expect(notebook.panel.locator("img")).to_have_attribute("alt", re.compile(r"\b\d+ steps"))

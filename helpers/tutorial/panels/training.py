@@ -49,7 +49,8 @@ class TrainingPanel(Panel):
 
     title, picture = "Training", "panel-training.png"
     alt = (
-        "The Training panel: base, name, data set, template and settings, Start and Stop, the falling loss "
+        "The Training panel: base, name, data set and template with Suggest, Check and Preview, settings, "
+        "a share for validation, Start and Stop, the falling loss "
         "as a curve, the steps and seconds left"
     )
 
