@@ -524,7 +524,7 @@ found[["data", "what", "rows", "accuracy", "macro_f1", "told_apart"]].round(3).a
 #
 # So measure the simple things first. A bag of words costs a second; where a LoRA is not clearly above it, take the bag of words.
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Your own data
 #
 # Most people bring questions with answers in free text, or chats, and not a column of labels. Any table will do: CSV with any
@@ -533,7 +533,7 @@ found[["data", "what", "rows", "accuracy", "macro_f1", "told_apart"]].round(3).a
 #
 # `suggest` writes a first template. In place of `label` it has `answer`, which names the column of the answers:
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "skip"}
 museum = "data/clock_house/dataset.csv"
 print(tasks.suggest_template(museum).text)
 

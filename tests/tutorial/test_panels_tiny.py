@@ -409,7 +409,7 @@ def own(trainer, home):
 def test_own_file_gets_a_template_a_check_a_preview_and_a_lora(own, home):
     assert finish(own, "Suggest").role == "status"
     assert own.template.value == str(home / "mine.yaml") and '"{answer}"' in own.text.value
-    own.text.value = own.text.value.replace('"{question}"', '"Q: {question}"')
+    own.text.value = own.text.value.replace("  {question}", "  Q: {question}")
     message = finish(own, "Preview")
     assert message.role == "status" and "Q: What is number 0?" in own.findings.value
     assert "<mark" in own.findings.value and "Q: " in (home / "mine.yaml").read_text()
