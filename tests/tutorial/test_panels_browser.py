@@ -130,6 +130,21 @@ def test_session_panel_names_a_port_that_is_taken(open_panel):
     notebook.expect_role("alert", taken)
 
 
+def test_training_panel_takes_a_file_of_ones_own(open_panel, home):
+    lines = ["question,answer"] + [f"What is number {i}?,It is {i * i} all in all" for i in range(20)]
+    (home / "own.csv").write_text("\n".join(lines))
+    notebook = open_panel("own", TRAINING_PANEL)
+    notebook.type_into("Data set", str(home / "own.csv"))
+    notebook.press("Suggest")
+    notebook.expect_role("status", "own.yaml is a first template")
+    notebook.press("Preview")
+    notebook.expect_role("status", "the first rows are above")
+    expect(notebook.panel.locator("mark").first).to_be_visible(timeout=WAIT)
+    notebook.press("Check")
+    notebook.expect_role("status", "can be trained on")
+    expect(notebook.panel.get_by_text("16 to train on, 4 held out")).to_be_visible(timeout=WAIT)
+
+
 def test_training_panel_trains_stops_and_outlives_its_kernel(open_panel, home):
     notebook = open_panel("training", TRAINING_PANEL)
     (home / "broken.csv").write_text('text,label\n"never closed,0\n')
