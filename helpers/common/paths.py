@@ -32,8 +32,14 @@ def find_file(path: str | Path, what: str, or_folder: bool = False) -> Path:
     `or_folder`, a folder will do.
     """
     path = Path(path).expanduser()
-    for candidate in (path, find_home() / path, PROJECT / path):
-        if candidate.is_file() or (or_folder and candidate.is_dir()):
+
+    def is_there(candidate: Path) -> bool:
+        return candidate.is_file() or (or_folder and candidate.is_dir())
+
+    if is_there(path):  # this needs no home, which a researcher's own folder may not have
+        return path
+    for candidate in (find_home() / path, PROJECT / path):
+        if is_there(candidate):
             return candidate
     tried = f"tried here, in {find_home()} and in {PROJECT}"
     raise NotFoundError(f"No {what} at {path}.", f"Give the path of an existing {what} ({tried}).")

@@ -64,7 +64,7 @@ class LabelJudge(Judge):
         return pick_predictions(score_answers(loaded, self.rows, self.template, every=False))
 
     def ask(self, ask: Ask) -> list[Label | None]:
-        """The label of each reply; None for one that is no answer."""
+        """The label of each reply; None for a reply that is not one of the answers."""
         return ask_predictions(ask, self.rows, self.template)
 
     def summarise(self, found: Sequence[Label | None]) -> Evaluation:

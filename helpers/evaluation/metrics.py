@@ -14,7 +14,8 @@ from sklearn.metrics import confusion_matrix, f1_score
 
 from helpers.evaluation.resampling import measure_gain
 from helpers.tasks.baseline import PAIR
-from helpers.tasks.template import Label, Row
+from helpers.tasks.split import name_groups
+from helpers.tasks.template import Label, Row, Template
 
 Scores = dict[Label, float]  # of one row: {label: log P(answer | prompt), in nats}
 
@@ -98,11 +99,14 @@ def measure_pairwise_accuracy(
 
 
 def bootstrap_gain(
-    base: Sequence[Scores], tuned: Sequence[Scores], rows: Sequence[Row]
+    base: Sequence[Scores], tuned: Sequence[Scores], rows: Sequence[Row], template: Template | None = None
 ) -> tuple[float, float]:
-    """95 % interval of accuracy(tuned) - accuracy(base), paired by row; the rows of a text are one group."""
+    """95 % interval of accuracy(tuned) - accuracy(base), paired by row, resampled by groups.
+
+    Rows are grouped as the template groups them, or by their `text` without one.
+    """
     before, after = (list_right(pick_predictions(scores), rows) for scores in (base, tuned))
-    return measure_gain(before, after, [row["text"] for row in rows]).interval
+    return measure_gain(before, after, name_groups(rows, template)).interval
 
 
 def list_right(predictions: Sequence[Label | None], rows: Sequence[Row]) -> list[int]:

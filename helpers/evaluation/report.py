@@ -5,12 +5,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from helpers.adapters.results import MEASURES
 from helpers.evaluation.free_answers import AnswerEvaluation, JudgedAnswer, find_worst_answers, list_examples
 from helpers.evaluation.metrics import Evaluation
 from helpers.evaluation.resampling import Gain
 from helpers.tasks.rows import AnyTemplate
-
-NAMES = {"accuracy": "accuracy", "exact_match": "exact match", "token_f1": "token F1", "chrf": "chrF"}
 
 
 @dataclass(frozen=True)
@@ -91,18 +90,18 @@ def describe_share(name: str, share: float, interval: tuple[float, float]) -> st
 
 def describe_means(means: Mapping[str, float]) -> str:
     """The figures of a baseline."""
-    return "  ".join(f"{NAMES[metric]} {mean:.3f}" for metric, mean in means.items())
+    return "  ".join(f"{MEASURES[metric].name} {mean:.3f}" for metric, mean in means.items())
 
 
 def describe_gain(item: tuple[str, Gain]) -> str:
     """A metric and its gain, with the interval."""
     metric, gain = item
     low, high = gain.interval
-    return f"{NAMES[metric]} {gain.value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return f"{MEASURES[metric].name} {gain.value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
 def indent_text(name: str, text: str) -> str:
-    """A text beside its name; its lines stand below each other."""
+    """A text beside its name, with its lines aligned."""
     return f"  {name:5}  " + text.replace("\n", "\n" + " " * 9)
 
 

@@ -15,6 +15,7 @@ from sklearn.naive_bayes import ComplementNB
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
+from helpers.tasks.split import name_groups
 from helpers.tasks.template import Row, Template
 
 PAIR = (1, 2)  # the labels of the lessons' task that say whose side a comment is on
@@ -55,7 +56,7 @@ def judge_bag_of_words(
     rows, or by comment without one, and stratified.
     """
     labels = np.array([row["label"] for row in rows])
-    comments = [template.find_group(row) if template else row["text"] for row in rows]
+    comments = name_groups(rows, template)
     folding = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     model = make_bag_of_words(fast)
     texts = list_texts(rows)

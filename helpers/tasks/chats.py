@@ -32,7 +32,7 @@ class ChatForm:
     """What takes the place of a Template for rows that are chats.
 
     A row is {"messages": [...], "skipped": [...]}: messages that end with the assistant's, and the places of
-    those that shall not be learned. The last message is the answer, those before it are the prompt.
+    those that should not be learned. The last message is the answer, those before it are the prompt.
     """
 
     name: str = "chats"
@@ -82,6 +82,8 @@ class ChatForm:
         given = parse_list(cells["messages"])
         messages = [read_message(message, number) for number, message in enumerate(given, start=1)]
         skipped = [place for place, message in enumerate(given) if message.get("weight") == 0]
+        if messages and messages[0]["role"] == "assistant":
+            skipped.append(0)  # nobody asked before it, so no server is given a prompt for it
         while messages and (messages[-1]["role"] != "assistant" or len(messages) - 1 in skipped):
             messages.pop()  # nothing follows it that could be learned
         if not messages:
@@ -157,7 +159,7 @@ def convert_rows(convert: Callable[[Mapping[str, Any]], object]) -> Callable[[Ta
 
 
 def read_alpaca(row: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The messages of Alpaca's columns: the input, if there is one, stands below the instruction."""
+    """The messages of Alpaca's columns: the input, if there is one, follows the instruction."""
     system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
     question = "\n\n".join(filter(None, (row["instruction"], row.get("input", ""))))
     return [

@@ -11,7 +11,7 @@ def add_inner_columns(table: Table, names: Iterable[str]) -> Table:
     """The table with a column for each of these names that leads into a cell: COLUMN.KEY, or COLUMN.NUMBER.
 
     Numbers count from 0. Where a row has nothing at that place, the cell is empty; a name that leads to
-    nothing in any row is no column.
+    nothing in any row is not a column.
     """
     inner = [
         name

@@ -112,7 +112,7 @@ class Template:
 
     def list_learned(self, row: Mapping[str, Any], turns: str = "all") -> list[int]:
         """The places of the messages in the conversation that are learned: the last. Examples are not."""
-        return [len(self.build_conversation(row)) - 1]
+        return [len(self.build_messages(row))]
 
     def find_group(self, row: Mapping[str, Any]) -> str:
         """Rows with the same group stay together: `group_by`, or {text}, or all that the task shows."""

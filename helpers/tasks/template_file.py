@@ -160,7 +160,7 @@ class TemplateFile:
                              "for free text.")  # fmt: skip
 
     def check_placeholders(self, template: Template) -> None:
-        """A fault for braces that were meant as a placeholder and are none, and for a missing one."""
+        """A fault for braces that were meant as a placeholder but are not one, and for a task without any."""
         parts = (template.instruction, template.task, template.answer, *template.label.values())
         for text in parts:
             for match in BRACES.finditer(text):

@@ -99,3 +99,10 @@ def test_chats_need_no_template_and_other_tables_do(tmp_path):
     assert (len(data.train), len(data.test), data.template_source) == (8, 2, None)
     with pytest.raises(UsageError, match="suggest"):
         tasks.load_task_data(write(tmp_path, {"question": "Q", "answer": "A"}))
+
+
+def test_first_message_is_not_learned_if_nobody_asked_before_it():
+    row = ChatForm().make_row({"messages": [ANSWER, QUESTION, ANSWER]})
+    assert ChatForm().list_learned(row) == [2]
+    with pytest.raises(DamagedError, match="assistant"):
+        ChatForm().make_row({"messages": [ANSWER]})

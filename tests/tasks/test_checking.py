@@ -196,3 +196,13 @@ def test_preview_frames_what_the_loss_sees_and_loses_no_text(write, home, capsys
     assert run_command(main, ["preview", data, "--template", template, "--model", "tiny", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)["rows"]
     assert row["tokens"][-1] == {"token": "<|im_end|>", "learned": True}
+
+
+def test_own_folder_without_a_home_can_be_checked(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPEN_LLM_KIT_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    lines = ["question,answer", *(f"What is {number}?,It is {number * number}" for number in range(10))]
+    (tmp_path / "mine.csv").write_text("\n".join(lines))
+    (tmp_path / "mine.yaml").write_text('task: "{question}"\nanswer: "{answer}"\n')
+    found = tasks.check_data("mine.csv", "mine.yaml")
+    assert found.trainable and found.lengths.unit == "words"

@@ -153,7 +153,7 @@ def find_stoppers(opened: Opened, faults: Sequence[ListedFault], data: str) -> l
         places = [fault.place for fault in faults[:LISTED]]
         found.append(Finding("faults", "stops", problem, remedy, len(faults), places))
     if opened.suggested:
-        problem = "There is no template; this check took the one that `suggest` writes."
+        problem = "No template was given, so this check used the one that `suggest` writes."
         remedy = f"python -m helpers.tasks suggest {data} --output FILE"
         found.append(Finding("no_template", "stops", problem, remedy))
     return found

@@ -22,7 +22,7 @@ class Finding:
 
 
 def make_finding(code: str, level: Level, places: Iterable[str], problem: str, remedy: str) -> list[Finding]:
-    """A finding in a list, or [] if there are no places; {count} in the problem is their number."""
+    """A finding in a list, or [] if there are no places; {count} in the problem becomes their number."""
     listed = list(places)
     if not listed:
         return []

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from helpers.common.errors import KitError
+from helpers.common.errors import KitError, NotFoundError
 from helpers.common.lanes import pick_lane
 from helpers.common.progress import Bar, Report
 from helpers.loading.chat_tokenizer import ChatTokenizer, LearnedTokens
@@ -60,7 +60,10 @@ def find_base(name: str | None) -> ModelFolder | None:
     """The folder of the model: the named one, or the lane's if it is in models/, else None."""
     if name:
         return find_model(name)
-    found = locate(pick_lane().value.folder, models_folder())
+    try:
+        found = locate(pick_lane().value.folder, models_folder())
+    except NotFoundError:  # there is no home, so there are no models
+        return None
     return None if found is None or found.find_missing() else found
 
 
@@ -75,7 +78,7 @@ def tokenize_row(chat: ChatTokenizer, row: Row, template: AnyTemplate, turns: st
 
 
 def count_words(rows: Sequence[Row], template: AnyTemplate) -> Lengths:
-    """The lengths in words, for want of a tokenizer."""
+    """The lengths in words, for when there is no tokenizer."""
     counts = [sum(len(one["content"].split()) for one in template.build_conversation(row)) for row in rows]
     return Lengths("words", statistics.median(counts), find_p95(counts), max(counts), len(counts))
 

@@ -34,7 +34,7 @@ class PreviewedRow:
 
     @property
     def text(self) -> str:
-        """The text of all tokens; what is learned stands in [[...]]."""
+        """The text of all tokens; what is learned is shown in [[...]]."""
         parts = groupby(self.tokens, key=lambda token: token.learned)
         texts = ((learned, "".join(token.token for token in tokens)) for learned, tokens in parts)
         return "".join(f"[[{text}]]" if learned else text for learned, text in texts)

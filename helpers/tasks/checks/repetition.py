@@ -55,7 +55,7 @@ def find_copies(placed: PlacedRows, prompts: Sequence[str], answers: Sequence[st
         if seen.setdefault(key, number) != number
     ]
     problem = "Rows that are copies of an earlier one: {count}."
-    return make_finding("copies", "hints", copies, problem, "Delete them, unless they shall count more.")
+    return make_finding("copies", "hints", copies, problem, "Delete them, unless they should count more.")
 
 
 def find_contradictions(

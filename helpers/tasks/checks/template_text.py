@@ -9,7 +9,7 @@ import yaml
 from helpers.tasks.template import Template
 
 PLAIN = re.compile(r"[^\W\d_][\w ]*\w|\d{1,9}")  # needs no quotes, whatever reads it
-NOT_PLAIN = {"yes", "no", "on", "off", "true", "false", "null", "none"}  # to YAML 1.1 they are no texts
+NOT_PLAIN = {"yes", "no", "on", "off", "true", "false", "null", "none"}  # YAML 1.1 does not read them as text
 
 
 def write_template(template: Template, comments: Sequence[str] = ()) -> str:

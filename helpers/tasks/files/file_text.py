@@ -122,7 +122,7 @@ def find_member(path: Path, archive: zipfile.ZipFile) -> str:
 
 
 def refuse_foreign(path: Path, sample: bytes) -> None:
-    """UnsupportedError, in the words for its kind, if a file that begins with `sample` is no text."""
+    """UnsupportedError, in the words for its kind, if a file that begins with `sample` is not text."""
     for pattern, kind in FOREIGN.items():
         if re.match(pattern, sample, re.DOTALL):
             remedy = next((text for start, text in REMEDIES.items() if kind.startswith(start)), FORMS)

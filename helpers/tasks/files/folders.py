@@ -15,7 +15,7 @@ REMEDY = "Give a file, or a folder with the data files of one table (CSV, JSON o
 def read_folder(folder: Path, read_file: Callable[[Path], RawTable]) -> RawTable:
     """The rows of a data set's folder; those of the split `train` if it has several.
 
-    `read_file` reads one file. Raises UnsupportedError for a folder that is no data set.
+    `read_file` reads one file. Raises UnsupportedError for a folder that is not a data set.
     """
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return read_saved(folder)

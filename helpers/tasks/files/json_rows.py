@@ -16,7 +16,7 @@ FORMS = "Give one object a row: a list of objects, or a line for each."
 
 
 def read_json_rows(path: Path, text: str) -> RawTable | None:
-    """The rows of a text in JSON; None if it is no JSON. Raises DamagedError with the row and its line."""
+    """The rows of a text in JSON; None if it is not JSON. Raises DamagedError with the row and its line."""
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
