@@ -18,6 +18,7 @@ from helpers.adapters.folders import loras_folder
 from helpers.common.files import write_json
 from helpers.common.machine import name_device
 from helpers.common.paths import find_commit
+from helpers.common.training_settings import pick_settings
 from helpers.evaluation.answering import judge_answers
 from helpers.evaluation.free_answers import (
     JudgedAnswers,
@@ -29,7 +30,6 @@ from helpers.loading.model import load_model
 from helpers.tasks.data import TaskData, load_task_data
 from helpers.tasks.rows import load_rows
 from helpers.tasks.split import Split
-from helpers.training.settings import pick_settings
 from helpers.training.train import train_lora
 from helpers.weights.fetching import fetch
 

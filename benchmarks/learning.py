@@ -27,6 +27,7 @@ from helpers.adapters.folders import loras_folder
 from helpers.common.files import write_json
 from helpers.common.machine import name_device
 from helpers.common.paths import find_commit
+from helpers.common.training_settings import TrainingSettings, pick_settings
 from helpers.evaluation.judging import summarise_scores
 from helpers.evaluation.metrics import Scores, bootstrap_gain, measure_pairwise_accuracy
 from helpers.evaluation.scoring import score_answers
@@ -38,7 +39,6 @@ from helpers.tasks.rows import load_rows
 from helpers.tasks.split import split_rows
 from helpers.tasks.template import Template
 from helpers.tasks.template_file import load_template
-from helpers.training.settings import TrainingSettings, pick_settings
 from helpers.training.train import train_lora
 from helpers.weights.fetching import fetch
 

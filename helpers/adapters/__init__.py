@@ -42,5 +42,6 @@ if TYPE_CHECKING:
     from helpers.adapters.proving import measure_norms as measure_norms
     from helpers.adapters.proving import prove as prove
     from helpers.adapters.tensors import read_tensors as read_tensors
+    from helpers.adapters.webui_parameters import copy_settings as copy_settings
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

@@ -1,14 +1,16 @@
 """training_parameters.json, where the WebUI's training tab keeps its settings, in 2023 and today.
 
-Settings have the names of helpers.training.settings here; a setting that nobody recorded is left out.
+Settings have the names of helpers.common.training_settings here; a setting that nobody recorded is left out.
 """
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from helpers.adapters.folders import AdapterFolder
-from helpers.common.errors import DamagedError
+from helpers.common.errors import DamagedError, NotFoundError
+from helpers.common.training_settings import TrainingSettings
 
 WEBUI_NAMES = {  # our name: the name in training_parameters.json
     "lora_r": "lora_rank",
@@ -70,6 +72,18 @@ def count_warmup_steps(ratio: float | None, steps: int | None) -> int | None:
     if ratio is None or (0 < ratio < 1 and not steps):
         return None
     return int(ratio) if ratio >= 1 else math.ceil(ratio * (steps or 0))
+
+
+def copy_settings(folder: str | Path) -> TrainingSettings:
+    """The settings of a LoRA of PEFT or the WebUI (both eras); unrecorded ones keep their default.
+
+    adapter_config.json has the shapes, training_parameters.json the rest; NotFoundError without both.
+    """
+    values = read_recorded_settings(AdapterFolder(Path(folder)))
+    if not values:
+        remedy = "Give a folder with adapter_config.json or training_parameters.json."
+        raise NotFoundError(f"{folder} holds no LoRA.", remedy)
+    return TrainingSettings().replace(values, str(folder))
 
 
 def read_recorded_settings(folder: AdapterFolder) -> dict[str, Any]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from helpers.tasks.chats import ChatForm as ChatForm
     from helpers.tasks.checks.checking import Check as Check
     from helpers.tasks.checks.checking import check_data as check_data
-    from helpers.tasks.checks.plan import Plan as Plan
     from helpers.tasks.checks.previewing import Preview as Preview
     from helpers.tasks.checks.previewing import preview_rows as preview_rows
     from helpers.tasks.checks.showing import describe_check as describe_check

@@ -10,14 +10,14 @@ from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import AlreadyThereError
 from helpers.common.files import write_text
 from helpers.common.lanes import pick_lane
+from helpers.common.training_settings import PRESETS, TrainingSettings, pick_settings
 from helpers.tasks.checks.checking import check_data
-from helpers.tasks.checks.plan import PLANS, Plan, pick_plan
 from helpers.tasks.checks.previewing import Preview, preview_rows
 from helpers.tasks.checks.showing import describe_check
 from helpers.tasks.checks.suggesting import Suggestion, suggest_template
 from helpers.tasks.split import Split
 
-PLANNED = {  # options of `check`: field of Plan, type, help
+SET = {  # options of `check`: setting of the training, type, help
     "epochs": (float, "passes over the rows"),
     "batch_size": (int, "rows in a step"),
     "max_length": (int, "tokens that are kept of a row"),
@@ -53,9 +53,9 @@ def build_parser() -> CommandParser:
 
 def add_check_options(parser: argparse.ArgumentParser) -> None:
     """The settings of the training, and its split."""
-    words = f"settings of the training: a file, or one of {', '.join(PLANS)} (default: the lane's)"
+    words = f"settings of the training: a file, or one of {', '.join(PRESETS)} (default: the lane's)"
     parser.add_argument("--settings", metavar="YAML", help=words)
-    for name, (kind, words) in PLANNED.items():
+    for name, (kind, words) in SET.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=kind, metavar="N", help=f"{words} (default: the settings')")
     words = f"share of the texts that is held out (default: {Split.test_size})"
@@ -65,11 +65,11 @@ def add_check_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--show-rows", action="store_true", help=words)
 
 
-def read_plan(options: argparse.Namespace) -> Plan:
-    """The plan of the preset or file, with what the command line says."""
-    plan = pick_plan(options.settings or pick_lane().value.name)
-    given = {name: getattr(options, name) for name in PLANNED if getattr(options, name) is not None}
-    return Plan.read({**asdict(plan), **given}, "the command line")
+def read_settings(options: argparse.Namespace) -> TrainingSettings:
+    """The settings of the preset or file, with what the command line says."""
+    settings = pick_settings(options.settings or pick_lane().value.name)
+    given = {name: getattr(options, name) for name in SET if getattr(options, name) is not None}
+    return settings.replace(given, "the command line")
 
 
 def check(options: argparse.Namespace) -> int:
@@ -78,7 +78,7 @@ def check(options: argparse.Namespace) -> int:
         options.data,
         options.template,
         options.model,
-        read_plan(options),
+        read_settings(options),
         Split(options.seed, options.test_size),
         options.show_rows,
         progress=not options.json,

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING
 from helpers.common.lazy import export_lazily
 
 if TYPE_CHECKING:
+    from helpers.common.training_settings import PRESETS as PRESETS
+    from helpers.common.training_settings import TrainingSettings as TrainingSettings
+    from helpers.common.training_settings import explain_changes as explain_changes
+    from helpers.common.training_settings import pick_settings as pick_settings
     from helpers.training.checkpoints import list_unfinished as list_unfinished
     from helpers.training.dataset import build_dataset as build_dataset
     from helpers.training.guards import LossGuard as LossGuard
@@ -18,10 +22,6 @@ if TYPE_CHECKING:
     from helpers.training.prefix_trainer import PackingCollator as PackingCollator
     from helpers.training.prefix_trainer import SharedPrefixTrainer as SharedPrefixTrainer
     from helpers.training.runs import save_run as save_run
-    from helpers.training.settings import PRESETS as PRESETS
-    from helpers.training.settings import TrainingSettings as TrainingSettings
-    from helpers.training.settings import explain_changes as explain_changes
-    from helpers.training.settings import pick_settings as pick_settings
     from helpers.training.targets import list_targets as list_targets
     from helpers.training.targets import make_lora_config as make_lora_config
     from helpers.training.train import describe_hardware as describe_hardware

@@ -5,11 +5,11 @@ import argparse
 from helpers.adapters.folders import name_output
 from helpers.common.command import CommandParser, run_command
 from helpers.common.lanes import pick_lane
+from helpers.common.training_settings import PRESETS, TrainingSettings, pick_settings
 from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP, say_template
 from helpers.loading.model import load_model
 from helpers.tasks.data import TaskData, load_task_data
 from helpers.tasks.split import Split
-from helpers.training.settings import PRESETS, TrainingSettings, pick_settings
 from helpers.training.train import pick_own_device, train_lora
 from helpers.training.watching import say_watching
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from helpers.common.errors import AlreadyThereError, DamagedError, MismatchError, NotFoundError
 from helpers.common.files import hash_text, read_json, write_json
 from helpers.common.paths import find_home
+from helpers.common.training_settings import TrainingSettings
 from helpers.tasks.data import TaskData, hash_rows
-from helpers.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from transformers import TrainingArguments

@@ -9,12 +9,12 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from helpers.common.errors import KitError, UsageError
+from helpers.common.training_settings import TrainingSettings
 from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.tasks.data import TaskData
 from helpers.tasks.rows import AnyTemplate
 from helpers.tasks.split import keep_short
 from helpers.tasks.template import Row
-from helpers.training.settings import TrainingSettings
 
 FindPlace = Callable[[Row], str]  # where a row stands in the user's table, such as "Row 7 (line 9) of a.csv"
 

@@ -10,7 +10,7 @@ import torch
 from transformers import TrainerCallback
 
 from helpers.common.errors import MissingPackageError, ResourceError, TrainingError, UnsupportedError
-from helpers.training.settings import TrainingSettings
+from helpers.common.training_settings import TrainingSettings
 
 COMPARED_STEPS = 10  # how many losses at the start and at the end of a run LossGuard compares
 

@@ -24,12 +24,12 @@ from helpers.common.errors import ResourceError
 from helpers.common.files import replace_when_complete, write_json
 from helpers.common.machine import measure_peak_mb, name_device
 from helpers.common.paths import find_commit
+from helpers.common.training_settings import TrainingSettings
 from helpers.loading.chat_templates import OWN, PickedTemplate
 from helpers.loading.model import LoadedModel
 from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.tasks.data import TaskData
 from helpers.tasks.summary import describe_data
-from helpers.training.settings import TrainingSettings
 from helpers.training.watching import describe_watching
 
 

@@ -12,7 +12,7 @@ from peft import LoraConfig
 from transformers.pytorch_utils import Conv1D
 
 from helpers.common.errors import UnsupportedError, UsageError
-from helpers.training.settings import TrainingSettings
+from helpers.common.training_settings import TrainingSettings
 
 PATTERN = re.compile(r"[*+?|()\[\]\\^$]")  # what no layer's name has: the targets are a regular expression
 

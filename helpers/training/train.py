@@ -21,6 +21,7 @@ from helpers.adapters.attaching import remove_lora_layers
 from helpers.adapters.folders import AdapterFolder
 from helpers.common.errors import UnsupportedError
 from helpers.common.paths import find_home
+from helpers.common.training_settings import TrainingSettings
 from helpers.loading.model import LoadedModel
 from helpers.tasks.data import TaskData
 from helpers.training._private import unpack_4bit_weights
@@ -30,7 +31,6 @@ from helpers.training.dataset import build_datasets, limit_length, report_long_r
 from helpers.training.guards import LossGuard, explain_memory, explain_refusal
 from helpers.training.prefix_trainer import SharedPrefixTrainer, find_longest
 from helpers.training.runs import refuse_unwritable, save_run
-from helpers.training.settings import TrainingSettings
 from helpers.training.targets import make_lora_config
 from helpers.training.watching import WatchingTrainer, watch_validation
 

@@ -7,10 +7,10 @@ from helpers.adapters.folders import AdapterFolder, find_adapter, loras_folder
 from helpers.common.errors import UnsupportedError
 from helpers.common.lanes import Lane
 from helpers.common.paths import find_file
+from helpers.common.training_settings import pick_settings
 from helpers.loading.model import load_model
 from helpers.tasks.data import TaskData, load_task_data
 from helpers.tasks.template_file import load_template
-from helpers.training.settings import pick_settings
 from helpers.training.train import train_lora
 
 SMALL_RUN = 120  # rows of the LoRA that is trained if lesson 4 was not run

@@ -233,8 +233,6 @@ print(*before, sep="\n---\n")
 # B starts at zero, so step 0 is exactly the base model. (The 2023 script set `init_lora_weights=False`; then it is not.)
 
 # %% slideshow={"slide_type": "-"}
-from dataclasses import asdict
-
 from peft import LoraConfig
 
 from helpers import training
@@ -542,7 +540,7 @@ print(tasks.suggest_template(museum).text)
 # model's tokens, and estimates the time and the memory that a training would take on this machine.
 
 # %% slideshow={"slide_type": "skip"}
-checked = tasks.check_data(museum, "templates/clock_house.yaml", lane.folder, asdict(chosen.replace({"epochs": 5})))
+checked = tasks.check_data(museum, "templates/clock_house.yaml", lane.folder, chosen.replace({"epochs": 5}))
 print(*tasks.describe_check(checked), sep="\n")
 checks.confirm(checked.trainable, "nothing would stop a training on these rows", "fix what is listed above")
 

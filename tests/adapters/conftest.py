@@ -13,7 +13,7 @@ def trained_once(tmp_path_factory):
     from support.tiny import make_tiny_model
 
     from helpers import PROJECT, loading, tasks, training
-    from helpers.training.settings import TrainingSettings
+    from helpers.common.training_settings import TrainingSettings
 
     home = tmp_path_factory.mktemp("home")
     template = tasks.load_template(PROJECT / "templates" / "college_preferences.yaml")

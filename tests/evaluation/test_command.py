@@ -12,8 +12,8 @@ from support.tiny import make_tiny_adapter, make_tiny_model
 
 from helpers import PROJECT, evaluation, loading, server, tasks, training
 from helpers.common.command import run_command
+from helpers.common.training_settings import TrainingSettings
 from helpers.evaluation.__main__ import main
-from helpers.training.settings import TrainingSettings
 
 TEMPLATE = str(PROJECT / "templates" / "college_preferences.yaml")
 FIELDS = {

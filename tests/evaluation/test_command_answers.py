@@ -11,8 +11,8 @@ from support.tiny import make_tiny_adapter
 
 from helpers import PROJECT, tasks, training
 from helpers.common.command import run_command
+from helpers.common.training_settings import TrainingSettings
 from helpers.evaluation.__main__ import main
-from helpers.training.settings import TrainingSettings
 
 FIGURES = {
     "rows",

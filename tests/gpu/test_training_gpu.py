@@ -9,8 +9,8 @@ from support.tiny import make_tiny_model
 from trl import SFTTrainer
 
 from helpers import loading, tasks, training, weights
+from helpers.common.training_settings import pick_settings
 from helpers.training.prefix_trainer import SharedPrefixTrainer
-from helpers.training.settings import pick_settings
 
 needs_gptqmodel = pytest.mark.skipif(
     not importlib.util.find_spec("gptqmodel"), reason="gptqmodel is not installed"

@@ -12,10 +12,10 @@ from transformers import BloomConfig, GPT2Config, LlamaConfig, MptConfig
 
 from helpers import common, loading, training
 from helpers.common.errors import MissingPackageError, UnsupportedError, UsageError
+from helpers.common.training_settings import pick_settings
 from helpers.loading.loaders import explain_missing_package
 from helpers.loading.model import pick_quantization
 from helpers.tasks import TaskData
-from helpers.training.settings import pick_settings
 from helpers.weights import ModelFolder
 
 needs_bitsandbytes = pytest.mark.skipif(

@@ -7,8 +7,8 @@ import torch
 from trl import SFTTrainer
 
 from helpers import loading, training
+from helpers.common.training_settings import TrainingSettings
 from helpers.training.prefix_trainer import SharedPrefixTrainer
-from helpers.training.settings import TrainingSettings
 
 SETTINGS = TrainingSettings().replace({"lora_r": 4, "lora_dropout": 0.0, "batch_size": 4})
 

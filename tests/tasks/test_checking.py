@@ -1,18 +1,15 @@
 """`python -m helpers.tasks check`: what stops a training, what spoils it, and what it will take."""
 
 import json
-from dataclasses import asdict
 
 import pytest
 from support.tiny import make_tiny_model
 
 from helpers import tasks
 from helpers.common.command import run_command
-from helpers.common.errors import UsageError
+from helpers.common.training_settings import TrainingSettings
 from helpers.tasks.__main__ import main
 from helpers.tasks.audit import pair_near_copies
-from helpers.tasks.checks.plan import PLANS
-from helpers.training.settings import PRESETS, pick_settings
 
 TEMPLATE = "task: '{text}'\nlabel: {good: Good, bad: Bad}\n"
 THINGS = "kettle lamp clock radio chair stove fan iron drill mixer".split()
@@ -106,13 +103,13 @@ def test_column_that_gives_the_answer_away_is_named(write):
 def test_rows_longer_than_the_limit_are_counted_in_the_model_s_tokens(write, home):
     make_tiny_model(home / "models" / "tiny")
     data, template = write(make_rows({"text": "x" * 300, "label": "good"}))
-    check = tasks.check_data(data, template, "tiny", {"max_length": 200, "batch_size": 4})
+    check = tasks.check_data(data, template, "tiny", TrainingSettings(max_length=200, batch_size=4))
     assert (check.model, check.lengths.unit, check.lengths.limit) == ("tiny", "tokens", 200)
     assert (check.lengths.cut, check.lengths.lost) == (1, 1) and "21" in check.lengths.places[0]
     assert check.lengths.longest > 300 and check.trainable
     assert check.estimate.minutes > 0 and check.estimate.memory_bytes > 0
     assert check.estimate.steps == 5 * -(-check.train_rows // 4)
-    assert not tasks.check_data(data, template, "tiny", {"max_length": 20}).trainable
+    assert not tasks.check_data(data, template, "tiny", TrainingSettings(max_length=20)).trainable
 
 
 def test_chats_need_no_template_and_other_tables_are_checked_with_the_suggested_one(write):
@@ -161,13 +158,6 @@ def test_wrong_usage_is_one_line_and_code_2(write, capsys, arguments):
     data, _ = write(make_rows())
     assert run_command(main, [one.format(data=data) for one in arguments]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_plans_are_the_presets_of_the_training(preset):
-    assert tasks.Plan.read(asdict(pick_settings(preset))) == PLANS[preset]
-    with pytest.raises(UsageError):
-        tasks.Plan.read({"batch_size": "many"})
 
 
 def test_near_copies_of_known_texts_are_found_without_comparing_the_others():

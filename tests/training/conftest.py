@@ -22,7 +22,7 @@ training.train_lora(tiny, data, settings, loras_folder() / "mine", progress=Fals
 @pytest.fixture
 def settings():
     """Settings for a short training; 12 rows are 12 steps."""
-    from helpers.training.settings import TrainingSettings
+    from helpers.common.training_settings import TrainingSettings
 
     return TrainingSettings(lora_r=4, lora_dropout=0.0, epochs=2, batch_size=2, learning_rate=0.01)
 

@@ -10,6 +10,7 @@ from transformers import TrainerCallback
 
 from helpers import adapters, loading, training
 from helpers.adapters.fingerprint import compute_logits
+from helpers.adapters.webui_parameters import copy_settings
 from helpers.common.errors import DamagedError, ResourceError, TrainingError
 from helpers.tasks import Split, TaskData
 from helpers.tasks.chats import ChatForm
@@ -265,3 +266,12 @@ def test_first_step_starts_from_the_base(tiny, data, settings, tmp_path):
     trainer = training.make_trainer(tiny, data, settings, tmp_path, progress=False)
     tiny.model = trainer.model.eval()
     assert torch.equal(compute_logits(tiny, messages), base)
+
+
+def test_settings_of_a_lora_of_the_kit_are_read_back(tiny, data, settings, home):
+    chosen = settings.replace({"targets": "q_proj,v_proj", "learning_rate": 3e-4, "accumulation": 2})
+    training.train_lora(tiny, data, chosen, home / "loras" / "mine", progress=False)
+    # What neither adapter_config.json nor the WebUI records has its default: the defaults of `settings` too.
+    # The WebUI records a warm-up in steps, and 0.03 of these few are one step.
+    expected = chosen.replace({"warmup_ratio": 1})
+    assert copy_settings(home / "loras" / "mine") == expected

@@ -9,7 +9,7 @@ from support.tiny import make_tiny_model
 
 from helpers import adapters, loading, training
 from helpers.common.errors import UnsupportedError, UsageError
-from helpers.training.settings import TrainingSettings
+from helpers.common.training_settings import TrainingSettings
 
 DENSE = ["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"]
 SIZES = {"vocab_size": 260, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -22,9 +22,9 @@ from support.tiny import make_tiny_adapter, make_tiny_model
 from helpers import adapters, server, training
 from helpers.common.lanes import Lane
 from helpers.common.paths import PROJECT
+from helpers.common.training_settings import TrainingSettings
 from helpers.tasks.data import TaskData
 from helpers.training.checkpoints import open_checkpoints
-from helpers.training.settings import TrainingSettings
 from helpers.tutorial.notebook_files import WIDGET, clean_notebook
 from helpers.tutorial.panels.base import Panel
 from helpers.tutorial.panels.lora import LoraPanel

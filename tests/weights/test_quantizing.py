@@ -21,10 +21,10 @@ from helpers.common.errors import (
     UnsupportedError,
     UsageError,
 )
+from helpers.common.training_settings import pick_settings
 from helpers.generation.request import GenerationRequest, join_pieces
 from helpers.generation.transformers_engine import TransformersEngine
 from helpers.loading.kernels import try_layer
-from helpers.training.settings import pick_settings
 from helpers.weights.__main__ import main
 
 HAS_GPTQMODEL = importlib.util.find_spec("gptqmodel") is not None

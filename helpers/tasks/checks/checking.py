@@ -10,6 +10,7 @@ from typing import Any
 
 from helpers.common.errors import KitError
 from helpers.common.progress import Report
+from helpers.common.training_settings import TrainingSettings
 from helpers.loading.chat_tokenizer import LearnedTokens
 from helpers.tasks.checks.estimate import Estimate, estimate_run
 from helpers.tasks.checks.figures import (
@@ -30,7 +31,6 @@ from helpers.tasks.checks.lengths import (
     tokenize_row,
 )
 from helpers.tasks.checks.odd_texts import find_odd_texts
-from helpers.tasks.checks.plan import Plan
 from helpers.tasks.checks.repetition import PlacedRows, find_repetition
 from helpers.tasks.checks.reviewing import Opened, open_for_review
 from helpers.tasks.rows import AnyTemplate, Fault, check_rows
@@ -78,16 +78,15 @@ def check_data(
     data: str | Path,
     template: str | Path | None = None,
     model: str | None = None,
-    plan: Plan | Mapping[str, Any] | None = None,
+    settings: TrainingSettings | None = None,
     split: Split | None = None,
     show_rows: bool = False,
     progress: bool | Report = False,
 ) -> Check:
     """Checks a table with a template, or with the suggested one, for a training with these settings.
 
-    `plan` takes the settings of a training as a dict, such as asdict(TrainingSettings()). The model is named,
-    or the lane's if it is in models/. Without `show_rows`, nothing of a row's text is in the result. Raises a
-    KitError for a table, a template or a model that cannot be read.
+    The model is the named one, or the lane's if it is in models/. Without `show_rows`, nothing of a row's
+    text is in the result. Raises a KitError for a table, a template or a model that cannot be read.
     """
     opened = open_for_review(data, template)
     folder = find_base(model)
@@ -97,7 +96,7 @@ def check_data(
     findings += find_stoppers(opened, listed, str(data))
     facts: dict[str, Any] = {}
     if rows:
-        facts, more = look_at_rows(opened, placed, Plan.read(plan or {}), folder, progress)
+        facts, more = look_at_rows(opened, placed, settings or TrainingSettings(), folder, progress)
         findings += more
     return Check(
         data=str(data),
@@ -175,7 +174,11 @@ def split_rows(
 
 
 def look_at_rows(
-    opened: Opened, placed: PlacedRows, plan: Plan, folder: ModelFolder | None, progress: bool | Report
+    opened: Opened,
+    placed: PlacedRows,
+    settings: TrainingSettings,
+    folder: ModelFolder | None,
+    progress: bool | Report,
 ) -> tuple[dict[str, Any], list[Finding]]:
     """({name: part of the Check}, findings) of the rows that are right."""
     template = opened.template
@@ -190,36 +193,40 @@ def look_at_rows(
     if folder is None:
         lengths = count_words(placed.rows, template)
     else:
-        lengths, estimate = measure_model(folder, placed, template, plan, progress)
+        lengths, estimate = measure_model(folder, placed, template, settings, progress)
         findings += judge_lengths(lengths) + judge_memory(estimate)
     return {"labels": labels, "answers": answers, "lengths": lengths, "estimate": estimate}, findings
 
 
 def measure_model(
-    folder: ModelFolder, placed: PlacedRows, template: AnyTemplate, plan: Plan, progress: bool | Report
+    folder: ModelFolder,
+    placed: PlacedRows,
+    template: AnyTemplate,
+    settings: TrainingSettings,
+    progress: bool | Report,
 ) -> tuple[Lengths, Estimate]:
     """The lengths in the model's tokens, and the estimate of a training."""
     from helpers.loading.tokenizer import load_both, make_chat_tokenizer  # transformers, which takes seconds
 
     chat = make_chat_tokenizer(load_both(folder, need_examples=True)[0])
     context = find_context(folder)
-    name = "the model's context" if context <= plan.max_length else "max_length"
-    limit = (min(context, plan.max_length), name)
-    lengths = count_tokens(chat, placed.rows, placed.places, template, plan.turns, limit, progress)
+    name = "the model's context" if context <= settings.max_length else "max_length"
+    limit = (min(context, settings.max_length), name)
+    lengths = count_tokens(chat, placed.rows, placed.places, template, settings.turns, limit, progress)
     rows = [placed.rows[number] for number in placed.train]
-    if plan.max_rows:
-        rows = keep_short(rows, plan.max_rows, plan.seed, template)
+    if settings.max_rows:
+        rows = keep_short(rows, settings.max_rows, settings.seed, template)
     refused = set(lengths.refused)
     kept = {id(row) for row, place in zip(placed.rows, placed.places, strict=True) if place not in refused}
     sample = random.Random(0).sample(rows, min(ESTIMATED, len(rows)))
     tokens: list[LearnedTokens] = []
     with contextlib.suppress(KitError):  # a row that was not counted may be rejected as well
         for row in sample:
-            tokens += tokenize_row(chat, row, template, plan.turns) if id(row) in kept else []
+            tokens += tokenize_row(chat, row, template, settings.turns) if id(row) in kept else []
     if not tokens:
         return lengths, Estimate(rows=len(rows), reason="the chat template rejects the rows")
     sequences = round(len(rows) * len(tokens) / len(sample))
-    return lengths, estimate_run(folder, TokenizedRows(tokens), sequences, plan)
+    return lengths, estimate_run(folder, TokenizedRows(tokens), sequences, settings)
 
 
 def judge_lengths(lengths: Lengths) -> list[Finding]:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 from helpers.common.errors import KitError
 from helpers.common.machine import measure_memory, name_dtype, pick_device, pick_dtype
+from helpers.common.training_settings import TrainingSettings
 from helpers.tasks.checks.lengths import TokenizedRows, find_p95
-from helpers.tasks.checks.plan import Plan
 from helpers.weights.folders import ModelFolder
 from helpers.weights.memory import Term, choose_targets, count_lora_parameters, estimate_training
 from helpers.weights.shape import Shape, get_text_part
@@ -44,21 +44,23 @@ class Estimate:
     reason: str = ""  # why something is not known
 
 
-def estimate_run(folder: ModelFolder, sample: TokenizedRows, rows: int, plan: Plan) -> Estimate:
+def estimate_run(
+    folder: ModelFolder, sample: TokenizedRows, rows: int, settings: TrainingSettings
+) -> Estimate:
     """The estimate of a training on `rows` rows, some of which are the sample."""
     if folder.gguf:
         return Estimate(rows=rows, reason="llama.cpp's GGUF files are not trained; take a safetensors model")
-    lengths = [min(len(one.ids), plan.max_length) for one in sample.sequences]
+    lengths = [min(len(one.ids), settings.max_length) for one in sample.sequences]
     shared = min(sample.shared, min(lengths))
-    batch = min(plan.batch_size, rows)
-    steps = max(round(math.ceil(rows / batch) * plan.epochs), 1)
+    batch = min(settings.batch_size, rows)
+    steps = max(round(math.ceil(rows / batch) * settings.epochs), 1)
     own = sum(lengths) / len(lengths) - shared
     tokens = round(steps * (shared + batch * own))
     try:
         with explain_unknown_shape(folder.name):
-            terms = estimate_memory(folder, lengths, shared, batch, plan)
+            terms = estimate_memory(folder, lengths, shared, batch, settings)
             learned = steps * batch * sum(sum(one.mask) for one in sample.sequences) / len(lengths)
-            operations = count_operations(folder, plan, tokens, learned)
+            operations = count_operations(folder, settings, tokens, learned)
     except KitError as error:
         return Estimate(rows=rows, steps=steps, tokens=tokens, reason=str(error))
     device = pick_device().value
@@ -76,24 +78,24 @@ def estimate_run(folder: ModelFolder, sample: TokenizedRows, rows: int, plan: Pl
 
 
 def estimate_memory(
-    folder: ModelFolder, lengths: Sequence[int], shared: int, batch: int, plan: Plan
+    folder: ModelFolder, lengths: Sequence[int], shared: int, batch: int, settings: TrainingSettings
 ) -> list[Term]:
     """The memory of a step whose rows are as long as the 95 % of all rows are at most."""
     device = pick_device().value
     facts = build_facts(folder.config, folder.quantization, folder.disk_bytes, folder.weight_bytes)
     dtype = name_dtype(pick_dtype(device).value)
     return estimate_training(
-        facts.config, facts.weight_bytes, dtype, device, r=plan.lora_r, targets=plan.targets,
-        optimizer=plan.optimizer, batch=batch, length=find_p95(lengths), shared=shared,
+        facts.config, facts.weight_bytes, dtype, device, r=settings.lora_r, targets=settings.targets,
+        optimizer=settings.optimizer, batch=batch, length=find_p95(lengths), shared=shared,
     )  # fmt: skip
 
 
-def count_operations(folder: ModelFolder, plan: Plan, tokens: int, learned: float) -> float:
+def count_operations(folder: ModelFolder, settings: TrainingSettings, tokens: int, learned: float) -> float:
     """Multiplications and additions of a training on so many tokens, some of which are learned."""
     shape = folder.shape
     passes = 6 if pick_device().value == "cuda" else 4
     linears = shape.layers * sum(inputs * outputs for inputs, outputs in shape.list_linears().values())
-    lora = count_lora_parameters(shape, plan.lora_r, choose_targets(shape, plan.targets))
+    lora = count_lora_parameters(shape, settings.lora_r, choose_targets(shape, settings.targets))
     head = shape.hidden * int(get_text_part(folder.config).get("vocab_size") or 0)
     return tokens * (passes * linears + (passes + 2) * lora) + 4 * learned * head
 

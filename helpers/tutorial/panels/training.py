@@ -1,16 +1,17 @@
 """The Training panel: a LoRA from a table or chats, with its loss; what the WebUI's Training tab does."""
 
 import html
-from dataclasses import asdict
 from pathlib import Path
 
 import ipywidgets
 
 from helpers.adapters.folders import list_adapters, loras_folder, name_output
+from helpers.adapters.webui_parameters import copy_settings
 from helpers.common.errors import AlreadyThereError, KitError, UsageError
 from helpers.common.files import write_text
 from helpers.common.lanes import Lane
 from helpers.common.paths import PROJECT, find_file
+from helpers.common.training_settings import SMALLEST, TrainingSettings, pick_settings
 from helpers.loading.model import load_model
 from helpers.tasks.checks.checking import check_data
 from helpers.tasks.checks.previewing import preview_rows
@@ -20,7 +21,6 @@ from helpers.tasks.data import load_task_data
 from helpers.tasks.split import Split
 from helpers.training.checkpoints import list_unfinished
 from helpers.training.guards import StopOnRequest
-from helpers.training.settings import SMALLEST, TrainingSettings, pick_settings
 from helpers.training.train import train_lora
 from helpers.tutorial.live_loss import LiveLoss
 from helpers.tutorial.panels.base import NONE, Panel, Stopped, make_field
@@ -98,7 +98,7 @@ class TrainingPanel(Panel):
         if not name:
             return
         try:
-            old = TrainingSettings.from_adapter(loras_folder() / name)
+            old = copy_settings(loras_folder() / name)
         except KitError as error:
             self.say(f"Error: {error}", "alert")
             return
@@ -136,7 +136,7 @@ class TrainingPanel(Panel):
     def check(self) -> str:
         """tasks.check_data: what is wrong with the rows, and what a training on them will take."""
         data, template = self.pick_files()
-        settings = asdict(self.read_settings())
+        settings = self.read_settings()
         found = check_data(data, template, self.base.value, settings, progress=self.show_progress)
         report = "\n".join(describe_check(found))
         self.findings.value = f'<pre style="white-space: pre-wrap">{html.escape(report)}</pre>'

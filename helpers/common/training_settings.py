@@ -1,4 +1,7 @@
-"""Training settings: the tutorial's values of 2023, and each preset's deviations with their reasons."""
+"""Training settings: the tutorial's values of 2023, and each preset's deviations with their reasons.
+
+They stand here, beside the lanes, because a check of the data needs them before helpers.training is reached.
+"""
 
 import dataclasses
 import difflib
@@ -10,8 +13,6 @@ from typing import Any, Self
 
 import yaml
 
-from helpers.adapters.folders import AdapterFolder
-from helpers.adapters.webui_parameters import read_recorded_settings
 from helpers.common.errors import DamagedError, NotFoundError, UsageError
 from helpers.common.paths import find_file
 
@@ -70,18 +71,6 @@ class TrainingSettings:
                 f"{path} is not valid YAML: {error}", "Write lines such as `epochs: 2`."
             ) from None
         return cls().replace(values, str(path))
-
-    @classmethod
-    def from_adapter(cls, folder: str | Path) -> Self:
-        """The settings of a LoRA of PEFT or the WebUI (both eras); unrecorded ones keep their default.
-
-        adapter_config.json has the shapes, training_parameters.json the rest; NotFoundError without both.
-        """
-        values = read_recorded_settings(AdapterFolder(Path(folder)))
-        if not values:
-            remedy = "Give a folder with adapter_config.json or training_parameters.json."
-            raise NotFoundError(f"{folder} holds no LoRA.", remedy)
-        return cls().replace(values, str(folder))
 
     def replace(self, values: dict[str, Any], source: str = "the settings") -> Self:
         """A copy with other values, each checked; `source` names where they came from in a UsageError."""

@@ -6,9 +6,9 @@ from dataclasses import asdict
 import pytest
 import yaml
 
-from helpers import training
+from helpers.adapters.webui_parameters import copy_settings
 from helpers.common.errors import DamagedError, NotFoundError, UsageError
-from helpers.training.settings import PRESETS, TrainingSettings, explain_changes, pick_settings
+from helpers.common.training_settings import PRESETS, TrainingSettings, explain_changes, pick_settings
 
 
 @pytest.fixture
@@ -131,15 +131,6 @@ def test_whole_numbers_are_accepted_for_shares(write):
 # Settings of a LoRA that is there
 
 
-def test_settings_of_a_lora_of_the_kit_are_read_back(tiny, data, settings, home):
-    chosen = settings.replace({"targets": "q_proj,v_proj", "learning_rate": 3e-4, "accumulation": 2})
-    training.train_lora(tiny, data, chosen, home / "loras" / "mine", progress=False)
-    # What neither adapter_config.json nor the WebUI records has its default: the defaults of `settings` too.
-    # The WebUI records a warm-up in steps, and 0.03 of these few are one step.
-    expected = chosen.replace({"warmup_ratio": 1})
-    assert TrainingSettings.from_adapter(home / "loras" / "mine") == expected
-
-
 BOXES = {"q_proj_en": True, "v_proj_en": True, "k_proj_en": False, "o_proj_en": False}
 
 
@@ -159,7 +150,7 @@ def test_settings_of_a_lora_of_the_webui_are_read(tmp_path, era, targets):
         **era,
     }
     (tmp_path / "training_parameters.json").write_text(json.dumps(parameters))
-    assert TrainingSettings.from_adapter(tmp_path) == TrainingSettings(
+    assert copy_settings(tmp_path) == TrainingSettings(
         lora_r=32,
         lora_alpha=64,
         batch_size=4,
@@ -172,10 +163,10 @@ def test_settings_of_a_lora_of_the_webui_are_read(tmp_path, era, targets):
 
 def test_folder_without_a_lora_is_refused(tmp_path):
     with pytest.raises(NotFoundError, match=tmp_path.name):
-        TrainingSettings.from_adapter(tmp_path)
+        copy_settings(tmp_path)
 
 
 def test_lora_whose_settings_have_the_wrong_type_is_refused(tmp_path):
     (tmp_path / "training_parameters.json").write_text('{"lora_rank": "wide"}')
     with pytest.raises(UsageError, match="wide"):
-        TrainingSettings.from_adapter(tmp_path)
+        copy_settings(tmp_path)
