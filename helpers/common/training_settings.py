@@ -1,6 +1,6 @@
 """Training settings: the tutorial's values of 2023, and each preset's deviations with their reasons.
 
-They stand here, beside the lanes, because a check of the data needs them before helpers.training is reached.
+They are here, beside the lanes, because the check of a table in helpers.tasks needs them too.
 """
 
 import dataclasses
