@@ -1,15 +1,10 @@
-# Every target makes .venv first if it is missing, or older than pyproject.toml or constraints.txt.
+# Every target makes .venv first if it is missing, or older than pyproject.toml or constraints.hashes.txt.
 #   PYTHON=python3.12   use another Python
-#   TORCH_INDEX=URL     also look for torch in this package index, such as PyTorch's index of CPU wheels. It is used
-#                       beside PyPI and not instead of it, because it has only some of the packages that torch needs.
+#   TORCH_INDEX=URL     fetch torch, and nothing else, from this package index: https://download.pytorch.org/whl/cpu has
+#                       the CPU builds. All files must have a hash that is in constraints.hashes.txt.
 #   ARGS="..."          more arguments for `tutorial`, `lab` and `test-slow`
 
 PYTHON ?= python3
-PIP := .venv/bin/python -m pip install -qq --disable-pip-version-check
-define NO_INSTALL
-{ echo "error: the installation failed; the reason is above. Fix it (often it is the network, or the mirror in \
-'pip config list'), then run make again." >&2; exit 1; }
-endef
 
 # The shell commands of a notebook find the kit's Python, whatever environment is active.
 RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m
@@ -42,8 +37,12 @@ test: setup  ## check types, run unit tests, tests on the embedded model, and th
 	@# Two workers. One that finishes early takes tests from the other.
 	@# Without two plugins that take seconds to load in each process and that these tests do not use.
 	@$(RUN) pytest -n 2 --dist worksteal -p no:nbval -p no:schemathesis \
-	  -m "not real and not long and not slow" $(COVERAGE)
-	@$(RUN) pytest -m "(real or long) and not slow"
+	  -m "not real and not long and not slow and not random" $(COVERAGE)
+	@# What nobody thought of: settings, command lines and damaged files at random. Seeds are printed.
+	@$(RUN) pytest -n 2 -p no:nbval -p no:schemathesis -m "random and not slow" tests/random tests/faults
+	@# Half of their time is waiting, for servers and processes. Tests that start servers stay with one worker
+	@# (tests/conftest.py), so that they do not meet at the usual ports.
+	@$(RUN) pytest -n 2 --dist loadgroup -m "(real or long) and not slow and not random"
 	@# The notebooks run in the Python that runs pytest. A cell may take 600 seconds; the limit of pytest is higher,
 	@# so that nbval stops the kernel and names the cell.
 	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 --timeout 660 notebooks
@@ -72,24 +71,19 @@ bench: setup  ## measure training, evaluation, learning and serving on this mach
 	@$(RUN) benchmarks.learning
 	@$(RUN) benchmarks.serving
 
-constraints: setup  ## write constraints.txt from what is in .venv (run the tests afterwards)
-	@{ sed '/^[^#]/,$$d' constraints.txt; .venv/bin/python -m pip freeze --exclude-editable | sed 's/+.*//'; } \
-	  > constraints.new
-	@mv constraints.new constraints.txt
+constraints: setup  ## write constraints.txt and constraints.hashes.txt from what is in .venv (run the tests afterwards)
+	@$(RUN) tools.pins
 
 clean:  ## remove .venv, runs/ and caches, but not models/ and loras/
 	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache .coverage .coverage.*
 	find . -name __pycache__ -prune -exec rm -rf {} + -o -name .ipynb_checkpoints -prune -exec rm -rf {} +
 	@echo "models/ and loras/ are still here. Delete them yourself when you no longer need them."
 
-.venv/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+.venv/.installed: pyproject.toml constraints.hashes.txt
+	@[ "$$($(PYTHON) -c 'import sys; print((3, 11) <= sys.version_info[:2] <= (3, 13))')" = True ] || { \
 	  echo "error: $(PYTHON) is not Python 3.11, 3.12 or 3.13. Name one: make setup PYTHON=/path/to/python3.12" >&2; \
 	  exit 1; }
 	@.venv/bin/python -m pip --version >/dev/null 2>&1 || { \
-	  echo "1/3 making .venv (seconds)"; $(PYTHON) -m venv --clear .venv; }
-	@echo "2/3 installing torch (a minute or two, most of it the download)"
-	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c constraints.txt torch || $(NO_INSTALL)
-	@echo "3/3 installing the kit and its other packages (about three minutes)"
-	@$(PIP) -c constraints.txt -e '.[dev,lab,llamacpp,gptq]' || $(NO_INSTALL)
+	  echo "making .venv (seconds)"; $(PYTHON) -m venv --clear .venv; }
+	@.venv/bin/python -m tools.install $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))
 	@touch $@

@@ -11,7 +11,6 @@ and PEFT as they come, with the batch sizes 1, 8 and 16, and one at a time with 
 compared.
 """
 
-import argparse
 import random
 import statistics
 import time
@@ -19,11 +18,11 @@ import time
 import torch
 from peft import PeftModel
 
-from helpers import find_home
+from benchmarks.records import keep_record, name_record
 from helpers.adapters.attaching import attach_adapter
 from helpers.adapters.folders import find_adapter
-from helpers.common.files import write_json
-from helpers.common.machine import name_device
+from helpers.common import arguments as types
+from helpers.common.command import CommandParser, run_command
 from helpers.evaluation.metrics import pick_predictions
 from helpers.evaluation.scoring import score_answers, score_plainly, tokenize_row
 from helpers.loading.model import LoadedModel, load_model
@@ -104,14 +103,15 @@ def measure_rates(
     return {name: len(rows) / statistics.median(found[name] for found in seconds) for name in ways}
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints the figures and writes them as JSON to runs/."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--check", type=int, default=100)
+    parser = CommandParser(prog="python -m benchmarks.evaluation", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=types.count, default=3)
+    parser.add_argument("--rows", type=types.count, default=64)
+    parser.add_argument("--check", type=types.count, default=100)
     parser.add_argument("--lora")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    path = name_record("evaluation")
     fetch("smollm2-135m-instruct")
     template = load_template("templates/college_preferences.yaml")
     test = split_rows(load_rows("data/college_preferences/dataset.csv", template))[1]
@@ -123,19 +123,8 @@ def main() -> None:
         times = rates["predictions"] / rate
         print(f"{name:24} {rate:6.2f} rows a second; predictions are {times:.1f} times as fast")
     print(f"predictions changed by packing, float32: {changed} of {len(test[: options.check])}")
-    record = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": name_device(),
-        **vars(options),
-        "rows_per_second": rates,
-        "changed": changed,
-    }
-    print(
-        write_json(
-            find_home() / "runs" / f"benchmark-evaluation-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json", record
-        )
-    )
+    keep_record(path, options, rows_per_second=rates, changed=changed)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command(main))

@@ -9,15 +9,15 @@ keeps the run in benchmarks/free_answers.json, which lesson 4 shows.
 """
 
 import argparse
-import time
 
 import pandas as pd
 
-from helpers import PROJECT, find_home
+from benchmarks.records import keep_record, name_record
+from helpers import PROJECT
 from helpers.adapters.folders import loras_folder
+from helpers.common import arguments as types
+from helpers.common.command import CommandParser, run_command
 from helpers.common.files import write_json
-from helpers.common.machine import name_device
-from helpers.common.paths import find_commit
 from helpers.common.training_settings import pick_settings
 from helpers.evaluation.answering import judge_answers
 from helpers.evaluation.free_answers import (
@@ -78,27 +78,25 @@ def judge_seed(seed: int, options: argparse.Namespace) -> list[dict]:
     ]
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints the table and writes it as JSON to runs/."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="python -m benchmarks.free_answers", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="SmolLM2-135M-Instruct", help="folder below models/")
     parser.add_argument("--settings", default="tiny", help="a preset or a YAML file")
-    parser.add_argument("--epochs", type=float, default=5)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--epochs", type=types.epochs, default=5)
+    parser.add_argument("--seeds", type=types.seed, nargs="+", default=[0, 1, 2])
     parser.add_argument("--record", action="store_true", help=f"write {RECORD.name} too")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    path = name_record("free-answers")
     fetch("smollm2-135m-instruct")
     lines = []
     for seed in options.seeds:
         lines += judge_seed(seed, options)
         print(pd.DataFrame(lines).to_string(index=False, float_format="{:.3f}".format), flush=True)
-    facts = {"date": time.strftime("%Y-%m-%d"), "device": name_device(), "commit": find_commit()}
-    record = {**facts, **vars(options), "table": lines}
-    file = f"benchmark-free-answers-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
-    print(write_json(find_home() / "runs" / file, record))
+    record = keep_record(path, options, table=lines)
     if options.record:
         write_json(RECORD, record)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command(main))

@@ -15,18 +15,18 @@ the run under a name in benchmarks/learning.json, which lesson 4 shows.
 import argparse
 import json
 import random
-import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from helpers import PROJECT, find_home
+from benchmarks.records import keep_record, name_record
+from helpers import PROJECT
 from helpers.adapters.folders import loras_folder
+from helpers.common import arguments as types
+from helpers.common.command import CommandParser, run_command
 from helpers.common.files import write_json
-from helpers.common.machine import name_device
-from helpers.common.paths import find_commit
 from helpers.common.training_settings import TrainingSettings, pick_settings
 from helpers.evaluation.judging import summarise_scores
 from helpers.evaluation.metrics import Scores, bootstrap_gain, measure_pairwise_accuracy
@@ -121,13 +121,13 @@ def judge_without_lora(
     return base, [{"what": "majority class", "accuracy": majority}, *lines]
 
 
-def parse_options() -> argparse.Namespace:
+def parse_options(arguments: list[str]) -> argparse.Namespace:
     """The command line; `train` is the first of `data` unless it is named."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="python -m benchmarks.learning", description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=MODEL, help="folder below models/")
     parser.add_argument("--settings", default="tiny-15-minutes", help="a preset or a YAML file")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--test-size", type=float, default=0.25)
+    parser.add_argument("--seeds", type=types.seed, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--test-size", type=types.share, default=0.25)
     parser.add_argument(
         "--data",
         nargs="+",
@@ -141,7 +141,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument(
         "--record", metavar="NAME", help="keep the run under this name in benchmarks/learning.json too"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     options.train = options.train or options.data[:1]
     return options
 
@@ -169,27 +169,19 @@ def judge_lora(
     return lines
 
 
-def keep_record(options: argparse.Namespace, lines: list[dict]) -> None:
+def keep_table(path: Path, options: argparse.Namespace, lines: list[dict]) -> None:
     """Writes the table with the machine and the options to runs/, and to learning.json if it has a name."""
-    record = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": name_device(),
-        "commit": find_commit(),
-        **vars(options),
-        "data": [name_data(path) for path in options.data],
-        "train": [name_data(path) for path in options.train],
-        "table": lines,
-    }
-    file = f"benchmark-learning-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
-    print(write_json(find_home() / "runs" / file, record))
+    names = {part: [name_data(one) for one in getattr(options, part)] for part in ("data", "train")}
+    record = keep_record(path, options, **names, table=lines)
     if options.record:
         known = json.loads(RECORDS.read_text(encoding="utf-8")) if RECORDS.is_file() else {}
         write_json(RECORDS, {**known, options.record: record})
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints the table and writes it as JSON to runs/."""
-    options = parse_options()
+    options = parse_options(arguments)
+    record = name_record("learning")
     fetch("smollm2-135m-instruct")
     template = load_template(options.template)
     parts = {
@@ -204,8 +196,8 @@ def main() -> None:
     for seed in options.seeds:
         lines += judge_lora(seed, options, template, parts, bases)
     print(pd.DataFrame(lines).to_string(index=False, float_format="{:.3f}".format))
-    keep_record(options, lines)
+    keep_table(record, options, lines)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command(main))

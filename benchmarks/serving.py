@@ -25,9 +25,10 @@ from pathlib import Path
 import pandas as pd
 import psutil
 
-from helpers import find_home
+from benchmarks.records import keep_record, name_record
 from helpers.clients.process import wait_until_ready
-from helpers.common.files import write_json
+from helpers.common import arguments as types
+from helpers.common.command import CommandParser, run_command
 from helpers.common.http import open_session
 from helpers.common.machine import name_device, pick_dtype
 from helpers.loading.tokenizer import load_tokenizer
@@ -172,19 +173,19 @@ def summarise(lines: pd.DataFrame) -> pd.DataFrame:
     return lines.drop(columns="round").groupby(["server", "clients"], sort=False).median().reset_index()
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints the figures and writes them as JSON to runs/."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16])
-    parser.add_argument("--tokens", type=int, default=32)
-    options = parser.parse_args()
+    parser = CommandParser(prog="python -m benchmarks.serving", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=types.count, default=3)
+    parser.add_argument("--clients", type=types.count, nargs="+", default=[1, 4, 16])
+    parser.add_argument("--tokens", type=types.count, default=32)
+    options = parser.parse_args(arguments)
+    path = name_record("serving")
     fetch("smollm2-135m-instruct")
     table = summarise(run_rounds(options))
     print(f"\n{name_device()}\n{table.round(2).to_string(index=False)}")
-    path = find_home() / "runs" / f"serving-{time.strftime('%Y%m%d-%H%M%S')}.json"
-    print(f"\nWritten: {write_json(path, {'device': name_device(), 'results': table.to_dict('records')})}")
+    keep_record(path, options, table=table.to_dict("records"))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command(main))

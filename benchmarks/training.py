@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -24,8 +23,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from trl import SFTTrainer
 
-from helpers import find_home
-from helpers.common.files import write_json
+from benchmarks.records import keep_record, name_record
+from helpers.common import arguments as types
+from helpers.common.command import CommandParser, run_command
+from helpers.common.errors import TrainingError
 from helpers.common.machine import Choice, measure_peak_mb, name_device, pick_device, pick_dtype
 from helpers.common.training_settings import pick_settings
 from helpers.loading.model import LoadedModel, load_model
@@ -74,7 +75,7 @@ def load_base(dtype: str | None) -> LoadedModel:
         folder,
         made,
         model,
-        AutoTokenizer.from_pretrained(folder.path),
+        AutoTokenizer.from_pretrained(folder.path, trust_remote_code=False),
         pick_device(),
         Choice(wanted, "asked for"),
     )
@@ -146,8 +147,11 @@ def run_rounds(options: argparse.Namespace) -> pd.DataFrame:
                 ]
                 command += ["--data", options.data]
                 command += ["--template", options.template] if options.template else []
-                output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-                found.setdefault((contestant, size), []).append(json.loads(output.splitlines()[-1]))
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+                if done.returncode:
+                    problem = f"{contestant} with the batch {size} ended with {done.returncode}."
+                    raise TrainingError(problem, "The reason is above.")
+                found.setdefault((contestant, size), []).append(json.loads(done.stdout.splitlines()[-1]))
                 print(
                     f"round {number + 1}: {contestant}, batch {size}: {found[contestant, size][-1]}",
                     file=sys.stderr,
@@ -166,11 +170,11 @@ def summarise(results: list[dict]) -> dict:
     }
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints the table with the speed-ups of the best batch sizes, and writes it as JSON to runs/."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--rows", type=int, default=48)
+    parser = CommandParser(prog="python -m benchmarks.training", description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=types.count, default=3)
+    parser.add_argument("--rows", type=types.count, default=48)
     parser.add_argument("--data", metavar="FILE", help="default: the lessons' data, with their template")
     parser.add_argument("--template", metavar="YAML", help="chats need none")
     parser.add_argument(
@@ -179,12 +183,14 @@ def main() -> None:
         metavar=("CONTESTANT", "BATCH"),
         help="measure one in this process (used by the rounds)",
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if not options.data:
         options.data, options.template = LESSONS
     if options.one:
         print(json.dumps(measure(options.one[0], int(options.one[1]), options)))
         return
+    read_rows(*open_data(options.data, options.template))  # what is wrong with them is said once
+    path = name_record("training")
     fetch("smollm2-135m-instruct")
     table = run_rounds(options)
     best = table.groupby("contestant")["rows_per_second"].max()
@@ -193,19 +199,8 @@ def main() -> None:
         f"kit over 2023 recipe: {best['kit'] / best['2023 recipe']:.2f}x, "
         f"kit over SFTTrainer: {best['kit'] / best['SFTTrainer']:.2f}x"
     )
-    record = {
-        "date": time.strftime("%Y-%m-%d"),
-        "device": name_device(),
-        "data": options.data,
-        "rows": options.rows,
-        "rounds": options.rounds,
-    }
-    path = write_json(
-        find_home() / "runs" / f"benchmark-training-{time.strftime('%Y-%m-%d_%H-%M-%S')}.json",
-        {**record, "table": table.to_dict("records")},
-    )
-    print(path)
+    keep_record(path, options, table=table.to_dict("records"))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command(main))

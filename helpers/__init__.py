@@ -7,11 +7,51 @@ Eleven packages, called rooms. A room imports only rooms that come before it in 
 
 import logging
 import os
+import sys
 import warnings
+from itertools import pairwise
 
-from helpers.common.errors import KitError as KitError
-from helpers.common.paths import PROJECT as PROJECT
-from helpers.common.paths import find_home as find_home
+COMMANDS = ("helpers", "tools", "benchmarks")  # packages of which modules are run as commands
+
+
+def end_in_one_line(kind, error, trace) -> None:
+    """sys.excepthook of a command: one line for what goes wrong in the seconds that its imports take."""
+    if issubclass(kind, KeyboardInterrupt):
+        line, code = "stopped", 130
+    elif issubclass(kind, ModuleNotFoundError):
+        line, code = f"error: {error}. Run `make setup`, then use the Python in .venv.", 2
+    elif isinstance(error, FileNotFoundError) and not has_working_directory():
+        line, code = "error: The working directory has been deleted. Change to another.", 2
+    elif wrong := explain_wrong_variable(error):
+        line, code = f"error: {wrong}", 2
+    else:
+        sys.__excepthook__(kind, error, trace)
+        return
+    print(line, file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+def explain_wrong_variable(error):
+    """What is wrong with a variable that a library reads while it is imported; None if nothing is."""
+    from helpers.common import hub_environment
+
+    return hub_environment.explain_wrong_variable(error)
+
+
+def has_working_directory() -> bool:
+    """False if it was deleted."""
+    try:
+        return bool(os.getcwd())
+    except FileNotFoundError:
+        return False
+
+
+if any(flag == "-m" and name.split(".")[0] in COMMANDS for flag, name in pairwise(sys.orig_argv)):
+    sys.excepthook = end_in_one_line
+
+from helpers.common.errors import KitError as KitError  # noqa: E402, it imports packages
+from helpers.common.paths import PROJECT as PROJECT  # noqa: E402, it imports packages
+from helpers.common.paths import find_home as find_home  # noqa: E402, it imports packages
 
 # Both are read when torch is imported. OpenMP's threads wait for each other after every operation. Threads
 # that sleep at once train at 0.6 of the speed; threads that spin for long (GCC's runtime: 300,000 times) take

@@ -100,3 +100,14 @@ def browser():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         browser.close()
+
+
+# Folders of tests that start servers at the usual ports.
+WITH_PORTS = ("server", "clients", "generation", "tutorial", "adapters", "evaluation", "lessons", "faults")
+
+
+def pytest_collection_modifyitems(items):
+    """With --dist loadgroup, one worker has all tests that start servers; a file stays with one worker."""
+    for item in items:
+        room = item.path.parent.name
+        item.add_marker(pytest.mark.xdist_group("ports" if room in WITH_PORTS else str(item.path)))

@@ -7,19 +7,38 @@ ARGS=--in-place` calls both.
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import nbformat
 
 from helpers.common import lanes
 from helpers.common.command import CommandParser, run_command
 from helpers.common.paths import PROJECT
+from helpers.tutorial.notebook_files import read_notebook
 from helpers.tutorial.records import RECORDS, read_records
 from tools.files import update_file
 
 TAG = "cost"  # of the cell that is the box
 
 Record = dict[str, Any]  # report.json of a run, with its date
+
+
+class Entry(TypedDict):
+    """What a record says of a notebook."""
+
+    name: str
+    minutes: float
+    peak_mb: float
+    disk_mb: NotRequired[float]
+
+
+class RecordForm(TypedDict):
+    """What a record says."""
+
+    date: str
+    device: str
+    commit: str
+    notebooks: list[Entry]
 
 
 def main(arguments: list[str]) -> None:
@@ -38,7 +57,7 @@ def write_boxes(project: Path = PROJECT) -> list[Path]:
 
     Returns the files that changed.
     """
-    records = read_records(project)
+    records = read_records(project, dict[str, RecordForm])
     files: dict[Path, str] = {}
     for path in sorted((project / "notebooks").glob("0*.ipynb")):
         box = build_box(path.stem, records)
@@ -81,7 +100,7 @@ def describe_cost(name: str, lane: str, record: Record | None) -> str:
 
 def fill_notebook(path: Path, box: str) -> str:
     """The content of the notebook's file, with the box in its place."""
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read_notebook(path)
     cell = next(cell for cell in notebook.cells if TAG in cell.metadata.get("tags", []))
     cell.source = box
     return nbformat.writes(notebook) + "\n"

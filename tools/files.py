@@ -16,3 +16,15 @@ def update_file(path: Path, text: str) -> bool:
         return False
     write_text(path, text)
     return True
+
+
+def update_all(files: dict[Path, str]) -> None:
+    """Writes text files, all or none: if one cannot be written, the others get their old text back."""
+    before = {path: path.read_text(encoding="utf-8") for path in files}
+    try:
+        for path, text in files.items():
+            update_file(path, text)
+    except BaseException:
+        for path, text in before.items():
+            update_file(path, text)
+        raise

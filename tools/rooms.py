@@ -3,11 +3,14 @@
 `python -m tools.rooms` prints them. tests/house/test_rooms.py checks that no import points upward.
 """
 
-import argparse
 import ast
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
+
+from helpers.common.command import CommandParser, run_command
+from helpers.common.errors import DamagedError
+from helpers.common.files import read_text
 
 PACKAGE = Path(__file__).resolve().parents[1] / "helpers"
 
@@ -18,12 +21,12 @@ ROOMS: list[str] = [
 ]  # fmt: skip
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Prints the numbers, then a line for each room with the rooms that it imports."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m tools.rooms", description="Prints the structure of the package in numbers."
     )
-    parser.parse_args()
+    parser.parse_args(arguments)
     for name, value in measure().items():
         print(f"{name:40} {value}")
     arrows = find_arrows()
@@ -35,6 +38,18 @@ def main() -> None:
 def list_modules(package: Path = PACKAGE) -> list[Path]:
     """Every module of the package, sorted."""
     return sorted(package.rglob("*.py"))
+
+
+def read_source(path: Path) -> str:
+    """The text of a module; a DamagedError for one that Python cannot read."""
+    source = read_text(path, "Correct it.")
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError) as error:  # a ValueError for a NUL character
+        line = getattr(error, "lineno", None)
+        place = f"Line {line} of {path}" if line else str(path)
+        raise DamagedError(f"{place} is not valid Python ({error}).", "Correct it.") from None
+    return source
 
 
 def list_imports(source: str) -> Iterator[str]:
@@ -61,7 +76,7 @@ def find_arrows(package: Path = PACKAGE) -> dict[tuple[str, str], list[str]]:
         room, *inside = path.relative_to(package).parts
         if not inside:  # a module of the package itself
             continue
-        imported = {find_room(name) for name in list_imports(path.read_text(encoding="utf-8"))}
+        imported = {find_room(name) for name in list_imports(read_source(path))}
         for other in imported - {room, None}:
             arrows.setdefault((room, str(other)), []).append("/".join([room, *inside]))
     return arrows
@@ -76,7 +91,7 @@ def list_function_lengths(source: str) -> Iterator[int]:
 
 def measure(package: Path = PACKAGE) -> dict[str, object]:
     """The numbers: modules, arrows, arrows upward, lines of modules and functions, long lines."""
-    texts = {path: path.read_text(encoding="utf-8") for path in list_modules(package)}
+    texts = {path: read_source(path) for path in list_modules(package)}
     modules = [len(text.splitlines()) for path, text in texts.items() if path.name != "__init__.py"]
     functions = [length for text in texts.values() for length in list_function_lengths(text)]
     lines = [line for text in texts.values() for line in text.splitlines()]
@@ -96,4 +111,4 @@ def measure(package: Path = PACKAGE) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(run_command(main))

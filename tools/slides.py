@@ -14,10 +14,13 @@ from nbconvert import SlidesExporter
 from nbformat import NotebookNode
 from traitlets.config import Config
 
+from helpers.common import arguments as types
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import UsageError
 from helpers.common.files import write_text
+from helpers.common.outputs import check_output
 from helpers.common.paths import PROJECT, find_home
+from helpers.tutorial.notebook_files import read_notebook
 
 REVEAL = Path(__file__).parent / "reveal"  # reveal.js, see the README there
 WIDTH, HEIGHT = 1280, 720  # of a slide, in CSS pixels
@@ -96,6 +99,8 @@ SETTINGS = {  # of reveal.js
     "transition": "none",
 }
 
+START = "Reveal.initialize({"  # how the page starts reveal.js
+
 
 def main(arguments: list[str]) -> None:
     """`python -m tools.slides [--output FILE]`."""
@@ -103,20 +108,26 @@ def main(arguments: list[str]) -> None:
         prog="python -m tools.slides",
         description="Builds the talk out of the lessons: one file that needs no network.",
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="default: runs/slides.html")
+    parser.add_argument("--output", type=types.path, metavar="FILE", help="default: runs/slides.html")
     target = parser.parse_args(arguments).output or find_home() / "runs" / "slides.html"
+    check_output(target, "file", is_deck)
     notebook = join_notebooks(sorted((PROJECT / "notebooks").glob("0*.ipynb")))
-    write_text(target, build_deck(notebook))
+    write_text(target, build_deck(notebook), is_deck)
     slides = sum(read_type(cell) == "slide" for cell in notebook.cells)
     minutes = sum(list_minutes(notebook))
     print(f"{target}: {slides} slides for {minutes:g} minutes; press S for the speaker notes")
+
+
+def is_deck(path: Path) -> bool:
+    """True for a file that build_deck made: it starts reveal.js in the very same words."""
+    return START.encode() in path.read_bytes()
 
 
 def join_notebooks(paths: list[Path]) -> NotebookNode:
     """One notebook with all cells that belong to slides, below a first slide with the lessons' titles."""
     cells, titles = [], []
     for path in paths:
-        notebook = nbformat.read(path, as_version=4)
+        notebook = read_notebook(path)
         titles.append(notebook.cells[0].source.splitlines()[0].removeprefix("# "))
         cells += [copy.deepcopy(cell) for cell in notebook.cells if read_type(cell) != "skip"]
     cells.insert(0, make_title_slide(titles))
@@ -173,7 +184,7 @@ def build_deck(notebook: NotebookNode) -> str:
 
 def list_scripts() -> list[str]:
     """The page's scripts, in order: reveal.js, its speaker notes (press S), and what starts them."""
-    start = f"Reveal.initialize({{...{json.dumps(SETTINGS)}, plugins: [RevealNotes]}});"
+    start = f"{START}...{json.dumps(SETTINGS)}, plugins: [RevealNotes]}});"
     return [escape_script(script) for script in (read_reveal("reveal.js"), read_reveal("notes.js"), start)]
 
 

@@ -1,8 +1,7 @@
 """Keeps the lessons' files in order: one set-up cell, one address, no trace of a machine, text pairs in step.
 
-`python -m tools.tidy_notebooks` fixes what can be fixed; with --check it only lists the files. The
-repository's address is in pyproject.toml, [project.urls]. From there it comes into the set-up cells, badges
-and clone lines.
+`python -m tools.tidy_notebooks` fixes what can be fixed; with --check it only lists the files. The address of
+a published repository is in pyproject.toml, from where it comes into the set-up cells, badges and pages.
 """
 
 import re
@@ -16,37 +15,21 @@ from nbformat import NotebookNode
 from helpers.common.command import CommandParser, run_command
 from helpers.common.files import write_text
 from helpers.common.paths import PROJECT
-from helpers.tutorial.notebook_files import clean_notebook
-from helpers.tutorial.setup import read_project
+from helpers.tutorial.notebook_files import clean_notebook, read_notebook
 from tools._private import combine_pair
 from tools.files import differs
-
-SETUP = """\
-# @title Set-up: run this cell first
-import importlib.util, os, sys
-
-# Where this Python does not know the kit, it is in the folder above, or git brings it.
-if not importlib.util.find_spec("helpers"):
-    kit = ".." if os.path.isdir("../helpers") else "open-llm-kit"
-    if not os.path.isdir(kit):
-        !git clone --quiet --depth 1 {address} {kit}
-    sys.path.insert(0, os.path.abspath(kit))
-
-from helpers.tutorial import setup
-
-setup.set_up()"""
+from tools.publication import (
+    PAGES,
+    Publication,
+    build_setup_cell,
+    put_badge,
+    put_into_page,
+    read_publication,
+)
 
 TEXT = {"extension": ".py", "format_name": "percent"}  # the format of the text pairs, as jupytext names it
-PAGES = ("README.md", "notebooks/GUIDE.md")  # pages that name the address
-
 # The versions of the program that wrote a text pair: a new version does not change the lesson.
 VERSIONS = re.compile(r"^# +(format|jupytext)_version: .*\n", flags=re.MULTILINE)
-BADGE = re.compile(r"https://colab\.research\.google\.com/github/[\w.-]+/[\w.-]+/blob/main/notebooks/")
-CLONE = re.compile(
-    r"(git clone (?:--quiet )?(?:--depth 1 )?)"  # kept
-    r"https://\S+/[\w.-]+"  # the address
-    r"(?= (?:\{kit\}|open-llm-kit\b))"  # other repositories are cloned into other folders
-)
 
 
 def main(arguments: list[str]) -> int:
@@ -60,13 +43,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument("--check", action="store_true", help="only list the files that are not in order")
     options = parser.parse_args(arguments)
-    address = read_address()
-    files: dict[Path, str] = {}
-    for notebook in sorted((PROJECT / "notebooks").glob("0*.ipynb")):
-        files |= build_pair(notebook, address)
-    for page in (PROJECT / name for name in PAGES):
-        if page.is_file():
-            files[page] = put_address(page.read_text(encoding="utf-8"), address)
+    files = build_files(PROJECT, read_publication())
     changed = [path for path, text in files.items() if differs(path, text)]
     for path in changed:
         if not options.check:
@@ -75,27 +52,21 @@ def main(arguments: list[str]) -> int:
     return 1 if changed else 0
 
 
-def read_address() -> str:
-    """The repository's address, https://github.com/OWNER/NAME, from pyproject.toml."""
-    return read_project()["urls"]["Repository"]
+def build_files(project: Path, publication: Publication | None) -> dict[Path, str]:
+    """What the lessons, their text pairs and the pages with an address should hold: {path: text}."""
+    files: dict[Path, str] = {}
+    for notebook in sorted((project / "notebooks").glob("0*.ipynb")):
+        files |= build_pair(notebook, publication)
+    for page in (project / name for name in PAGES):
+        if page.is_file():
+            files[page] = put_into_page(page.read_text(encoding="utf-8"), publication)
+    return files
 
 
-def build_setup_cell(address: str) -> str:
-    """The source of the first code cell of every lesson."""
-    return SETUP.replace("{address}", address)
-
-
-def put_address(text: str, address: str) -> str:
-    """The text, with badges and clone lines that lead to `address`."""
-    colab = address.replace("https://github.com", "https://colab.research.google.com/github")
-    text = BADGE.sub(f"{colab}/blob/main/notebooks/", text)
-    return CLONE.sub(rf"\g<1>{address}", text)
-
-
-def build_pair(path: Path, address: str) -> dict[Path, str]:
+def build_pair(path: Path, publication: Publication | None) -> dict[Path, str]:
     """What a lesson's notebook and its text pair should hold: {path: text}."""
-    notebook = update_from_text(nbformat.read(path, as_version=4), path)
-    tidy_notebook(notebook, address)
+    notebook = update_from_text(read_notebook(path), path)
+    tidy_notebook(notebook, path.stem, publication)
     text = VERSIONS.sub("", jupytext.writes(notebook, fmt=TEXT))
     return {path: nbformat.writes(notebook) + "\n", name_pair(path): text}
 
@@ -113,14 +84,13 @@ def update_from_text(notebook: NotebookNode, path: Path) -> NotebookNode:
     return combine_pair(pair.read_text(encoding="utf-8"), notebook, TEXT)
 
 
-def tidy_notebook(notebook: NotebookNode, address: str) -> None:
-    """Cleans a notebook, and corrects its set-up cell and addresses."""
+def tidy_notebook(notebook: NotebookNode, name: str, publication: Publication | None) -> None:
+    """Cleans the notebook of the lesson `name`, and corrects its badge and its set-up cell."""
     clean_notebook(notebook, notebook.metadata)
-    for cell in notebook.cells:
-        cell.source = put_address(cell.source, address)
+    notebook.cells[0].source = put_badge(notebook.cells[0].source, publication, name)
     code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if code_cells:
-        code_cells[0].source = build_setup_cell(address)
+        code_cells[0].source = build_setup_cell(publication)
 
 
 if __name__ == "__main__":

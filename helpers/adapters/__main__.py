@@ -1,7 +1,6 @@
 """`python -m helpers.adapters`: LoRAs listed, proved, merged and exported."""
 
 import argparse
-from pathlib import Path
 
 from helpers.adapters.attaching import attach_adapter
 from helpers.adapters.bases import find_base
@@ -13,6 +12,8 @@ from helpers.adapters.listing import LoraFacts, describe_adapter
 from helpers.adapters.merging import merge_adapter
 from helpers.adapters.parts import check_attachable
 from helpers.adapters.proving import Finding, answer_both_ways, measure_norms, prove
+from helpers.common import arguments as types
+from helpers.common.arguments import escape
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import UsageError
 from helpers.loading.chat_templates import say_template
@@ -40,9 +41,9 @@ def print_list() -> None:
             f"data {facts.data or 'not recorded'}",
             describe_measured(facts),
         ]
-        print(f"{facts.name:30} {'  '.join(known) if facts.rank else ''}")
+        print(escape(f"{facts.name:30} {'  '.join(known) if facts.rank else ''}"))
         if facts.problem:
-            print(f"{'':30} cannot be attached: {facts.problem}")
+            print(escape(f"{'':30} cannot be attached: {facts.problem}"))
     if not names:
         print(f"No LoRA in {loras_folder()} yet: train one with lesson 4 or python -m helpers.training.")
 
@@ -58,9 +59,9 @@ def print_proof(name: str, model: str | None, template: str | None, chat_templat
     print("||B A|| of each module: mean over the layers, smallest, largest")
     for module, column in measure_norms(folder).items():
         print(f"  {module:12} {column.mean():8.3f} {column.min():8.3f} {column.max():8.3f}")
-    for messages in list_prompts(folder):
+    for messages in list_prompts(loaded, folder):
         base, lora = answer_both_ways(loaded, messages)
-        print(f"{messages[-1]['content']}\n  base: {base!r}\n  LoRA: {lora!r}")
+        print(f"{escape(messages[-1]['content'])}\n  base: {base!r}\n  LoRA: {lora!r}")
     findings = prove(loaded, name, known)
     print_findings(findings)
     return all(finding.passed is not False for finding in findings)
@@ -97,9 +98,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     export = commands.add_parser("export", help="the LoRA as another program takes it")
     export.add_argument("name", nargs="+", help="one LoRA; for vllm, several if you like")
     export.add_argument("--for", dest="program", required=True, choices=PROGRAMS)
-    export.add_argument("--output", type=Path, help="where to (default: runs/exports/PROGRAM/NAME)")
-    export.add_argument("--gpus", type=int, default=1, help="for vllm: GPUs in each machine")
-    export.add_argument("--machines", type=int, default=1, help="for vllm: machines, joined by Ray")
+    export.add_argument("--output", type=types.path, help="where to (default: runs/exports/PROGRAM/NAME)")
+    export.add_argument("--gpus", type=types.count, default=1, help="for vllm: GPUs in each machine")
+    export.add_argument("--machines", type=types.count, default=1, help="for vllm: machines, joined by Ray")
     return parser.parse_args(arguments)
 
 

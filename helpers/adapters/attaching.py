@@ -16,11 +16,13 @@ from peft.utils import AuxiliaryTrainingWrapper
 from safetensors.torch import save_file
 
 from helpers.adapters._private import use_lean_layers
-from helpers.adapters.folders import WEIGHTS, AdapterFolder, find_adapter
+from helpers.adapters.folders import WEIGHTS, AdapterFolder, find_adapter, loras_folder
 from helpers.adapters.parts import check_attachable, list_copies, write_merge_command
 from helpers.adapters.tensors import read_shapes
-from helpers.common.errors import KitError, MismatchError, NotFoundError, UnsupportedError
-from helpers.common.files import write_json
+from helpers.common.errors import KitError, MismatchError, NotFoundError, UnsupportedError, UsageError
+from helpers.common.files import read_steadily, write_json
+from helpers.common.messages import hold_messages
+from helpers.common.paths import resolve_inside
 from helpers.loading.model import LoadedModel
 from helpers.weights._private import import_gptqmodel
 
@@ -42,11 +44,23 @@ def attach_adapter(
     `any_model`) or if its weights do not match the model's layers, of which PEFT only warns, and
     UnsupportedError if it changes the base itself; the model is then as it was.
     """
-    folder = find_adapter(name, loras_dir)
-    check_attachable(folder, loaded.folder, any_model)
-    check_copies(loaded, folder)
-    with open_for_peft(folder) as path:
-        return attach_folder(loaded, folder, path)
+
+    def attach() -> LoadedModel:
+        folder = find_adapter(name, loras_dir)
+        check_module_name(folder.name)
+        check_attachable(folder, loaded.folder, any_model)
+        check_copies(loaded, folder)
+        with hold_messages(), open_for_peft(folder) as path:
+            return attach_folder(loaded, folder, path)
+
+    return read_steadily(resolve_inside(loras_dir or loras_folder(), name, "LoRA"), attach)
+
+
+def check_module_name(name: str) -> None:
+    """A UsageError for a name under which PEFT cannot keep a LoRA's layers: one that their container has."""
+    if hasattr(torch.nn.ModuleDict(), name) or hasattr(torch.nn.ParameterDict(), name):
+        problem = f"PEFT cannot attach a LoRA called '{name}', which is a word of its own."
+        raise UsageError(problem, f"Choose another name, such as {name.strip('_')}-lora.")
 
 
 def attach_folder(loaded: LoadedModel, folder: AdapterFolder, path: Path) -> LoadedModel:
@@ -60,12 +74,12 @@ def attach_folder(loaded: LoadedModel, folder: AdapterFolder, path: Path) -> Loa
         if unmatched := find_unmatched(loaded, folder):
             problem = f"The LoRA {name} does not match {loaded.name}: {unmatched}."
             raise MismatchError(problem, "Load the base that it was trained on.")
-    except (RuntimeError, ValueError, KeyError, KitError) as error:
+    except Exception as error:  # of any kind: PEFT computes with the values of the config
         detach_adapter(loaded, name)
         if not list_attached(loaded):
             loaded.model = remove_lora_layers(loaded.model)  # of those that PEFT had made when it failed
         switch_adapter(loaded, active)
-        if isinstance(error, KitError):
+        if isinstance(error, (KitError, OSError, ImportError, MemoryError, torch.OutOfMemoryError)):
             raise
         missing = "its file lacks " if isinstance(error, KeyError) else ""
         reason = missing + " ".join(str(error).split())[:200]

@@ -5,11 +5,10 @@ makes of it), models--OWNER--NAME/snapshots/HASH (the hub's cache) or OWNER/NAME
 Nothing here imports torch.
 """
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-
-from safetensors import SafetensorError
 
 from helpers.adapters.folders import CACHE, AdapterFolder
 from helpers.adapters.tensors import pair_factors, read_shapes
@@ -118,10 +117,10 @@ def is_hub_id(recorded: str) -> bool:
 
 
 def list_folder_names(folder: str) -> Iterator[Name]:
-    """A folder's name as a whole, and as OWNER_NAME."""
+    """A folder's name as a whole, and as OWNER_NAME. A number, as in NAME_1, is not a model's name."""
     yield normalise(None, folder)
-    owner, line, name = folder.partition("_")
-    if line and name:
+    owner, _, name = folder.partition("_")
+    if re.search("[^\\W\\d_]", name):
         yield normalise(owner, name)
 
 
@@ -174,17 +173,21 @@ def read_layers(base: ModelFolder) -> dict[str, tuple[int, int]]:
     are left out, and so are layers in forms that are not known here.
     """
     layers: dict[str, set[tuple[int, int]]] = {}
-    for file in base.safetensors:
-        try:
-            shapes = read_shapes(file)
-        except SafetensorError:
-            continue  # a damaged folder is refused where it is loaded
-        for name, shape in shapes.items():
-            module, _, kind = name.rpartition(".")
-            found = BLOCK.search(module)
-            if found and (layer := read_layer(kind, shape, base.quantization)):
-                layers.setdefault(found[1], set()).add(layer)
+    for name, shape in read_names(base).items():
+        module, _, kind = name.rpartition(".")
+        found = BLOCK.search(module)
+        if found and (layer := read_layer(kind, shape, base.quantization)):
+            layers.setdefault(found[1], set()).add(layer)
     return {name: next(iter(found)) for name, found in layers.items() if len(found) == 1}
+
+
+def read_names(base: ModelFolder) -> dict[str, tuple[int, ...]]:
+    """The shapes of all tensors in the safetensors files of a folder, by their names."""
+    found: dict[str, tuple[int, ...]] = {}
+    for file in base.safetensors:
+        with contextlib.suppress(KitError):  # a damaged folder is refused where it is loaded
+            found |= read_shapes(file)
+    return found
 
 
 def read_layer(
@@ -246,7 +249,7 @@ def list_bases(lora: AdapterFolder, recorded: str) -> list[ModelFolder]:
         try:
             same = has_same_hashes(lora, folder) is True
             called = is_called(folder, recorded)
-        except KitError:  # a damaged record, which is an error only in the very folder
+        except (KitError, OSError):  # a damaged record, which is an error only in the very folder
             same, called = False, exact
         if same or called:
             found.append(((not same, not exact, folder.gguf is not None), folder))

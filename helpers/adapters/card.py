@@ -10,7 +10,8 @@ import yaml
 from helpers.adapters import facts, results
 from helpers.adapters.curves import draw_curves
 from helpers.adapters.folders import AdapterFolder
-from helpers.common.files import write_json, write_text
+from helpers.common.errors import KitError
+from helpers.common.files import read_text, write_json, write_text
 
 MARK = "<!-- written from run.json; what is changed here is lost with the next measurement -->"
 FILES = ("README.md", "report.html")
@@ -28,9 +29,17 @@ def write_card(folder: AdapterFolder) -> Path:
     said = gather(folder)
     for name in FILES:
         path = folder.path / name
-        if not path.is_file() or MARK in path.read_text(encoding="utf-8", errors="replace"):
+        if not path.is_file() or is_own(path):
             write_text(path, make_environment(name).get_template(f"{name}.jinja").render(said))
     return folder.path / FILES[0]
+
+
+def is_own(path: Path) -> bool:
+    """Whether the kit wrote a card."""
+    try:
+        return MARK in read_text(path, "Delete it.")
+    except KitError:
+        return False
 
 
 def gather(folder: AdapterFolder) -> dict[str, Any]:

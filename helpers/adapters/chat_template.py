@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from helpers.adapters.folders import AdapterFolder
+from helpers.adapters.folders import WITHOUT_RECORD, AdapterFolder
 from helpers.common.errors import MismatchError
-from helpers.common.files import hash_text, write_text
+from helpers.common.files import hash_text, read_text, write_text
 from helpers.loading.chat_templates import ADMIT_SYSTEM, NAMES, OWN, PickedTemplate
 
 ANOTHER_TEMPLATE = "Serve them apart, or choose one with --chat-template."
@@ -46,7 +46,7 @@ def find_changed(folder: AdapterFolder) -> Path | None:
     path = folder.path / FILE
     if not path.is_file():
         return None
-    changed = find_recorded(folder) or path.read_text(encoding="utf-8").startswith(ADMIT_SYSTEM)
+    changed = find_recorded(folder) or read_text(path, WITHOUT_RECORD).startswith(ADMIT_SYSTEM)
     return path if changed else None
 
 
@@ -69,6 +69,5 @@ def pick_for_all(
 
 def read(template: str | None) -> str | None:
     """A template's name, or the text of its file, to compare two of them."""
-    return (
-        Path(template).read_text(encoding="utf-8") if template and template.endswith(".jinja") else template
-    )
+    is_file = template and template.endswith(".jinja")
+    return read_text(Path(template), WITHOUT_RECORD) if template and is_file else template

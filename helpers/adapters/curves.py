@@ -38,7 +38,10 @@ class Figure:
 
 def draw_curves(curves: dict[str, Points]) -> Figure | None:
     """The curves that have two points or more, in one figure; None if there is none."""
-    shown = {name: points for name, points in curves.items() if len(points) > 1}
+    finite = {
+        name: [point for point in points if all(map(math.isfinite, point))] for name, points in curves.items()
+    }
+    shown = {name: points for name, points in finite.items() if len(points) > 1}
     if not shown:
         return None
     every = [point for points in shown.values() for point in points]

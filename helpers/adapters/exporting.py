@@ -1,5 +1,6 @@
 """A LoRA in the form in which other programs take it: the WebUI of 2023 and of today, llama.cpp, vLLM."""
 
+import os
 import shlex
 import shutil
 from pathlib import Path
@@ -10,14 +11,17 @@ from peft import LoraConfig
 
 from helpers.adapters.bases import find_base, find_gguf
 from helpers.adapters.chat_template import find_changed, pick_for_all
-from helpers.adapters.folders import AdapterFolder, find_adapter
-from helpers.adapters.gguf import export_gguf, read_base
+from helpers.adapters.folders import OWN_FILES, AdapterFolder, find_adapter
+from helpers.adapters.gguf import export_gguf, is_lora_file, read_base
 from helpers.adapters.parts import check_attachable, list_copies, refuse_more_than_factors
-from helpers.adapters.tensors import pair_factors, read_shapes, read_tensors
+from helpers.adapters.tensors import count_broken, pair_factors, read_shapes, read_tensors
 from helpers.adapters.webui_parameters import build_parameters, read_recorded_settings
-from helpers.common.errors import AlreadyThereError, MismatchError, UnsupportedError, UsageError
-from helpers.common.files import replace_when_complete, write_json
+from helpers.common.errors import AlreadyThereError, DamagedError, MismatchError, UnsupportedError, UsageError
+from helpers.common.exports import ANOTHER_OUTPUT, MODEL_EXPORTS, is_export, list_own_files, open_export
+from helpers.common.files import size_of, write_json
+from helpers.common.outputs import check_output, check_path, refuse_kept
 from helpers.common.paths import find_home
+from helpers.weights.shape import Shape
 
 # The fields of LoraConfig in PEFT 0.5.0, which the WebUI of October 2023 installs; it fails at any other
 # field. Source: that release's files.
@@ -39,11 +43,42 @@ def export_adapter(name: str, program: str, output: Path | None = None) -> Path:
     if program not in WRITERS:
         problem = f"The kit cannot write files for a program called '{program}'."
         raise UsageError(problem, f"Use one of: {', '.join(WRITERS)}.")
-    if output and output.exists():
+    if output and os.path.lexists(check_path(output)):
         raise AlreadyThereError(f"{output} is there already.", "Choose another --output, or delete it.")
     folder = find_adapter(name)
-    file = f"{folder.name}.gguf" if program == "llama.cpp" else folder.name  # `name` may end with a slash
-    return WRITERS[program](folder, output or find_home() / "runs" / "exports" / program / file)
+    if output:
+        refuse_kept(output, [folder.path])
+    refuse_broken(folder)
+    is_file = program == "llama.cpp"
+    file = f"{folder.name}.gguf" if is_file else folder.name  # `name` may end with a slash
+    target = output or name_export(program, file)
+    needed = 2 * size_of(folder.path)  # GGUF files have float32, and most LoRAs too
+    check_output(
+        target,
+        "file" if is_file else "folder",
+        is_lora_file if is_file else is_export,
+        needed,
+        ANOTHER_OUTPUT,
+    )
+    return WRITERS[program](folder, target)
+
+
+def name_export(program: str, name: str) -> Path:
+    """Where an export goes by itself; a UsageError for the name of the folder with the exports of models."""
+    folder = find_home() / "runs" / "exports" / program
+    if name.lower() == MODEL_EXPORTS:
+        problem = f"{folder / name} is for exports of models, and cannot be that of a LoRA."
+        raise UsageError(problem, "Name another place with --output.")
+    return folder / name
+
+
+def refuse_broken(folder: AdapterFolder) -> None:
+    """A DamagedError for weights that are not numbers, or not of a LoRA: programs would give nonsense."""
+    if not pair_factors(read_shapes(folder.weights)):
+        raise DamagedError(f"The LoRA {folder.name} has no matrices in its weights.", "Train it again.")
+    if broken := count_broken(folder.weights):
+        problem = f"{broken} matrices of the LoRA {folder.name} hold NaN or infinity."
+        raise DamagedError(problem, "Train it again with a lower learning rate.")
 
 
 def write_for_webui_2023(folder: AdapterFolder, target: Path) -> Path:
@@ -57,11 +92,12 @@ def write_for_webui_2023(folder: AdapterFolder, target: Path) -> Path:
     found = read_tensors(folder.weights)
     copies = list_copies(folder, read_shapes(folder.weights))  # that PEFT does not read
     tensors = {key: torch.from_numpy(found[key].copy()) for key in found.keys() - set(copies)}
-    with replace_when_complete(target) as fresh:
+    with open_export(target) as fresh:
         fresh.mkdir()
         write_json(fresh / "adapter_config.json", config)
         torch.save(tensors, fresh / "adapter_model.bin")
         write_json(fresh / "training_parameters.json", parameters)
+        folder.refuse_replaced()
     return target
 
 
@@ -81,12 +117,16 @@ def refuse_what_peft_2023_lacks(folder: AdapterFolder) -> None:
 
 
 def write_for_webui(folder: AdapterFolder, target: Path) -> Path:
-    """The folder as it is, with the settings of the training tab as far as they were recorded."""
-    with replace_when_complete(target) as fresh:
-        shutil.copytree(folder.path, fresh)
+    """The LoRA's files as they are, with the settings of the training tab as far as they were recorded."""
+    files = list_own_files(folder.path, OWN_FILES)
+    with open_export(target) as fresh:
+        fresh.mkdir()
+        for path in files:
+            shutil.copyfile(path, fresh / path.name)
         if not folder.parameters:
             parameters = describe_training(folder, list_layers(folder))
             write_json(fresh / "training_parameters.json", parameters)
+        folder.refuse_replaced()
     return target
 
 
@@ -116,6 +156,8 @@ PROGRAMS = (*WRITERS, "vllm")  # what `export --for` takes; vLLM reads PEFT's fo
 def build_vllm_command(names: list[str], gpus: int = 1, machines: int = 1) -> list[str]:
     """The lines that serve the LoRAs with vLLM on one base; `gpus` in each machine, machines joined by Ray.
 
+    The last one starts it; a comment says so where it cannot use all GPUs.
+
     Raises a KitError for what vLLM does not take: different bases or chat templates, ranks above 512, more
     than A and B.
     """
@@ -126,6 +168,7 @@ def build_vllm_command(names: list[str], gpus: int = 1, machines: int = 1) -> li
         raise MismatchError(problem, "Start one server for each base.")
     (base,) = bases.values()
     for folder in folders:
+        refuse_broken(folder)
         refuse_more_than_factors(folder, "vLLM")
         check_attachable(folder, base)
     parts = ["vllm", "serve", show_path(base.path), "--served-model-name", base.name]
@@ -136,16 +179,36 @@ def build_vllm_command(names: list[str], gpus: int = 1, machines: int = 1) -> li
     _ = pick_for_all(None, folders, "Export them one by one, for a server each.")
     if template := find_changed(folders[0]):
         parts += ["--chat-template", show_path(template)]
-    if gpus > 1:
-        parts += ["--tensor-parallel-size", str(gpus)]
-    if machines == 1:
-        return [shlex.join(parts)]
-    parts += ["--pipeline-parallel-size", str(machines), "--distributed-executor-backend", "ray"]
-    return [
-        "ray start --head --port=6379    # on the first machine",
-        "ray start --address=FIRST_MACHINE:6379    # on every other one",
-        shlex.join(parts),
-    ]
+    return spread(parts, base.shape, gpus, machines)
+
+
+def spread(parts: list[str], shape: Shape, gpus: int, machines: int) -> list[str]:
+    """The lines that start vLLM with this command on so many GPUs in each of so many machines."""
+    split, lines = split_evenly(shape, gpus) if gpus > 1 else 1, []
+    if split < gpus:
+        lines.append(f"# {split} of {gpus} GPUs: vLLM gives each the same number of attention heads")
+    if split > 1:
+        parts = [*parts, "--tensor-parallel-size", str(split)]
+    if machines > 1:
+        parts += ["--pipeline-parallel-size", str(machines), "--distributed-executor-backend", "ray"]
+        lines.append("ray start --head --port=6379    # on the first machine")
+        lines.append("ray start --address=FIRST_MACHINE:6379    # on every other one")
+    return [*lines, shlex.join(parts)]
+
+
+def split_evenly(shape: Shape, gpus: int) -> int:
+    """The most GPUs, `gpus` at most, that vLLM splits a model across.
+
+    Each gets the same number of attention heads and the same part of the MLP, and the same number of
+    key-value heads, or several GPUs share one.
+    """
+
+    def fits(count: int) -> bool:
+        keys = shape.kv_heads
+        shared = keys % count == 0 or count % keys == 0
+        return shape.heads % count == 0 and shape.intermediate % count == 0 and shared
+
+    return next(count for count in range(min(gpus, shape.heads), 0, -1) if fits(count))
 
 
 def show_path(path: Path) -> str:

@@ -91,7 +91,9 @@ def list_training(run: dict[str, Any]) -> dict[str, str]:
         "base (sha256)": hashes or "not recorded",
         "settings": ", ".join(f"{key} {settings[key]}" for key in SHOWN if key in settings),
         "trained parameters": show_number(run.get("trainable_parameters")),
-        "steps": f"{run['steps']} of {run['planned_steps']}" if "steps" in run else "not recorded",
+        "steps": f"{run['steps']} of {run.get('planned_steps', run['steps'])}"
+        if "steps" in run
+        else "not recorded",
         "time and memory": describe_effort(run),
         "loss": describe_loss(run.get("loss", [])),
         "validation": describe_validation(run.get("validation", {})),
@@ -174,7 +176,7 @@ def write_loading(folder: AdapterFolder) -> str:
         "from transformers import AutoModelForCausalLM",
         "from peft import PeftModel",
         "",
-        f"base = AutoModelForCausalLM.from_pretrained({base})",
+        f"base = AutoModelForCausalLM.from_pretrained({base}, trust_remote_code=False)",
         f"model = PeftModel.from_pretrained(base, {lora})",
     ]
     return "\n".join(lines)

@@ -4,14 +4,17 @@ And the tokens of those prompts, which the chat template of another day may make
 """
 
 import dataclasses
+import math
+import re
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from helpers.adapters.chat_template import FILE, set_day
-from helpers.adapters.folders import AdapterFolder
-from helpers.common.files import hash_text
+from helpers.adapters.folders import WITHOUT_RECORD, AdapterFolder
+from helpers.common.errors import DamagedError
+from helpers.common.files import hash_text, read_text
 from helpers.loading.chat_tokenizer import PROBE, ChatTokenizer, Message
 from helpers.loading.model import LoadedModel
 from helpers.loading.tokenizer import make_chat_tokenizer
@@ -19,6 +22,8 @@ from helpers.tasks.chats import ChatForm
 from helpers.tasks.rows import AnyTemplate
 
 Messages = list[Message]
+LONGEST = 20  # characters that a token has at most, taken over a long text
+TOKEN = re.compile(r"[0-9]{1,9}")  # a token's id
 SHOWN = 6  # tokens that are shown where two sequences part
 TOLERANCE = 0.02  # of the largest logit: bfloat16 keeps about three digits
 ANY_PROMPT: Messages = [{"role": "user", "content": "Who are you?"}]  # for LoRAs that recorded none
@@ -38,9 +43,30 @@ def make_prompts(template: AnyTemplate) -> list[Messages]:
     return [plain.build_messages(row) for row in rows]
 
 
-def list_prompts(folder: AdapterFolder) -> list[Messages]:
-    """The prompts whose logits the training saved; a general one for other LoRAs."""
-    return [entry["messages"] for entry in folder.run.get("fingerprint", [])] or [ANY_PROMPT]
+def list_prompts(loaded: LoadedModel, folder: AdapterFolder) -> list[Messages]:
+    """The prompts whose logits the training saved; a general one for other LoRAs.
+
+    Raises a DamagedError for one that the loaded model cannot read.
+    """
+    prompts = [entry["messages"] for entry in folder.run.get("fingerprint", [])]
+    chat = make_chat_tokenizer(loaded.tokenizer)
+    for messages in prompts:
+        size = sum(len(message["content"]) for message in messages)
+        if size > LONGEST * loaded.context or len(chat.tokenize(messages)) > loaded.context:
+            problem = f"{folder.path / 'run.json'} has a prompt of more than {loaded.context} tokens."
+            raise DamagedError(problem, WITHOUT_RECORD)
+    return prompts or [ANY_PROMPT]
+
+
+def check_prints(loaded: LoadedModel, folder: AdapterFolder) -> None:
+    """A DamagedError if the fingerprints in run.json do not name tokens of the loaded model with numbers."""
+    vocabulary = loaded.model.config.get_text_config().vocab_size
+    for entry in folder.run.get("fingerprint", []):
+        tokens = entry["top"]
+        known = [token for token in tokens if TOKEN.fullmatch(token) and int(token) < vocabulary]
+        if not tokens or len(known) < len(tokens) or not all(map(math.isfinite, tokens.values())):
+            problem = f"{folder.path / 'run.json'} has a fingerprint that is not one of {loaded.name}."
+            raise DamagedError(problem, WITHOUT_RECORD)
 
 
 def compute_logits(loaded: LoadedModel, messages: Messages) -> torch.Tensor:
@@ -96,7 +122,7 @@ def describe_difference(loaded: LoadedModel, folder: AdapterFolder, messages: li
     elif recorded.get("sha256") == hash_text(str(tokenizer.get_chat_template())):
         return ""
     elif (folder.path / FILE).is_file():
-        source = (folder.path / FILE).read_text(encoding="utf-8")
+        source = read_text(folder.path / FILE, WITHOUT_RECORD)
         then = join(make_chat_tokenizer(tokenizer, source), messages)
     else:
         return f"trained with the chat template {recorded.get('name')}, which is not in its folder"

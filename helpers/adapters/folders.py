@@ -8,15 +8,18 @@ training_parameters.json (the WebUI's settings).
 import contextlib
 import re
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
+from helpers.adapters.patterns import match_end
+from helpers.adapters.records import AdapterConfig, Parameters, Run
 from helpers.adapters.tensors import read_shapes
+from helpers.common.arguments import LARGEST_FLOAT
 from helpers.common.errors import (
+    AlreadyThereError,
     DamagedError,
     KitError,
     MismatchError,
@@ -24,28 +27,23 @@ from helpers.common.errors import (
     UnsupportedError,
     UsageError,
 )
-from helpers.common.files import list_subfolders, read_json
-from helpers.common.paths import find_home, resolve_inside
+from helpers.common.files import identify, list_subfolders, read_json
+from helpers.common.outputs import name_new_folder
+from helpers.common.paths import PATH_BYTES, find_home, resolve_inside
+from helpers.common.workspaces import remove_abandoned
 
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that is there is read
+TEXTS = (  # of a LoRA, as PEFT, transformers, the WebUI and the kit write them
+    "adapter_config.json", "run.json", "README.md", "report.html", "chat_template.jinja",
+    "training_parameters.json", "training_log.json", "training_prompt.json", "training_graph.json",
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "LICENSE",
+)  # fmt: skip
+OWN_FILES = (*WEIGHTS, *TEXTS)
 PEFT_DEFAULTS = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}  # for what a config does not say
 CACHE = re.compile(r"(?:^|/)models--(.+?)--([^/]+)")  # the hub's cache: models--OWNER--NAME/snapshots/HASH
-# The parts of run.json that are more than a number or a text.
-RUN_PARTS = {
-    "base_sha256": dict,
-    "chat_template": dict,
-    "settings": dict,
-    "evaluation": dict,
-    "fingerprint": list,
-    "loss": list,
-    "columns": list,
-    "parts": dict,
-    "audit": dict,
-    "validation": dict,
-    "baselines": dict,
-    "gain": dict,
-}
 TRAIN_AGAIN = "Delete the folder, then train or fetch the LoRA again."
+WITHOUT_RECORD = "Delete the file, or train the LoRA again."
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,17 @@ class AdapterFolder:
     def name(self) -> str:
         """The folder's name, by which commands and clients know the LoRA."""
         return self.path.name
+
+    @cached_property
+    def identity(self) -> tuple[int, ...] | None:
+        """What tells this very LoRA from a later one of that name, as identify says of its weights."""
+        return identify(self.weights)
+
+    def refuse_replaced(self) -> None:
+        """An AlreadyThereError if another LoRA has taken the name since `identity` was first asked for."""
+        if identify(self.weights) != self.identity:
+            problem = f"The LoRA {self.name} was replaced while the older one was read."
+            raise AlreadyThereError(problem, "Start again, with the new one.")
 
     @property
     def weights(self) -> Path:
@@ -75,15 +84,22 @@ class AdapterFolder:
         path = self.path / "adapter_config.json"
         if not path.is_file():
             raise DamagedError(f"The LoRA folder {self.path} has no {path.name}.", TRAIN_AGAIN)
-        config = {**PEFT_DEFAULTS, **read_json(path, TRAIN_AGAIN)}
+        config = {**PEFT_DEFAULTS, **read_json(path, TRAIN_AGAIN, AdapterConfig)}
         kind = config.get("peft_type", "LORA")
         if kind != "LORA":
             problem = f"{self.path} is an adapter of the type {kind}, not a LoRA."
             raise UnsupportedError(problem, "Take a LoRA.")
-        for key, number, least in (("r", int, 1), ("lora_alpha", (int, float), 0)):
-            value = config[key]
-            if not isinstance(value, number) or isinstance(value, bool) or value < least:
-                raise DamagedError(f"{path} has {key} {value!r}.", f"Correct it to a number from {least} on.")
+        if config.get("megatron_config"):  # PEFT would import the module that megatron_core names
+            problem = f"{self.path} is a LoRA for layers of Megatron, which the kit does not load."
+            raise UnsupportedError(problem, "Convert it to a LoRA for transformers.")
+        for key, least in (("r", 1), ("lora_alpha", 0)):
+            if not least <= config[key] <= LARGEST_FLOAT:  # a NaN is not
+                remedy = f"Correct it to a number from {least} to {LARGEST_FLOAT:g}."
+                raise DamagedError(f"{path} has {key} {config[key]}.", remedy)
+        if len(config.get("base_model_name_or_path") or "") > PATH_BYTES:
+            problem = f"{path} has a base_model_name_or_path that is longer than any path."
+            raise DamagedError(problem, "Write the name of the base into it.")
+        check_patterns(config, path)
         return config
 
     @property
@@ -92,18 +108,14 @@ class AdapterFolder:
 
         DamagedError if it cannot be read, or if a part of it has another form.
         """
-        path, remedy = self.path / "run.json", "Delete it, or train the LoRA again."
-        run = read_json(path, remedy) if path.is_file() else {}
-        for key, kind in RUN_PARTS.items():
-            if not isinstance(run.get(key, kind()), kind):
-                raise DamagedError(f"{key} in {path} is damaged.", remedy)
-        return run
+        path = self.path / "run.json"
+        return read_json(path, WITHOUT_RECORD, Run) if path.is_file() else {}
 
     @property
     def parameters(self) -> dict[str, Any]:
         """training_parameters.json, which the kit and the WebUI write; {} without one."""
         path = self.path / "training_parameters.json"
-        return read_json(path, "Delete it, or train the LoRA again.") if path.is_file() else {}
+        return read_json(path, WITHOUT_RECORD, Parameters) if path.is_file() else {}
 
     @property
     def recorded_base(self) -> str:
@@ -154,13 +166,25 @@ class AdapterFolder:
         _ = self.config  # raises if it is missing or damaged
         if not self.weights.is_file():
             raise DamagedError(f"The LoRA folder {self.path} has no {self.weights.name}.", TRAIN_AGAIN)
-        try:
-            if self.weights.suffix == ".bin" and not zipfile.is_zipfile(self.weights):
-                raise DamagedError(f"{self.weights} is not what torch.save writes.", TRAIN_AGAIN)
-            if self.weights.suffix == ".safetensors":
-                read_shapes(self.weights)
-        except SafetensorError as error:
-            raise DamagedError(f"{self.weights} cannot be read ({error}).", TRAIN_AGAIN) from None
+        if self.weights.suffix == ".bin" and not zipfile.is_zipfile(self.weights):
+            raise DamagedError(f"{self.weights} is not what torch.save writes.", TRAIN_AGAIN)
+        if self.weights.suffix == ".safetensors":
+            read_shapes(self.weights)
+
+
+def check_patterns(config: Mapping[str, Any], path: Path) -> None:
+    """A DamagedError if a pattern for names of layers is not a regular expression, or a rank is not one."""
+    ranks, alphas = config.get("rank_pattern") or {}, config.get("alpha_pattern") or {}
+    targets = config.get("target_modules")
+    try:
+        for pattern in (*map(match_end, {*ranks, *alphas}), *([targets] if isinstance(targets, str) else ())):
+            re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise DamagedError(f"{path} has a wrong pattern for layers ({error}).", TRAIN_AGAIN) from None
+    if any(rank < 1 for rank in ranks.values()):
+        raise DamagedError(f"{path} has a rank below 1 in rank_pattern.", TRAIN_AGAIN)
+    if not all(abs(alpha) <= LARGEST_FLOAT for alpha in alphas.values()):  # a NaN is not
+        raise DamagedError(f"{path} has in alpha_pattern a number beyond {LARGEST_FLOAT:g}.", TRAIN_AGAIN)
 
 
 def loras_folder() -> Path:
@@ -189,16 +213,19 @@ def find_adapter(name: str, loras_dir: Path | None = None) -> AdapterFolder:
     folder = AdapterFolder(resolve_inside(loras_dir, name, "LoRA"))
     check_name(name)
     if not folder.path.is_dir():
+        remove_abandoned(folder.path)  # a complete LoRA of a killed training takes its place
+    if not folder.path.is_dir():
         there = ", ".join(list_adapters(loras_dir)) or "none yet"
         problem = f"No LoRA '{name}' in {loras_dir} (there: {there})."
         raise NotFoundError(problem, "Train one: lesson 4, or python -m helpers.training.")
+    _ = folder.identity  # noted before anything is read
     folder.check_complete()
     return folder
 
 
 def name_output(name: str) -> Path:
     """The folder below loras/ that a new LoRA will get; UsageError for a name that it cannot have."""
-    path = resolve_inside(loras_folder(), name.removeprefix("loras/"), "LoRA")
+    path = name_new_folder(loras_folder(), name.removeprefix("loras/"), "LoRA")
     check_name(path.name)
     return path
 

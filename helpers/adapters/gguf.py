@@ -16,9 +16,11 @@ from gguf import MODEL_ARCH, GGUFType, GGUFWriter, Keys, get_tensor_name_map
 from helpers.adapters.bases import fits
 from helpers.adapters.folders import AdapterFolder
 from helpers.adapters.parts import ANOTHER_WAY, refuse_more_than_factors
-from helpers.adapters.tensors import find_scale, pair_factors, read_tensors
+from helpers.adapters.tensors import find_scales, pair_factors, read_tensors
+from helpers.common.arguments import shorten
 from helpers.common.errors import MismatchError, UnsupportedError
-from helpers.common.files import replace_when_complete
+from helpers.common.files import explain_odd_form, replace_when_complete
+from helpers.common.locks import hold
 from helpers.weights.gguf_header import read_header
 
 TOKENS, OUTPUT = "token_embd.weight", "output.weight"  # llama.cpp's names for embed_tokens and lm_head
@@ -42,16 +44,30 @@ def read_base(gguf: Path) -> Base:
     fields, shapes = read_header(gguf)
     found = fields.get("general.architecture")
     if found != ARCHITECTURE:
-        problem = f"{gguf.name} has the architecture {found}; LoRAs can be converted for {ARCHITECTURE} only."
+        named = f"{gguf.name} has the architecture {shorten(found)}"
+        problem = f"{named}; LoRAs can be converted for {ARCHITECTURE} only."
         raise UnsupportedError(problem, ANOTHER_WAY)
-    heads = int(fields["llama.attention.head_count"])
-    return Base(
-        path=gguf,
-        heads=heads,
-        heads_kv=int(fields.get("llama.attention.head_count_kv", heads)),
-        layers=int(fields["llama.block_count"]),
-        shapes={name: shape for name, shape in shapes.items() if len(shape) == 2},
-    )
+    with explain_odd_form(gguf, "Fetch it again."):
+        heads = int(fields["llama.attention.head_count"])
+        base = Base(
+            path=gguf,
+            heads=heads,
+            heads_kv=int(fields.get("llama.attention.head_count_kv", heads)),
+            layers=int(fields["llama.block_count"]),
+            shapes={name: shape for name, shape in shapes.items() if len(shape) == 2},
+        )
+        check_counts(base)
+    return base
+
+
+def check_counts(base: Base) -> None:
+    """A ValueError if layers or heads are not those of the matrices."""
+    if not 0 < base.layers <= len(base.shapes):
+        raise ValueError(f"{base.layers} layers with {len(base.shapes)} matrices")
+    for part, heads in ((".attn_q.", base.heads), (".attn_k.", base.heads_kv)):
+        for name, (rows, _) in base.shapes.items():
+            if part in name and (heads < 1 or rows % (2 * heads)):  # each has two halves
+                raise ValueError(f"{heads} heads in {rows} rows of {name}")
 
 
 def export_gguf(adapter: AdapterFolder, base: Base, target: Path) -> Path:
@@ -62,7 +78,7 @@ def export_gguf(adapter: AdapterFolder, base: Base, target: Path) -> Path:
     refuse_more_than_factors(adapter)
     alpha = adapter.config["lora_alpha"] or 1  # 0 would tell llama.cpp not to scale at all
     pairs = dict(convert_pairs(adapter, alpha, base))
-    with replace_when_complete(target) as fresh:
+    with hold(target, "an export"), replace_when_complete(target, is_lora_file) as fresh:
         writer = GGUFWriter(fresh, ARCHITECTURE)
         writer.add_type(GGUFType.ADAPTER)
         writer.add_string(Keys.Adapter.TYPE, "lora")
@@ -74,7 +90,15 @@ def export_gguf(adapter: AdapterFolder, base: Base, target: Path) -> Path:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
+        adapter.refuse_replaced()
     return target
+
+
+def is_lora_file(path: Path) -> bool:
+    """True for a GGUF file that says at its beginning that it holds a LoRA, as export_gguf's do."""
+    with path.open("rb") as file:
+        begin = file.read(1000)
+    return begin.startswith(b"GGUF") and Keys.Adapter.TYPE.encode() in begin
 
 
 def convert_pairs(
@@ -84,7 +108,9 @@ def convert_pairs(
     tensors = read_tensors(adapter.weights)
     names = get_tensor_name_map(MODEL_ARCH.LLAMA, base.layers)
     heads = {"q_proj": base.heads, "k_proj": base.heads_kv}
-    for module, pair in pair_factors(tensors).items():
+    pairs = pair_factors(tensors)
+    scales = find_scales(adapter.config, list(pairs))
+    for module, pair in pairs.items():
         name = names.get_name(f"{module}.weight", try_suffixes=(".weight",)) or ""
         refuse_shared(adapter, base, name)
         check_fit(adapter, base, module, pair, name)
@@ -93,7 +119,7 @@ def convert_pairs(
         if projection in heads:
             b = order_rows(b, heads[projection])
         # llama.cpp multiplies by alpha / rank; this is 1 unless PEFT's scale is something else.
-        strength = find_scale(adapter.config, module) * a.shape[0] / alpha
+        strength = scales[module] * a.shape[0] / alpha
         if name == TOKENS:  # of which llama.cpp takes rows
             a = a.T
         yield name, (np.ascontiguousarray(a), np.ascontiguousarray(b * np.float32(strength)))

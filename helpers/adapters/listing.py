@@ -68,6 +68,6 @@ def find_problem(folder: AdapterFolder, bases: list[ModelFolder]) -> str | None:
     base = bases[0] if bases else None
     if base and (reason := explain_other_base(folder, base)):
         return f"it {reason}"
-    check_supported(folder)
+    check_supported(folder, matching=False)
     reason = explain_changed_base(folder, base)
     return f"it {reason}" if reason else None

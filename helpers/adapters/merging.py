@@ -12,15 +12,18 @@ from helpers.adapters.bases import check_base, find_base
 from helpers.adapters.chat_template import pick_for_all
 from helpers.adapters.fingerprint import TOLERANCE, Messages, compute_logits, list_prompts
 from helpers.adapters.folders import AdapterFolder, find_adapter
-from helpers.adapters.parts import check_supported, count_tokens
+from helpers.adapters.parts import check_names, check_supported, count_tokens
 from helpers.adapters.tensors import read_shapes
-from helpers.common.errors import AlreadyThereError, DamagedError, UnsupportedError
+from helpers.common.errors import DamagedError, UnsupportedError
 from helpers.common.files import replace_when_complete
+from helpers.common.locks import hold
 from helpers.common.machine import name_dtype
-from helpers.common.paths import resolve_inside
+from helpers.common.messages import hold_messages
+from helpers.common.outputs import check_output, name_new_folder, refuse_what_stays
+from helpers.common.workspaces import remove_abandoned
 from helpers.loading.model import LoadedModel, as_dtype, load_model, refuse_too_large
 from helpers.loading.tokenizer import read_tokenizer
-from helpers.weights.architecture import check_decoder
+from helpers.weights.architecture import check_config, check_decoder
 from helpers.weights.folders import ModelFolder, find_model, models_folder
 
 
@@ -37,28 +40,40 @@ def merge_adapter(
     Computed in float32 in the CPU's memory, saved in `dtype` or the base's own. The new folder has the chat
     template of the LoRA's training, or `chat_template`. Raises UnsupportedError for a quantised base and if
     rounding loses the update: that of a short training can be smaller than the step between two bfloat16
-    numbers.
+    numbers, and AlreadyThereError if the folder is there or being made.
     """
     folder = find_adapter(name)
-    target = resolve_inside(models_folder(), output, "model")
-    if target.exists():
-        raise AlreadyThereError(f"{target} is there already.", "Choose another --output, or delete it.")
+    target = name_new_folder(models_folder(), output, "model")
     base_folder = find_mergeable_base(folder, base)
     stored = read_dtype(base_folder)
     refuse_too_large(base_folder, "cpu", 4 / stored.itemsize)
     template = pick_for_all(chat_template, [folder])
-    loaded = load_model(base_folder.name, dtype="float32", device_map="cpu", chat_template=template)
+    saved = as_dtype(dtype) if dtype else stored
+    needed = base_folder.weight_bytes * saved.itemsize // stored.itemsize
+    check_output(target, "folder", bytes_needed=needed, remedy="Choose another --output, or delete it.")
+    with hold(target, "a merge"):
+        remove_abandoned(target)  # a complete folder of a killed merge takes its place
+        refuse_what_stays(target, "folder")
+        write_merged(folder, base_folder, target, saved, template)
+    return target
+
+
+def write_merged(
+    folder: AdapterFolder, base: ModelFolder, target: Path, dtype: torch.dtype, template: str | None
+) -> None:
+    """Loads base and LoRA, adds them up, and writes the folder; errors as merge_adapter."""
+    loaded = load_model(base.name, dtype="float32", device_map="cpu", chat_template=template)
     attach_whole(loaded, folder)
-    prompts = list_prompts(folder)
+    prompts = list_prompts(loaded, folder)
     before = [compute_logits(loaded, messages) for messages in prompts]
-    loaded.model = add_product(loaded, name).to(as_dtype(dtype) if dtype else stored)
-    refuse_lost_update(loaded, name, prompts, before)
+    loaded.model = add_product(loaded, folder.name).to(dtype)
+    refuse_lost_update(loaded, folder.name, prompts, before)
     with replace_when_complete(target) as fresh:
         loaded.model.save_pretrained(fresh)
         loaded.tokenizer.save_pretrained(fresh)
-        source = f"{loaded.name} with the LoRA {name} merged into it"
+        source = f"{loaded.name} with the LoRA {folder.name} merged into it"
         ModelFolder(fresh).write_record(source=source, revision="main")
-    return target
+        folder.refuse_replaced()
 
 
 def find_mergeable_base(folder: AdapterFolder, base: str | None) -> ModelFolder:
@@ -69,6 +84,7 @@ def find_mergeable_base(folder: AdapterFolder, base: str | None) -> ModelFolder:
     if not base:
         check_base(folder, found)
     check_supported(folder)
+    check_names(folder, found)
     return found
 
 
@@ -92,7 +108,7 @@ def attach_whole(loaded: LoadedModel, folder: AdapterFolder) -> None:
     if (folder.path / "tokenizer_config.json").is_file():
         before, loaded.tokenizer = loaded.tokenizer, read_tokenizer(ModelFolder(folder.path))
         loaded.tokenizer.chat_template = loaded.tokenizer.chat_template or before.chat_template
-    with open_for_peft(folder, whole=True) as path:
+    with hold_messages(), open_for_peft(folder, whole=True) as path:
         attach_folder(loaded, folder, path)
 
 
@@ -110,8 +126,9 @@ def separate_embeddings(model: PeftModel) -> None:
 
 
 def read_dtype(folder: ModelFolder) -> torch.dtype:
-    """The dtype that the folder's weights are stored in, as its config says."""
-    dtype = AutoConfig.from_pretrained(folder.path).dtype
+    """The dtype that the folder's weights are stored in, as its config says. Errors as check_config."""
+    check_config(folder)
+    dtype = AutoConfig.from_pretrained(folder.path, trust_remote_code=False).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 

@@ -5,9 +5,10 @@ Some parts change the base itself, such as more tokens. They cannot be switched 
 
 from collections.abc import Mapping
 
-from helpers.adapters.bases import check_base
+from helpers.adapters.bases import check_base, read_names
 from helpers.adapters.folders import AdapterFolder
-from helpers.adapters.tensors import PAIR, find_rank, pair_factors, read_shapes
+from helpers.adapters.patterns import check_matching, list_expressions
+from helpers.adapters.tensors import PAIR, find_ranks, pair_factors, read_shapes
 from helpers.common.errors import DamagedError, UnsupportedError, UsageError
 from helpers.weights.folders import ModelFolder
 
@@ -117,6 +118,7 @@ def check_attachable(adapter: AdapterFolder, base: ModelFolder, any_model: bool 
     if not any_model:
         check_base(adapter, base)
     check_supported(adapter)
+    check_names(adapter, base)
     if reason := explain_changed_base(adapter, base):
         problem = f"The LoRA {adapter.name} {reason}, so that it cannot be switched on and off."
         raise UnsupportedError(problem, f"Merge it: {write_merge_command(adapter)}")
@@ -127,9 +129,20 @@ def write_merge_command(adapter: AdapterFolder) -> str:
     return f"python -m helpers.adapters merge {adapter.name} --output {adapter.name}-merged"
 
 
-def check_supported(adapter: AdapterFolder) -> None:
-    """A KitError for a LoRA that can neither be attached nor merged."""
-    check_ranks(adapter)
+def check_names(adapter: AdapterFolder, base: ModelFolder) -> None:
+    """A DamagedError if PEFT would take too long to find the layers of the base that the LoRA names."""
+    own = pair_factors(read_shapes(adapter.weights))
+    layers = {name.rpartition(".")[0] for name in read_names(base)}
+    check_matching(adapter.config, {*own, *layers}, str(adapter.path / "adapter_config.json"))
+
+
+def check_supported(adapter: AdapterFolder, matching: bool = True) -> None:
+    """A KitError for a LoRA that can neither be attached nor merged.
+
+    Without `matching`, ranks that depend on patterns are not looked at.
+    """
+    if matching or not list_expressions(adapter.config):
+        check_ranks(adapter)
     for module in adapter.config.get("modules_to_save") or ():
         if adapter.name.endswith(module):  # PEFT finds whole modules by the ends of names, its own included
             problem = (
@@ -145,10 +158,11 @@ def check_ranks(adapter: AdapterFolder) -> None:
     """A DamagedError if the ranks in the config are not those of the weights."""
     if adapter.config.get("target_parameters"):  # A and B of several experts are one matrix
         return
-    for module, pair in pair_factors(read_shapes(adapter.weights)).items():
-        wanted, found = find_rank(adapter.config, module), pair.get("A", (None,))[0]
-        if found not in (None, wanted):
-            problem = (
-                f"The weights of the LoRA {adapter.name} have the rank {found}, its config says {wanted}."
-            )
+    pairs = pair_factors(read_shapes(adapter.weights))
+    ranks = find_ranks(adapter.config, list(pairs))
+    for module, pair in pairs.items():
+        found = pair.get("A", (None,))[0]
+        if found not in (None, ranks[module]):
+            problem = f"The weights of the LoRA {adapter.name} have the rank {found}, "
+            problem += f"its config says {ranks[module]}."
             raise DamagedError(problem, f"Correct r in {adapter.path / 'adapter_config.json'}.")

@@ -4,6 +4,7 @@ PEFT only warns if a LoRA's names do not match the model's layers, and a LoRA of
 warning. Both change nothing.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ from helpers.adapters.attaching import find_unmatched, list_attached
 from helpers.adapters.fingerprint import (
     TOLERANCE,
     Messages,
+    check_prints,
     compare_fingerprint,
     compute_logits,
     describe_difference,
     list_prompts,
 )
 from helpers.adapters.folders import AdapterFolder, find_adapter
-from helpers.adapters.tensors import find_scale, pair_factors, read_tensors
+from helpers.adapters.tensors import count_broken, find_scales, pair_factors, read_tensors
 from helpers.loading.messages import chat
 from helpers.loading.model import LoadedModel
 from helpers.tasks.template import Template
@@ -49,6 +51,8 @@ def prove(
     name = folder.name
     attached = name in list_attached(loaded)
     unmatched = find_unmatched(loaded, folder) if attached else f"it is not attached to {loaded.name}"
+    prompt = list_prompts(loaded, folder)[0]
+    check_prints(loaded, folder)
     return [
         prove_finite(folder),
         prove_nonzero(folder),
@@ -59,24 +63,26 @@ def prove(
             "Load the base that it was trained on.",
         ),
         prove_template(folder.run, template),
-        prove_tokens(loaded, folder),
+        prove_tokens(loaded, folder, prompt),
         prove_fingerprint(loaded, folder.run),
-        prove_change(measure_change(loaded, list_prompts(folder)[0]) if attached else 0.0),
+        prove_change(measure_change(loaded, prompt) if attached else 0.0),
     ]
 
 
 def prove_finite(folder: AdapterFolder) -> Finding:
     """Whether all weights are numbers."""
-    broken = sum(not np.isfinite(tensor).all() for tensor in read_tensors(folder.weights).values())
+    broken = count_broken(folder.weights)
     seen = f"{broken} of its matrices hold NaN or infinity"
     return Finding("its weights are numbers", not broken, seen, "Train it again with a lower learning rate.")
 
 
 def prove_nonzero(folder: AdapterFolder) -> Finding:
     """Whether every layer's B A is something other than zero."""
-    norms = measure_norms(folder).to_numpy()
-    sizes = norms[~np.isnan(norms)]
+    sizes = measure_norms(folder).to_numpy().flatten()
+    sizes = sizes[~np.isnan(sizes)]
     seen = f"||B A|| of {sizes.size} layers, {(sizes == 0).sum()} of them 0"
+    if count_broken(folder.weights) or not np.isfinite(sizes).all():
+        return Finding("its weights are not zero", False, "they are not numbers", "Train the LoRA again.")
     passed = bool(sizes.size and (sizes > 0).all())
     remedy = "The file is empty or untrained: copy it or train the LoRA again."
     return Finding("its weights are not zero", passed, seen, remedy)
@@ -91,18 +97,19 @@ def prove_template(run: dict[str, Any], template: Template | None) -> Finding:
     if template is None:
         return Finding(claim, None, "no template was named to compare", "")
     same = template.sha256 == recorded
-    seen = f"trained with {run['template']}"
+    name = run.get("template", "another one")
+    seen = f"trained with {name}"
     if not same:
         seen += f"; {template.name} is another text"
-    return Finding(claim, same, seen, f"Ask it with the template {run['template']} as it was then.")
+    return Finding(claim, same, seen, f"Ask it with the template {name} as it was then.")
 
 
-def prove_tokens(loaded: LoadedModel, folder: AdapterFolder) -> Finding:
+def prove_tokens(loaded: LoadedModel, folder: AdapterFolder, prompt: Messages) -> Finding:
     """Whether the chat template makes the tokens that the LoRA was trained on."""
     claim = "it is asked with the tokens of its training"
     if not folder.run:
         return Finding(claim, None, "the training recorded none", "")
-    differs = describe_difference(loaded, folder, list_prompts(folder)[0])
+    differs = describe_difference(loaded, folder, prompt)
     remedy = "Load the base with the chat template of the training: --chat-template NAME|FILE."
     return Finding(claim, not differs, differs or "every token is the same", remedy)
 
@@ -123,6 +130,8 @@ def prove_fingerprint(loaded: LoadedModel, run: dict[str, Any]) -> Finding:
 def prove_change(change: float) -> Finding:
     """Whether the LoRA changes the model at all; `change` is a KL divergence in nats."""
     seen = f"KL(LoRA || base) {change:.3g} nats"
+    if not math.isfinite(change):
+        return Finding("it changes the model", False, seen, "Its logits are not numbers: train it again.")
     return Finding("it changes the model", change > 1e-6, seen, "It is switched off, or a LoRA of zeros.")
 
 
@@ -133,12 +142,14 @@ def measure_norms(folder: AdapterFolder) -> pd.DataFrame:
     built: ||B A||² is the sum over (A Aᵀ) * (Bᵀ B), element by element.
     """
     norms: dict[str, dict[int, float]] = {}
-    for module, pair in pair_factors(read_tensors(folder.weights)).items():
+    pairs = pair_factors(read_tensors(folder.weights))
+    scales = find_scales(folder.config, list(pairs))
+    for module, pair in pairs.items():
         a, b = pair["A"].astype(np.float64), pair["B"].astype(np.float64)
         squared = float(((a @ a.T) * (b.T @ b)).sum())
         layer = next((int(part) for part in module.split(".") if part.isdigit()), 0)
         column = norms.setdefault(module.rpartition(".")[2], {})
-        column[layer] = find_scale(folder.config, module) * max(squared, 0.0) ** 0.5
+        column[layer] = scales[module] * max(squared, 0.0) ** 0.5
     return pd.DataFrame(norms).sort_index().rename_axis("layer")
 
 

@@ -5,7 +5,7 @@ PEFT writes adapter_model.safetensors; until 2023 it wrote adapter_model.bin, a 
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,9 @@ from gguf import GGMLQuantizationType
 from gguf.quants import dequantize
 from safetensors import deserialize, safe_open
 
+from helpers.adapters.patterns import find_values
 from helpers.common.errors import DamagedError, UnsupportedError
+from helpers.weights.intact import explain_damage
 
 # PEFT's name of a factor, of a linear layer or of an embedding: (module, A or B).
 PAIR = re.compile(r"base_model\.model\.(.+)\.lora_(?:embedding_)?([AB])(?:\.weight)?")
@@ -31,7 +33,9 @@ def read_tensors(file: Path) -> dict[str, np.ndarray]:
     if file.suffix == ".bin":
         return read_pickle(file)
     tensors = {}
-    for name, entry in deserialize(file.read_bytes()):
+    with explain_damage(file):
+        entries = deserialize(file.read_bytes())
+    for name, entry in entries:
         raw = np.frombuffer(entry["data"], np.uint8)
         if entry["dtype"] == "BF16":  # which numpy does not have
             values = dequantize(raw, GGMLQuantizationType.BF16)
@@ -44,11 +48,22 @@ def read_tensors(file: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
+def count_broken(file: Path) -> int:
+    """How many tensors of a weights file hold NaN or infinity; 0 for numbers that are not read here."""
+    try:
+        return sum(not np.isfinite(tensor).all() for tensor in read_tensors(file).values())
+    except UnsupportedError:
+        return 0
+
+
 def read_shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of the tensors in a weights file; of safetensors only the header is read."""
+    """The shapes of the tensors in a weights file; of safetensors only the header is read.
+
+    Raises DamagedError for a file that is none, ResourceError for one that cannot be read.
+    """
     if file.suffix == ".bin":
         return {name: tensor.shape for name, tensor in read_pickle(file).items()}
-    with safe_open(file, framework="numpy") as opened:
+    with explain_damage(file), safe_open(file, framework="numpy") as opened:
         names = opened.keys()
         return {name: tuple(opened.get_slice(name).get_shape()) for name in names}
 
@@ -60,8 +75,16 @@ def read_pickle(file: Path) -> dict[str, np.ndarray]:
     try:
         tensors = torch.load(file, map_location="cpu", weights_only=True)
         return {name: tensor.float().numpy() for name, tensor in tensors.items()}
-    except (pickle.UnpicklingError, RuntimeError, EOFError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        LookupError,
+        TypeError,
+        ValueError,
+        EOFError,
+        AttributeError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200]
         problem = f"{file} cannot be read as tensors alone ({reason})."
         raise DamagedError(problem, "Do not trust it; ask its maker for safetensors.") from None
 
@@ -78,21 +101,14 @@ def pair_factors(tensors: Mapping[str, T]) -> dict[str, dict[str, T]]:
     return pairs
 
 
-def find_scale(config: Mapping[str, Any], module: str) -> float:
-    """What PEFT multiplies B A by: alpha / r, or alpha / sqrt(r) with rsLoRA."""
-    alpha = find_value(config.get("alpha_pattern"), module, config["lora_alpha"])
-    rank = find_rank(config, module)
-    return alpha / (rank**0.5 if config.get("use_rslora") else rank)
+def find_scales(config: Mapping[str, Any], modules: Sequence[str]) -> dict[str, float]:
+    """What PEFT multiplies B A of each module by: alpha / r, or alpha / sqrt(r) with rsLoRA."""
+    alphas = find_values(config.get("alpha_pattern"), modules, config["lora_alpha"])
+    ranks = find_ranks(config, modules)
+    power = 0.5 if config.get("use_rslora") else 1
+    return {module: alphas[module] / ranks[module] ** power for module in modules}
 
 
-def find_rank(config: Mapping[str, Any], module: str) -> Any:
-    """The rank of the module's LoRA as the config says."""
-    return find_value(config.get("rank_pattern"), module, config["r"])
-
-
-def find_value(patterns: Mapping[str, Any] | None, module: str, default: Any) -> Any:
-    """The value of the first pattern that the module's name matches, as PEFT reads them; else `default`."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+def find_ranks(config: Mapping[str, Any], modules: Sequence[str]) -> dict[str, Any]:
+    """The rank of each module's LoRA as the config says."""
+    return find_values(config.get("rank_pattern"), modules, config["r"])

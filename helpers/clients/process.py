@@ -1,19 +1,24 @@
 """The tutorial server in a process of its own: started on free ports, waited for, and always stopped."""
 
 import atexit
+import os
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Self
 
 import requests
 
+from helpers.common.bounded import Watch
 from helpers.common.errors import ServerError, UsageError
-from helpers.common.http import open_session
+from helpers.common.http import check_call, open_session
+from helpers.common.values import check_choice, check_kind, check_text, check_whole
 from helpers.server.ports import FLAGS, PORTS, find_port, refuse_taken_port
+
+LOG_BYTES = 1 << 20  # of a server's output, in which its addresses are
 
 
 class RunningServer:
@@ -86,10 +91,17 @@ class RunningServer:
         """
         try:
             for url in self.probes:
-                wait_until_ready(url, self.process, log=self.log)
+                wait_until_ready(url, self.process, log=self.log, begun=self.has_its_ports)
         except BaseException:
             self.stop()
             raise
+
+    def has_its_ports(self) -> bool:
+        """Whether it has written its addresses. Until then, what answers there may be another server."""
+        if not hasattr(os, "pread"):  # on Windows two programs never share a port
+            return True
+        said = os.pread(self.log.fileno(), LOG_BYTES, 0)  # without moving the place where the server writes
+        return any(address in said for address in (b"raw API: ", b"OpenAI API: "))
 
     def stop(self) -> None:
         """Ends the server and waits until it is gone; does nothing if it has ended already."""
@@ -121,7 +133,13 @@ def start_server(model: str, loras: Sequence[str] = (), extra: Sequence[str] = (
     """
     ports = {name: find_port(usual) for name, usual in PORTS.items()}
     server = RunningServer(model, ports, loras=loras, extra=extra, note=describe_taken_ports(ports))
-    server.wait_until_ready()
+    try:
+        server.wait_until_ready()
+    except ServerError as error:
+        if "cannot be used" not in error.problem or "Port" not in error.problem:
+            raise
+        # Another program took a port in the seconds before the server did.
+        return start_server(model, loras, extra)
     return server
 
 
@@ -131,10 +149,15 @@ def launch_server(
     """Starts the tutorial server on exactly these ports and returns at once; `wait_until_ready` waits for it.
 
     The names in `ports` choose the APIs: "raw" and "streaming" together, "openai". Raises a UsageError if
-    they choose none, and refuses a port that is taken.
+    they choose none or another, or for a port that cannot be one, and refuses a port that is taken.
     """
+    check_text("model", model)
+    check_kind("ports", ports, Mapping, 'an object such as {"openai": 5001}')
     if not {"raw", "openai"} & ports.keys():
         raise UsageError("No API was chosen.", "Choose the raw API, the OpenAI-style one, or both.")
+    for name, port in ports.items():
+        check_choice("An API in ports", name, PORTS)
+        check_whole(f"The port {name}", port, 1, 65535)
     for port in ports.values():
         refuse_taken_port(port)
     return RunningServer(model, ports, loras=loras, extra=extra)
@@ -173,25 +196,37 @@ def wait_until_ready(
     process: subprocess.Popen | None = None,
     timeout_s: float = 180,
     log: IO[str] | None = None,
+    begun: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Returns when GET `url` is answered, with whatever status.
+    """Returns when GET `url` is answered, with whatever status, and `begun` returns true.
 
     Raises a ServerError if `process` ends first (with the last line of its output, from the open file `log`),
     or if there is no answer within `timeout_s` seconds.
     """
+    check_call(url, None, timeout_s)
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         if process is not None and process.poll() is not None:
             problem = f"The server has ended: {read_last_line(log)}"
             raise ServerError(problem, "Fix what it reports, then start it again.")
-        try:
-            with open_session() as session:
-                session.get(url, timeout=2)
+        if begun() and is_answered(url, min(2, timeout_s)):
             return
-        except requests.RequestException:
-            time.sleep(0.2)
+        time.sleep(0.2)
     problem = f"No answer from {url} in {timeout_s:.0f} s."
     raise ServerError(problem, "Look at the server's output; a large model needs more time.")
+
+
+def is_answered(url: str, seconds: float) -> bool:
+    """Whether GET `url` is answered in this time. What the answer says is not read."""
+    watch = Watch(seconds)
+    try:
+        with watch, open_session(watch) as session:
+            session.get(url, timeout=seconds, stream=True, allow_redirects=False)
+    except requests.RequestException:
+        return False
+    except ValueError:  # it redirects to something that is not an address
+        return True
+    return not watch.expired
 
 
 def read_last_line(log: IO[str] | None) -> str:

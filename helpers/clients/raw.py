@@ -5,17 +5,45 @@ The same calls work with the kit's server and with the WebUI of 2023.
 
 import html
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypedDict
 
 from helpers.clients.raw_stream import stream_events
 from helpers.clients.remedies import SERVER_REMEDIES
-from helpers.common.errors import ServerError
+from helpers.common.errors import ServerError, UsageError
+from helpers.common.forms import find_misfit
 from helpers.common.http import send_request
+from helpers.common.values import refuse
 from helpers.server.ports import RAW_PORT, STREAMING_PORT
 
 # {"internal": [[user, reply], ...], "visible": [[user, reply], ...]}: the same turns twice, as the model
 # reads them and as a web page shows them (with HTML escapes).
 History = dict[str, list[list[str]]]
+
+
+class HistoryForm(TypedDict):
+    """The form of a history in a reply."""
+
+    internal: list[tuple[str, str]]
+    visible: list[tuple[str, str]]
+
+
+class ChatReply(TypedDict):
+    """One result of a chat."""
+
+    history: HistoryForm
+
+
+class Results(TypedDict):
+    """A whole reply."""
+
+    results: list[Any]
+
+
+class TextEvent(TypedDict):
+    """A piece of a streamed text."""
+
+    text: str
+
 
 # What the chat example of the 2023 tutorial sent. The names are those of text-generation-webui's raw API,
 # August 2023.
@@ -53,12 +81,16 @@ def chat_raw(
     """
     body = build_chat_body(user_input, history, params)
     reply = send_request("POST", f"{url}/api/v1/chat", body, api_key, timeout, SERVER_REMEDIES)
-    has_results = isinstance(reply, dict) and reply.get("results")
+    has_results = not find_misfit(reply, Results) and reply["results"]
     return read_history(reply["results"][0] if has_results else reply, body)
 
 
 def last_reply(history: History) -> str:
     """The newest reply as plain text, read as it was in 2023: the visible one without its HTML escapes."""
+    if misfit := find_misfit(history, HistoryForm):
+        raise UsageError(f"This is not a history: {misfit}.", "Give what chat_raw returns.")
+    if not history["visible"]:
+        raise UsageError("The history has no reply in it.", "Give what chat_raw returns.")
     return html.unescape(history["visible"][-1][1])
 
 
@@ -76,7 +108,7 @@ def stream_raw(
     """
     body = {**params, "prompt": prompt}
     texts = []
-    for message in stream_events(f"{url}/api/v1/stream", body, api_key, timeout):
+    for message in stream_events(f"{url}/api/v1/stream", body, api_key, timeout, TextEvent):
         texts.append(message["text"])
         yield message["text"]
     if texts == [""]:  # an answer without a word has two of them
@@ -104,19 +136,20 @@ def stream_chat_raw(
 def build_chat_body(user_input: str, history: History | None, params: dict[str, Any]) -> dict[str, Any]:
     """The request of a raw chat: DEFAULT_CHAT_PARAMS, with `params` in place of some of its values."""
     body = {**DEFAULT_CHAT_PARAMS, **params, "user_input": user_input}
-    return body if history is None else {**body, "history": history}
+    if history is None:
+        return body
+    if not isinstance(history, dict) or not isinstance(history.get("internal", []), list):
+        refuse("history", history, 'what chat_raw returns, such as {"internal": [], "visible": []}')
+    return {**body, "history": history}
 
 
 def read_history(reply: Any, body: dict[str, Any]) -> History:
     """The history in a reply to `body`; a ServerError if there is none, or if it has no new row."""
-    try:
-        history = reply["history"]
-        rows = len(history["internal"])
-    except (LookupError, TypeError):
-        raise ServerError(
-            "The reply has no history in it.", "Check the address: what answers there is not a raw API."
-        ) from None
+    if misfit := find_misfit(reply, ChatReply):
+        remedy = "Check the address: what answers there is not a raw API."
+        raise ServerError(f"The reply has no history in it: {misfit}.", remedy)
+    history = reply["history"]
     adds_a_row = not (body["regenerate"] or body["_continue"])
-    if adds_a_row and rows <= len(body["history"].get("internal", [])):
+    if adds_a_row and len(history["internal"]) <= len(body["history"].get("internal", [])):
         raise ServerError("The server returned the history without an answer.", LOAD_A_MODEL)
     return history

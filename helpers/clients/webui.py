@@ -12,12 +12,14 @@ from pathlib import Path
 
 from helpers.common.errors import UnsupportedError, UsageError
 from helpers.common.paths import find_home
+from helpers.common.values import check_choice, check_path
 
 ERAS = ("2023", "today")
 REPOSITORY = "https://github.com/oobabooga/text-generation-webui"
 
 # {era: the folder inside the WebUI's own that holds models/, loras/ and training/}
 FOLDERS = {"2023": Path(), "today": Path("user_data")}
+KINDS = ("models", "loras", "training/datasets", "training/formats")
 
 # {the kit's name of a loader: {era: the WebUI's name of the loader that reads the same folders}}
 LOADERS = {
@@ -219,8 +221,10 @@ def list_install_lines(hardware: str = "cpu", era: str = "today") -> list[str]:
 
 
 def find_folder(era: str, root: str | Path, kind: str) -> Path:
-    """Where the WebUI of `era`, installed in `root`, looks for `kind`: models, loras or training/datasets."""
+    """Where the WebUI of `era`, installed in `root`, looks for `kind`, one of KINDS."""
     check_era(era)
+    check_path("root", root)
+    check_choice("kind", kind, KINDS)
     return Path(root) / FOLDERS[era] / kind
 
 

@@ -6,16 +6,50 @@ or refuses.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
+from helpers.clients.raw_stream import Failure
 from helpers.clients.remedies import SERVER_REMEDIES
 from helpers.clients.webui import check_era, refuse_several
+from helpers.common.arguments import shorten
 from helpers.common.errors import NotFoundError, ServerError, UnsupportedError, UsageError
-from helpers.common.http import send_request
+from helpers.common.forms import find_misfit
+from helpers.common.http import expect, send_request
 from helpers.server.ports import RAW_PORT
 
 LOAD_FAILED = 200  # the status with which the WebUI of 2023 says in its reply that a load has failed
 LORA_FAILED = 400  # today's status for a LoRA that cannot be loaded
+
+
+class Models(TypedDict):
+    """Today's list of models."""
+
+    model_names: list[str]
+
+
+class Loras(TypedDict):
+    """Today's list of LoRAs."""
+
+    lora_names: list[str]
+
+
+class Info(Loras):
+    """What today's WebUI has loaded."""
+
+    model_name: str | None
+    loader: str | None
+
+
+class Arguments(TypedDict, total=False):
+    """The settings of 2023."""
+
+    loader: str | None
+
+
+InfoOf2023 = TypedDict(
+    "InfoOf2023",
+    {"model_name": str | None, "lora_names": list[str], "shared.args": NotRequired[Arguments]},
+)
 
 
 @dataclass(frozen=True)
@@ -35,26 +69,26 @@ class RawControl:
         self.api_key = api_key
         self.timeout = timeout
 
-    def act(self, action: str, **fields: Any) -> Any:
-        """The result of an action. Raises a ServerError with the server's words if there is none.
+    def act(self, action: str, form: Any = Any, **fields: Any) -> Any:
+        """The result of an action, of this form. A ServerError with the server's words if there is none.
 
         A load that failed has status 200 too: {"error": {"message": ...}} in place of {"result": ...}.
         """
         body = {"action": action, **fields}
         reply = send_request("POST", self.url, body, self.api_key, self.timeout, SERVER_REMEDIES)
         if isinstance(reply, dict) and "result" in reply:
-            return reply["result"]
-        said = reply["error"]["message"] if isinstance(reply, dict) and "error" in reply else reply
+            return expect(reply["result"], form, self.url, SERVER_REMEDIES)
+        said = shorten(reply, 300) if find_misfit(reply, Failure) else reply["error"]["message"]
         remedy = "Fix what it names and load again: what was loaded before is gone."
         raise ServerError(f"The server could not {action}: {said}", remedy, LOAD_FAILED)
 
     def list_models(self) -> list[str]:
         """Names of the folders and files in its models/."""
-        return [name for name in self.act("list") if name != "None"]
+        return [name for name in self.act("list", list[str]) if name != "None"]
 
     def describe(self) -> Loaded:
         """What is loaded."""
-        return self.read_info(self.act("info"))
+        return self.read_info(self.act("info", InfoOf2023))
 
     def read_info(self, info: dict[str, Any]) -> Loaded:
         """What the raw API's info object says, as far as it is true.
@@ -86,7 +120,7 @@ class RawControl:
         """
         args = {"lora": [], **settings}
         try:
-            loaded = self.read_info(self.act("load", model_name=name, args=args))
+            loaded = self.read_info(self.act("load", InfoOf2023, model_name=name, args=args))
         except ServerError as error:
             if error.status != LOAD_FAILED or not args["lora"]:
                 raise
@@ -139,9 +173,10 @@ class InternalControl:
         self.timeout = timeout
         self.settings: dict[str, dict[str, Any]] = {}  # {model: those with which `load_model` loaded it}
 
-    def read(self, path: str) -> Any:
+    def read(self, path: str, form: Any) -> Any:
         """The reply to a GET of an admin route."""
-        return send_request("GET", f"{self.url}/{path}", None, self.admin_key, self.timeout, SERVER_REMEDIES)
+        url = f"{self.url}/{path}"
+        return send_request("GET", url, None, self.admin_key, self.timeout, SERVER_REMEDIES, form)
 
     def change(self, path: str, **body: Any) -> Loaded:
         """Posts to an admin route, and returns what is loaded afterwards."""
@@ -150,7 +185,7 @@ class InternalControl:
 
     def list_models(self) -> list[str]:
         """Names of the folders and GGUF files in its models folder."""
-        return self.read("model/list")["model_names"]
+        return self.read("model/list", Models)["model_names"]
 
     def describe(self) -> Loaded:
         """What is loaded. After a load that failed, no model is.
@@ -159,7 +194,7 @@ class InternalControl:
         not load it again; `load_model` puts that right.
         """
         url = f"{self.url}/model/info"
-        info = send_request("GET", url, None, self.api_key, self.timeout, SERVER_REMEDIES)
+        info = send_request("GET", url, None, self.api_key, self.timeout, SERVER_REMEDIES, Info)
         name = info["model_name"]
         loader = info["loader"]
         return Loaded(name if loader and name != "None" else None, info["lora_names"], loader)
@@ -178,7 +213,7 @@ class InternalControl:
 
     def list_loras(self) -> list[str]:
         """Names of the folders in its loras folder."""
-        return self.read("lora/list")["lora_names"]
+        return self.read("lora/list", Loras)["lora_names"]
 
     def load_loras(self, names: list[str]) -> Loaded:
         """Attaches a LoRA to the present model, in place of the one before; [] for none.

@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from transformers import PreTrainedTokenizerBase
 
 from helpers.clients.webui import find_folder
 from helpers.common.errors import UnsupportedError
 from helpers.common.files import write_json
+from helpers.common.outputs import name_new_folder
+from helpers.common.own_files import check_own_file
+from helpers.common.values import check_text
 from helpers.tasks.chats import ChatForm
 from helpers.tasks.rows import AnyTemplate, load_rows
 from helpers.tasks.template import Row
@@ -17,6 +21,30 @@ from helpers.tasks.template import Row
 SHAPES = (("system", "user", "assistant"), ("user", "assistant"))
 
 Message = dict[str, str]  # {"role": ..., "content": ...}
+
+
+class MessageForm(TypedDict):
+    """A message in a file."""
+
+    role: str
+    content: str
+
+
+class ChatRow(TypedDict):
+    """A row of today."""
+
+    messages: list[MessageForm]
+
+
+class RowOf2023(TypedDict, total=False):
+    """A row of 2023."""
+
+    system: str
+    user: str
+    assistant: str
+
+
+Format = TypedDict("Format", {"system,user,assistant": str, "user,assistant": str}, total=False)
 
 
 def write_dataset(
@@ -31,14 +59,19 @@ def write_dataset(
 
     2023: a JSON list of objects with system, user and assistant, and a format file that puts the model's own
     chat template around them. Today: a JSON list of objects with `messages`; choose the format "Chat
-    Template" for it there. Raises UnsupportedError for chats of several turns in the form of 2023.
+    Template" for it there. Raises UnsupportedError for chats of several turns in the form of 2023, UsageError
+    for a name that leads out of the folder of data sets, and AlreadyThereError for a file of another form.
     """
-    path = find_folder(era, root, "training/datasets") / f"{name}.json"
+    check_text("name", name)
+    folder = find_folder(era, root, "training/datasets")
+    name_new_folder(folder, f"{name}.json", "data set")
+    path = check_own_file(folder / f"{name}.json", list[ChatRow] if era == "today" else list[RowOf2023])
     conversations = [template.build_conversation(row) for row in rows]
     if era == "today":
         return [write_json(path, [{"messages": messages} for messages in conversations])]
     entries = [name_texts(messages) for messages in conversations]
     form_path = find_folder(era, root, "training/formats") / f"{name}-format.json"
+    check_own_file(form_path, Format)
     used = [roles for roles in SHAPES if any(tuple(entry) == roles for entry in entries)]
     return [write_json(path, entries), write_json(form_path, build_format(tokenizer, used))]
 

@@ -4,8 +4,10 @@ import os
 import subprocess
 from pathlib import Path
 
-from helpers.common.errors import NotFoundError, UsageError
+from helpers.common.arguments import NAME_BYTES, shorten
+from helpers.common.errors import NotFoundError, UnsupportedError, UsageError
 
+PATH_BYTES = 4000  # in a path, with some room for what is below it
 PROJECT = Path(__file__).resolve().parents[2]
 
 
@@ -13,10 +15,10 @@ def find_home() -> Path:
     """The folder that holds models/, loras/ and runs/.
 
     It is $OPEN_LLM_KIT_HOME, or else the nearest folder at or above here that has notebooks/.
-    Raises NotFoundError if there is neither.
+    Raises NotFoundError if there is neither, UsageError for ~NAME without such a user.
     """
     if os.environ.get("OPEN_LLM_KIT_HOME"):
-        return Path(os.environ["OPEN_LLM_KIT_HOME"]).expanduser().resolve()
+        return expand_user(os.environ["OPEN_LLM_KIT_HOME"]).resolve()
     here = Path.cwd().resolve()
     for folder in (here, *here.parents):
         if (folder / "notebooks").is_dir():
@@ -25,23 +27,54 @@ def find_home() -> Path:
     raise NotFoundError(problem, "Run this inside the kit's folder, or set OPEN_LLM_KIT_HOME.")
 
 
+def expand_user(path: str | Path) -> Path:
+    """The path with the home of a user in place of ~ or ~NAME; a UsageError if nobody is called so."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        problem = f"'{path}' is in the home of a user who does not exist or has none."
+        raise UsageError(problem, "Write the path in full.") from None
+
+
+def check_path(path: str | Path) -> Path:
+    """The path; a UsageError for one that no file or folder can have."""
+    text, remedy = str(path), "Give the name of a file or folder."
+    if not text.strip():
+        raise UsageError("The name of a file or folder is empty.", remedy)
+    try:
+        written = os.fsencode(text)
+    except UnicodeEncodeError:  # half of a character that has two halves
+        written = b"\0"
+    if b"\0" in written:
+        raise UsageError(f"{shorten(text)} has a character that a name cannot have.", remedy)
+    if max(map(len, written.split(os.sep.encode()))) > NAME_BYTES or len(written) > PATH_BYTES:
+        problem = f"{text[:40]}... is too long: a name has at most {NAME_BYTES} bytes."
+        raise UsageError(problem, "Shorten it.")
+    return Path(text)
+
+
 def find_file(path: str | Path, what: str, or_folder: bool = False) -> Path:
     """An input file as the user named it: relative to the working directory, to the home, or to the project.
 
     `what` names the kind of file in the NotFoundError that is raised if it is in none of the three. With
-    `or_folder`, a folder will do.
+    `or_folder`, a folder will do. Raises an UnsupportedError for something else that is there, such as a
+    pipe, and a UsageError for a name that no file can have.
     """
-    path = Path(path).expanduser()
+    path = expand_user(check_path(path))
 
     def is_there(candidate: Path) -> bool:
         return candidate.is_file() or (or_folder and candidate.is_dir())
 
     if is_there(path):  # this needs no home, which a researcher's own folder may not have
         return path
-    for candidate in (find_home() / path, PROJECT / path):
+    others = list(dict.fromkeys([find_home(), PROJECT]))
+    for candidate in (folder / path for folder in others):
         if is_there(candidate):
             return candidate
-    tried = f"tried here, in {find_home()} and in {PROJECT}"
+    if path.exists():
+        kind = "a folder" if path.is_dir() else "a device, a pipe or a socket"
+        raise UnsupportedError(f"{path} is {kind}, not a {what}.", f"Give the path of a {what}.")
+    tried = " and ".join(["tried here", *(f"in {folder}" for folder in others)])
     raise NotFoundError(f"No {what} at {path}.", f"Give the path of an existing {what} ({tried}).")
 
 
@@ -50,9 +83,14 @@ def resolve_inside(folder: Path, name: str, what: str) -> Path:
 
     Only the name is judged: it may not lead out with ".." or as an absolute path. What lies under it may be a
     link to anywhere, since the user made that. The result keeps the link's name. Raises NotFoundError if the
-    link's target is gone.
+    link's target is gone, and if `folder` is something else. A name that no folder can have is a UsageError
+    too.
     """
     folder = folder.resolve()
+    if folder.exists() and not folder.is_dir():
+        raise NotFoundError(f"{folder} is not a folder.", f"Name the folder that has the {what}.")
+    if name:
+        check_path(name)
     found = Path(os.path.normpath(folder / name))
     if not name or found == folder or not found.is_relative_to(folder):
         raise UsageError(

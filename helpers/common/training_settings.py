@@ -5,27 +5,85 @@ They are here, beside the lanes, because the check of a table in helpers.tasks n
 
 import dataclasses
 import difflib
-import math
+import os
 import re
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import yaml
 
-from helpers.common.errors import DamagedError, NotFoundError, UsageError
+from helpers.common.arguments import (
+    LARGEST,
+    LARGEST_FLOAT,
+    LARGEST_SEED,
+    describe_range,
+    has_surrogates,
+    shorten,
+    state_reason,
+)
+from helpers.common.errors import DamagedError, MissingPackageError, NotFoundError, UsageError
+from helpers.common.files import read_text
 from helpers.common.paths import find_file
+from helpers.common.values import check_choice, check_text
+from helpers.common.yaml_errors import YAML_ERRORS
 
-# The smallest value that each of these settings can have.
-SMALLEST: dict[str, float] = {
-    "lora_r": 1, "lora_alpha": 1, "lora_dropout": 0, "epochs": 0.01, "max_rows": 0, "batch_size": 1,
-    "accumulation": 1, "max_length": 1, "learning_rate": 1e-9, "warmup_ratio": 0, "weight_decay": 0,
-    "max_grad_norm": 0, "checkpoint_steps": 0,
-}  # fmt: skip
+# The smallest and the largest value of each setting that is a number; lora_dropout is below its largest.
+LIMITS: dict[str, tuple[float, float]] = {
+    "lora_r": (1, 16384),  # no layer is wider, so that a higher rank would add nothing
+    "lora_alpha": (1, 1_000_000),
+    "lora_dropout": (0, 1),
+    "epochs": (0.01, 1_000_000),
+    "max_rows": (0, LARGEST),
+    "batch_size": (1, LARGEST),
+    "accumulation": (1, LARGEST),
+    "max_length": (1, LARGEST),
+    "learning_rate": (1e-9, LARGEST_FLOAT),
+    "warmup_ratio": (0, LARGEST),
+    "weight_decay": (0, 100),
+    "max_grad_norm": (0, LARGEST_FLOAT),
+    "checkpoint_steps": (0, LARGEST),
+    "seed": (0, LARGEST_SEED),
+}
+
+# transformers' schedules that need neither more arguments nor evaluations.
+SCHEDULES = (
+    "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial",
+    "inverse_sqrt",
+)  # fmt: skip
+TURNS = ("all", "last")
+# Its optimizers that ask for the names of layers, for training without a LoRA.
+LAYERED = ("galore", "apollo")
+
+
+LONGEST = 1000  # pairs in a mapping of a settings file
+LONGEST_FILE = 1_000_000  # bytes of a settings file
 
 
 class SettingsLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, for which 2e-4 is a number, as in YAML 1.2: it takes only 2.0e-4 for one."""
+    """PyYAML's safe loader, for which 2e-4 is a number, as in YAML 1.2: it takes only 2.0e-4 for one.
+
+    A key that is there twice is an error, as in YAML 1.2, and not the last one. So are mappings merged into
+    one another (<<) that grow beyond what settings can be.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """The mapping as a dict."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value} is there twice", key.start_mark
+                )
+            seen |= {key.value} if isinstance(key.value, str) else set()
+        return super().construct_mapping(node, deep)
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Puts the pairs of merged mappings in the place of <<, as PyYAML does."""
+        super().flatten_mapping(node)
+        if len(node.value) > LONGEST:
+            raise yaml.constructor.ConstructorError(problem="too many keys", problem_mark=node.start_mark)
 
 
 SettingsLoader.add_implicit_resolver(
@@ -57,68 +115,113 @@ class TrainingSettings:
     seed: int = 0  # of the order of the rows, of dropout and of the LoRA matrices
 
     def __post_init__(self):
-        """Takes the spaces out of `targets`: "q_proj, v_proj" is two names."""
+        """Takes the spaces out of `targets`: "q_proj, v_proj" is two names. UsageError for a wrong value."""
         object.__setattr__(self, "targets", ",".join(name.strip() for name in str(self.targets).split(",")))
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                check_value(field.name, value, "the settings")
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Self:
         """Settings from a YAML file; the others keep their default. UsageError for a wrong key or value."""
-        path = find_file(path, "settings file")
+        path, remedy = find_file(path, "settings file"), "Write lines such as `epochs: 2`."
+        text = read_text(path, remedy, LONGEST_FILE)
         try:
-            values = yaml.load(path.read_text(encoding="utf-8"), Loader=SettingsLoader) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise DamagedError(
-                f"{path} is not valid YAML: {error}", "Write lines such as `epochs: 2`."
-            ) from None
+            values = yaml.load(text, Loader=SettingsLoader) or {}
+        except YAML_ERRORS as error:
+            raise DamagedError(f"{path} is not valid YAML: {state_reason(error)}.", remedy) from None
         return cls().replace(values, str(path))
 
     def replace(self, values: dict[str, Any], source: str = "the settings") -> Self:
         """A copy with other values, each checked; `source` names where they came from in a UsageError."""
         if not isinstance(values, dict):
             raise UsageError(f"{source} holds no settings.", "Write lines such as `epochs: 2`.")
-        types = {field.name: field.type for field in dataclasses.fields(self)}
+        known = [field.name for field in dataclasses.fields(self)]
         for key, value in values.items():
-            if key not in types:
-                near = difflib.get_close_matches(str(key), types, n=1)
-                remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(types)}."
-                raise UsageError(f"{source} has the unknown setting '{key}'.", remedy)
-            if not has_type(value, types[key]):
-                wanted = getattr(types[key], "__name__", types[key])
-                remedy = f"Give a value of type {wanted}."
-                raise UsageError(f"{key} in {source} is {value!r}.", remedy)
-            if key in ("optimizer", "schedule", "turns"):
-                check_name(key, value, source)
-            if key in SMALLEST and not SMALLEST[key] <= value < math.inf:  # NaN is neither
-                raise UsageError(f"{key} in {source} is {value}.", f"Give {SMALLEST[key]} or more.")
+            if key not in known:
+                shown = key if isinstance(key, str) else shorten(key)
+                problem = f"{source} has the unknown setting {shorten(shown)}."
+                raise UsageError(problem, suggest_name(shown, known))
+            check_value(key, value, source)
         return dataclasses.replace(self, **values)
 
 
-def check_name(key: str, value: str, source: str) -> None:
-    """A UsageError unless a setting that is a name has one of the names that it can have."""
-    known = list_names(key)
-    if value not in known:
-        near = difflib.get_close_matches(value, known, n=1)
-        remedy = f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
-        raise UsageError(f"{source} has the unknown {key} '{value}'.", remedy)
+def check_value(key: str, value: object, source: str) -> None:
+    """A UsageError unless `value` is one that the setting `key` can have."""
+    kind = cast(type, TrainingSettings.__dataclass_fields__[key].type)
+    if not has_type(value, kind):
+        problem = f"{key} in {source} is {shorten(value)}."
+        raise UsageError(problem, f"Give a value of type {kind.__name__}.")
+    if key in LIMITS:
+        check_number(key, cast(float, value), source)
+    elif key == "targets":
+        if has_surrogates(str(value)) or "\0" in str(value):
+            raise UsageError(f"targets in {source} is {shorten(value)}.", "Write names of layers.")
+    elif value not in (names := list_names(key)):
+        raise UsageError(f"{source} has the unknown {key} {shorten(value)}.", suggest_name(str(value), names))
 
 
-def list_names(key: str) -> list[str]:
-    """The names that a setting can have: transformers' optimizers and schedules, and which turns."""
-    from transformers.trainer_utils import SchedulerType
+def check_number(key: str, value: float, source: str) -> None:
+    """A UsageError unless the number is within the limits of the setting `key`."""
+    smallest, largest = LIMITS[key]
+    problem = f"{key} in {source} is {shorten(value)}."
+    if key == "lora_dropout" and not 0 <= value < 1:
+        raise UsageError(problem, "Give 0 or more and less than 1.")
+    if not smallest <= value <= largest:  # NaN is neither
+        raise UsageError(problem, f"Give {describe_range(smallest, largest)}.")
+    if key == "warmup_ratio" and value > 1 and value != int(value):
+        raise UsageError(problem, "Give a share of the steps, below 1, or a whole number of steps.")
+
+
+def list_names(key: str) -> Sequence[str]:
+    """The names that a setting can have: schedules, turns, and transformers' optimizers."""
+    if key != "optimizer":
+        return TURNS if key == "turns" else SCHEDULES
     from transformers.training_args import OptimizerNames
 
-    if key == "turns":
-        return ["all", "last"]
-    return [str(name.value) for name in (OptimizerNames if key == "optimizer" else SchedulerType)]
+    return [str(name.value) for name in OptimizerNames if not name.value.startswith(LAYERED)]
 
 
-def has_type(value: object, wanted: object) -> bool:
+def suggest_name(name: str, known: Sequence[str]) -> str:
+    """The remedy for a name that is not there: the nearest one, or all of them."""
+    near = difflib.get_close_matches(name[:100], known, n=1)
+    return f"Did you mean {near[0]}?" if near else f"Known: {', '.join(known)}."
+
+
+def has_type(value: object, wanted: type) -> bool:
     """True if a setting's value has its type; whole numbers count as float, booleans are not numbers."""
     if isinstance(value, bool):
         return False
-    if wanted is float:
-        return isinstance(value, int | float)
-    return isinstance(wanted, type) and isinstance(value, wanted)
+    return isinstance(value, int | float) if wanted is float else isinstance(value, wanted)
+
+
+def check_optimizer(settings: TrainingSettings) -> None:
+    """A MissingPackageError if the optimizer needs a package that is not installed, by asking transformers.
+
+    It belongs before a training, and not where settings are read: they may be those of another machine.
+    """
+    if settings.optimizer == TrainingSettings.optimizer:  # torch has it
+        return
+    names = list_names("optimizer")
+    if reason := why_not_usable(settings.optimizer):
+        usable = [name for name in names if not why_not_usable(name)]
+        near = [*difflib.get_close_matches(settings.optimizer, usable, n=1), TrainingSettings.optimizer][0]
+        problem = f"The optimizer {settings.optimizer} cannot be used here: {reason}."
+        raise MissingPackageError(problem, f"Do that, or set optimizer to {near}.")
+
+
+def why_not_usable(optimizer: str) -> str:
+    """What transformers says against an optimizer on this machine; empty if it can be used."""
+    import torch
+    from transformers import Trainer, TrainingArguments
+
+    arguments = TrainingArguments(optim=optimizer, use_cpu=True, report_to="none")
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(arguments, cast(Any, torch.nn.Linear(1, 1)))
+    except (ImportError, ValueError) as error:
+        return " ".join(str(error).split()).rstrip(".")
+    return ""
 
 
 # Each preset: {setting: (value, why it differs from 2023)}. A lane's preset has the lane's name.
@@ -157,9 +260,10 @@ PRESETS: dict[str, Changes] = {
 
 def pick_settings(name: str) -> TrainingSettings:
     """The settings of a preset (a lane's name is one) or a YAML file; NotFoundError if neither."""
+    check_text("The name of the settings", name)
     if name in PRESETS:
         return TrainingSettings().replace({key: value for key, (value, _) in PRESETS[name].items()})
-    if not name.endswith((".yaml", ".yml")):
+    if not name.endswith((".yaml", ".yml")) and not os.path.exists(name):
         remedy = f"Give a YAML file, or one of: {', '.join(PRESETS)}."
         raise NotFoundError(f"'{name}' is not a preset.", remedy)
     return TrainingSettings.from_yaml(name)
@@ -167,6 +271,7 @@ def pick_settings(name: str) -> TrainingSettings:
 
 def explain_changes(preset: str) -> list[tuple[str, object, object, str]]:
     """(setting, value of 2023, value here, reason) of each setting that the preset changes."""
+    check_choice("The preset", preset, PRESETS)
     before = TrainingSettings()
     changes = PRESETS[preset].items()
     return [(key, getattr(before, key), value, reason) for key, (value, reason) in changes]

@@ -1,6 +1,8 @@
 """`python -m helpers.evaluation`: judges a model, a LoRA or a server on rows of labels, answers or chats."""
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,19 @@ from helpers.adapters.chat_template import find_recorded, pick_for_all
 from helpers.adapters.folders import find_adapter
 from helpers.adapters.parts import check_attachable
 from helpers.clients.openai_chat import ask_openai, make_openai_client
+from helpers.common import arguments as types
 from helpers.common.command import CommandParser, run_command
-from helpers.common.errors import KitError, UsageError
+from helpers.common.errors import KitError, ServerError, UsageError
 from helpers.common.files import write_json
+from helpers.common.http import check_address
+from helpers.common.outputs import check_output, refuse_kept
+from helpers.common.paths import find_file
 from helpers.evaluation.free_answers import JudgedAnswers
 from helpers.evaluation.kinds import Judge, make_judge
-from helpers.evaluation.report import Report
+from helpers.evaluation.report import Report, is_result
 from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP, OWN, say_template
 from helpers.loading.model import load_model
+from helpers.server.keys import KEY_VARIABLE, find_key
 from helpers.tasks.data import TaskData, hash_rows, load_task_data
 from helpers.tasks.rows import open_data, read_rows
 from helpers.tasks.split import Split
@@ -37,9 +44,10 @@ def read_data(options: argparse.Namespace) -> TaskData:
 def run_judge(options: argparse.Namespace, judge: Judge) -> Report:
     """Judges the model, LoRA or server that the command line names."""
     if options.url:
-        client = make_openai_client(options.url)
+        client = make_openai_client(options.url, options.api_key or "none")
         settings = {"model": options.model, "temperature": 0, "max_tokens": judge.reply_tokens}
-        return make_report(judge, judge.ask(lambda messages: ask_openai(client, messages, **settings)))
+        with name_key_options():
+            return make_report(judge, judge.ask(lambda messages: ask_openai(client, messages, **settings)))
     trained = [find_adapter(options.lora)] if options.lora else []
     chat_template = pick_for_all(options.chat_template, trained)
     for lora in trained:
@@ -50,6 +58,18 @@ def run_judge(options: argparse.Namespace, judge: Judge) -> Report:
     if options.lora:
         attach_adapter(loaded, options.lora)
     return make_report(judge, judge.judge(loaded), base)
+
+
+@contextlib.contextmanager
+def name_key_options() -> Iterator[None]:
+    """Lets the error of a server that wants a key name the options of this command."""
+    try:
+        yield
+    except ServerError as error:
+        if error.status != 401:
+            raise
+        remedy = f"Give its key: set {KEY_VARIABLE}, or add --api-key-file FILE or --api-key K."
+        raise ServerError(error.problem, remedy, error.status) from None
 
 
 def make_report(judge: Judge, found: Any, base: Any = None) -> Report:
@@ -83,27 +103,46 @@ def record_results(options: argparse.Namespace, data: TaskData, judge: Judge, re
 def find_trained(run: dict[str, Any], data: TaskData) -> list[Row]:
     """The rows that the split leaves for training, without those that the LoRA's training only watched."""
     validation_size = (run.get("split") or {}).get("validation_size", 0)
-    split = Split(data.split.seed, data.split.test_size, validation_size) if data.split else Split()
     try:
+        split = Split(data.split.seed, data.split.test_size, validation_size) if data.split else Split()
         return split.take_validation(data.train, data.template)[0]
     except KitError:  # it was trained with another split, whose validation part is too large for this one
         return []
 
 
+def check_json(options: argparse.Namespace) -> None:
+    """Decides before the work whether --json can be written; errors as check_output and refuse_kept."""
+    path = check_output(options.json, "file", is_result, remedy="Give another name with --json.")
+    given = (
+        (options.data, "table"),
+        (options.template, "template"),
+        (options.chat_template, "chat template"),
+    )
+    read = []
+    for name, what in given:
+        with contextlib.suppress(KitError):  # what is not there is refused where it is read
+            read += [find_file(name, what, or_folder=True)] if name else []
+    refuse_kept(path, read)
+
+
 def main(arguments: list[str]) -> None:
     """`python -m helpers.evaluation`: judges, prints, and records the figures where they belong."""
     options = parse_arguments(arguments)
+    if options.json is not None:
+        check_json(options)
     data = read_data(options)
     if options.show_rows and data.template.kind == "labels":
         problem = "--show-rows and --worst go with free answers, and this template has labels."
         raise UsageError(problem, "Leave them out.")
     rows = data.test[: options.limit]
     judge = make_judge(data.template, rows, data.train)
+    judged = find_adapter(options.lora) if options.lora else None
     report = run_judge(options, judge)
-    print("\n".join([*report.list_lines(), *report.list_worst(options.worst, data.template)]))
-    if options.json:
-        write_json(Path(options.json), report.to_json(options.show_rows))
-    if options.lora and options.split == "test" and not options.limit:
+    print("\n".join([*report.list_lines(), *report.list_worst(options.worst, data.template)]), flush=True)
+    if options.json is not None:
+        write_json(Path(options.json), report.to_json(options.show_rows), is_result)
+    if judged and options.split == "test" and not options.limit:
+        judged.refuse_replaced()
         record_results(options, data, judge, report)
 
 
@@ -115,7 +154,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", required=True, help="folder below models/, or the model's name at --url")
     parser.add_argument("--lora", metavar="NAME", help="LoRA below loras/")
     words = "ask this OpenAI-style server instead of loading the model, such as http://127.0.0.1:5001/v1"
-    parser.add_argument("--url", help=words)
+    parser.add_argument("--url", type=types.text, help=words)
+    add_key_options(parser)
     parser.add_argument("--base", action="store_true", help="judge the base too, and say what the LoRA gains")
     parser.add_argument("--data", required=True, metavar="FILE", help="a table or chats")
     parser.add_argument("--template", metavar="YAML", help="for all but chats")
@@ -123,18 +163,17 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     words = "all rows, or those that training with this seed held out (default: all)"
     parser.add_argument("--split", choices=("all", "test"), default="all", help=words)
     words = f"share of the comments that is held out (default: {Split.test_size})"
-    parser.add_argument("--test-size", type=float, default=Split.test_size, help=words)
+    parser.add_argument("--test-size", type=types.share, default=Split.test_size, help=words)
     words = f"of the split (default: {Split.seed})"
-    parser.add_argument("--seed", type=int, default=Split.seed, help=words)
-    parser.add_argument("--limit", type=int, metavar="N", help="judge only the first N of these rows")
+    parser.add_argument("--seed", type=types.seed, default=Split.seed, help=words)
+    parser.add_argument("--limit", type=types.count, metavar="N", help="judge only the first N of these rows")
     words = "also show the N worst free answers; needs --show-rows"
-    parser.add_argument("--worst", type=int, default=0, metavar="N", help=words)
+    parser.add_argument("--worst", type=types.count_or_none, default=0, metavar="N", help=words)
     words = "allow texts of rows in what is printed and written; rows may be private"
     parser.add_argument("--show-rows", action="store_true", help=words)
-    parser.add_argument("--json", metavar="FILE", help="also write the result there")
+    parser.add_argument("--json", type=types.new_file, metavar="FILE", help="also write the result there")
     options = parser.parse_args(arguments)
-    if options.limit is not None and options.limit < 1:
-        raise UsageError(f"--limit {options.limit} leaves no row.", "Give a number above 0.")
+    check_server(options)
     if options.url and options.lora:
         raise UsageError("--lora goes with a local model.", "With --url, name the LoRA as --model.")
     if options.base and not options.lora:
@@ -142,10 +181,29 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     if options.worst and not options.show_rows:
         problem = "--worst shows texts of rows, which may be private."
         raise UsageError(problem, "Add --show-rows if they may be seen.")
-    if options.url and options.chat_template:
+    return options
+
+
+def add_key_options(parser: argparse.ArgumentParser) -> None:
+    """The options for a server that asks for a key."""
+    keys = parser.add_mutually_exclusive_group()
+    words = f"the key of the server at --url; {KEY_VARIABLE} or a file keep it from the list of processes"
+    keys.add_argument("--api-key", type=types.text, metavar="K", help=words)
+    words = "a file with the key and no more"
+    keys.add_argument("--api-key-file", type=types.path, metavar="FILE", help=words)
+
+
+def check_server(options: argparse.Namespace) -> None:
+    """Reads the key of a server, and raises the errors of `find_key`; a UsageError for an odd address."""
+    if not options.url:
+        if options.api_key or options.api_key_file:
+            raise UsageError("A key goes with --url.", "Leave it out for a local model.")
+        return
+    check_address(options.url)
+    options.api_key = find_key(options.api_key, options.api_key_file)
+    if options.chat_template:
         problem = "--chat-template goes with a local model."
         raise UsageError(problem, "Start the server at --url with it.")
-    return options
 
 
 if __name__ == "__main__":

@@ -13,14 +13,16 @@ from typing import TypeVar
 from tqdm.auto import tqdm
 
 from helpers.adapters.attaching import find_active
+from helpers.common.values import check_kind, refuse
 from helpers.evaluation.free_answers import JudgedAnswers, judge_texts
-from helpers.evaluation.judging import Ask
+from helpers.evaluation.judging import Ask, check_reply
 from helpers.evaluation.scoring import ScoredRow, fill_scores
 from helpers.generation.request import Generation, GenerationRequest
 from helpers.generation.transformers_engine import MAX_BATCH, TransformersEngine
 from helpers.loading.chat_tokenizer import ChatTokenizer, Message
 from helpers.loading.model import LoadedModel
 from helpers.loading.tokenizer import make_chat_tokenizer
+from helpers.tasks.given import check_rows, check_template, list_columns
 from helpers.tasks.rows import AnyTemplate
 from helpers.tasks.template import Row
 
@@ -46,6 +48,9 @@ def judge_answers(
     Raises UnsupportedError for a row that does not fit into the model's context, and DamagedError if the
     model computes no numbers.
     """
+    check_kind("loaded", loaded, LoadedModel, "what load_model(name) returns")
+    check_template(template)
+    check_rows(rows, list_columns(template))
     chat = make_chat_tokenizer(loaded.tokenizer)
     scored = [tokenize_right(chat, row, template) for row in rows]
     perplexity = measure_perplexity(loaded, scored, progress)
@@ -106,9 +111,13 @@ def ask_answers(ask: Ask, rows: list[Row], template: AnyTemplate, progress: bool
 
     Raises what `ask` raises.
     """
+    check_template(template)
+    check_rows(rows, list_columns(template), empty=True)
+    if not callable(ask):
+        refuse("ask", ask, "a function that takes messages and returns the reply's text")
     prompts = [template.build_messages(row) for row in rows]
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        said = map_prompts(pool, ask, prompts, "asking", progress)
+        said = map_prompts(pool, lambda messages: check_reply(ask(messages)), prompts, "asking", progress)
     return JudgedAnswers(judge_texts(rows, template, said))
 
 

@@ -13,6 +13,9 @@ from typing import NamedTuple
 
 from sacrebleu.metrics.chrf import CHRF
 
+from helpers.common.values import check_kind
+
+LONGEST = 20_000  # characters: what is beyond them only makes an answer worse, and takes long
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 # Scripts that put no spaces between words: Thai to Lao, Burmese, Khmer, Japanese, Chinese. Each character
 # counts as a token.
@@ -30,7 +33,13 @@ class Closeness(NamedTuple):
 
 
 def compare_answers(right: str, said: str) -> Closeness:
-    """All three figures of one answer. What it is compared with comes first."""
+    """All three figures of one answer. What it is compared with comes first.
+
+    Of an answer that is far longer than the right one, only the beginning is compared.
+    """
+    check_kind("The right answer", right, str, "a text")
+    check_kind("The answer", said, str, "a text")
+    said = said[: max(LONGEST, 4 * len(right))]
     return Closeness(
         float(normalise_answer(right) == normalise_answer(said)),
         measure_token_f1(right, said),

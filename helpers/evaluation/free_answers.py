@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
+from helpers.common.values import check_filled, check_lengths
 from helpers.evaluation.comparing import Closeness, compare_answers
 from helpers.evaluation.metrics import estimate_interval
 from helpers.evaluation.resampling import Gain, bootstrap_mean, measure_gain
 from helpers.tasks.baseline import predict_most_frequent, predict_nearest
+from helpers.tasks.given import check_rows, check_template, list_columns
 from helpers.tasks.rows import AnyTemplate
 from helpers.tasks.split import name_groups
 from helpers.tasks.template import Row
@@ -71,6 +73,7 @@ def summarise_answers(
 ) -> AnswerEvaluation:
     """The figures of an evaluation from its answers; `baselines` are those of judge_baselines."""
     answers = judged.answers
+    check_filled("answers", answers)
     groups = [answer.group for answer in answers]
     exact, token_f1, chrf = (list_values(answers, metric) for metric in METRICS)
     return AnswerEvaluation(
@@ -94,6 +97,8 @@ def list_values(answers: Sequence[JudgedAnswer], metric: str) -> list[float]:
 def measure_answer_gains(base: JudgedAnswers, tuned: JudgedAnswers) -> dict[str, Gain]:
     """{metric: how much higher it is for `tuned` than for `base`}, on the same rows."""
     groups = [answer.group for answer in tuned.answers]
+    check_filled("answers", groups)
+    check_lengths(base=base.answers, tuned=tuned.answers)
     return {
         metric: measure_gain(list_values(base.answers, metric), list_values(tuned.answers, metric), groups)
         for metric in METRICS
@@ -104,6 +109,9 @@ def judge_baselines(
     train: Sequence[Row], rows: Sequence[Row], template: AnyTemplate
 ) -> dict[str, dict[str, float]]:
     """{name: the three figures} of answers that need no model, only the training rows."""
+    check_template(template)
+    check_rows(train, list_columns(template), what="train")
+    check_rows(rows, list_columns(template))
     prompts = list_questions([*train, *rows], template)
     answers = [template.build_answer(row) for row in train]
     ways = {"most frequent answer": predict_most_frequent, "nearest neighbour": predict_nearest}

@@ -9,11 +9,20 @@ from collections.abc import Callable
 
 from tqdm.auto import tqdm
 
-from helpers.evaluation.metrics import Evaluation, Scores, pick_predictions, summarise_predictions
+from helpers.common.values import check_kind, repair_text
+from helpers.evaluation.metrics import (
+    Evaluation,
+    Scores,
+    list_labels,
+    pick_predictions,
+    summarise_predictions,
+)
 from helpers.evaluation.scoring import score_answers
 from helpers.loading.model import LoadedModel
+from helpers.tasks.given import check_labelled, check_rows, list_columns
 from helpers.tasks.template import Label, Row, Template
 
+ASK_ANSWERS = "ask_answers, judge_answers and summarise_answers"
 Ask = Callable[[list[dict[str, str]]], str]  # takes messages, returns the reply's text
 
 
@@ -22,29 +31,40 @@ def evaluate(loaded: LoadedModel, rows: list[Row], template: Template, progress:
 
     Raises DamagedError if the model computes no numbers.
     """
+    check_labelled(template, ASK_ANSWERS)
     scores = score_answers(loaded, rows, template, progress=progress, every=False)
     return summarise_scores(scores, rows, template)
 
 
 def summarise_scores(scores: list[Scores], rows: list[Row], template: Template) -> Evaluation:
     """The figures of an evaluation from its rows' scores; the likeliest labels are the predictions."""
-    truth = [row["label"] for row in rows]
+    check_labelled(template, ASK_ANSWERS)
+    truth = list_labels(rows)
     return summarise_predictions(truth, pick_predictions(scores), list(template.label))
 
 
 def evaluate_over_url(ask: Ask, rows: list[Row], template: Template, progress: bool = True) -> Evaluation:
     """Judges every row by what a server replies to `ask`, such as clients.ask_openai."""
-    truth = [row["label"] for row in rows]
+    check_labelled(template, ASK_ANSWERS)
+    truth = list_labels(rows)
     return summarise_predictions(truth, ask_predictions(ask, rows, template, progress), list(template.label))
+
+
+def check_reply(reply: object) -> str:
+    """What `ask` returned, without halves of characters; a UsageError if that is not a text."""
+    check_kind("What ask returned", reply, str, "a function that returns the reply's text")
+    return repair_text(str(reply))
 
 
 def ask_predictions(
     ask: Ask, rows: list[Row], template: Template, progress: bool = True
 ) -> list[Label | None]:
     """The label of the answer that a server replies to each row; None for any other reply."""
+    check_labelled(template, ASK_ANSWERS)
+    check_rows(rows, list_columns(template), empty=True)
     predictions = []
     for row in tqdm(rows, desc="asking", disable=not progress):
-        reply = ask(template.build_messages(row)).strip()
+        reply = check_reply(ask(template.build_messages(row))).strip()
         labels = {answer.strip(): label for label, answer in template.build_answers(row).items()}
         predictions.append(labels.get(reply))
     return predictions

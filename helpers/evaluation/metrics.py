@@ -12,8 +12,13 @@ from typing import cast
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, f1_score
 
+from helpers.common.arguments import shorten
+from helpers.common.errors import UsageError
+from helpers.common.values import check_filled, check_lengths, check_whole, refuse
 from helpers.evaluation.resampling import measure_gain
 from helpers.tasks.baseline import PAIR
+from helpers.tasks.given import check_rows
+from helpers.tasks.rows import ONLY_LABELS
 from helpers.tasks.split import name_groups
 from helpers.tasks.template import Label, Row, Template
 
@@ -37,6 +42,10 @@ class Evaluation:
 
 def pick_predictions(scores: Sequence[Scores]) -> list[Label]:
     """The most likely label of each row; the first of them if several are equal."""
+    for number, row_scores in enumerate(scores, start=1):
+        if not row_scores or any(score != score for score in row_scores.values()):
+            problem = f"Row {number} has no scores that are numbers: {shorten(row_scores)}."
+            raise UsageError(problem, "Give {label: log-probability} for each row, as score_answers returns.")
     return [max(row_scores, key=row_scores.__getitem__) for row_scores in scores]
 
 
@@ -48,6 +57,11 @@ def summarise_predictions(
     `labels` are all labels, in the template's order. A prediction of None means that the model gave no known
     answer; it counts as wrong.
     """
+    check_filled("rows", truth)
+    check_lengths(truth=truth, predictions=predictions)
+    known = {None, *labels}
+    if unknown := [label for label in (*truth, *predictions) if label not in known]:
+        refuse("A label", unknown[0], f"one of the template's: {shorten(list(labels))}")
     rows = len(truth)
     places = {label: place for place, label in enumerate(labels)}  # labels may be words
     no_answer = len(labels)  # a label of its own, for scikit-learn
@@ -77,6 +91,8 @@ def measure_f1(truth: Sequence[int], predicted: Sequence[int], labels: Sequence[
 
 def estimate_interval(right: int, rows: int) -> tuple[float, float]:
     """95 % Wilson score interval of a share (E. B. Wilson, 1927), computed by SciPy."""
+    check_whole("rows", rows, 1)
+    check_whole("right", right, 0, rows)
     interval = binomtest(right, rows).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -90,6 +106,7 @@ def measure_pairwise_accuracy(
     of them is the prediction.
     """
     first, second = pair
+    check_lengths(scores=scores, rows=rows)
     right = []
     for row_scores, label in zip(scores, list_labels(rows), strict=True):
         if label in pair:
@@ -105,6 +122,8 @@ def bootstrap_gain(
 
     Rows are grouped as the template groups them, or by their `text` without one.
     """
+    check_filled("rows", rows)
+    check_lengths(base=base, tuned=tuned, rows=rows)
     before, after = (list_right(pick_predictions(scores), rows) for scores in (base, tuned))
     return measure_gain(before, after, name_groups(rows, template)).interval
 
@@ -122,6 +141,7 @@ def find_worst(
 
     The gap is how much higher the prediction scores than the right label, in nats.
     """
+    check_lengths(scores=scores, rows=rows)
     mistakes = []
     labels, predictions = list_labels(rows), pick_predictions(scores)
     for row, found, label, prediction in zip(rows, scores, labels, predictions, strict=True):
@@ -132,4 +152,5 @@ def find_worst(
 
 def list_labels(rows: Sequence[Row]) -> list[Label]:
     """The label of each row."""
+    check_rows(rows, ["label"], ONLY_LABELS, empty=True)
     return [row["label"] for row in rows]

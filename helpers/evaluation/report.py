@@ -3,9 +3,13 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from helpers.adapters.results import MEASURES
+from helpers.common.arguments import escape
+from helpers.common.errors import KitError
+from helpers.common.files import read_json
 from helpers.evaluation.free_answers import AnswerEvaluation, JudgedAnswer, find_worst_answers, list_examples
 from helpers.evaluation.metrics import Evaluation
 from helpers.evaluation.resampling import Gain
@@ -65,6 +69,15 @@ class Report:
         return content
 
 
+def is_result(path: Path) -> bool:
+    """True for a file with what Report.to_json made."""
+    try:
+        found = read_json(path, "Delete it.")
+    except KitError:
+        return False
+    return "rows" in found and any(MEASURES[key].interval in found for key in ("accuracy", "exact_match"))
+
+
 def describe_figures(result: Evaluation | AnswerEvaluation) -> str:
     """The figures of an evaluation in one line, with intervals."""
     if isinstance(result, Evaluation):
@@ -102,7 +115,7 @@ def describe_gain(item: tuple[str, Gain]) -> str:
 
 def indent_text(name: str, text: str) -> str:
     """A text beside its name, with its lines aligned."""
-    return f"  {name:5}  " + text.replace("\n", "\n" + " " * 9)
+    return f"  {name:5}  " + escape(text).replace("\n", "\n" + " " * 9)
 
 
 def list_facts(answer: JudgedAnswer) -> dict[str, Any]:

@@ -21,13 +21,16 @@ from tqdm.auto import tqdm
 from transformers import Cache, DynamicCache
 
 from helpers.common.errors import DamagedError, UnsupportedError
+from helpers.common.values import check_kind
 from helpers.evaluation.metrics import Scores
 from helpers.loading.chat_tokenizer import ChatTokenizer
 from helpers.loading.model import LoadedModel
 from helpers.loading.tokenizer import make_chat_tokenizer
+from helpers.tasks.given import check_labelled, check_rows, list_columns
 from helpers.tasks.template import Label, Row, Template
 from helpers.training.attention import score_targets, use_packed_attention, why_not_packable
-from helpers.training.packing import PackedSequences, count_shared, pack_continuations, pack_sequences
+from helpers.training.packing import PackedSequences, pack_continuations, pack_sequences
+from helpers.training.token_tree import count_shared
 
 # About fifty of the lessons' rows. On 2 cores, 3,000 to 8,000 are about as fast.
 BATCH_TOKENS = 4000
@@ -86,6 +89,9 @@ def score_answers(
     UnsupportedError for a row that does not fit into the model's context, and DamagedError for scores that
     are not numbers.
     """
+    check_kind("loaded", loaded, LoadedModel, "what load_model(name) returns")
+    check_labelled(template, "judge_answers")
+    check_rows(rows, list_columns(template))
     chat = make_chat_tokenizer(loaded.tokenizer)
     scored = [tokenize_row(chat, row, template) for row in rows]
     fill_scores(loaded, scored, batch_tokens, progress, every)
@@ -201,7 +207,8 @@ def score_beginnings(
         for answer in row.answers.values():
             places.append(path[-1])
             targets.append(answer[0])
-    found = iter(score_targets(loaded.model, prompts.to_inputs(), places, targets, cache).tolist())
+    inputs = prompts.to_inputs(loaded.model.device.type)
+    found = iter(score_targets(loaded.model, inputs, places, targets, cache).tolist())
     for row in rows:
         for label in row.answers:
             row.beginnings[label] = next(found)
@@ -228,7 +235,8 @@ def score_endings(
     for (row, label), path in zip(asked, endings.find_paths(), strict=True):
         places.extend(path)
         targets.extend(row.answers[label][1:])
-    found = score_targets(loaded.model, endings.to_inputs(), places, targets, cache)
+    inputs = endings.to_inputs(loaded.model.device.type)
+    found = score_targets(loaded.model, inputs, places, targets, cache)
     cache.crop(-endings.count_tokens())
     parts = found.split([len(row.answers[label]) - 1 for row, label in asked])
     for (row, label), part in zip(asked, parts, strict=True):

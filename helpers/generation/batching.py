@@ -14,6 +14,9 @@ the rows are padded on the left ("."), and the next token of every row belongs i
     .  .  .  i  j               0  0  0  1  1     0  0  0  0  1
 
 When the second answer ends, its row goes, and so do the two columns on the left that only it needed.
+
+A prompt that is longer than a chunk (`chunks`), or whose tokens are listed, is read first (`reading`): one
+pass over a part of it for each token of the others. Then its answer joins.
 """
 
 from collections.abc import Callable
@@ -24,12 +27,15 @@ import torch
 from peft import PeftModel
 from transformers import DynamicCache, PreTrainedModel
 
+from helpers.common.errors import UsageError
 from helpers.generation.decoding import TextStream
 from helpers.generation.kv_cache import keep_rows, stack_caches
+from helpers.generation.passes import pad_rows, run_pass
+from helpers.generation.prefix import Prefix
+from helpers.generation.reading import PromptListing, Reading
 from helpers.generation.request import Generation, GenerationRequest
-from helpers.generation.sampling import Sampler
-
-PADDING_ID = 0  # any token id does: the attention mask hides it
+from helpers.generation.sampling import NO_TOKEN, Sampler
+from helpers.loading.attention import avoid_cudnn
 
 
 @dataclass
@@ -43,6 +49,7 @@ class PendingAnswer:
     max_tokens: int  # of the answer
     eos_ids: list[int]  # each of them ends the answer
     must_end: Callable[[], bool]  # true as soon as the answer is to end where it is
+    listing: PromptListing | None = None  # of the prompt's tokens, if they are asked for
     job: Future[Generation] = field(default_factory=Future)
     tokens: list[int] = field(default_factory=list)  # the answer's token ids so far
 
@@ -51,32 +58,47 @@ class PendingAnswer:
         """Tokens of the prompt and of the answer so far."""
         return len(self.prompt) + len(self.tokens)
 
-    def extend(self, logits: torch.Tensor) -> None:
-        """Chooses the next token by its logits (vocabulary,); finishes the answer if that was the last one.
+    def extend(self, number: int, logits: torch.Tensor) -> None:
+        """Takes the next token, which was chosen by its logits (vocabulary,); finishes after the last one.
 
         An error (a sampling setting that does not work, for one) goes into this answer's future, so that the
         other answers of the pass go on.
         """
         try:
-            reason = self._add_token(logits)
+            reason = self._add_token(number, logits)
         except Exception as error:
             self.fail(error)
             return
         if reason:
             self.finish(reason)
 
-    def _add_token(self, logits: torch.Tensor) -> str | None:
+    def _add_token(self, number: int, logits: torch.Tensor) -> str | None:
         """Why the answer ends after the new token; None if it goes on."""
-        number, token = self.sampler.choose(self.prompt + self.tokens, logits)
+        if number == NO_TOKEN:
+            problem = "No token can be drawn: the probabilities of the next one are not numbers."
+            raise UsageError(problem, "Change the sampling settings, or load the model in float32.")
         self.tokens.append(number)
         if number in self.eos_ids:
+            if self.listing:
+                self.text.end(self.sampler.describe(number, logits))
             return "stop"
-        self.text.push(number, token)
+        self.text.push(number, self.sampler.describe(number, logits))
         if self.text.stopped:
             return "stop"
         if len(self.tokens) >= self.max_tokens or self.must_end():
             return "length"
         return None
+
+    def end_reading(self) -> None:
+        """Passes on the prompt, which was read; finishes if no answer is wanted."""
+        try:
+            if self.listing and not self.request.cancelled.is_set():
+                self.listing.finish()
+        except Exception as error:
+            self.fail(error)
+            return
+        if self.max_tokens == 0 or self.must_end():
+            self.finish("length")
 
     def finish(self, reason: str) -> None:
         """Passes on the text that was held back, and sets the result."""
@@ -93,67 +115,126 @@ class PendingAnswer:
             self.job.set_exception(error)
 
 
-class Batch:
-    """The answers of one adapter that are computed together, with their keys and values."""
+def extend_all(answers: list[PendingAnswer], logits: torch.Tensor, likeliest: torch.Tensor) -> None:
+    """Gives each answer its next token by its row of the logits (rows, vocabulary).
 
-    def __init__(self, model: PreTrainedModel | PeftModel):
+    `likeliest` (rows,) has the likeliest token of each row. The device is waited for once for all of them.
+    """
+    picks = list(likeliest)
+    for row, answer in enumerate(answers):
+        if not answer.sampler.takes_likeliest:
+            try:
+                picks[row] = answer.sampler.pick(answer.tokens, logits[row])
+            except Exception as error:
+                answer.fail(error)
+    for row, number in enumerate(torch.stack(picks).tolist()):
+        if not answers[row].job.done():
+            answers[row].extend(number, logits[row])
+
+
+class Batch:
+    """The answers of one adapter that are computed together, with their keys and values.
+
+    Prompts of more than `chunk` tokens are read in chunks, and what prompts begin with is kept for the next
+    ones. Without it each is read in one pass.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, chunk: int | None = None):
         self.model = model
+        self.chunk = chunk
         self.answers: list[PendingAnswer] = []  # answer i has row i of the cache
         self.cache = DynamicCache()
+        self.unread: list[PendingAnswer] = []  # whose prompts are read first, part by part
+        self.reading: Reading | None = None  # of the first of them
+        self.prefix = Prefix()
 
+    def list_all(self) -> list[PendingAnswer]:
+        """The answers that are computed, and those whose prompts are read."""
+        return self.answers + self.unread
+
+    def _reads_first(self, answer: PendingAnswer) -> bool:
+        """Whether the answer waits until its prompt is read part by part, or listed."""
+        return bool(answer.listing) or (self.chunk is not None and len(answer.prompt) > self.chunk)
+
+    @torch.inference_mode()
     def advance(self, new: list[PendingAnswer]) -> None:
         """Computes one more token of every answer, and the first token of the new ones, which join the batch.
 
-        If a pass fails (for lack of memory, say), all these answers fail. Those of other batches go on.
+        Of the prompts that are listed or long, one part is read instead. If a pass fails (for lack of memory,
+        say), all these answers fail. Those of other batches go on.
         """
         try:
-            if self.answers:
-                self._compute_next()
-            if new:
-                self._join(new)
+            with avoid_cudnn(self.model.device):
+                if self.answers:
+                    self._compute_next()
+                short = [answer for answer in new if not self._reads_first(answer)]
+                self.unread += [answer for answer in new if self._reads_first(answer)]
+                if short:
+                    self._join(short, *self._compute_prompts([answer.prompt for answer in short]))
+                self._drop_cancelled()
+                if self.unread:
+                    self._read()
         except Exception as error:
-            for answer in self.answers + new:
+            for answer in self.list_all() + new:
                 answer.fail(error)
-            self.answers = []
+            self.clear()
+
+    def clear(self) -> None:
+        """Forgets the answers and gives back the memory for them."""
+        self.answers = []
+        self.cache = DynamicCache()
+        self.unread = []
+        self.reading = None
 
     def _compute_next(self) -> None:
         """One pass over the newest token of every answer; the cache has the earlier ones."""
         newest = [answer.tokens[-1:] for answer in self.answers]
-        self._run_pass(self.answers, torch.tensor(newest, device=self.model.device), self.cache)
+        lengths = [answer.length for answer in self.answers]
+        logits = run_pass(self.model, newest, lengths, self.cache)[:, -1]
+        extend_all(self.answers, logits, logits.argmax(-1))
         self._drop_finished()
 
-    def _join(self, new: list[PendingAnswer]) -> None:
-        """One pass over the prompts of the new answers, which makes their first tokens."""
-        longest = max(len(answer.prompt) for answer in new)
-        padded = [[PADDING_ID] * (longest - len(answer.prompt)) + answer.prompt for answer in new]
-        cache = DynamicCache()
-        self._run_pass(new, torch.tensor(padded, device=self.model.device), cache)
+    def _compute_prompts(self, prompts: list[list[int]]) -> tuple[torch.Tensor, DynamicCache]:
+        """One pass over prompts: the logits (prompts, vocabulary) after them, and their cache."""
+        cache = self.prefix.begin(prompts) if self.chunk else DynamicCache()
+        begun = cache.get_seq_length()
+        rows = [row[begun:] for row in pad_rows(prompts)]
+        logits = run_pass(self.model, rows, list(map(len, prompts)), cache)[:, -1]
+        if self.chunk:
+            self.prefix.keep(prompts[0], cache)
+        return logits, cache
+
+    def _drop_cancelled(self) -> None:
+        """Ends the cancelled answers whose prompts wait to be read, and the reading if nobody wants it."""
+        group = self.reading.count if self.reading else 0
+        if all(answer.request.cancelled.is_set() for answer in self.unread[:group]):
+            self.reading, group = None, 0
+        for answer in self.unread[group:]:
+            if answer.request.cancelled.is_set():
+                answer.finish("length")
+        self.unread = [answer for answer in self.unread if not answer.job.done()]
+
+    def _read(self) -> None:
+        """One pass over prompts that are read first. The answers to those that are read to the end join."""
+        if self.reading is None:
+            self.reading = Reading(self.model, self.unread, self.chunk)
+        logits = self.reading.advance()
+        if logits is None:
+            return
+        cache, group = self.reading.cache, self.unread[: self.reading.count]
+        self.reading = None
+        for answer in group:
+            answer.end_reading()
+        if not all(answer.job.done() for answer in group):
+            self._join(group, logits, cache)
+        self.unread = self.unread[len(group) :]  # not before: if there is no room, they fail with the batch
+
+    def _join(self, new: list[PendingAnswer], logits: torch.Tensor, cache: DynamicCache) -> None:
+        """Takes in new answers, by the logits (new, vocabulary) after their prompts and their cache."""
         self.cache = stack_caches(self.cache, cache) if self.answers else cache
         self.answers = self.answers + new
+        extend_all(new, logits, logits.argmax(-1))
         self._drop_finished()
-
-    @torch.inference_mode()
-    def _run_pass(self, answers: list[PendingAnswer], ids: torch.Tensor, cache: DynamicCache) -> None:
-        """One pass over ids (rows, new columns): extends the cache and gives each answer its next token."""
-        new_columns = ids.shape[1]
-        all_columns = cache.get_seq_length() + new_columns
-        lengths = torch.tensor([answer.length for answer in answers], device=ids.device)
-        padding = all_columns - lengths[:, None]  # (rows, 1)
-        columns = torch.arange(all_columns, device=ids.device)[None]  # (1, all columns)
-        mask = None  # attention without a mask is faster
-        if padding.any():
-            mask = (columns >= padding).long()
-        positions = (columns[:, -new_columns:] - padding).clamp(min=0)
-        logits = self.model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-        for answer, row in zip(answers, logits, strict=True):
-            answer.extend(row)
 
     def _drop_finished(self) -> None:
         """Removes the rows of finished answers, and the columns that only they needed."""

@@ -88,6 +88,11 @@ class TextStream:
             self.shown = len(self.ids)
         self.gate.push(text, (token,) if token else ())
 
+    def end(self, token: Token | None) -> None:
+        """Takes the token that ends the answer, which is listed and has no text."""
+        self.gate.push(self._decode_new().rstrip(UNDECODABLE), (token,) if token else ())
+        self.shown = len(self.ids)
+
     def finish(self) -> None:
         """Passes on what was held back, without the half character that a length limit may leave."""
         self.gate.push(self._decode_new().rstrip(UNDECODABLE))

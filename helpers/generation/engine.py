@@ -1,19 +1,28 @@
 """The interface of everything that generates text: a request goes in, pieces of text come out.
 
-It is implemented by `transformers_engine` and `llama_engine`. Nothing here needs torch, so a server on
-llama.cpp starts without it.
+It is implemented by `transformers_engine`, `llama_engine` and `upstream_engine`. Nothing here needs torch, so
+a server on llama.cpp, or in front of another server, starts without it.
 """
 
+import contextlib
 import queue
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from functools import partial
 
-from helpers.common.errors import NotFoundError, ResourceError, ServerError, UsageError
-from helpers.generation.request import OPTIONAL_FIELDS, Generation, GenerationRequest, Piece, join_pieces
-from helpers.loading.chat_templates import PickedTemplate, explain_missing
-from helpers.loading.chat_tokenizer import ChatTokenizer, encode_marked
+from helpers.common.errors import NotFoundError, ResourceError, ServerError
+from helpers.generation.prompts import Prompts, UnknownToken, explain_unknown
+from helpers.generation.request import (
+    OPTIONAL_FIELDS,
+    EchoedPrompt,
+    Generation,
+    GenerationRequest,
+    Piece,
+    join_pieces,
+)
+from helpers.loading.chat_templates import PickedTemplate
 
 MAX_REQUESTS = 64  # an engine holds this many, running and waiting together; it refuses more
 # Below this temperature an engine takes the likeliest token: it has all the probability, and logits divided
@@ -32,29 +41,27 @@ class EngineBusy(ResourceError):
     """The queue is full: MAX_REQUESTS other requests run or wait."""
 
 
-class PromptTooLong(UsageError):
-    """The prompt leaves no room for an answer in the model's context."""
+def settle(answer: Future[Generation], job: Future[Generation]) -> None:
+    """Gives the answer's future what the job's has, unless it was abandoned."""
+    with contextlib.suppress(InvalidStateError):
+        if error := job.exception():
+            answer.set_exception(error)
+        else:
+            answer.set_result(job.result())
 
 
-class UnknownToken(UsageError):
-    """A token id that the model does not have."""
-
-
-class Engine(ABC):
+class Engine(Prompts):
     """Generates text in its own threads.
 
     A request waits for its turn, and its computation ends when it is cancelled, whether or not anybody still
-    reads the pieces. Subclasses set the attributes below.
+    reads the pieces. Subclasses set the attributes below, and those of Prompts.
     """
 
-    name: str  # the model's folder name
-    context: int  # tokens that prompt and answer may have together
-    vocabulary_size: int  # the model's token ids are 0 to vocabulary_size - 1
     adapters: list[str]  # names of the loaded LoRAs
     honoured: frozenset[str] = frozenset()  # the request's optional fields that have an effect here
-    chat: ChatTokenizer | None = None  # the chat template and the tokenizer; None without a template
     template: PickedTemplate | None = None  # where the chat template is from
-    bos_id: int | None = None  # the token that a text begins with, if the model has one
+    passes_on: bool = False  # whether it takes `passed_on`
+    refuses_late: bool = False  # whether a request can be refused in its future, before its first piece
 
     def __init__(self):
         self.closed = threading.Event()
@@ -69,17 +76,13 @@ class Engine(ABC):
     # What a subclass does
 
     @abstractmethod
-    def encode(self, text: str, add_special: bool) -> list[int]:
-        """The text's token ids, with the special tokens that the tokenizer adds if `add_special` is true."""
-
-    @abstractmethod
     def submit(
         self, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]
     ) -> Future[Generation]:
         """Hands a request to the engine's threads, which pass its pieces to `emit`.
 
         Returns the future of its Generation, whose text and tokens stay empty. The computation ends soon
-        after `must_end` becomes true.
+        after `must_end` becomes true. An engine that honours `prompt_logprobs` emits them first.
         """
 
     @abstractmethod
@@ -91,43 +94,29 @@ class Engine(ABC):
 
     # What callers use
 
-    def render(self, messages: list[dict[str, str]], continue_last: bool = False) -> str:
-        """The prompt that the model's chat template makes of the messages, for `tokenize`.
-
-        Control tokens inside a message are marked, to be read as text. Raises a UsageError if the template
-        rejects the messages, and a NotFoundError if the model has none.
-        """
-        if self.chat is None:
-            raise explain_missing(self.name)
-        return self.chat.render_marked(messages, continue_last)
-
-    def tokenize(self, text: str, add_special: bool = True) -> list[int]:
-        """The text's token ids, with the special tokens that the tokenizer adds if `add_special` is true.
-
-        BOS is not put before a text that begins with it.
-        """
-        ids = encode_marked(
-            lambda part: self.encode(part, False), text, lambda part: self.encode(part, add_special)
-        )
-        doubled = add_special and self.bos_id is not None and ids[:2] == [self.bos_id, self.bos_id]
-        return ids[1:] if doubled else ids
-
-    def count_tokens(self, text: str) -> int:
-        """How many tokens a text has, with the special ones that the tokenizer adds."""
-        return len(self.tokenize(text))
-
     def list_unsupported(self, request: GenerationRequest) -> list[str]:
         """Names of the optional fields that were set and that this engine does not honour."""
         neutral = GenerationRequest()
-        changed = [name for name in OPTIONAL_FIELDS if getattr(request, name) != getattr(neutral, name)]
-        return [name for name in changed if name not in self.honoured]
+        unsupported = []
+        for name, values in OPTIONAL_FIELDS.items():
+            value = getattr(request, name)
+            honoured = name in self.honoured and (values is None or value in values)
+            if value != getattr(neutral, name) and not honoured:
+                unsupported.append(name)
+        return unsupported
 
-    def start(self, request: GenerationRequest, emit: Callable[[Piece], None]) -> Future[Generation]:
+    def start(
+        self, request: GenerationRequest, emit: Callable[[Piece], None], prompt: list[int] | None = None
+    ) -> Future[Generation]:
         """Begins an answer in another thread, which passes its pieces to `emit`. Returns the answer's future.
 
-        Raises what `check` raises, EngineBusy and EngineStopping. Later errors are in the future.
+        `prompt` is what `check` returned, if it was called. Raises what `check` raises, EngineBusy and
+        EngineStopping. Later errors are in the future.
         """
-        prompt = self.check(request)
+        if prompt is None:
+            prompt = self.check(request)
+        asks_text_only = request.echo and request.prompt_logprobs is None
+        echoed = EchoedPrompt(self.read_text(request)) if asks_text_only else None
         # `close` takes the same lock: a request is accepted before it, and ended by it, or it is refused.
         with self._lock:
             self.refuse_if_closed()
@@ -136,14 +125,26 @@ class Engine(ABC):
                 raise EngineBusy(
                     f"The queue is full: {MAX_REQUESTS} requests run or wait.", "Try again in a few seconds."
                 )
+            if echoed:
+                emit(Piece("", prompt=echoed))
             job = self.submit(request, prompt, emit)
-            self._accepted[job] = request
-        job.add_done_callback(self._forget)
-        return job
+            answer: Future[Generation] = Future()
+            self._accepted[answer] = request
+        answer.add_done_callback(self._forget)
+        job.add_done_callback(partial(settle, answer))
+        return answer
 
-    def _forget(self, job: Future[Generation]) -> None:
+    def _forget(self, answer: Future[Generation]) -> None:
         with self._lock:
-            del self._accepted[job]
+            del self._accepted[answer]
+
+    def abandon(self) -> None:
+        """After `close`: whoever waits for an answer gets EngineStopping now, whatever is still computed."""
+        with self._lock:
+            answers = list(self._accepted)
+        for answer in answers:
+            with contextlib.suppress(InvalidStateError):  # it has just come
+                answer.set_exception(EngineStopping())
 
     def generate(self, request: GenerationRequest) -> Generation:
         """The whole answer. Raises what `start` raises."""
@@ -194,30 +195,7 @@ class Engine(ABC):
         """
         self._check_adapter(request.adapter)
         self._check_bias(request.logit_bias)
-        if request.prompt is not None:
-            ids = self.tokenize(request.prompt, request.add_special_tokens)
-        elif request.messages is not None:
-            text = self.render(request.messages, request.continue_last)
-            ids = self.tokenize(text, add_special=False)  # the template has written them
-        else:
-            raise UsageError("The request has neither messages nor a prompt.", "Give it one of them.")
-        return self.truncate_prompt(ids, request.keep_last)
-
-    def truncate_prompt(self, ids: list[int], keep_last: int | None) -> list[int]:
-        """The last `keep_last` ids of a prompt, at least one; None keeps all.
-
-        Raises UsageError for an empty prompt and PromptTooLong for one that leaves no room for an answer.
-        """
-        if keep_last is not None:
-            ids = ids[-max(1, keep_last) :]
-        if not ids:
-            raise UsageError("The prompt has 0 tokens.", "Write a prompt.")
-        if len(ids) >= self.context:
-            raise PromptTooLong(
-                f"The prompt has {len(ids)} tokens, and the model takes at most {self.context - 1}.",
-                "Shorten it.",
-            )
-        return ids
+        return self.read_prompt(request)
 
     def _check_adapter(self, adapter: str | None) -> None:
         if adapter is not None and adapter not in self.adapters:
@@ -229,7 +207,4 @@ class Engine(ABC):
     def _check_bias(self, biases: dict[int, float]) -> None:
         for number in biases:
             if not 0 <= number < self.vocabulary_size:
-                raise UnknownToken(
-                    f"There is no token {number}; the model has 0 to {self.vocabulary_size - 1}.",
-                    "Use token ids of its own tokenizer.",
-                )
+                raise UnknownToken(*explain_unknown(number, self.vocabulary_size))

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
+from helpers.generation.forms import TextForm
 from helpers.generation.llama_server import ListedToken
 from helpers.generation.request import GenerationRequest, Piece, Token
 from helpers.generation.stopping import StopGate
@@ -43,10 +44,12 @@ class Answer:
         emit: Callable[[Piece], None],
         must_end: Callable[[], bool],
         find_likeliest: FindLikeliest,
+        form: TextForm | None = None,
     ):
         self.top_logprobs = request.top_logprobs
         self.must_end = must_end
         self.find_likeliest = find_likeliest
+        self.form = form  # that the text must have
         self.gate = StopGate(request.stop, emit)
         self.ids = list(prompt)  # and the tokens of the answer, if log-probabilities were asked for
         self.count = 0  # tokens of the answer
@@ -64,7 +67,11 @@ class Answer:
         if choice["logprobs"]:
             tokens = self._read_tokens(choice["logprobs"]["content"][0], new_tokens)
         self.gate.push("", tokens[:-1])  # parts of a character, before it is whole
-        self.gate.push(choice["text"], tokens[-1:])
+        text = self.form.settle(choice["text"], self.count) if self.form else choice["text"]
+        self.gate.push(text, tokens[-1:])
+        if self.form and self.form.ended:
+            self.reason = "stop"
+            return False
         return not (self.gate.stopped or self.must_end())
 
     def finish(self) -> str:

@@ -1,11 +1,15 @@
 """The chat template of a GGUF file together with its tokenizer, which llama.cpp runs. No torch."""
 
+import re
+
 from gguf import TokenType
 
 from helpers.loading.chat_templates import PickedTemplate, admit_system, pick_template
 from helpers.loading.chat_tokenizer import ChatTokenizer, Encode, is_control
 from helpers.weights.folders import ModelFolder
 from helpers.weights.gguf_header import read_header
+
+STRETCH = 32  # control tokens in one piece of a text
 
 TOKENS, TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 
@@ -37,7 +41,7 @@ def make_llama_chat(
             text: number for text, number in added.items() if is_control(text, text in special, source)
         }
         texts = {name: tokens[number] for name, number in names.items() if number is not None}
-        return ChatTokenizer(source, texts, control, encode, eos)
+        return ChatTokenizer(source, texts, control, encode, eos, frozenset(special))
 
     own = header.get("tokenizer.chat_template")
     picked = pick_template(chat_template, own, folder.name, special, len(tokens), adds_bos)
@@ -45,3 +49,19 @@ def make_llama_chat(
         return None, None, bos
     picked = admit_system(picked, build, folder.name)
     return build(picked.source), picked, bos
+
+
+def cut_behind_controls(text: str, control: re.Pattern[str]) -> list[str]:
+    """The text in pieces with about STRETCH control tokens each, whose ids together are those of the text.
+
+    llama.cpp takes time in proportion to the square of their number. A piece ends with a control token, and
+    if possible with one that no white space follows: some tokens take that in.
+    """
+    pieces, start, seen = [], 0, 0
+    for found in control.finditer(text):
+        seen += 1
+        end = found.end()
+        if seen >= STRETCH and (seen >= 4 * STRETCH or not text[end : end + 1].isspace()):
+            pieces.append(text[start:end])
+            start, seen = end, 0
+    return [*pieces, text[start:]]

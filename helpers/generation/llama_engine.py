@@ -3,6 +3,7 @@
 llama.cpp itself computes simultaneous requests together.
 """
 
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,15 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from helpers.adapters.folders import AdapterFolder
-from helpers.adapters.gguf import export_gguf, read_base
 from helpers.common.errors import UnsupportedError
-from helpers.generation.engine import GREEDY_BELOW, Engine, UnknownToken
+from helpers.generation.engine import GREEDY_BELOW, Engine
+from helpers.generation.forms import TextForm
 from helpers.generation.llama_answer import Answer
-from helpers.generation.llama_chat import make_llama_chat
-from helpers.generation.llama_server import PARALLEL, LlamaServer
-from helpers.generation.request import Generation, GenerationRequest, Piece
+from helpers.generation.llama_chat import cut_behind_controls, make_llama_chat
+from helpers.generation.llama_server import PARALLEL, LlamaServer, convert_loras
+from helpers.generation.prompts import UnknownToken
+from helpers.generation.request import MIROSTAT_MODES, Generation, GenerationRequest, Piece
+from helpers.generation.structure import translate
 from helpers.weights.folders import ModelFolder
 
+SEPARATOR = -1  # not a token; llama.cpp returns ids among the texts that it tokenizes unchanged
 RANDOM_SEED = 2**32 - 1  # llama.cpp's seeds have 32 bits, and for this one it draws another
 
 
@@ -37,7 +41,7 @@ class LlamaEngine(Engine):
             "mirostat_tau",
             "mirostat_eta",
             "ban_eos",
-            "grammar",
+            "structure",
         }
     )
 
@@ -60,23 +64,45 @@ class LlamaEngine(Engine):
         with tempfile.TemporaryDirectory() as scratch:  # llama.cpp has read the files when its server is up
             self.server = LlamaServer(gguf, convert_loras(loras, gguf, Path(scratch)), parallel)
         defaults = self.server.ask("/props")["default_generation_settings"]
-        self._advice = defaults["params"]
+        self._advice = folder.advice
         self.name = folder.name
         self.context = defaults["n_ctx"]
         self.vocabulary_size = self.server.ask("/v1/models")["data"][0]["meta"]["n_vocab"]
         self.adapters = [lora.name for lora in loras]
+        self._control = re.compile("(?!)")  # matches nothing, until the control tokens are known
         encode = partial(self.encode, add_special=False)
         self.chat, self.template, self.bos_id = make_llama_chat(folder, encode, chat_template)
+        if self.chat:
+            self._control = self.chat.control_pattern
         self._threads = ThreadPoolExecutor(self.server.parallel, thread_name_prefix="inference")
 
     def read_advice(self, name: str, neutral: float) -> float:
-        """llama.cpp's default for "temperature" or "top_p", since a GGUF file seldom recommends one."""
+        """The advice in generation_config.json beside the GGUF file; `neutral` without one."""
         return self._advice.get(name) or neutral
 
     def encode(self, text: str, add_special: bool) -> list[int]:
         """The text's token ids, with the special tokens that the tokenizer adds if `add_special` is true."""
-        body = {"content": text, "add_special": add_special, "parse_special": True}
+        content = cut_behind_controls(text, self._control)
+        body = {"content": content, "add_special": add_special, "parse_special": True}
         return self.server.ask("/tokenize", body)["tokens"]
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids, special tokens included."""
+        return self.server.ask("/detokenize", {"tokens": ids})["content"]
+
+    def encode_all(self, texts: list[str]) -> list[list[int]]:
+        """The ids of each text, without special tokens, in one call."""
+        content: list[str | int] = []
+        for text in texts:
+            content += [*cut_behind_controls(text, self._control), SEPARATOR]
+        body = {"content": content, "add_special": False, "parse_special": True}
+        encoded: list[list[int]] = [[]]
+        for token in self.server.ask("/tokenize", body)["tokens"]:
+            if token == SEPARATOR:
+                encoded.append([])
+            else:
+                encoded[-1].append(token)
+        return encoded[:-1]
 
     def measure_log_probability(self, before: list[int], token: int) -> float:
         """Log-probability, in nats, of a token id after the ids `before`, without LoRAs.
@@ -101,18 +127,25 @@ class LlamaEngine(Engine):
         super().close()
         self._threads.shutdown(wait=False)
 
+    def check(self, request: GenerationRequest) -> list[int]:
+        """The prompt's token ids. Raises what Engine.check raises, and StructureRefused."""
+        if request.structure:
+            translate(request.structure)
+        return super().check(request)
+
     def _run(
         self, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]
     ) -> Generation:
         """Computes an answer, whose pieces go to `emit`. The Generation has no text."""
         self.refuse_if_closed()
-        if request.cancelled.is_set():
+        if request.cancelled.is_set() or request.max_new_tokens == 0:
             return Generation("", len(prompt), 0, "length")
         adapter = self.describe_adapter(request.adapter)
         find_likeliest = partial(self.server.find_likeliest, settings=adapter)
-        answer = Answer(request, prompt, emit, partial(self.must_end, request), find_likeliest)
-        body = build_body(request, prompt, self.context)
-        self.server.complete({**body, **adapter}, answer.take)
+        body = {**build_body(request, prompt, self.context), **adapter}
+        form = TextForm(request.structure, body["n_predict"]) if request.structure else None
+        answer = Answer(request, prompt, emit, partial(self.must_end, request), find_likeliest, form)
+        self.server.complete(body, answer.take)
         reason = answer.finish()
         return Generation("", len(prompt), answer.count, reason)
 
@@ -123,14 +156,6 @@ class LlamaEngine(Engine):
         """
         turned_on = [{"id": self.adapters.index(adapter), "scale": 1.0}] if adapter else []
         return {"lora": turned_on, "cache_prompt": not self.adapters}
-
-
-def convert_loras(loras: Sequence[AdapterFolder], gguf: Path, target: Path) -> list[Path]:
-    """Converts LoRAs for the base model in `gguf`, into the folder `target`. Returns the new files."""
-    if not loras:
-        return []
-    base = read_base(gguf)
-    return [export_gguf(lora, base, target / f"{lora.name}.gguf") for lora in loras]
 
 
 def build_body(request: GenerationRequest, prompt: list[int], context: int) -> dict[str, Any]:
@@ -144,21 +169,22 @@ def build_body(request: GenerationRequest, prompt: list[int], context: int) -> d
         "temperature": 0 if greedy else request.temperature,
         "top_p": request.top_p,
         "top_k": request.top_k,
-        "min_p": 0,  # off: it is on by default, and the kit has no setting for it
+        "min_p": request.min_p,
         "typical_p": request.typical_p,
-        "mirostat": request.mirostat_mode,
+        "mirostat": request.mirostat_mode if request.mirostat_mode in MIROSTAT_MODES else 0,
         "mirostat_tau": request.mirostat_tau,
         "mirostat_eta": request.mirostat_eta,
         "seed": RANDOM_SEED if request.seed is None else request.seed % RANDOM_SEED,
         # Penalties and biases
         "repeat_penalty": request.repetition_penalty,
-        "repeat_last_n": request.repetition_penalty_range or context,  # 0 would turn the penalties off
+        # llama.cpp reserves memory for as many tokens as it is told; 0 would turn the penalties off.
+        "repeat_last_n": min(request.repetition_penalty_range or context, context),
         "presence_penalty": request.presence_penalty,
         "frequency_penalty": request.frequency_penalty,
         "logit_bias": [[token, bias] for token, bias in request.logit_bias.items()],
         # What the answer may contain
-        "ignore_eos": request.ban_eos,
-        "grammar": request.grammar,  # "" is none
+        "ignore_eos": request.ban_eos and not request.structure,  # a form says where it may end
+        "grammar": translate(request.structure) if request.structure else "",
         # What the events contain
         "timings_per_token": True,  # among other things, the number of tokens so far
         "n_probs": max(1, request.top_logprobs or 0) if logprobs else 0,

@@ -4,12 +4,15 @@ xllamacpp runs llama.cpp's own server. Answers stream through a function call; e
 The server listens on this computer only, on a free port, and requires a key that is drawn at the start.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +20,8 @@ from typing import Any, NotRequired, TypedDict
 
 import psutil
 
+from helpers.adapters.folders import AdapterFolder
+from helpers.adapters.gguf import export_gguf, read_base
 from helpers.common.errors import DamagedError, MissingPackageError, UsageError
 from helpers.common.http import open_session
 from helpers.weights.gguf_header import read_header
@@ -102,6 +107,34 @@ def make_settings(
     return settings
 
 
+def convert_loras(loras: Sequence[AdapterFolder], gguf: Path, target: Path) -> list[Path]:
+    """Converts LoRAs for the base model in `gguf`, into the folder `target`. Returns the new files."""
+    if not loras:
+        return []
+    base = read_base(gguf)
+    return [export_gguf(lora, base, target / f"{lora.name}.gguf") for lora in loras]
+
+
+@contextlib.contextmanager
+def hold_interrupts() -> Iterator[None]:
+    """Lets Ctrl-C take effect behind the block. Only in the main thread, which alone gets it.
+
+    llama.cpp is taken apart by Python when nobody needs it any more. Between its start and its first answer
+    that waits for ever, with Python's lock.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)
+        if came:
+            signal.raise_signal(signal.SIGINT)
+
+
 class LlamaServer:
     """llama.cpp with a GGUF file and LoRAs (GGUF, too), which requests turn on by their place in the list."""
 
@@ -116,13 +149,15 @@ class LlamaServer:
         self.parallel = plan.count
         api_key = secrets.token_hex()
         self._headers = {"Authorization": f"Bearer {api_key}"}
-        try:
-            self._server = xllamacpp.Server(make_settings(xllamacpp, gguf, loras, plan, api_key))
-        except RuntimeError:  # it does not say why
-            raise DamagedError(
-                f"llama.cpp cannot load {gguf}: it is damaged or too large.",
-                "Fetch it again, or free memory.",
-            ) from None
+        with hold_interrupts():
+            try:
+                self._server = xllamacpp.Server(make_settings(xllamacpp, gguf, loras, plan, api_key))
+            except RuntimeError:  # it does not say why
+                raise DamagedError(
+                    f"llama.cpp cannot load {gguf}: it is damaged or too large.",
+                    "Fetch it again, or free memory.",
+                ) from None
+            self.ask("/lora-adapters")  # answered by its loop, without which it cannot be taken apart
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         """llama.cpp's reply to a POST with this body, or to a GET without one; UsageError if it refuses."""

@@ -3,10 +3,15 @@
 tests/house/test_private.py watches them.
 """
 
-import torch
+from typing import TYPE_CHECKING, Any
+
+from transformers.utils import chat_template_utils
+
+if TYPE_CHECKING:  # a server on llama.cpp does without it
+    import torch
 
 
-def undo_compiling(model: torch.nn.Module) -> None:
+def undo_compiling(model: "torch.nn.Module") -> None:
     """Removes torch.compile from gptqmodel's layers, which apply it to their method dequantize_weight.
 
     Private: gptqmodel replaces the method on each layer object; deleting the attribute brings the class's
@@ -15,3 +20,13 @@ def undo_compiling(model: torch.nn.Module) -> None:
     """
     for module in model.modules():
         module.__dict__.pop("dequantize_weight", None)
+
+
+def make_chat_environment() -> Any:
+    """A new environment of Jinja, of the kind in which transformers renders chat templates.
+
+    Private: _compile_jinja_template and the function that it caches. The environment has the functions and
+    the sandbox that templates are written for; transformers makes one for each template.
+    """
+    make: Any = chat_template_utils._cached_compile_jinja_template
+    return getattr(make, "__wrapped__", make)("").environment

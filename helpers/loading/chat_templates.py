@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.common.errors import DamagedError, KitError, NotFoundError
+from helpers.common.files import read_text
 from helpers.common.paths import find_file
 from helpers.loading.chat_tokenizer import PROBED, ChatTokenizer
 
@@ -102,12 +103,10 @@ def recognise_family(model: str, tokens: Collection[str], vocabulary: int) -> tu
 
 def read_template(path: Path) -> str:
     """The text of a template's file; a DamagedError if it is empty or not text."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        text = ""
+    remedy = "Write a Jinja template into it."
+    text = read_text(path, remedy)
     if not text.strip():
-        raise DamagedError(f"{path} holds no chat template.", "Write a Jinja template into it.")
+        raise DamagedError(f"{path} holds no chat template.", remedy)
     return text
 
 

@@ -18,9 +18,9 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateSyntaxError
-from transformers.utils.chat_template_utils import render_jinja_template
 
 from helpers.common.errors import DamagedError, UnsupportedError, UsageError
+from helpers.loading.rendering import TooMuchError, render_limited
 
 Encode = Callable[[str], list[int]]  # a text's ids; control tokens are recognised and none is added
 Message = dict[str, str]  # {"role": ..., "content": ...}
@@ -55,8 +55,9 @@ class ChatTokenizer:
     control_tokens: Mapping[str, int]  # tokens that only a template may write, with their ids
     encode: Encode
     eos_id: int | None
+    special: frozenset[str] = frozenset()  # control tokens that are left out of an answer's text
 
-    def render(self, messages: list[Message], continue_last: bool = False) -> str:
+    def render(self, messages: Sequence[Mapping[str, Any]], continue_last: bool = False) -> str:
         """The messages as text, up to where the answer begins.
 
         With `continue_last` the text ends inside the last message instead. Raises a UsageError if the
@@ -101,7 +102,7 @@ class ChatTokenizer:
         self, messages: list[Message], answer: str, begun: str, prompt: list[int]
     ) -> list[int]:
         """The tokens of one answer after the prompt, whose text is `begun`."""
-        whole = self._render([*messages, {"role": "assistant", "content": answer}])
+        whole = self.render_all([*messages, {"role": "assistant", "content": answer}])
         ids = encode_marked(self.encode, whole)
         if ids[: len(prompt)] == prompt:
             return self._cut(ids[len(prompt) :])
@@ -112,6 +113,13 @@ class ChatTokenizer:
             )
         # The answer's first character would join the prompt's last token. No model sees such a prompt.
         return self._cut(encode_after(self.encode, whole[len(begun) :]))
+
+    @property
+    def end_text(self) -> str:
+        """The text of the token that ends an answer; a BREAK, which no text has, if it has none."""
+        texts = {number: text for text, number in self.control_tokens.items()}
+        eos = self.special_tokens.get("eos_token", BREAK)
+        return texts.get(self.end_ids[0], str(eos)) if self.end_ids else BREAK
 
     @cached_property
     def end_ids(self) -> list[int]:
@@ -124,55 +132,83 @@ class ChatTokenizer:
 
     # The text
 
-    def _render(self, messages: list[Message]) -> str:
-        """The whole text of the messages, with a BREAK inside each of their control tokens."""
+    def render_all(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[object] | None = None) -> str:
+        """The whole text of the messages, with a BREAK inside each of their control tokens.
+
+        Raises a UsageError for messages that the template rejects.
+        """
         try:
-            broken = [
-                {**message, "content": self._break_control_tokens(message["content"])} for message in messages
-            ]
-            result: Any = render_jinja_template([broken], chat_template=self.template, **self.special_tokens)
+            broken = [self._break_texts(check_text(message)) for message in messages]
+            values = {**self.special_tokens, "tools": self._break_texts(tools)}
+            return render_limited(self.template, broken, **values)
         except TemplateSyntaxError as error:
             problem = f"The chat template is not valid Jinja (line {error.lineno}: {error.message})."
+            raise DamagedError(problem, "Give another one: --chat-template NAME|FILE.") from None
+        except TooMuchError as error:
+            problem = f"The chat template takes too much time or memory: {error}."
             raise DamagedError(problem, "Give another one: --chat-template NAME|FILE.") from None
         except Exception as error:  # a template is a program; Llama 2's wants user and assistant in turns
             reason = " ".join(str(error).split())
             problem = f"The model's chat template rejects these messages ({reason})."
             raise UsageError(problem, "Change their roles or their order.") from None
-        return result[0][0]
 
-    def render_marked(self, messages: list[Message], continue_last: bool = False) -> str:
-        """The text of `render` with a BREAK inside each control token of a message, for encode_marked."""
+    def render_marked(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        continue_last: bool = False,
+        tools: Sequence[object] | None = None,
+    ) -> str:
+        """The text of `render` with a BREAK inside each control token of a message, for encode_marked.
+
+        `tools` are for templates that write them (helpers.loading.tools).
+        """
         if not messages:
             raise UsageError("There are no messages.", "Send at least one.")
         if continue_last:
             last = messages[-1]
-            begun = self._render_up_to_probe([*messages[:-1], {**last, "content": PROBE}])
+            begun = self._render_up_to_probe([*messages[:-1], {**last, "content": PROBE}], tools)
             return begun + self._break_control_tokens(last["content"])
-        text = self._render_up_to_probe([*messages, {"role": "assistant", "content": PROBE}])
+        text = self._render_up_to_probe([*messages, {"role": "assistant", "content": PROBE}], tools)
         return text.rstrip() if self._joins_space else text
 
-    def _render_up_to_probe(self, messages: list[Message]) -> str:
-        before, found, _ = self._render(messages).rpartition(PROBE)
+    def _render_up_to_probe(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[object] | None
+    ) -> str:
+        before, found, _ = self.render_all(messages, tools).rpartition(PROBE)
         if not found:
             problem = "The model's chat template does not show what the assistant says."
             raise UnsupportedError(problem, "Give another one with --chat-template.")
         return before
 
     @cached_property
-    def _control_pattern(self) -> re.Pattern[str]:
+    def control_pattern(self) -> re.Pattern[str]:
+        """What finds control tokens in a text."""
         longest_first = sorted((re.escape(token) for token in self.control_tokens), key=len, reverse=True)
         return re.compile("|".join(longest_first) or "(?!)")  # (?!) never matches
 
+    def _break_texts(self, value: Any) -> Any:
+        """The value with a BREAK inside each control token of the texts in it, roles excepted."""
+        if isinstance(value, str):
+            return self._break_control_tokens(value)
+        if isinstance(value, Mapping):
+            return {
+                self._break_texts(key): one if key == "role" else self._break_texts(one)
+                for key, one in value.items()
+            }
+        if isinstance(value, (list, tuple)):
+            return [self._break_texts(one) for one in value]
+        return value
+
     def _break_control_tokens(self, text: str) -> str:
         """The text with a BREAK after the first character of each control token, as in "<BREAK|im_end|>"."""
-        return self._control_pattern.sub(lambda found: found[0][0] + BREAK + found[0][1:], text)
+        return self.control_pattern.sub(lambda found: found[0][0] + BREAK + found[0][1:], text)
 
     # The tokens
 
     @cached_property
     def _probe(self) -> tuple[bool, list[int]]:
         """Whether the answer's first token takes in the space before it, and the tokens of such an answer."""
-        text = self._render([*PROBED, {"role": "assistant", "content": PROBE}])
+        text = self.render_all([*PROBED, {"role": "assistant", "content": PROBE}])
         ids = encode_marked(self.encode, text)
         before = text[: text.rindex(PROBE)] if PROBE in text else text
         for joins, start in ((False, before), (True, before.rstrip())):
@@ -205,6 +241,14 @@ class ChatTokenizer:
         return [*answer, self.eos_id]
 
 
+def check_text(message: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The message. Raises a TypeError if its content is not a text; None is one beside calls of tools."""
+    content = message.get("content")
+    if not isinstance(content, str) and not (content is None and message.get("tool_calls")):
+        raise TypeError(f"the content of a message is {type(content).__name__}, not text")
+    return message
+
+
 def is_control(text: str, special: bool, template: str) -> bool:
     """Whether only the template may write this added token: a special one, or one that is in the template.
 
@@ -224,9 +268,9 @@ def encode_marked(encode: Encode, text: str, encode_first: Encode | None = None)
     `encode_first` encodes what comes before the first BREAK, if that needs BOS.
     """
     first, *others = text.split(BREAK)
-    ids = (encode_first or encode)(first)
+    ids = list((encode_first or encode)(first))
     for part in others:
-        ids = ids + encode_after(encode, part)
+        ids += encode_after(encode, part)
     return ids
 
 

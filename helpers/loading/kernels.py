@@ -1,5 +1,6 @@
 """The kernel that multiplies GPTQ and AWQ weights: which one, and whether it runs on this machine."""
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 from helpers.common.errors import UnsupportedError
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
 def pick_kernel(device: str, purpose: str = "inference") -> str | None:
     """gptqmodel's name of the kernel for a device and a purpose; None leaves the choice to gptqmodel.
 
-    For training and on a GPU it is the kernel in plain torch. Of the others, some let no gradient through,
-    and those for CUDA are compiled when they are first used, which takes a compiler and minutes.
+    On a GPU it is the one in Triton, which needs no compiler, and on a CPU for training the one in plain
+    torch. Of the others, some let no gradient through, and those for CUDA are compiled when they are first
+    used, which takes a compiler and minutes.
     """
-    if device == "cpu" and purpose != "training":
-        return None
-    return "gptq_torch"
+    if device == "cuda":
+        return "gptq_triton" if importlib.util.find_spec("triton") else "gptq_torch"
+    return "gptq_torch" if purpose == "training" else None
 
 
 def try_layer() -> None:

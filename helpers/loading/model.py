@@ -25,10 +25,13 @@ from transformers.utils.quantization_config import AwqBackend, QuantizationConfi
 
 from helpers.common.errors import DamagedError, KitError, ResourceError, UnsupportedError, UsageError
 from helpers.common.machine import Choice, free_memory, measure_memory, measure_used, pick_device, pick_dtype
+from helpers.common.messages import hold_messages
 from helpers.loading._private import undo_compiling
 from helpers.loading.chat_templates import PickedTemplate
+from helpers.loading.gptq_training import let_gradients_through
 from helpers.loading.kernels import pick_kernel
 from helpers.loading.loaders import detect_loader, explain_missing_package
+from helpers.loading.outputs import restore_generation, restore_outputs
 from helpers.loading.tokenizer import load_both
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.architecture import check_decoder
@@ -50,7 +53,7 @@ SIZE = re.compile(r"(\d+\.?\d*|\.\d+)\s*[KMG]i?B", re.IGNORECASE)
 class LoadedModel:
     """A model in memory with what belongs to it. LoRAs may be attached to `model` later."""
 
-    name: str  # the folder's name
+    name: str  # the folder's name; of one GGUF file among several, folder.name is FOLDER/FILE
     folder: ModelFolder
     loader: Choice[str]  # which one, and why
     model: Any  # transformers' PreTrainedModel, or PEFT's PeftModel around it
@@ -87,7 +90,6 @@ def load_model(
     CPU's fastest GPTQ and AWQ kernels let no gradient through. `chat_template` overrides pick_template.
     `bits` (8 or 4) quantises full precision while loading, with bitsandbytes. `device_map="auto"` spreads
     over GPUs, the CPU, then the disk, all within `max_memory` ({0: "14GiB"}; the rest is not used).
-
     Raises NotFoundError or DamagedError (the folder), UnsupportedError (the format), ResourceError (memory),
     MissingPackageError, UsageError (a setting).
     """
@@ -101,14 +103,14 @@ def load_model(
         refuse_too_large(folder, device.value, (bits or 16) / 16)
     number = Choice(as_dtype(dtype), "asked for") if dtype else pick_dtype(device.value)
     settings = {"device_map": device_map or device.value, "max_memory": max_memory, "dtype": number.value}
-    if quantization := pick_quantization(chosen.value, number.value, purpose, bits, device.value):
-        settings["quantization_config"] = quantization  # given as None it would hide the folder's own
-    with explain_missing_package(folder.name, "bitsandbytes" if bits else chosen.value):
+    settings |= pick_quantization(chosen.value, number.value, purpose, bits, device.value)
+    with hold_messages(), explain_missing_package(folder.name, "bitsandbytes" if bits else chosen.value):
         tokenizer, template = load_both(folder, chat_template, need_examples=purpose != "inference")
         model = build_model(folder, chosen.value, settings)
     seconds, size = round(time.monotonic() - start, 2), model.get_memory_footprint()
-    name = folder.path.name  # of one GGUF file among several, folder.name is FOLDER/FILE
-    return LoadedModel(name, folder, chosen, model, tokenizer, device, number, template, seconds, size)
+    return LoadedModel(
+        folder.path.name, folder, chosen, model, tokenizer, device, number, template, seconds, size
+    )
 
 
 def pick_loader(folder: ModelFolder, loader: str | None) -> Choice[str]:
@@ -179,11 +181,14 @@ def build_model(folder: ModelFolder, loader: str, settings: dict[str, Any]) -> P
     warnings.filterwarnings("ignore", message="You passed `quantization_config`", category=UserWarning)
     with explain_unreadable(folder.name):
         settings = settings | describe_weights(folder)
-        result: Any = AutoModelForCausalLM.from_pretrained(folder.path, **settings, output_loading_info=True)
+        result: Any = AutoModelForCausalLM.from_pretrained(
+            folder.path, **settings, output_loading_info=True, trust_remote_code=False
+        )
     model, found = result
+    restore_outputs(model.config)
     undo_compiling(model)
-    # Llama 2's is 4096, and transformers warns of it whenever max_new_tokens is given.
-    model.generation_config.max_length = None
+    let_gradients_through(model)
+    restore_generation(model.generation_config)
     if found["missing_keys"]:  # transformers fills them with random numbers
         example = sorted(found["missing_keys"])[0]
         problem = f"{folder.name} lacks {len(found['missing_keys'])} tensors, such as {example}."
@@ -203,6 +208,8 @@ def explain_unreadable(name: str) -> Iterator[None]:
         raise
     except Exception as error:  # of any kind: KeyError for a config's value, AttributeError for a layer ...
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        if "ignore_mismatched_sizes" in reason:  # the report that transformers points to is not shown
+            reason = "its weights have other shapes than its config.json says"
         problem = f"{name} cannot be loaded ({reason})."
         raise DamagedError(problem, "Fetch it again; if that changes nothing, take another model.") from None
 
@@ -215,7 +222,8 @@ def describe_weights(folder: ModelFolder) -> dict[str, Any]:
     """
     if folder.gguf:
         return {"gguf_file": folder.gguf.name, "quantization_config": GgufConfig(dequantize=True)}
-    config = AutoConfig.from_pretrained(folder.path)
+    config = AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
+    restore_outputs(config)
     if folder.quantization and not getattr(config, "quantization_config", None):
         config.quantization_config = folder.quantization.settings
     return {"config": config}
@@ -231,6 +239,14 @@ def check_bits(bits: int | None, folder: ModelFolder, loader: str) -> None:
 
 
 def pick_quantization(
+    loader: str, dtype: torch.dtype, purpose: str, bits: int | None, device: str
+) -> dict[str, QuantizationConfigMixin]:
+    """from_pretrained's `quantization_config`; {} if the folder's own is enough, which None would hide."""
+    config = make_quantization(loader, dtype, purpose, bits, device)
+    return {"quantization_config": config} if config else {}
+
+
+def make_quantization(
     loader: str, dtype: torch.dtype, purpose: str, bits: int | None, device: str
 ) -> QuantizationConfigMixin | None:
     """transformers' quantisation settings; None if those in the folder are enough."""

@@ -5,11 +5,16 @@ from typing import cast
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from helpers.common.arguments import LARGEST
 from helpers.common.errors import DamagedError, UnsupportedError
 from helpers.loading.chat_templates import PickedTemplate, admit_system, explain_missing, pick_template
 from helpers.loading.chat_tokenizer import PROBE, PROBED, ChatTokenizer, is_control
+from helpers.weights.architecture import check_config
 from helpers.weights.folders import FETCH_AGAIN, ModelFolder
+from helpers.weights.quiet import hold_stderr
 from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
+
+TRIED = "Hello, 2 naïve words:\n\t東京 \U0001f600 ab"  # letters that are rare are unknown to some tokenizers
 
 
 def load_tokenizer(folder: ModelFolder, chat_template: str | None = None) -> PreTrainedTokenizerBase:
@@ -65,11 +70,19 @@ def read_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
     """The tokenizer as its files describe it."""
     source = {"gguf_file": folder.gguf.name} if folder.gguf else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder.path, padding_side="left", **source)
+        with hold_stderr():
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder.path, padding_side="left", trust_remote_code=False, **source
+            )
+            try_out(tokenizer)
     except ImportError:  # a package is missing, which the caller explains
         raise
-    except Exception as error:  # the library's own errors are of all kinds: its parser is written in Rust
-        reason = " ".join(str(error).split())[:200]
+    except BaseException as error:  # the library's own errors are of all kinds: its parser is written in Rust
+        if not (isinstance(error, Exception) or is_panic(error)):
+            raise
+        if (folder.path / "config.json").is_file() and not folder.gguf:
+            check_config(folder)  # in which transformers looks up the tokenizer's class
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DamagedError(
             f"The tokenizer of {folder.name} cannot be read ({reason}).", FETCH_AGAIN
         ) from None
@@ -78,6 +91,22 @@ def read_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def try_out(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises an error of any kind if the tokenizer cannot be used, or leaves out what it is given."""
+    tokenizer("")  # which shows settings of another kind, such as a text as model_max_length
+    text, whole = tokenizer(TRIED, add_special_tokens=False)["input_ids"], tokenizer(TRIED)["input_ids"]
+    tokenizer.decode(whole)
+    if not 0 < len(text) <= len(whole):
+        raise ValueError(f"of a text it makes {len(text)} tokens, and {len(whole)} with the special ones")
+    if max(whole) >= LARGEST:
+        raise ValueError(f"a token has the number {max(whole)}")
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust gave up, which is not an Exception for Python."""
+    return type(error).__name__ == "PanicException"
 
 
 def refuse_unfit(tokenizer: PreTrainedTokenizerBase, model: str) -> None:
@@ -99,7 +128,13 @@ def make_chat_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str | None
     source = template or str(tokenizer.get_chat_template())
 
     def encode(text: str) -> list[int]:
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
+        try:
+            return tokenizer(text, add_special_tokens=False)["input_ids"]
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            problem = f"The tokenizer fails at a text of {len(text)} characters ({error})."
+            raise DamagedError(problem, FETCH_AGAIN) from None
 
     return ChatTokenizer(
         source,
@@ -107,6 +142,7 @@ def make_chat_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str | None
         find_control_tokens(tokenizer, source),
         encode,
         cast(int | None, tokenizer.eos_token_id),
+        frozenset(token.content for token in tokenizer.added_tokens_decoder.values() if token.special),
     )
 
 

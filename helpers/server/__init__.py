@@ -1,4 +1,4 @@
-"""The tutorial server: the raw API of 2023 and the OpenAI-style API over one engine, with the WebUI's flags.
+"""The tutorial server: the raw API of 2023, the OpenAI-style API and a chat page, with the WebUI's flags.
 
 `python -m helpers.server` loads a model and serves it. Where a request goes, in both dialects: its body
 is parsed and its fields are checked (`raw_bodies`, `openai_bodies`), they become the engine's request

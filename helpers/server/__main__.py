@@ -5,23 +5,30 @@ line has passed every check that needs none of them.
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import socket
+import sys
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 from fastapi import FastAPI
 
+from helpers.common import arguments as types
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import UsageError
+from helpers.generation.upstream_engine import UpstreamEngine
+from helpers.generation.upstream_errors import KEY_VARIABLE as UPSTREAM_VARIABLE
+from helpers.generation.upstream_http import Upstream
 from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP, say_template
 from helpers.loading.loaders import LOADERS
 from helpers.server.guards import HostGate
+from helpers.server.keys import KEY_VARIABLE, find_key
 from helpers.server.ports import FLAGS, OPENAI_PORT, PORTS, RAW_PORT, open_port
 from helpers.server.service import ModelChoice, Service
 from helpers.server.serving import serve
+from helpers.server.watchdog import start_watchdog
 
 # What each port is for, in the help of its flag.
 PORT_HELP = {"raw": "of the raw API", "streaming": "of its websockets", "openai": "of the OpenAI-style API"}
@@ -30,7 +37,7 @@ PORT_HELP = {"raw": "of the raw API", "streaming": "of its websockets", "openai"
 ADDRESSES = {
     "raw": "raw API:    http://{host}:{port}/api/v1/chat",
     "streaming": "websockets: ws://{host}:{port}/api/v1/chat-stream",
-    "openai": "OpenAI API: http://{host}:{port}/v1",
+    "openai": "OpenAI API: http://{host}:{port}/v1\nchat page:  http://127.0.0.1:{port}/",
 }
 
 
@@ -40,6 +47,7 @@ def make_parser() -> CommandParser:
         prog="python -m helpers.server", description="Serve a model, and LoRAs on it, over two APIs."
     )
     add_model_flags(parser)
+    add_upstream_flags(parser)
     add_api_flags(parser)
     add_access_flags(parser)
     # For programs that start the server: it ends when its standard input closes.
@@ -49,7 +57,7 @@ def make_parser() -> CommandParser:
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that choose what is loaded."""
-    parser.add_argument("--model", required=True, metavar="NAME", help="folder below models/")
+    parser.add_argument("--model", metavar="NAME", help="folder below models/; with --upstream a model there")
     parser.add_argument(
         "--lora",
         nargs="+",
@@ -64,8 +72,20 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="default: what the hardware computes fastest",
     )
     parser.add_argument("--chat-template", metavar="NAME|FILE", help=CHAT_TEMPLATE_HELP)
-    parser.add_argument("--model-dir", type=Path, metavar="D", help="default: models/")
-    parser.add_argument("--lora-dir", type=Path, metavar="D", help="default: loras/")
+    parser.add_argument("--model-dir", type=types.path, metavar="D", help="default: models/")
+    parser.add_argument("--lora-dir", type=types.path, metavar="D", help="default: loras/")
+
+
+def add_upstream_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that put this server in front of another one."""
+    words = "ask this server (vLLM, llama.cpp, Ollama ...) in place of a model of this computer"
+    parser.add_argument("--upstream", type=types.text, metavar="URL", help=words)
+    keys = parser.add_mutually_exclusive_group()
+    words = f"the upstream's key; {UPSTREAM_VARIABLE} in the environment and a file hide it from other users"
+    keys.add_argument("--upstream-key", type=types.text, metavar="K", help=words)
+    keys.add_argument(
+        "--upstream-key-file", type=types.path, metavar="FILE", help="the file has the key and no more"
+    )
 
 
 def add_api_flags(parser: argparse.ArgumentParser) -> None:
@@ -82,7 +102,7 @@ def add_api_flags(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             flag,
             dest=f"{name}_port",
-            type=int,
+            type=types.port,
             default=PORTS[name],
             metavar="PORT",
             help=f"{PORT_HELP[name]} (default: {PORTS[name]})",
@@ -94,10 +114,9 @@ def add_access_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--listen",
         action="store_true",
-        help="be reachable from other machines; requires --api-key or --no-api-key",
+        help="be reachable from other machines; requires a key or --no-api-key",
     )
-    parser.add_argument("--api-key", metavar="K", help="clients must send it as a bearer token")
-    parser.add_argument("--no-api-key", action="store_true", help="with --listen: anyone may use it")
+    add_key_flags(parser)
     parser.add_argument(
         "--strict-model",
         action="store_true",
@@ -105,19 +124,45 @@ def add_access_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_key_flags(parser: argparse.ArgumentParser) -> None:
+    """The ways to give a key, of which a command line has one at most."""
+    keys = parser.add_mutually_exclusive_group()
+    keys.add_argument(
+        "--api-key",
+        type=types.text,
+        metavar="K",
+        help="clients must send it as a bearer token. Other users of this computer can see it in the list of "
+        f"processes (ps); the environment variable {KEY_VARIABLE} and a file keep it from them",
+    )
+    keys.add_argument(
+        "--api-key-file", type=types.path, metavar="FILE", help="the file has the key and no more"
+    )
+    keys.add_argument("--no-api-key", action="store_true", help="with --listen: anyone may use it")
+
+
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The parsed command line.
 
-    Raises a UsageError if it is wrong, asks for no API, or opens the server to others without a key.
+    Its `api_key` may be from a file or from the environment. Raises a UsageError if it is wrong, asks for no
+    API, or opens the server to others without a key, and what `find_key` raises.
     """
     options = make_parser().parse_args(arguments)
+    if (options.upstream_key or options.upstream_key_file) and not options.upstream:
+        raise UsageError("A key of an upstream was given, and no upstream.", "Add --upstream URL.")
+    options.upstream_key = find_key(
+        options.upstream_key, options.upstream_key_file, "--upstream-key", UPSTREAM_VARIABLE
+    )
+    if not (options.model or options.upstream):
+        raise UsageError("No model was named.", "Add --model NAME, or --upstream URL.")
+    if not options.no_api_key:
+        options.api_key = find_key(options.api_key, options.api_key_file)
     if not list_apis(options):
         remedy = f"Add --api (raw, port {RAW_PORT}), --extensions openai (port {OPENAI_PORT}), or both."
         raise UsageError("No API was asked for.", remedy)
     if options.listen and not options.api_key and not options.no_api_key:
         raise UsageError(
             "--listen opens the server to other machines.",
-            "Add --api-key KEY, or --no-api-key if anyone may use it.",
+            f"Set {KEY_VARIABLE}, or add --api-key-file FILE, or --no-api-key if anyone may use it.",
         )
     return options
 
@@ -179,10 +224,13 @@ def main(arguments: list[str]) -> None:
         stop_with_parent()
     host = "0.0.0.0" if options.listen else "127.0.0.1"
     listeners = open_ports(options, host)
-    service = Service(options.model_dir, options.lora_dir)
-    choice = ModelChoice(options.model, tuple(options.lora), options.loader, options.dtype)
+    upstream = Upstream(options.upstream, options.upstream_key) if options.upstream else None
+    service = Service(options.model_dir, options.lora_dir, upstream)
+    choice = ModelChoice(options.model or "", tuple(options.lora), options.loader, options.dtype)
     engine = service.load(replace(choice, chat_template=options.chat_template))
     say_template(engine.template)
+    if isinstance(engine, UpstreamEngine):
+        print(types.escape(engine.describe()), flush=True)
     try:
         apps = make_apps(options, service)
         for name, listener in listeners.items():
@@ -193,4 +241,9 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_command(main))
+    start_watchdog()
+    exit_code = run_command(main)
+    for stream in filter(None, (sys.stdout, sys.stderr)):  # None for one that was closed from the start
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            stream.flush()
+    os._exit(exit_code)  # everything is closed; Python would take seconds more to take torch apart

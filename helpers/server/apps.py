@@ -1,9 +1,10 @@
 """The application that each dialect starts from: guarded, and with every error in OpenAI's shape.
 
 That includes the errors that FastAPI and starlette raise themselves: a body that cannot be parsed, an unknown
-path, a wrong method, a body that is too large, and exceptions that nobody foresaw.
+path, a wrong method, and exceptions that nobody foresaw.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,8 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match, Route
 
 from helpers.common.errors import KitError
+from helpers.server.connections import HEALTH
 from helpers.server.errors import ApiError, ErrorReply, make_error_response
-from helpers.server.guards import TOO_LARGE, guard_app
+from helpers.server.guards import guard_app
 
 # For /openapi.json: what a refused or failed request is answered with.
 ERROR_REPLIES: dict[int | str, dict[str, Any]] = {
@@ -23,10 +25,13 @@ ERROR_REPLIES: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_app(title: str, api_key: str | None) -> FastAPI:
-    """An application without routes, which asks for `api_key` if there is one."""
+def make_app(title: str, api_key: str | None, open_paths: Iterable[str] = ()) -> FastAPI:
+    """An application with GET /health alone.
+
+    It asks for `api_key`, if there is one, except for /health and `open_paths`.
+    """
     app = FastAPI(title=title, responses=ERROR_REPLIES)
-    guard_app(app, api_key)
+    guard_app(app, api_key, {HEALTH, *open_paths})
 
     @app.exception_handler(Exception)
     @app.exception_handler(KitError)
@@ -36,8 +41,7 @@ def make_app(title: str, api_key: str | None) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     async def refuse_body(request: Request, error: RequestValidationError) -> JSONResponse:
-        content_type = request.headers.get("content-type", "")
-        return make_error_response(explain_validation(error, content_type))
+        return make_error_response(explain_validation(error))
 
     @app.exception_handler(HTTPException)
     async def refuse_request(request: Request, error: HTTPException) -> JSONResponse:
@@ -46,13 +50,15 @@ def make_app(title: str, api_key: str | None) -> FastAPI:
             response.headers["Allow"] = ", ".join(list_methods(app, request))
         return response
 
+    @app.get(HEALTH)
+    async def show_health() -> dict[str, str]:
+        return {"status": "ok"}
+
     return app
 
 
 def explain_http_error(error: HTTPException, request: Request) -> ApiError:
-    """The refusal for an error that starlette raises: an unknown path, a wrong method, a body too large."""
-    if error.status_code == 413:
-        return ApiError(413, TOO_LARGE)
+    """The refusal for an error that starlette raises: an unknown path, a wrong method."""
     return ApiError(error.status_code, f"{request.method} {request.url.path}: {error.detail}.")
 
 
@@ -66,14 +72,12 @@ def list_methods(app: FastAPI, request: Request) -> list[str]:
     return sorted(methods)
 
 
-def explain_validation(error: RequestValidationError, content_type: str) -> ApiError:
+def explain_validation(error: RequestValidationError) -> ApiError:
     """The refusal of a body that does not have the right form; it names the first wrong field."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return ApiError(400, "The body is not valid JSON.", None, "json_invalid")
     path = first["loc"][1:]  # the first part is "body"
     field = ".".join(str(part) for part in path) or "body"
-    if field == "body" and "json" not in content_type:
-        return ApiError(400, "Send JSON, with the header Content-Type: application/json.", field, "not_json")
     problem = first["msg"].removeprefix("Value error, ")
     return ApiError(400, f"{field}: {problem}.", field, first["type"])

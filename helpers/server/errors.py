@@ -3,15 +3,20 @@
 `REFUSALS` says which KitError becomes which status; an exception that nobody foresaw is a 500.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
+from helpers.common.arguments import cut
 from helpers.common.errors import KitError
-from helpers.generation.engine import EngineBusy, EngineStopping, PromptTooLong, UnknownToken
+from helpers.generation.engine import EngineBusy, EngineStopping
+from helpers.generation.prompts import PromptTooLong, UnknownPromptToken, UnknownToken
+from helpers.generation.structure import StructureRefused
+from helpers.generation.upstream_errors import UpstreamAway, UpstreamFailed, UpstreamLate, UpstreamRefused
 from helpers.server.service import NoModel
 
+LONGEST_MESSAGE = 400  # characters of a message, and of the name of a field
 RETRY_S = 2  # value of Retry-After in seconds: one or two answers are finished by then
 
 # OpenAI's code for a status; other statuses have none unless the refusal gives its own.
@@ -19,6 +24,7 @@ CODES = {
     401: "invalid_api_key",
     404: "unknown_url",
     405: "method_not_allowed",
+    408: "too_slow",
     413: "body_too_large",
     429: "rate_limit_exceeded",
 }
@@ -26,6 +32,7 @@ CODES = {
 # Headers that belong to a status.
 HEADERS = {
     401: {"WWW-Authenticate": "Bearer"},
+    408: {"Connection": "close"},  # the rest of the body may still come
     429: {"Retry-After": str(RETRY_S)},
     # uvicorn closes the connection after an exception. Unwarned, a client sends its next request into it.
     500: {"Connection": "close"},
@@ -51,6 +58,11 @@ REFUSALS: dict[type, Refusal] = {
     EngineBusy: Refusal(429),
     PromptTooLong: Refusal(400, code="context_length_exceeded"),
     UnknownToken: Refusal(400, code="invalid_value", param="logit_bias"),
+    UnknownPromptToken: Refusal(400, code="invalid_value", param="prompt"),
+    StructureRefused: Refusal(400, code="invalid_value"),
+    UpstreamFailed: Refusal(502),
+    UpstreamAway: Refusal(503),
+    UpstreamLate: Refusal(504),
 }
 
 
@@ -73,10 +85,10 @@ class ApiError(Exception):
     """A refusal with its HTTP status; `param` is the field at fault, `code` OpenAI's word for the mistake."""
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None):
-        super().__init__(message)
+        super().__init__(cut(message, LONGEST_MESSAGE))
         self.status = status
-        self.message = message
-        self.param = param
+        self.message = cut(message, LONGEST_MESSAGE)  # it may quote what was sent
+        self.param = param and cut(param, LONGEST_MESSAGE)
         self.code = code or CODES.get(status)
 
 
@@ -95,6 +107,8 @@ def as_api_error(error: Exception, param: str | None = None) -> ApiError:
     if not isinstance(error, KitError):
         return ApiError(500, f"The server failed ({type(error).__name__}); see its output for the cause.")
     refusal = find_refusal(error)
+    if isinstance(error, UpstreamRefused):
+        refusal = replace(refusal, code=error.code, param=error.param)
     field = refusal.param
     if field is None and refusal.status == 400:
         field = param

@@ -1,23 +1,23 @@
-"""Who may ask, and how much: API key, Host header, the page that opens a websocket, the length of a body.
+"""Who may ask: API key, Host header, the page that sends a body or opens a websocket.
 
 Whatever can be refused is refused before anything of the request's body is read. All guards are plain ASGI
 middlewares: behind starlette's BaseHTTPMiddleware an application does not notice that its client leaves.
 """
 
+import asyncio
 import hmac
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 
 from fastapi import FastAPI
 from fastapi.datastructures import Headers
 from fastapi.middleware.cors import CORSMiddleware
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from helpers.generation.engine import EngineStopping
 from helpers.server.errors import ApiError, make_error_response
-
-BODY_LIMIT = 4 * 2**20  # bytes; a hundred times the text that fills a context of 8192 tokens
-TOO_LARGE = f"The body is too large; the limit is {BODY_LIMIT} bytes."
+from helpers.server.request_bodies import BodyGate
 
 LOCAL_HOST = r"(localhost|127\.0\.0\.1|\[::1\])(:\d+)?"
 LOCAL_ORIGIN = r"https?://" + LOCAL_HOST
@@ -30,15 +30,14 @@ class Gate(ABC):
         self.app = app
 
     @abstractmethod
-    def find_fault(self, kind: str, headers: Headers) -> ApiError | None:
-        """The refusal of a request of kind "http" or "websocket"; None if it may pass."""
+    def find_fault(self, scope: Scope, headers: Headers) -> ApiError | None:
+        """The refusal of a request or a websocket; None if it may pass."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI's entry point."""
-        kind = scope["type"]
         fault = None
-        if kind in ("http", "websocket"):  # not "lifespan", which has no headers
-            fault = self.find_fault(kind, Headers(scope=scope))
+        if scope["type"] in ("http", "websocket"):  # not "lifespan", which has no headers
+            fault = self.find_fault(scope, Headers(scope=scope))
         if fault is None:
             await self.app(scope, receive, send)
         else:
@@ -46,16 +45,20 @@ class Gate(ABC):
 
 
 class KeyGate(Gate):
-    """Lets requests pass that carry the API key as a bearer token."""
+    """Lets requests pass that carry the API key as a bearer token, and those to a path in `open_paths`."""
 
-    def __init__(self, app: ASGIApp, api_key: str):
+    def __init__(self, app: ASGIApp, api_key: str, open_paths: Collection[str]):
         super().__init__(app)
-        self.wanted = f"Bearer {api_key}".encode()
+        self.wanted = api_key.encode()
+        self.open_paths = frozenset(open_paths)
 
-    def find_fault(self, kind: str, headers: Headers) -> ApiError | None:
+    def find_fault(self, scope: Scope, headers: Headers) -> ApiError | None:
         """401 without the key."""
-        sent = headers.get("authorization", "").encode("latin-1")
-        if hmac.compare_digest(sent, self.wanted):
+        scheme, _, sent = headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(sent.lstrip(" ").encode("latin-1"), self.wanted)
+        if right and scheme.lower() == "bearer":  # RFC 9110: a scheme has no case, and one space or more
+            return None
+        if scope["type"] == "http" and scope["path"] in self.open_paths:
             return None
         return ApiError(401, "Wrong or missing API key: send Authorization: Bearer KEY.")
 
@@ -67,7 +70,7 @@ class HostGate(Gate):
     it read this server's replies. The Host header gives it away.
     """
 
-    def find_fault(self, kind: str, headers: Headers) -> ApiError | None:
+    def find_fault(self, scope: Scope, headers: Headers) -> ApiError | None:
         """400 for another name, or none."""
         if re.fullmatch(LOCAL_HOST, headers.get("host", ""), re.IGNORECASE):
             return None
@@ -76,42 +79,62 @@ class HostGate(Gate):
 
 
 class OriginGate(Gate):
-    """Refuses websockets that a page from another site opens. Browsers do not ask before they open one."""
+    """Refuses websockets that a page from another site opens, and bodies that it sends.
 
-    def find_fault(self, kind: str, headers: Headers) -> ApiError | None:
+    Browsers do not ask before they open a websocket or send a form. A page that this server sent to another
+    machine names the same host as its request does. Any site can bring that about for itself (DNS rebinding),
+    so it counts with `asks_for_key` only: the site has no key.
+    """
+
+    def __init__(self, app: ASGIApp, asks_for_key: bool):
+        super().__init__(app)
+        self.asks_for_key = asks_for_key
+
+    def find_fault(self, scope: Scope, headers: Headers) -> ApiError | None:
         """403 for a page from elsewhere. Programs that are not browsers send no Origin."""
         origin = headers.get("origin")
-        if kind != "websocket" or origin is None or re.fullmatch(LOCAL_ORIGIN, origin):
+        harmless = scope["type"] == "http" and scope["method"] in ("GET", "HEAD", "OPTIONS")
+        if harmless or origin is None or re.fullmatch(LOCAL_ORIGIN, origin):
             return None
-        return ApiError(403, "Only pages of this computer may open a websocket here.", None, "foreign_origin")
+        host = headers.get("host")
+        if self.asks_for_key and host and re.fullmatch(f"https?://{re.escape(host)}", origin, re.IGNORECASE):
+            return None
+        return ApiError(403, "Only pages of this computer may send anything here.", None, "foreign_origin")
 
 
-class LengthGate(Gate):
-    """Refuses a body whose declared length is over the limit.
+class EndGate:
+    """Answers what the ending server cuts off, as far as nothing was sent; uvicorn would log a traceback."""
 
-    starlette's middleware would refuse it too, but in plain text; it counts the bodies that declare no
-    length.
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI's entry point."""
+        begun = False
+
+        async def note(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, note)
+        except asyncio.CancelledError:
+            if not begun and scope["type"] == "http":
+                await make_error_response(EngineStopping())(scope, receive, send)
+
+
+def guard_app(app: FastAPI, api_key: str | None, open_paths: Collection[str]) -> None:
+    """Limits bodies, asks for the key if there is one, and refuses pages of other sites.
+
+    What is at `open_paths` needs no key. Whoever starts a server for this computer alone adds a HostGate.
     """
-
-    def find_fault(self, kind: str, headers: Headers) -> ApiError | None:
-        """413 for a body over the limit."""
-        declared = headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > BODY_LIMIT:
-            return ApiError(413, TOO_LARGE)
-        return None
-
-
-def guard_app(app: FastAPI, api_key: str | None) -> None:
-    """Limits bodies, asks for the key if there is one, and lets only pages of this computer read the replies.
-
-    Whoever starts a server for this computer alone adds a HostGate.
-    """
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=BODY_LIMIT)
-    app.add_middleware(LengthGate)
+    app.add_middleware(BodyGate)
     if api_key:
-        app.add_middleware(KeyGate, api_key=api_key)
-    app.add_middleware(OriginGate)
+        app.add_middleware(KeyGate, api_key=api_key, open_paths=open_paths)
+    app.add_middleware(OriginGate, asks_for_key=bool(api_key))
     # Added last, so asked first: a browser's preflight carries no key, and a page may read a refusal.
     app.add_middleware(
         CORSMiddleware, allow_origin_regex=LOCAL_ORIGIN, allow_methods=["GET", "POST"], allow_headers=["*"]
     )
+    app.add_middleware(EndGate)

@@ -1,27 +1,27 @@
-"""The OpenAI-style API: /v1/models, /v1/chat/completions and /v1/completions, streamed or whole."""
+"""The OpenAI-style API: chats, completions and responses, whole or streamed; models; /tokenize.
 
-import time
+At / is a chat page for a browser.
+"""
+
 from typing import Any
 
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
 from helpers.common.errors import KitError
-from helpers.generation.engine import Engine
-from helpers.server.answers import Answers, generate_all
+from helpers.server.answers import Answers, close_after_leaving, generate_all
 from helpers.server.apps import make_app
-from helpers.server.errors import ApiError, as_api_error
+from helpers.server.chat_page import PAGE_FILES, add_chat_page
+from helpers.server.errors import as_api_error
 from helpers.server.openai_bodies import ChatCompletionBody, CompletionBody
 from helpers.server.openai_dialects import ChatDialect, TextDialect
-from helpers.server.openai_replies import ChatCompletion, Completion, ModelCard, ModelList, count_usage
-from helpers.server.openai_stream import Call, EventStream, write_events
+from helpers.server.openai_models import add_model_routes, pick_adapter
+from helpers.server.openai_replies import ChatCompletion, Completion, count_usage
+from helpers.server.openai_stream import STREAMED, Call, EventStream, write_events
+from helpers.server.responses_api import add_responses_route
 from helpers.server.service import Service
-
-# For /openapi.json, beside the whole reply: events whose data is a chunk of the reply as JSON, or [DONE].
-EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
-STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"itemSchema": EVENT}}},
-}
+from helpers.server.threads import run_for_client
+from helpers.server.tokenizing import add_tokenize_route
 
 
 async def answer(call: Call, http: Request) -> BaseModel | EventStream:
@@ -29,7 +29,10 @@ async def answer(call: Call, http: Request) -> BaseModel | EventStream:
     try:
         if call.stream:
             answers = Answers(call.engine, call.requests)
-            await answers.start()
+            await answers.start(http)
+            if call.engine.refuses_late:
+                async with close_after_leaving(answers, http):
+                    await answers.begin()
             return EventStream(answers, write_events(call, answers))
         generations = await generate_all(call.engine, call.requests, http)
     except KitError as error:
@@ -37,6 +40,8 @@ async def answer(call: Call, http: Request) -> BaseModel | EventStream:
     choices = [call.dialect.describe_choice(index, whole) for index, whole in enumerate(generations)]
     return call.dialect.reply(
         **call.describe(),
+        **call.dialect.describe_prompts(generations),
+        system_fingerprint=None,
         object=call.dialect.whole_object,
         choices=choices,
         usage=count_usage(generations, call.dialect.choices_per_prompt),
@@ -48,58 +53,31 @@ def make_openai_app(service: Service, api_key: str | None = None, strict_model: 
 
     With any other name the default adapter answers, or with `strict_model` the request gets a 404.
     """
-    app = make_app("Open LLM Kit: OpenAI-style API", api_key)
-    started = int(time.time())
+    app = make_app("Open LLM Kit: OpenAI-style API", api_key, PAGE_FILES)
+    add_chat_page(app)
+    add_model_routes(app, service)
 
-    @app.get("/v1/models")
-    async def list_models() -> ModelList:
-        return ModelList(data=list_cards(service, started))
+    # What was not asked for is not there: `exclude_unset`.
+    described: dict[str, Any] = {"responses": STREAMED, "response_model_exclude_unset": True}
 
-    @app.get("/v1/models/{name:path}")
-    async def show_model(name: str) -> ModelCard:
-        for card in list_cards(service, started):
-            if card.id == name:
-                return card
-        raise make_unknown_model_error(name)
-
-    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAMED)
+    @app.post("/v1/chat/completions", response_model=ChatCompletion, **described)
     async def complete_chat(body: ChatCompletionBody, http: Request):
         engine = service.get_engine()
-        requests = body.build_requests(engine, pick_adapter(engine, body.model, strict_model))
-        dialect = ChatDialect(bool(body.logprobs), body.answers_per_prompt)
+        adapter = pick_adapter(engine, body.model, strict_model)
+        requests = await run_for_client(http, body.build_requests, engine, adapter)
+        dialect = ChatDialect(
+            body.answers_per_prompt, bool(body.logprobs), body.prompt_logprobs, body.make_call_reader(engine)
+        )
         return await answer(Call(engine, requests, dialect, bool(body.stream), body.wants_usage), http)
 
-    @app.post("/v1/completions", response_model=Completion, responses=STREAMED)
+    @app.post("/v1/completions", response_model=Completion, **described)
     async def complete_text(body: CompletionBody, http: Request):
         engine = service.get_engine()
-        requests = body.build_requests(engine, pick_adapter(engine, body.model, strict_model))
-        echoed = body.prompt if body.echo else None
-        dialect = TextDialect(body.logprobs is not None, body.answers_per_prompt, echoed)
+        adapter = pick_adapter(engine, body.model, strict_model)
+        requests = await run_for_client(http, body.build_requests, engine, adapter)
+        dialect = TextDialect(body.answers_per_prompt, body.logprobs, body.prompt_logprobs, bool(body.echo))
         return await answer(Call(engine, requests, dialect, bool(body.stream), body.wants_usage), http)
 
+    add_responses_route(app, service, strict_model)
+    add_tokenize_route(app, service)
     return app
-
-
-def list_cards(service: Service, created: int) -> list[ModelCard]:
-    """The base model and its adapters; nothing if no model is loaded."""
-    engine = service.engine
-    if engine is None:
-        return []
-    return [ModelCard(id=name, created=created) for name in (engine.name, *engine.adapters)]
-
-
-def pick_adapter(engine: Engine, name: str | None, strict: bool) -> str | None:
-    """The adapter that a request's `model` names; None is the base. With `strict`, other names are a 404."""
-    if name in engine.adapters:
-        return name
-    if name == engine.name:
-        return None
-    if strict:
-        raise make_unknown_model_error(name)
-    return engine.default_adapter
-
-
-def make_unknown_model_error(name: str | None) -> ApiError:
-    """OpenAI's refusal of a model's name."""
-    message = f"The model '{name or ''}' does not exist or you do not have access to it."
-    return ApiError(404, message, "model", "model_not_found")

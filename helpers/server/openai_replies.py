@@ -1,12 +1,14 @@
 """The whole replies of the OpenAI-style API, as its documentation (/openapi.json) shows them."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from helpers.generation.request import Generation
 
 Reason = Literal["stop", "length"]
+ChatReason = Literal["stop", "length", "tool_calls"]
+PromptLogprobs = list[dict[str, dict[str, Any]] | None]  # vLLM's; `describe_prompt` makes them
 
 
 class Usage(BaseModel):
@@ -17,12 +19,28 @@ class Usage(BaseModel):
     total_tokens: int
 
 
+class CalledFunction(BaseModel):
+    """The name of a function and its arguments, as JSON."""
+
+    name: str
+    arguments: str
+
+
+class ToolCall(BaseModel):
+    """A call of a tool, which the client makes. Its result refers to the `id`."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class ChatMessage(BaseModel):
-    """An answer in a conversation."""
+    """An answer in a conversation. `content` is None beside calls without text."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
     refusal: None = None
+    tool_calls: list[ToolCall] | None = None
 
 
 class ChatChoice(BaseModel):
@@ -31,7 +49,7 @@ class ChatChoice(BaseModel):
     index: int
     message: ChatMessage
     logprobs: dict | None
-    finish_reason: Reason
+    finish_reason: ChatReason
 
 
 class TextChoice(BaseModel):
@@ -41,6 +59,7 @@ class TextChoice(BaseModel):
     text: str
     logprobs: dict | None
     finish_reason: Reason
+    prompt_logprobs: PromptLogprobs | None = None  # only if they were asked for
 
 
 class Reply(BaseModel):
@@ -58,6 +77,7 @@ class ChatCompletion(Reply):
 
     object: Literal["chat.completion"]
     choices: list[ChatChoice]
+    prompt_logprobs: PromptLogprobs | None = None  # only if they were asked for
 
 
 class Completion(Reply):
@@ -74,6 +94,9 @@ class ModelCard(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "open-llm-kit"
+    # As vLLM has them.
+    parent: str | None = None  # of a LoRA: the base model
+    max_model_len: int | None = None  # tokens that prompt and answer may have together
 
 
 class ModelList(BaseModel):

@@ -19,6 +19,12 @@ from helpers.server.errors import describe_error
 from helpers.server.openai_dialects import Dialect
 from helpers.server.openai_replies import count_usage
 
+# For /openapi.json, beside the whole reply: events whose data is a chunk of the reply as JSON, or [DONE].
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+STREAMED: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"itemSchema": EVENT}}},
+}
+
 
 @dataclass(frozen=True)
 class Call:
@@ -84,15 +90,16 @@ async def describe_choices(
 ) -> AsyncIterator[dict[str, Any]]:
     """The choice of each event, in the order of the events; puts the finished answers into `whole`."""
     for index in range(len(answers.requests)):
-        start = dialect.describe_start(index)
-        if start is not None:
-            yield start
+        for choice in dialect.describe_start(index):
+            yield choice
     async for index, piece in answers:
         if isinstance(piece, Piece):
-            yield dialect.describe_piece(index, piece)
+            choices = dialect.describe_piece(index, piece)
         else:
             whole[index] = piece
-            yield dialect.describe_end(index, piece.finish_reason)
+            choices = dialect.describe_end(index, piece.finish_reason)
+        for choice in choices:
+            yield choice
 
 
 def write_event(data: dict[str, Any]) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
-from helpers.generation.engine import Engine, UnknownToken
+from helpers.generation.engine import Engine
+from helpers.generation.prompts import UnknownToken
 from helpers.generation.request import GenerationRequest
 from helpers.loading.chat_tokenizer import unmark
 from helpers.server.errors import ApiError
@@ -89,7 +90,9 @@ def prepare_chat(body: ChatBody, engine: Engine) -> PreparedRequest:
     if exchange is None:
         return PreparedRequest(None, lambda _: {"history": history}, {})
     chat = build_chat(body, exchange)
-    prompt = drop_oldest_exchanges(chat, engine.render, engine.count_tokens, body.measure_room(engine))
+    room = body.measure_room(engine)
+    longest = engine.measure_longest(room)
+    prompt = drop_oldest_exchanges(chat, engine.render, engine.count_tokens, room, longest)
     add_bos = body.add_bos_token and not uses_model_template(chat)
     request = body.build_request(engine, prompt, add_bos, list_stops(chat))
     extra = describe_extra(body, engine, request, list_unused_fields(body, chat))

@@ -10,15 +10,20 @@ from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Body, FastAPI, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from helpers.generation.engine import Engine
+from helpers.generation.engine import Engine, EngineStopping
 from helpers.server.answers import generate
 from helpers.server.apps import make_app
+from helpers.server.fields import MAX_COUNTED
 from helpers.server.raw_answers import PreparedRequest, RunningRequests, prepare_chat, prepare_generate
-from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody, Words
+from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody
+from helpers.server.raw_fields import Words
 from helpers.server.raw_model import ModelBody, ModelControl
 from helpers.server.service import Service
+from helpers.server.threads import run_for_client
+
+POLL_S = 0.5  # between looks whether the server stops while a model is loaded
 
 SomeBody = TypeVar("SomeBody", bound=RawBody)
 
@@ -26,7 +31,7 @@ SomeBody = TypeVar("SomeBody", bound=RawBody)
 class TokenCountBody(BaseModel):
     """POST /api/v1/token-count."""
 
-    prompt: Words
+    prompt: Annotated[Words, Field(max_length=MAX_COUNTED)]
 
 
 def make_raw_app(
@@ -47,7 +52,7 @@ def add_answer_routes(app: FastAPI, service: Service, running: RunningRequests) 
     ) -> dict[str, Any]:
         engine = service.get_engine()
         # In a thread, since a long history is tokenized more than once.
-        prepared = await asyncio.to_thread(prepare, body, engine)
+        prepared = await run_for_client(http, prepare, body, engine)
         text = ""
         if prepared.request:
             with running.track(prepared.request):
@@ -74,9 +79,10 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
     control = ModelControl(service)
 
     @app.post("/api/v1/token-count")
-    async def count_tokens(body: TokenCountBody) -> dict:
-        tokens = await asyncio.to_thread(service.get_engine().count_tokens, body.prompt)
-        return {"results": [{"tokens": tokens}]}
+    async def count_tokens(body: TokenCountBody, http: Request) -> dict:
+        engine = service.get_engine()
+        tokens = await run_for_client(http, engine.count_tokens, body.prompt)
+        return {"results": [{"tokens": tokens, **({} if engine.counts_exactly else {"estimated": True})}]}
 
     @app.get("/api/v1/model")
     async def show_model() -> dict:
@@ -84,4 +90,8 @@ def add_model_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/api/v1/model")
     async def change_model(body: ModelBody) -> dict:
-        return await asyncio.to_thread(control.act, body)
+        acting = asyncio.create_task(asyncio.to_thread(control.act, body))
+        while not (await asyncio.wait([acting], timeout=POLL_S))[0]:
+            if service.stopped.is_set():  # the process ends, whatever is being loaded
+                raise EngineStopping
+        return acting.result()

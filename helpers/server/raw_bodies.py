@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -19,27 +18,31 @@ from pydantic import (
 
 from helpers.generation.engine import Engine
 from helpers.generation.request import GenerationRequest
+from helpers.generation.structure import Structure
+from helpers.server.answer_forms import check_structure
 from helpers.server.errors import ApiError
 from helpers.server.fields import SEED_LIMIT, StopTexts, Text
+from helpers.server.raw_fields import (
+    ALIASES,
+    CUTOFF_UNIT,
+    Amount,
+    Count,
+    Cutoff,
+    Name,
+    Penalty,
+    Share,
+    TurnTemplate,
+    Words,
+)  # fmt: skip
 from helpers.server.raw_histories import History
 from helpers.server.raw_prompts import CHARACTER, PROMPT
-
-# Other names that clients of 2023 used, and the field that each means.
-ALIASES = {
-    "max_length": "max_new_tokens",
-    "typical": "typical_p",
-    "rep_pen": "repetition_penalty",
-    "presence_pen": "presence_penalty",
-    "frequency_pen": "frequency_penalty",
-    "max_context_length": "truncation_length",
-    "chat-instruct_command": "chat_instruct_command",
-}
 
 NEVER = ""  # in HANDLING: no engine honours the field
 
 # What becomes of each field that is not always honoured: NEVER, or the name of the engine's field. An engine
 # says which of these it honours.
 HANDLING = {
+    "typical_p": "typical_p",
     "presence_penalty": "presence_penalty",
     "frequency_penalty": "frequency_penalty",
     "repetition_penalty_range": "repetition_penalty_range",
@@ -54,9 +57,10 @@ HANDLING = {
     "mirostat_tau": "mirostat_tau",
     "mirostat_eta": "mirostat_eta",
     "skip_special_tokens": "skip_special_tokens",
-    "grammar_string": "grammar",
+    "grammar_string": "structure",
     "ban_eos_token": "ban_eos",
     "custom_token_bans": "logit_bias",
+    "add_bos_token": "add_special_tokens",
     "max_tokens_second": NEVER,
     "num_beams": NEVER,
     "penalty_alpha": NEVER,
@@ -69,25 +73,11 @@ HANDLING = {
     "chat_prompt_size": NEVER,
 }
 
+MAX_BANS = 1024  # as in logit_bias
+ID_DIGITS = 10  # of a token's id; the largest vocabularies have six
 BAN = -1e9  # added to a banned token's logit; minus infinity is not valid JSON, and llama.cpp gets JSON
 DEFAULT_CHARACTER = "Assistant"
 CHAT_INSTRUCT_COMMAND = f'Write the next message of "{CHARACTER}" in this chat, and nothing else.\n\n{PROMPT}'
-CUTOFF_UNIT = 1e-4  # of epsilon_cutoff and eta_cutoff
-
-
-def write_number(value: object) -> object:
-    """A number as text; anything else as it is."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return value
-    return str(value)
-
-
-Words = Annotated[Text, BeforeValidator(write_number)]
-Count = Annotated[int, Field(ge=0, lt=2**31)]
-Amount = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(gt=0, le=1)]
-Penalty = Annotated[float, Field(ge=0.01, le=100)]
-Cutoff = Annotated[float, Field(ge=0, lt=1 / CUTOFF_UNIT)]
 
 
 class RawBody(BaseModel):
@@ -158,9 +148,12 @@ class RawBody(BaseModel):
     @field_validator("custom_token_bans")
     @classmethod
     def check_token_bans(cls, text: str) -> str:
-        """Raises a ValueError unless these are token ids with commas between them."""
-        if text.strip() and not all(part.strip().isdecimal() for part in text.split(",")):
+        """Raises a ValueError unless these are token ids, MAX_BANS at most, with commas between them."""
+        parts = [part.strip() for part in text.split(",")] if text.strip() else []
+        if not all(part.isdecimal() and len(part) <= ID_DIGITS for part in parts):
             raise ValueError("write token ids with commas between them")
+        if len(parts) > MAX_BANS:
+            raise ValueError(f"write {MAX_BANS} token ids at most")
         return text
 
     @field_validator("preset")
@@ -177,17 +170,17 @@ class RawBody(BaseModel):
         """The engine's request; `stop` are strings that end the answer, beside those that the client sent."""
         settings = {field: getattr(self, name) for name, field in HANDLING.items() if field != NEVER}
         settings["logit_bias"] = self.read_token_bans()
+        settings["structure"] = self.read_grammar()
         settings["epsilon_cutoff"] *= CUTOFF_UNIT
         settings["eta_cutoff"] *= CUTOFF_UNIT
+        settings["add_special_tokens"] = add_special_tokens
         return GenerationRequest(
             prompt=prompt,
-            add_special_tokens=add_special_tokens,
             keep_last=self.measure_room(engine),
             max_new_tokens=self.measure_answer(engine, prompt, add_special_tokens),
             temperature=self.temperature if self.do_sample else 0.0,
             top_p=self.top_p,
             top_k=self.top_k,
-            typical_p=self.typical_p,
             repetition_penalty=self.repetition_penalty,
             seed=None if self.seed == -1 else self.seed,
             stop=[*stop, *self.stopping_strings],
@@ -198,6 +191,11 @@ class RawBody(BaseModel):
     def read_token_bans(self) -> dict[int, float]:
         """The bias of each banned token, by its id: {5: BAN, 6: BAN} for "5, 6"."""
         return {int(part): BAN for part in self.custom_token_bans.split(",") if part.strip()}
+
+    def read_grammar(self) -> Structure | None:
+        """The form of the answer; an ApiError for a grammar that cannot be followed."""
+        grammar = self.grammar_string
+        return check_structure(Structure("grammar", grammar), "grammar_string") if grammar.strip() else None
 
     @property
     def answer_limit(self) -> int:
@@ -221,7 +219,7 @@ class RawBody(BaseModel):
         """Tokens that the answer may have: max_new_tokens, or what the prompt leaves if that is asked for."""
         if not self.auto_max_new_tokens:
             return self.answer_limit
-        tokens = engine.count_tokens(prompt)
+        tokens = engine.count_tokens(engine.cut_text(prompt, self.measure_room(engine)))
         if not add_special_tokens:
             tokens -= engine.count_tokens("")  # count_tokens adds special tokens in any case
         kept = min(tokens, self.measure_room(engine))
@@ -283,14 +281,14 @@ class ChatBody(RawBody):
     continue_: bool = Field(False, alias="_continue")
     mode: str = "chat"
     character: Words = DEFAULT_CHARACTER
-    your_name: Words = "You"
-    name1: Words | None = None
-    name2: Words | None = None
+    your_name: Name = "You"
+    name1: Name | None = None
+    name2: Name | None = None
     context: Words | None = None
     greeting: Words = ""  # used by the WebUI's page only
     instruction_template: Words | None = None
-    name1_instruct: Words | None = None
-    name2_instruct: Words | None = None
+    name1_instruct: Name | None = None
+    name2_instruct: Name | None = None
     context_instruct: Words | None = None
-    turn_template: Words | None = None
+    turn_template: TurnTemplate | None = None
     chat_instruct_command: Words = CHAT_INSTRUCT_COMMAND

@@ -5,19 +5,21 @@ If a model cannot be loaded, the request is refused and the one before stays.
 
 import contextlib
 import threading
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from helpers.common.errors import KitError
 from helpers.loading.loaders import LOADERS
 from helpers.server.errors import ApiError
-from helpers.server.fields import Text
+from helpers.server.fields import FolderName
 from helpers.server.raw_bodies import RawBody
-from helpers.server.service import ModelChoice, Service
+from helpers.server.service import MAX_LORAS, ModelChoice, Service
 from helpers.weights.architecture import check_decoder
-from helpers.weights.folders import find_model, list_models
+from helpers.weights.folders import find_model
 
+LORAS = TypeAdapter(Annotated[tuple[FolderName, ...], Field(max_length=MAX_LORAS)])
 BLANK = (None, False, 0, -1, "", [])  # values of the WebUI's flags that ask for nothing
 
 
@@ -25,7 +27,7 @@ class ModelBody(BaseModel):
     """The action; for `load` a model's name, and the WebUI's flags in `args`."""
 
     action: str = ""
-    model_name: Text | None = None
+    model_name: FolderName | None = None
     args: dict[str, Any] = {}
 
 
@@ -34,25 +36,36 @@ class ModelControl:
 
     def __init__(self, service: Service):
         self.service = service
-        self._lock = threading.Lock()  # one change at a time
+        self._lock = threading.Lock()  # held by a change
         # What was loaded last, also after an unload: the next load takes its LoRAs and number format.
         self._last = service.choice
 
     def act(self, body: ModelBody) -> dict[str, Any]:
         """The reply. Raises an ApiError, which names the field, for a model that cannot be loaded."""
         if body.action == "list":
-            return {"result": ["None", *list_models(self.service.models_dir)]}
+            return {"result": ["None", *self.service.list_models()]}
         if body.action == "info":
             return {"result": self.describe()}
         if body.action == "unload":
-            with self._lock:
+            with self._change():
                 self.service.unload()
             return {"result": self.describe()}
         if body.action == "load":
-            with self._lock:
+            with self._change():
                 ignored = self.load(body)
             return add_ignored({"result": self.describe()}, ignored)
         return add_ignored({"result": self.find_name()}, ["action"] if body.action else [])
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        """One change at a time: others that waited for it would take all threads."""
+        if not self._lock.acquire(blocking=False):
+            problem = "Another request is loading or unloading a model. Try again when it is answered."
+            raise ApiError(409, problem, "action", "model_is_changing")
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def find_name(self) -> str | None:
         """The folder name of the loaded model; None if there is none."""
@@ -147,9 +160,12 @@ def read_loras(flags: dict[str, Any], last: ModelChoice | None) -> tuple[str, ..
     loras = flags["lora"] or []
     if isinstance(loras, str):
         loras = [loras]
-    if not isinstance(loras, list) or not all(isinstance(name, str) for name in loras):
-        raise ApiError(400, "args.lora: send a list of folder names.", "args.lora")
-    return tuple(loras)
+    try:
+        return LORAS.validate_python(loras)
+    except ValidationError as error:
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+        message = f"args.lora: send a list of folder names ({problem})."
+        raise ApiError(400, message, "args.lora") from None
 
 
 def read_loader(flags: dict[str, Any]) -> str | None:

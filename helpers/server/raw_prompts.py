@@ -9,6 +9,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from helpers.generation.prompts import PromptTooLong
+
 # Placeholders of a turn template.
 USER_NAME = "<|user|>"
 BOT_NAME = "<|bot|>"
@@ -28,8 +30,25 @@ Exchange = tuple[str, str]  # what the user said, what the bot replied
 Render = Callable[[list[dict[str, str]], bool], str]  # (messages, whether to lengthen the last one) -> prompt
 
 
+# Characters of a prompt. A body has half as many, so only a placeholder that comes often can lead to more.
+MAX_PROMPT = 8 * 2**20
+
+
+def refuse_length(characters: int) -> None:
+    """Raises PromptTooLong for more characters than a prompt may have, so that nobody writes them."""
+    if characters > MAX_PROMPT:
+        raise PromptTooLong(
+            f"The prompt would have {characters} characters or more, and the limit is {MAX_PROMPT}.",
+            "Repeat placeholders less often.",
+        )
+
+
 def fill(text: str, values: Mapping[str, str]) -> str:
-    """`text` with each placeholder replaced by its value, in one pass: placeholders inside a value stay."""
+    """`text` with each placeholder replaced by its value, in one pass: placeholders inside a value stay.
+
+    Raises PromptTooLong for a result that is too long for any prompt, before it is written.
+    """
+    refuse_length(len(text) + sum(text.count(name) * len(value) for name, value in values.items()))
     pattern = "|".join(re.escape(placeholder) for placeholder in values)
     return re.sub(pattern, lambda match: values[match[0]], text)
 
@@ -91,12 +110,17 @@ class TurnFormat:
         return [self._fill(text).rstrip(" ") for text in (after_user, after_bot)]
 
     def write_conversation(self, past: Sequence[Exchange], first: int, user_message: str) -> str:
-        """The context, the past exchanges, numbered from `first` on, and the user's message."""
-        text = self.context
+        """The context, the past exchanges, numbered from `first` on, and the user's message.
+
+        Raises PromptTooLong.
+        """
+        parts = [self.context]
+        length = len(self.context)
         for number, (said, replied) in enumerate(past, first):
-            text += self._write_user_turn(said, number)
-            text += self.write_bot(replied.strip(), number)
-        return text + self._write_user_turn(user_message, first + len(past))
+            parts += [self._write_user_turn(said, number), self.write_bot(replied.strip(), number)]
+            length += len(parts[-2]) + len(parts[-1])
+            refuse_length(length)
+        return "".join([*parts, self._write_user_turn(user_message, first + len(past))])
 
     def _write_user_turn(self, message: str, number: int) -> str:
         return self.write_user(message.strip(), number) if has_user_turn(message) else ""
@@ -198,19 +222,28 @@ def list_user_message(message: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": message.strip()}] if has_user_turn(message) else []
 
 
-def drop_oldest_exchanges(chat: Chat, render: Render, count: Callable[[str], int], room: int) -> str:
+def drop_oldest_exchanges(
+    chat: Chat, render: Render, count: Callable[[str], int], room: int, longest: int = MAX_PROMPT
+) -> str:
     """The prompt with as many of the newest exchanges as leave it under `room` tokens.
 
-    The context and the exchange being written always stay, even if they alone are too long.
+    A text of more than `longest` characters has more tokens than that, and is not counted. The context and
+    the exchange being written always stay, even if they alone are too long. Raises PromptTooLong for what no
+    prompt may have.
     """
 
     def fits(dropped: int) -> bool:
-        return count(write_prompt(chat, render, dropped)) < room
+        try:
+            text = write_prompt(chat, render, dropped)
+        except PromptTooLong:
+            return False
+        return len(text) <= longest and count(text) < room
 
-    if fits(0) or not chat.past:
-        return write_prompt(chat, render)
+    fewest = max(0, len(chat.past) - room)  # an exchange has one token at least
+    if fewest == len(chat.past) or fits(fewest):
+        return write_prompt(chat, render, fewest)
     # Fewer exchanges never have more tokens, so `fits` is False, False, ..., True, True for growing
     # numbers, and a binary search finds the first True. If one exchange alone is too long, it is dropped too.
-    candidates = range(1, len(chat.past))
-    dropped = 1 + bisect_left(candidates, True, key=fits)
+    candidates = range(fewest + 1, len(chat.past))
+    dropped = fewest + 1 + bisect_left(candidates, True, key=fits)
     return write_prompt(chat, render, dropped)

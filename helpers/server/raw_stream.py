@@ -3,7 +3,7 @@
 A client sends a request as one JSON text and gets text_stream events, then stream_end; requests may follow
 one another on a connection. A request that cannot be answered gets an event "error" with OpenAI's error
 object, then the connection is closed with code 1011. Clients of 2023 skip events that they do not know, and
-see the connection end as it did then.
+see the connection end as it did then. When the server ends, it ends the answer first.
 """
 
 import asyncio
@@ -20,17 +20,21 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from helpers.common.errors import KitError
-from helpers.generation.engine import Engine
+from helpers.generation.engine import Engine, EngineStopping
 from helpers.generation.request import Piece
 from helpers.server.answers import stream
 from helpers.server.apps import explain_validation, make_app
+from helpers.server.connections import RESTARTING
 from helpers.server.errors import ApiError, describe_error
 from helpers.server.raw_answers import PreparedRequest, RunningRequests, prepare_chat, prepare_generate
 from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody
+from helpers.server.request_bodies import decode_json
 from helpers.server.service import Service
+from helpers.server.threads import run_in_thread
 
 UPDATES_S = 24  # the most updates that a chat gets in a second: each one carries the whole history
 WAITING = 8  # requests that a connection may send ahead
+IDLE_S = 300  # a connection may be without a request
 REASON_BYTES = 123  # longest reason of a close frame
 
 NORMAL_END = 1000  # websocket close codes
@@ -46,10 +50,10 @@ class Endpoint:
     write_results: Callable[[PreparedRequest, Engine], AsyncGenerator[dict[str, Any], None]]
 
 
-def read_body(text: str | bytes, kind: type[RawBody]) -> RawBody:
+def read_body(received: bytes, kind: type[RawBody]) -> RawBody:
     """The request, with the same errors as over HTTP."""
     try:
-        content = json.loads(text)
+        content = json.loads(decode_json(received))
     except ValueError:
         raise ApiError(400, "The request is not valid JSON.", None, "json_invalid") from None
     if not isinstance(content, dict):
@@ -110,8 +114,10 @@ class Connection:
         self.socket = socket
         self.service = service
         self.running = running
-        self.inbox: asyncio.Queue[str | bytes] = asyncio.Queue(WAITING)
+        # What was received; None when the server ends.
+        self.inbox: asyncio.Queue[bytes | None] = asyncio.Queue(WAITING)
         self.sent = 0  # events of the request that is being answered
+        self.restarting = False  # the server ends
 
     async def serve(self, endpoint: Endpoint) -> None:
         """Answers requests until the client leaves or asks for something that cannot be answered."""
@@ -119,35 +125,41 @@ class Connection:
         async with asyncio.TaskGroup() as group:
             reading = group.create_task(self.read())
             answering = group.create_task(self.answer_all(endpoint))
-            # Whichever ends first ends the other one.
-            reading.add_done_callback(lambda _: answering.cancel())
+            # Whichever ends first ends the other one, but the server's end does not end an answer.
+            reading.add_done_callback(lambda _: None if self.restarting else answering.cancel())
             answering.add_done_callback(lambda _: reading.cancel())
 
     async def read(self) -> None:
-        """Takes requests in until the client leaves."""
+        """Takes requests in until the client leaves or the server ends."""
         while True:
             message = await self.socket.receive()
             if message["type"] != "websocket.receive":
+                self.restarting = message.get("code") == RESTARTING
+                if self.restarting:
+                    await self.inbox.put(None)
                 return
-            await self.inbox.put(message.get("text") or message.get("bytes") or "")
+            await self.inbox.put(message.get("bytes") or (message.get("text") or "").encode())
 
     async def answer_all(self, endpoint: Endpoint) -> None:
         """Answers the requests that were taken in; an error is the last event."""
         try:
-            while True:
-                await self.answer(endpoint, await self.inbox.get())
+            while (received := await asyncio.wait_for(self.inbox.get(), IDLE_S)) is not None:
+                await self.answer(endpoint, received)
+            await self.close(RESTARTING, "The server ends.")
         except WebSocketDisconnect:  # found out while sending
             return
+        except TimeoutError:
+            await self.close(NORMAL_END, f"No request came for {IDLE_S} s.")
         except Exception as error:
             await self.send_error(error)
 
-    async def answer(self, endpoint: Endpoint, text: str | bytes) -> None:
+    async def answer(self, endpoint: Endpoint, received: bytes) -> None:
         """Answers one request."""
         self.sent = 0
-        body = read_body(text, endpoint.body)
+        body = read_body(received, endpoint.body)
         engine = self.service.get_engine()
         # In a thread, since a long history is tokenized more than once.
-        prepared = await asyncio.to_thread(endpoint.prepare, body, engine)
+        prepared = await run_in_thread(endpoint.prepare, body, engine)
         with self.running.track(prepared.request):
             async with contextlib.aclosing(endpoint.write_results(prepared, engine)) as results:
                 async for result in results:
@@ -162,14 +174,21 @@ class Connection:
     async def send_error(self, error: Exception) -> None:
         """Sends the error and closes the connection."""
         if isinstance(error, RequestValidationError):
-            error = explain_validation(error, "json")
+            error = explain_validation(error)
         if not isinstance(error, ApiError | KitError):
             logging.getLogger("uvicorn.error").exception("A streamed answer failed")
         described = describe_error(error)
-        reason = str(described["message"]).encode()[:REASON_BYTES].decode(errors="ignore")
+        stopping = isinstance(error, EngineStopping)
         with contextlib.suppress(WebSocketDisconnect):
             await self.send_event("error", {"error": described})
-            await self.socket.close(FAILED, reason)
+            if stopping:  # nothing is wrong with the request
+                await self.send_event("stream_end", {})
+            await self.close(RESTARTING if stopping else FAILED, str(described["message"]))
+
+    async def close(self, code: int, reason: str) -> None:
+        """Closes the connection; the reason is cut to what a close frame holds."""
+        with contextlib.suppress(WebSocketDisconnect):
+            await self.socket.close(code, reason.encode()[:REASON_BYTES].decode(errors="ignore"))
 
 
 def make_streaming_app(

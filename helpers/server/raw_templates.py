@@ -4,6 +4,7 @@ from pathlib import Path
 
 import yaml
 
+from helpers.common.yaml_errors import YAML_ERRORS
 from helpers.server.errors import ApiError
 from helpers.server.raw_prompts import BOT_MESSAGE, BOT_NAME, USER_MESSAGE, TurnFormat
 
@@ -38,7 +39,7 @@ def read_yaml(name: str, param: str, folder: Path, keys: tuple[str, ...]) -> dic
         raise ApiError(400, f"{param}: '{name}' does not exist; choose from {', '.join(files)}.", param)
     try:
         content = yaml.safe_load(files[name].read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except YAML_ERRORS:
         content = None
     if not isinstance(content, dict) or not all(isinstance(content.get(key), str) for key in keys):
         problem = f"{files[name].name} is damaged; it needs the texts {', '.join(keys)}."

@@ -1,18 +1,27 @@
 """Serves several applications at the same time, each on its socket, until a signal ends them all together."""
 
 import asyncio
-import contextlib
+import os
 import signal
 import socket
+import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import uvicorn
 from fastapi import FastAPI
 
-from helpers.server.guards import BODY_LIMIT
+from helpers.server.connections import Connections, LimitedConfig
+from helpers.server.request_bodies import BODY_LIMIT
 from helpers.server.service import Service
 
-GRACE_S = 3  # seconds that running answers get when the server stops; after Ctrl-C nobody waits longer
+# Seconds, the others from the signal that ends the server; after Ctrl-C nobody waits longer.
+GRACE_S = 3  # answers may go on to their end; then they end at their next token
+GIVE_UP_S = 2  # later, answers that have not ended, because a long prompt is being read, are given up
+CUT_S = 6  # connections that are still open are cut off
+END_S = 8  # the process ends, whatever its threads still do; the watchdog ends one that cannot do even that
+KEEP_ALIVE_S = 10  # a connection may be without a request; longer than httpx, which then opens a new one
 POLL_S = 0.5  # seconds between looks for a signal, where a signal does not interrupt a wait (Windows)
 
 
@@ -20,14 +29,14 @@ class ServerGroup:
     """uvicorn servers in one event loop, and the service whose engine they ask."""
 
     def __init__(self, apps: list[FastAPI], listeners: list[socket.socket], service: Service):
-        self.servers = [make_server(app) for app in apps]
+        connections = Connections()
+        self.servers = [make_server(app, connections) for app in apps]
         self.listeners = listeners
         self.service = service
-        self.loop: asyncio.AbstractEventLoop | None = None
+        self._called_again = threading.Event()
 
     async def run(self) -> None:
         """Serves until `stop` is called."""
-        self.loop = asyncio.get_running_loop()
         serving = []
         for server, listener in zip(self.servers, self.listeners, strict=True):
             serving.append(server.serve(sockets=[listener]))
@@ -39,26 +48,46 @@ class ServerGroup:
         Running answers get GRACE_S to end, then they are sent as far as they have come; a second call sends
         them at once.
         """
-        called_again = self.servers[0].should_exit
+        if self.servers[0].should_exit:
+            self._called_again.set()
+            return
         for server in self.servers:
             server.should_exit = True
-        delay = 0 if called_again else GRACE_S
-        if self.loop:
-            with contextlib.suppress(RuntimeError):  # the loop has just ended
-                self.loop.call_soon_threadsafe(self.loop.call_later, delay, self.service.unload)
+        threading.Thread(target=self._end_answers, daemon=True).start()
+
+    def _end_answers(self) -> None:
+        """Not in the event loop, which goes on, and without the service's lock, which a load holds."""
+        self._called_again.wait(GRACE_S)
+        giving_up = threading.Timer(GIVE_UP_S, self.service.abandon)  # while `stop` waits for the engine
+        giving_up.daemon = True
+        giving_up.start()
+        self.service.stop()
 
 
-def make_server(app: FastAPI) -> uvicorn.Server:
-    """A uvicorn server with the kit's settings."""
-    config = uvicorn.Config(
+def make_server(app: FastAPI, connections: Connections | None = None) -> uvicorn.Server:
+    """A uvicorn server with the kit's settings; `connections` is shared with servers of other ports."""
+    config = LimitedConfig(
         app,
+        connections or Connections(),
         log_level="warning",
+        use_colors=None if sys.stdout else False,  # None asks stdout, which may be closed
         access_log=False,
-        timeout_graceful_shutdown=GRACE_S + 4,  # longer than answers get: uvicorn would cut connections off
+        timeout_graceful_shutdown=CUT_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
         ws_ping_interval=None,  # as in 2023: a client that waits in a notebook answers no pings
         ws_max_size=BODY_LIMIT,
     )
     return uvicorn.Server(config)
+
+
+def end_process(seconds: float) -> None:
+    """Ends this process with exit code 0 after some seconds, unless it ends by itself before."""
+
+    def end() -> None:
+        time.sleep(seconds)
+        os._exit(0)
+
+    threading.Thread(target=end, daemon=True).start()
 
 
 def serve(apps: list[FastAPI], listeners: list[socket.socket], service: Service) -> None:
@@ -68,8 +97,13 @@ def serve(apps: list[FastAPI], listeners: list[socket.socket], service: Service)
     only one of them (uvicorn 0.13: "Skip installation of signal handlers when not in the main thread").
     """
     group = ServerGroup(apps, listeners, service)
+
+    def stop(*_: object) -> None:
+        group.stop()
+        end_process(END_S)
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, group.stop)
+        signal.signal(number, stop)
     with ThreadPoolExecutor(1, thread_name_prefix="servers") as pool:
         job = pool.submit(asyncio.run, group.run())
         while not job.done():

@@ -3,14 +3,16 @@
 import argparse
 import dataclasses
 import json
+import os
 from dataclasses import asdict
-from pathlib import Path
 
+from helpers.common import arguments as types
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import AlreadyThereError
 from helpers.common.files import write_text
 from helpers.common.lanes import pick_lane
-from helpers.common.training_settings import PRESETS, TrainingSettings, pick_settings
+from helpers.common.outputs import check_output, refuse_kept
+from helpers.common.training_settings import PRESETS, TrainingSettings, check_optimizer, pick_settings
 from helpers.tasks.checks.checking import check_data
 from helpers.tasks.checks.previewing import Preview, preview_rows
 from helpers.tasks.checks.showing import describe_check
@@ -18,9 +20,9 @@ from helpers.tasks.checks.suggesting import Suggestion, suggest_template
 from helpers.tasks.split import Split
 
 SET = {  # options of `check`: setting of the training, type, help
-    "epochs": (float, "passes over the rows"),
-    "batch_size": (int, "rows in a step"),
-    "max_length": (int, "tokens that are kept of a row"),
+    "epochs": (types.epochs, "passes over the rows"),
+    "batch_size": (types.count, "rows in a step"),
+    "max_length": (types.count, "tokens that are kept of a row"),
 }
 
 
@@ -42,8 +44,10 @@ def build_parser() -> CommandParser:
         command.add_argument("--model", metavar="NAME", help=words)
     add_check_options(check)
     words = "write it there; a file that is there already is left alone"
-    suggest.add_argument("--output", type=Path, metavar="YAML", help=words)
-    preview.add_argument("--rows", type=int, default=3, metavar="N", help="the first N rows (default: 3)")
+    suggest.add_argument("--output", type=types.new_file, metavar="YAML", help=words)
+    preview.add_argument(
+        "--rows", type=types.count, default=3, metavar="N", help="the first N rows (default: 3)"
+    )
     words = "which turns of a chat are learned (default: all)"
     preview.add_argument("--turns", choices=("all", "last"), default="all", help=words)
     for command in (check, suggest, preview):
@@ -59,8 +63,8 @@ def add_check_options(parser: argparse.ArgumentParser) -> None:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=kind, metavar="N", help=f"{words} (default: the settings')")
     words = f"share of the texts that is held out (default: {Split.test_size})"
-    parser.add_argument("--test-size", type=float, default=Split.test_size, metavar="S", help=words)
-    parser.add_argument("--seed", type=int, default=Split.seed, metavar="N", help="of the split")
+    parser.add_argument("--test-size", type=types.share, default=Split.test_size, metavar="S", help=words)
+    parser.add_argument("--seed", type=types.seed, default=Split.seed, metavar="N", help="of the split")
     words = "let errors show what is in the cells"
     parser.add_argument("--show-rows", action="store_true", help=words)
 
@@ -74,24 +78,28 @@ def read_settings(options: argparse.Namespace) -> TrainingSettings:
 
 def check(options: argparse.Namespace) -> int:
     """Prints the check; returns 1 if a training would be refused."""
+    settings = read_settings(options)
+    check_optimizer(settings)
     found = check_data(
         options.data,
         options.template,
         options.model,
-        read_settings(options),
+        settings,
         Split(options.seed, options.test_size),
         options.show_rows,
         progress=not options.json,
     )
-    print(dump(found) if options.json else "\n".join(describe_check(found)))
+    print(dump(found) if options.json else types.escape("\n".join(describe_check(found))))
     return 0 if found.trainable else 1
 
 
 def suggest(options: argparse.Namespace) -> int:
     """Prints the suggested template, or writes it."""
-    if options.output and (options.output.exists() or options.output.is_symlink()):
-        problem = f"{options.output} is there already, and would be overwritten."
-        raise AlreadyThereError(problem, "Give another name with --output.")
+    if options.output is not None:
+        refuse_kept(options.output, [])
+        if os.path.lexists(check_output(options.output, "file")):
+            problem = f"{options.output} is there already, and would be overwritten."
+            raise AlreadyThereError(problem, "Give another name with --output.")
     found = suggest_template(options.data)
     written = options.output if found.text else None
     if written:
@@ -100,9 +108,9 @@ def suggest(options: argparse.Namespace) -> int:
         facts = {name: value for name, value in shallow(found).items() if name != "template"}
         print(dump({**facts, "output": written and str(written)}))
     elif written:
-        print(written)
+        print(types.escape(str(written)))
     else:
-        print(found.text.rstrip() or f"# {options.data} holds chats: it needs no template.")
+        print(found.text.rstrip() or types.escape(f"# {options.data} holds chats: it needs no template."))
     return 0
 
 
@@ -118,7 +126,7 @@ def preview(options: argparse.Namespace) -> int:
         return 0
     for row in found.rows:
         learned = sum(token.learned for token in row.tokens)
-        print(f"--- {row.place}: {len(row.tokens):,} tokens, {learned:,} learned\n{row.text}")
+        print(f"--- {row.place}: {len(row.tokens):,} tokens, {learned:,} learned\n{types.escape(row.text)}")
     return 0
 
 

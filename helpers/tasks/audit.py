@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from helpers.tasks.baseline import judge_bag_of_words
-from helpers.tasks.rows import count_labels
+from helpers.tasks.given import check_rows
+from helpers.tasks.rows import ONLY_LABELS, count_labels
 from helpers.tasks.template import Label, Row
 from helpers.tasks.words import list_ngrams, split_words
 
@@ -30,6 +31,7 @@ class Audit:
 
 def audit_rows(rows: list[Row], folds: int = 5, seed: int = 0) -> Audit:
     """Audits the rows; the bag of words is judged with `folds` grouped folds."""
+    check_rows(rows, ["text", "label"], ONLY_LABELS)
     texts = list(dict.fromkeys(row["text"] for row in rows))
     lengths: dict[Label, list[int]] = {label: [] for label in count_labels(rows)}
     for row in rows:

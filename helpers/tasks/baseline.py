@@ -15,6 +15,9 @@ from sklearn.naive_bayes import ComplementNB
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
+from helpers.common.errors import UsageError
+from helpers.common.values import check_seed, check_whole
+from helpers.tasks.given import check_labelled, check_rows, list_group_columns
 from helpers.tasks.split import name_groups
 from helpers.tasks.template import Row, Template
 
@@ -55,6 +58,13 @@ def judge_bag_of_words(
     chance is 0.5, and None means that one of the labels is missing. Folds are grouped as the template groups
     rows, or by comment without one, and stratified.
     """
+    if template is not None:
+        check_labelled(template, "predict_nearest and judge_baselines")
+    check_rows(rows, [*list_group_columns(template), "label"])
+    check_whole("folds", folds, 2, len(rows))
+    check_seed(seed)
+    if len({row["label"] for row in rows}) < 2:
+        raise UsageError("All rows have the same label.", "Give rows of two or more.")
     labels = np.array([row["label"] for row in rows])
     comments = name_groups(rows, template)
     folding = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)

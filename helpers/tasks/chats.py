@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from helpers.common.arguments import shorten
 from helpers.common.errors import DamagedError, UnsupportedError
 from helpers.common.files import hash_text
+from helpers.common.values import find_surrogates
 from helpers.tasks.files.tables import Table
 from helpers.tasks.template import Row
 
@@ -40,6 +42,7 @@ class ChatForm:
     kind = "chats"
     columns = ("messages",)
     needed = ("messages",)
+    group_columns = ("messages",)
 
     @property
     def sha256(self) -> str:
@@ -97,8 +100,11 @@ def parse_list(value: object) -> list[Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise DamagedError("The messages are not a list.", "Write them as JSON.") from None
+        if find_surrogates(value):
+            remedy = "Write the character itself, or both of its halves (\\ud83d\\ude00)."
+            raise DamagedError("A message has half of a character in a text or a name.", remedy)
     if not isinstance(value, list):
         raise DamagedError("The messages are not a list.", 'Write [{"role": ..., "content": ...}, ...].')
     return value
@@ -109,9 +115,11 @@ def read_message(message: object, number: int) -> "Message":
     if not isinstance(message, dict):
         raise DamagedError(f"Message {number} is not an object.", 'Write {"role": ..., "content": ...}.')
     role = message.get("role", message.get("from"))
-    if role not in ROLES or message.get("tool_calls") or message.get("function_call"):
-        what = "calls a tool" if role in ROLES else f"has the role '{role}'"
-        problem = f"Message {number} {what}, which cannot be trained."
+    if not isinstance(role, str) or role not in ROLES:
+        problem = f"Message {number} has the role {shorten(role)}, which cannot be trained."
+        raise UnsupportedError(problem, "Use system, user and assistant, or delete the row.")
+    if message.get("tool_calls") or message.get("function_call"):
+        problem = f"Message {number} calls a tool, which cannot be trained."
         raise UnsupportedError(problem, "Use system, user and assistant, or delete the row.")
     content = join_text(message.get("content", message.get("value")), number)
     if not content.strip() and ROLES[role] != "system":
@@ -161,7 +169,9 @@ def convert_rows(convert: Callable[[Mapping[str, Any]], object]) -> Callable[[Ta
 def read_alpaca(row: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The messages of Alpaca's columns: the input, if there is one, follows the instruction."""
     system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-    question = "\n\n".join(filter(None, (row["instruction"], row.get("input", ""))))
+    parts = [part for part in (row["instruction"], row.get("input", "")) if part]
+    are_texts = all(isinstance(part, str) for part in parts)
+    question = "\n\n".join(parts) if are_texts else parts  # which join_text refuses
     return [
         *system,
         {"role": "user", "content": question},
@@ -200,15 +210,21 @@ def read_marked(table: Table) -> Table | None:
 def read_threads(table: Table) -> Table:
     """One chat for each tree of messages that OASST writes a row each: from the root, the best reply on."""
     replies: dict[str, list[Mapping[str, Any]]] = {}
-    for row in table.rows:
+    for row, place in zip(table.rows, table.places, strict=True):
+        if odd := [name for name in ("message_id", "parent_id") if not isinstance(row.get(name, ""), str)]:
+            problem = f"{place.capitalize()} of {table.path} has a {odd[0]} that is not a text."
+            raise DamagedError(problem, "Write it as one text or number.")
         replies.setdefault(row.get("parent_id", ""), []).append(row)
     chats, places = [], []
     for row, place in zip(table.rows, table.places, strict=True):
         if not row.get("parent_id"):
-            thread = follow_best(row, lambda one: replies.get(one["message_id"], []))
+            thread = follow_best(row, lambda one: replies.pop(one["message_id"], []))
             if len(thread) > 1:  # somebody replied
                 chats.append({"messages": thread})
                 places.append(place)
+    if table.rows and not chats:
+        problem = f"{table.path} has no message without parent_id that somebody replied to."
+        raise DamagedError(problem, "Add the first messages of the conversations, with an empty parent_id.")
     return replace(table, columns=["messages"], rows=chats, places=places)
 
 
@@ -216,7 +232,12 @@ def read_trees(table: Table) -> Table | None:
     """The same from OASST's trees, in which replies lie inside their message; None if they are not trees."""
     if not all(isinstance(row["prompt"], dict) for row in table.rows):
         return None
-    return convert_rows(lambda row: follow_best(row["prompt"], lambda one: one.get("replies") or []))(table)
+
+    def list_replies(message: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        found = message.get("replies")
+        return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+    return convert_rows(lambda row: follow_best(row["prompt"], list_replies))(table)
 
 
 def follow_best(
@@ -226,7 +247,7 @@ def follow_best(
 
     def walk(message: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
         while message:
-            yield {"role": message["role"], "content": message["text"]}
+            yield {"role": message.get("role"), "content": message.get("text")}
             message = min(list_replies(message), key=read_rank, default=None)
 
     return list(walk(root))
@@ -236,7 +257,7 @@ def read_rank(message: Mapping[str, Any]) -> float:
     """A reply's rank, 0 for the best; one without a rank comes last."""
     try:
         return float(message.get("rank") or "inf") if message.get("rank") != 0 else 0.0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return float("inf")
 
 

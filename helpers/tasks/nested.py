@@ -13,11 +13,12 @@ def add_inner_columns(table: Table, names: Iterable[str]) -> Table:
     Numbers count from 0. Where a row has nothing at that place, the cell is empty; a name that leads to
     nothing in any row is not a column.
     """
+    known = set(table.columns)
     inner = [
         name
         for name in names
-        if name not in table.columns
-        and name.split(".")[0] in table.columns
+        if name not in known
+        and name.split(".")[0] in known
         and any(reach_inside(row, name) for row in table.rows)
     ]
     if not inner:

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from helpers.common.errors import DamagedError, KitError, MismatchError, UsageError
+from helpers.tasks import given
 from helpers.tasks.chats import ChatForm, find_chats
+from helpers.tasks.files.raw_table import name_all
 from helpers.tasks.files.tables import Table, read_table
 from helpers.tasks.nested import add_inner_columns
 from helpers.tasks.template import Label, Row, Template, suggest_column
 from helpers.tasks.template_file import load_template
 
+ONLY_LABELS = "Only rows of a template with labels have one; free answers and chats have none."
 AnyTemplate = Template | ChatForm
 
 
@@ -24,6 +27,7 @@ class Fault(NamedTuple):
 
 def load_rows(path: str | Path, template: AnyTemplate) -> list[Row]:
     """The rows of a table as the template wants them. A KitError names the first fault with its place."""
+    given.check_template(template)
     return read_rows(open_table(path, template), template)
 
 
@@ -36,9 +40,7 @@ def open_data(path: str | Path, template: str | Path | None) -> tuple[Table, Any
     chats = find_chats(table)
     if chats:
         return refuse_empty(chats), ChatForm()
-    problem = (
-        f"{table.path} holds no chats, so it needs a template (its columns: {', '.join(table.columns)})."
-    )
+    problem = f"{table.path} holds no chats, so it needs a template (its columns: {name_all(table.columns)})."
     raise UsageError(problem, f"`python -m helpers.tasks suggest {path}` writes a first one.")
 
 
@@ -50,7 +52,7 @@ def open_table(path: str | Path, template: AnyTemplate) -> Table:
     table = add_inner_columns(table, template.needed)
     missing = [column for column in template.needed if column not in table.columns]
     if missing:
-        problem = f"{table.path} has no column {', '.join(missing)} (it has {', '.join(table.columns)})."
+        problem = f"{table.path} has no column {name_all(missing)} (it has {name_all(table.columns)})."
         remedy = suggest_column(missing[0], table.columns)
         raise MismatchError(problem, f"{remedy} The names in the template must be those of the columns.")
     return refuse_empty(table)
@@ -89,4 +91,5 @@ def check_rows(table: Table, template: AnyTemplate) -> tuple[list[Row], list[Fau
 
 def count_labels(rows: Sequence[Row]) -> dict[Label, int]:
     """How many rows each label has, sorted by label."""
+    given.check_rows(rows, ["label"], ONLY_LABELS, empty=True)
     return dict(sorted(collections.Counter(row["label"] for row in rows).items()))

@@ -6,18 +6,32 @@ space or punctuation do too.
 """
 
 import collections
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NotRequired, TypedDict
 
 from sklearn.model_selection import GroupShuffleSplit, StratifiedGroupKFold
 
 from helpers.common.errors import DamagedError, UsageError
 from helpers.common.files import write_json
+from helpers.common.own_files import check_own_file
+from helpers.common.values import (
+    check_choice,
+    check_filled,
+    check_number,
+    check_path,
+    check_seed,
+    check_whole,
+)
+from helpers.tasks.given import check_rows, check_template, list_group_columns
 from helpers.tasks.rows import AnyTemplate
 from helpers.tasks.template import Label, Row
 from helpers.tasks.words import split_words
+
+PARTS = ("test", "validation")
 
 
 @dataclass(frozen=True)
@@ -27,6 +41,12 @@ class Split:
     seed: int = 0
     test_size: float = 0.2  # share of the texts that is held out for the test
     validation_size: float = 0.0  # share of the texts that is watched during the training; 0 = none
+
+    def __post_init__(self):
+        """A UsageError for a value that no split can have."""
+        check_seed(self.seed)
+        check_number("test_size", self.test_size, 0, 1)
+        check_number("validation_size", self.validation_size, 0, 1)
 
     def divide(self, rows: list[Row], template: AnyTemplate | None = None) -> tuple[list[Row], list[Row]]:
         """(training rows, test rows), as split_rows gives them. Validation rows are among the former."""
@@ -59,11 +79,16 @@ def split_rows(
     scikit-learn's StratifiedGroupKFold. Without, it is a random `test_size` of them. Without a template, rows
     are grouped by their `text`. Raises UsageError for a size out of range, DamagedError for too few rows.
     """
+    check_choice("part", part, PARTS)
+    check_seed(seed)
+    check_number(f"{part}_size", test_size, -math.inf, math.inf)
+    labelled = refuse_other_rows(rows, template)
+    check_filled("rows", rows)
     if not 0 < test_size <= 0.5:
         problem = f"A {part} size of {test_size} is out of range."
         raise UsageError(problem, "Give a share above 0 and up to 0.5, such as 0.2.")
     groups = name_groups(rows, template)
-    if template and template.kind != "labels":
+    if not labelled:
         check_enough(len(set(groups)), None, test_size, part)
         drawing = GroupShuffleSplit(n_splits=1, test_size=test_size, random_state=seed)
         train, test = next(drawing.split(rows, groups=groups))
@@ -73,6 +98,15 @@ def split_rows(
         splitter = StratifiedGroupKFold(n_splits=round(1 / test_size), shuffle=True, random_state=seed)
         train, test = next(iter(splitter.split(groups, labels, groups=groups)))
     return [rows[i] for i in train], [rows[i] for i in test]
+
+
+def refuse_other_rows(rows: object, template: AnyTemplate | None) -> bool:
+    """Whether the rows have labels; a UsageError if they lack them, or what says how they are grouped."""
+    if template is not None:
+        check_template(template)
+    labelled = template is None or template.kind == "labels"
+    check_rows(rows, [*list_group_columns(template), *(["label"] if labelled else [])], empty=True)
+    return labelled
 
 
 def check_enough(groups: int, labels: Sequence[Label] | None, test_size: float, part: str) -> None:
@@ -91,6 +125,7 @@ def check_enough(groups: int, labels: Sequence[Label] | None, test_size: float, 
 
 def name_groups(rows: Sequence[Row], template: AnyTemplate | None = None) -> list[str]:
     """The group of each row: the first text with the same words."""
+    check_rows(rows, list_group_columns(template), empty=True)
     first: dict[tuple[str, ...], str] = {}
     texts = [template.find_group(row) if template else row["text"] for row in rows]
     return [first.setdefault(list_key(text), text) for text in texts]
@@ -108,8 +143,13 @@ def keep_short(rows: list[Row], count: int, seed: int, template: AnyTemplate | N
     length would give the label away. Without labels the rows are drawn at random: short ones would teach
     short answers.
     """
+    check_whole("count", count, 0)
+    check_seed(seed)
+    labelled = refuse_other_rows(rows, template)
     draw = random.Random(seed)
-    if template and template.kind != "labels":
+    if not rows:
+        return []
+    if not labelled:
         return draw.sample(rows, min(count, len(rows)))
 
     def measure(row: Row) -> int:
@@ -129,15 +169,38 @@ def keep_short(rows: list[Row], count: int, seed: int, template: AnyTemplate | N
 
 def find_leaks(train: Sequence[Row], test: Sequence[Row], template: AnyTemplate | None = None) -> list[Row]:
     """The rows of `test` whose text is also trained on, ignoring case, space and punctuation."""
+    check_rows([*train, *test], list_group_columns(template), empty=True)
     texts = [template.find_group(row) if template else row["text"] for row in (*train, *test)]
     seen = {list_key(text) for text in texts[: len(train)]}
     return [row for row, text in zip(test, texts[len(train) :], strict=True) if list_key(text) in seen]
 
 
+class Message(TypedDict):
+    """A message as write_split writes it."""
+
+    role: str
+    content: str
+
+
+class Example(TypedDict):
+    """A row as write_split writes it."""
+
+    prompt: list[Message]
+    completion: list[Message]
+    label: NotRequired[Label]
+
+
 def write_split(folder: Path, template: AnyTemplate, train: list[Row], test: list[Row]) -> tuple[Path, Path]:
-    """Writes train.json and test.json: lists of build_example's objects. Returns the paths."""
+    """Writes train.json and test.json: lists of build_example's objects. Returns the paths.
 
-    def write(name: str, rows: list[Row]) -> Path:
-        return write_json(Path(folder) / f"{name}.json", [template.build_example(row) for row in rows])
-
-    return write("train", train), write("test", test)
+    They replace files that it wrote before, and no others: an AlreadyThereError, before anything is written.
+    """
+    check_path("folder", folder)
+    check_template(template)
+    parts = {Path(folder) / "train.json": train, Path(folder) / "test.json": test}
+    for path in parts:
+        check_own_file(path, list[Example])
+    first, second = (
+        write_json(path, [template.build_example(row) for row in rows]) for path, rows in parts.items()
+    )
+    return first, second

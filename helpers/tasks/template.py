@@ -10,7 +10,7 @@ inside a comment stays as it is.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,7 @@ class Template:
         empty = {column for column in self.optional if not str(row.get(column, "")).strip()}
         if not empty:
             return self.task
-        lines = [line for line in self.task.splitlines() if not empty & set(PLACEHOLDER.findall(line))]
+        lines = [line for line in self.task.split("\n") if not empty & set(PLACEHOLDER.findall(line))]
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
 
     def build_answers(self, row: Mapping[str, Any]) -> dict[Label, str]:
@@ -114,11 +114,15 @@ class Template:
         """The places of the messages in the conversation that are learned: the last. Examples are not."""
         return [len(self.build_messages(row))]
 
-    def find_group(self, row: Mapping[str, Any]) -> str:
-        """Rows with the same group stay together: `group_by`, or {text}, or all that the task shows."""
+    @property
+    def group_columns(self) -> Sequence[str]:
+        """The columns that make a group: `group_by`, or {text}, or all that the task shows."""
         shown = PLACEHOLDER.findall(self.task)
-        columns = self.group_by or (["text"] if "text" in shown else list(dict.fromkeys(shown)))
-        return "\n".join(str(row[column]) for column in columns)
+        return self.group_by or (["text"] if "text" in shown else list(dict.fromkeys(shown)))
+
+    def find_group(self, row: Mapping[str, Any]) -> str:
+        """Rows with the same group stay together."""
+        return "\n".join(str(row[column]) for column in self.group_columns)
 
     def make_row(self, cells: Mapping[str, Any]) -> Row:
         """A checked row, made of a row of a table. A KitError names the column that is wrong."""
@@ -139,8 +143,12 @@ class Template:
         """The label that a cell means: "1", " 1" and "1.0" are 1, and "Yes" is yes."""
         if not cell.strip():
             raise MismatchError(f"The column {self.label_column} is empty.", "Fill it in or delete the row.")
-        for normalise in (str, str.strip, simplify_number, lambda text: simplify_number(text).casefold()):
-            found = [label for label in self.label if normalise(str(label)) == normalise(cell)]
+        ways: tuple[Callable[[str], object], ...] = (
+            str, str.strip, simplify_number, lambda text: simplify_number(text).casefold(), as_whole_number,
+        )  # fmt: skip
+        for normalise in ways:
+            meant = normalise(cell)
+            found = [] if meant is None else [one for one in self.label if normalise(str(one)) == meant]
             if len(found) == 1:
                 return found[0]
         problem = f"The column {self.label_column} has the label '{cell}', which the template does not know."
@@ -151,6 +159,12 @@ class Template:
 def simplify_number(text: str) -> str:
     """A whole number without spaces and ".0"; other texts without the spaces around them."""
     return re.sub(r"^([+-]?\d+)\.0+$", r"\1", text.strip())
+
+
+def as_whole_number(text: str) -> int | None:
+    """The whole number that a text is, such as 1 for +1 and 1.0; None for another text, such as 007."""
+    found = re.fullmatch(r"[+-]?(0|[1-9]\d{0,17})", simplify_number(text))
+    return int(found[0]) if found else None
 
 
 def read_cell(cells: Mapping[str, Any], column: str) -> str:

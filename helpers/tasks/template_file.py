@@ -11,9 +11,13 @@ from pathlib import Path
 
 import yaml
 
+from helpers.common.arguments import has_surrogates
 from helpers.common.errors import DamagedError
+from helpers.common.files import read_text
 from helpers.common.paths import find_file
-from helpers.tasks.template import PLACEHOLDER, Label, Template
+from helpers.common.values import check_path
+from helpers.common.yaml_errors import YAML_ERRORS
+from helpers.tasks.template import PLACEHOLDER, Label, Template, as_whole_number
 
 EXAMPLE = "templates/college_preferences.yaml shows the form."
 KEYS = (
@@ -25,6 +29,7 @@ BRACES = re.compile(r"\{+[^{}\n]*\}+")
 
 def load_template(path: str | Path) -> Template:
     """Reads and checks a template file. A DamagedError names the line and what is wrong in it."""
+    check_path("The template", path)
     return TemplateFile(find_file(path, "template")).read()
 
 
@@ -33,10 +38,7 @@ class TemplateFile:
 
     def __init__(self, path: Path):
         self.path = path
-        try:
-            self.text = path.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError:
-            raise DamagedError(f"{path} is not a text in UTF-8.", "Save it as UTF-8.") from None
+        self.text = read_text(path, "Save it as UTF-8.").removeprefix("\ufeff")
 
     def read(self) -> Template:
         """The template."""
@@ -74,7 +76,7 @@ class TemplateFile:
             words = f"this is not valid YAML ({error.problem or error.context})."
             remedy = f"A text with a colon or a brace needs quotes, or a place below `task: |-`; {EXAMPLE}"
             raise self.fault(words, remedy, mark.line + 1 if mark else None) from None
-        except yaml.YAMLError as error:
+        except YAML_ERRORS as error:
             raise self.fault(f"is not valid YAML ({error}).", f"Fix it; {EXAMPLE}") from None
         if not isinstance(root, yaml.MappingNode):
             raise self.fault("has no keys.", f"Add instruction, task, and label or answer; {EXAMPLE}")
@@ -99,6 +101,8 @@ class TemplateFile:
     def read_text(self, node: yaml.Node) -> str:
         """The text of a node without the spaces around it."""
         if isinstance(node, yaml.ScalarNode):
+            if has_surrogates(node.value):
+                raise self.fault("a text has half of a character.", "Write it as it looks.", line_of(node))
             return "" if node.tag == "tag:yaml.org,2002:null" and node.style is None else node.value.strip()
         words = "a list" if isinstance(node, yaml.SequenceNode) else "keys and values"
         flow = isinstance(node, yaml.CollectionNode) and node.flow_style
@@ -125,9 +129,10 @@ class TemplateFile:
             if not name or not found[name]:
                 problem = f"the answer of the label '{name}' is empty." if name else "a label is empty."
                 raise self.fault(problem, "Write what the model should answer.", line_of(value))
-        if all(re.fullmatch(r"[+-]?\d+", name) for name in found):
+        numbers = {as_whole_number(name): text for name, text in found.items()}
+        if None not in numbers and len(numbers) == len(found):
             return {int(name): text for name, text in found.items()}
-        return {name: text for name, text in found.items()}
+        return {name: text for name, text in found.items()}  # as words: 007 beside 7, too
 
     def read_examples(self, node: yaml.Node) -> tuple[tuple[str, str], ...]:
         """The few-shot examples: a list of {user, assistant}."""

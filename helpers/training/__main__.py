@@ -3,6 +3,7 @@
 import argparse
 
 from helpers.adapters.folders import name_output
+from helpers.common import arguments as types
 from helpers.common.command import CommandParser, run_command
 from helpers.common.lanes import pick_lane
 from helpers.common.training_settings import PRESETS, TrainingSettings, pick_settings
@@ -10,7 +11,7 @@ from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP, say_template
 from helpers.loading.model import load_model
 from helpers.tasks.data import TaskData, load_task_data
 from helpers.tasks.split import Split
-from helpers.training.train import pick_own_device, train_lora
+from helpers.training.train import check_training, pick_own_device, train_lora
 from helpers.training.watching import say_watching
 
 
@@ -27,9 +28,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--output", required=True, metavar="loras/NAME", help=words)
     words = f"a file, or one of {', '.join(PRESETS)} (default: the lane's)"
     parser.add_argument("--settings", metavar="YAML", help=words)
-    parser.add_argument("--epochs", type=float, metavar="N", help="default: the settings'")
+    parser.add_argument("--epochs", type=types.epochs, metavar="N", help="default: the settings'")
     words = f"of the split (default: {Split.seed}) and of the training (default: the settings')"
-    parser.add_argument("--seed", type=int, metavar="N", help=words)
+    parser.add_argument("--seed", type=types.seed, metavar="N", help=words)
     add_split_sizes(parser)
     parser.add_argument("--chat-template", metavar="NAME|FILE", help=CHAT_TEMPLATE_HELP)
     words = "compute what rows share once (default: auto)"
@@ -45,13 +46,13 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
 def add_split_sizes(parser: argparse.ArgumentParser) -> None:
     """The shares of the rows that are not trained on."""
     words = f"share of the texts that is held out for a test (default: {Split.test_size})"
-    parser.add_argument("--test-size", type=float, default=Split.test_size, metavar="S", help=words)
+    parser.add_argument("--test-size", type=types.share, default=Split.test_size, metavar="S", help=words)
     words = (
         "share of the texts that is watched: the training ends when their loss no longer falls, and the best "
         f"state is kept (default: {Split.validation_size:.0f}, none)"
     )
     size = Split.validation_size
-    parser.add_argument("--validation-size", type=float, default=size, metavar="S", help=words)
+    parser.add_argument("--validation-size", type=types.share_or_none, default=size, metavar="S", help=words)
 
 
 def read_settings(options: argparse.Namespace) -> TrainingSettings:
@@ -82,6 +83,7 @@ def main(arguments: list[str]) -> None:
     split = Split(seed, options.test_size, options.validation_size)
     data = load_task_data(options.data, options.template, split)
     settings = read_settings(options)
+    check_training(options.model, data, settings, options.output, options.resume)
     print("\n".join(describe_data(data, settings)), flush=True)
     loaded = load_model(
         options.model,

@@ -1,12 +1,23 @@
 """Checkpoints of a training that was interrupted, below runs/checkpoints/NAME."""
 
+import contextlib
 import hashlib
-import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from helpers.common.errors import AlreadyThereError, DamagedError, MismatchError, NotFoundError
+from helpers.common.errors import (
+    AlreadyThereError,
+    DamagedError,
+    KitError,
+    MismatchError,
+    NotFoundError,
+    TrainingError,
+)
 from helpers.common.files import hash_text, read_json, write_json
 from helpers.common.paths import find_home
 from helpers.common.training_settings import TrainingSettings
@@ -16,7 +27,15 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
     from helpers.loading.model import LoadedModel
+    from helpers.weights.folders import ModelFolder
 
+CHECKPOINTS = 2  # that are kept: a kill may leave the last one half written
+NAME = re.compile(r"checkpoint-[1-9][0-9]{0,17}")
+WRITTEN = {
+    "adapter_model.safetensors",
+    "adapter_config.json",
+    "trainer_state.json",
+}  # some are in any checkpoint
 COMPARED = {  # in a plan, beside base and settings; with the words for a difference
     "template_sha256": "another template",
     "chat_template_sha256": "another chat template",
@@ -30,13 +49,64 @@ def checkpoints_folder() -> Path:
     return find_home() / "runs" / "checkpoints"
 
 
-def keep_checkpoints(config: "TrainingArguments", steps: int) -> None:
-    """Lets a training write a checkpoint every `steps` optimizer steps; 0 writes none.
+def holds_checkpoints(folder: Path) -> bool:
+    """True for a folder that a training of the kit made (it has its plan), or that is empty."""
+    path = folder / "plan.json"
+    if not path.is_file():
+        return not any(folder.iterdir())
+    try:
+        return "rows_sha256" in read_json(path, "Delete it.")
+    except KitError:
+        return False
 
-    The last two are kept, since a kill may leave the last one half written.
+
+def remove_checkpoints(folder: Path) -> None:
+    """Removes what trainings of the kit wrote in a folder of checkpoints, and the folder if it is empty then.
+
+    A link to a folder stays, and so does what anybody else put there.
     """
+    for path in list_checkpoints(folder):
+        shutil.rmtree(path)
+    (folder / "plan.json").unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # a link, or not empty
+        folder.rmdir()
+
+
+@contextlib.contextmanager
+def drop_unusable(folder: Path) -> Iterator[None]:
+    """If the training of the block goes wrong before its first checkpoint, nothing stays of it."""
+    try:
+        yield
+    except TrainingError:
+        if not list_checkpoints(folder):
+            remove_checkpoints(folder)
+        raise
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The folders of the checkpoints, also of broken ones, newest first."""
+    found = [path for path in folder.glob("checkpoint-*") if NAME.fullmatch(path.name)]
+    real = [path for path in found if path.is_dir() and not path.is_symlink()]
+    return sorted(real, key=count_steps, reverse=True)
+
+
+def save_checkpoints(config: "TrainingArguments", steps: int) -> None:
+    """Lets a training write a checkpoint every `steps` optimizer steps; 0 writes none."""
     if steps:
-        config.set_save("steps", steps, total_limit=2)
+        config.set_save("steps", steps)
+
+
+def drop_older(folder: Path, step: int, best: int | None, count: int) -> None:
+    """Removes all checkpoints but `count`: that of the step `best` and the newest up to `step`.
+
+    transformers' own rotation would also take folders that only begin like a checkpoint.
+    """
+
+    def rank(path: Path) -> tuple[bool, bool]:
+        return count_steps(path) != best, count_steps(path) > step  # those beyond it could not be continued
+
+    for path in sorted(list_checkpoints(folder), key=rank)[count:]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def open_checkpoints(
@@ -47,9 +117,35 @@ def open_checkpoints(
     Raises NotFoundError if there is nothing to resume, MismatchError if what is there was made with another
     base or template, or other rows or settings, AlreadyThereError if it would be overwritten.
     """
+    template = {"chat_template_sha256": hash_text(str(loaded.tokenizer.chat_template))}
+    plan = make_plan(data, settings, loaded.folder, loaded.name) | template
+    folder, last = find_resumable(name, plan, resume)
+    if last:
+        say_damaged(folder, last)
+    write_json(folder / "plan.json", plan)
+    return folder, last
+
+
+def say_damaged(folder: Path, last: Path) -> None:
+    """Prints, to stderr, that a newer checkpoint than `last` cannot be used, if that is so."""
+    newest = list_checkpoints(folder)[0]
+    if newest != last:
+        words = f"{newest.name} is damaged, so that the training goes on from {last.name}"
+        print(f"{folder}: {words}", file=sys.stderr)
+
+
+def check_plan(
+    name: str, data: TaskData, settings: TrainingSettings, resume: bool, folder: "ModelFolder"
+) -> None:
+    """The errors of open_checkpoints that are known before the model is loaded; its template is not."""
+    find_resumable(name, make_plan(data, settings, folder, folder.path.name), resume)
+
+
+def find_resumable(name: str, plan: dict[str, Any], resume: bool) -> tuple[Path, Path | None]:
+    """What open_checkpoints returns and raises, for a training of this plan."""
     folder = checkpoints_folder() / name
+    refuse_foreign(folder)
     last = find_last_checkpoint(folder)
-    plan = make_plan(data, settings, loaded)
     if resume and not last:
         problem = f"There is no checkpoint of {name} in {folder}."
         raise NotFoundError(problem, "Omit --resume to start that training.")
@@ -59,16 +155,50 @@ def open_checkpoints(
     if last and (changes := list_changes(read_plan(folder), plan)):
         problem = f"The interrupted training of {name} had {', '.join(changes)}."
         raise MismatchError(problem, f"Use what it was started with, or delete {folder}.")
-    write_json(folder / "plan.json", plan)
-    return folder, last
+    return folder, find_whole(folder) if last else None
 
 
-def make_plan(data: TaskData, settings: TrainingSettings, loaded: "LoadedModel") -> dict[str, Any]:
-    """What the result of a training depends on: base, text of the prompts, rows and settings."""
+def refuse_foreign(folder: Path) -> None:
+    """An AlreadyThereError for what has a checkpoint's name and is not one: it would be written or removed."""
+    for path in folder.glob("checkpoint-*"):
+        if NAME.fullmatch(path.name) and not is_checkpoint(path):
+            problem = f"{path} has the name of a checkpoint, but no training wrote it."
+            raise AlreadyThereError(problem, "Move it away.")
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a training wrote this folder, or has just begun to."""
+    if path.is_symlink() or not path.is_dir():
+        return False
+    inside = list(path.iterdir())
+    is_odd = any(not (each.is_file() or each.is_dir()) for each in inside)  # such as a pipe
+    return not is_odd and (not inside or any(each.name in WRITTEN for each in inside))
+
+
+def find_whole(folder: Path) -> Path:
+    """The newest checkpoint that is whole; a DamagedError if none is."""
+    from helpers.training.intact import find_damage  # which imports torch
+
+    damage = ""
+    for path in list_checkpoints(folder):
+        found = find_damage(path)
+        if not found:
+            return path
+        damage = damage or f"{path.name}: {found}"
+    problem = f"No checkpoint in {folder} is whole ({damage})."
+    raise DamagedError(problem, f"Delete {folder} to start that training again.")
+
+
+def count_steps(checkpoint: Path) -> int:
+    """The steps after which a checkpoint was written, as its name says."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
+def make_plan(data: TaskData, settings: TrainingSettings, folder: "ModelFolder", base: str) -> dict[str, Any]:
+    """What the result of a training depends on, without the chat template: base, prompts, rows, settings."""
     return {
-        "base": loaded.name,
-        "base_sha256": loaded.folder.hashes or hash_ends(loaded.folder.weight_files),
-        "chat_template_sha256": hash_text(str(loaded.tokenizer.chat_template)),
+        "base": base,
+        "base_sha256": folder.hashes or hash_ends(folder.weight_files),
         "template_sha256": data.template.sha256,
         "rows_sha256": hash_rows(data.train),
         "validation_sha256": hash_rows(data.validation),
@@ -89,7 +219,7 @@ def hash_ends(files: list[Path]) -> dict[str, str]:
 def list_changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What two plans differ in, in words. A plan of an earlier version of the kit does not say all."""
     old = {**now, **before}
-    changes = [words for key, words in COMPARED.items() if old[key] != now[key]]
+    changes = [words for key, words in COMPARED.items() if key in now and old[key] != now[key]]
     if old["base_sha256"] != now["base_sha256"]:  # the same base may have another name by now
         same = old["base"] == now["base"]
         changes.append(f"other weights in {now['base']}" if same else f"the base {old['base']}")
@@ -105,7 +235,10 @@ def read_plan(folder: Path) -> dict[str, Any]:
     path, remedy = folder / "plan.json", f"Delete {folder} to start that training again."
     if not path.is_file():
         raise DamagedError(f"{path} is missing.", remedy)
-    return read_json(path, remedy)
+    plan = read_json(path, remedy)
+    if not isinstance(plan.get("settings", {}), dict):
+        raise DamagedError(f"{path} has no settings.", remedy)
+    return plan
 
 
 def list_unfinished() -> dict[str, int]:
@@ -120,10 +253,12 @@ def list_unfinished() -> dict[str, int]:
 def find_last_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint that was written completely: transformers writes trainer_state.json last."""
     complete = []
-    for state in folder.glob("checkpoint-*/trainer_state.json"):
-        try:
-            step = json.loads(state.read_text(encoding="utf-8"))["global_step"]
-        except (ValueError, TypeError, KeyError):  # the file itself was cut short, or is something else
+    for path in list_checkpoints(folder):
+        state = path / "trainer_state.json"
+        if not state.is_file():
             continue
-        complete.append((step, state.parent))
+        try:
+            complete.append((int(read_json(state, "Delete it.")["global_step"]), path))
+        except (KitError, ValueError, TypeError, KeyError, ArithmeticError, RecursionError):
+            continue  # the file itself was cut short, or is something else
     return max(complete)[1] if complete else None

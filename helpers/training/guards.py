@@ -5,12 +5,14 @@ import math
 import statistics
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
 from helpers.common.errors import MissingPackageError, ResourceError, TrainingError, UnsupportedError
 from helpers.common.training_settings import TrainingSettings
+from helpers.training.checkpoints import CHECKPOINTS, drop_older
 
 COMPARED_STEPS = 10  # how many losses at the start and at the end of a run LossGuard compares
 
@@ -47,6 +49,18 @@ class StopOnRequest(TrainerCallback):
         control.should_training_stop = control.should_training_stop or self.asked.is_set()
 
 
+class KeepNewest(TrainerCallback):
+    """Removes older checkpoints: the last two stay, and the best state if validation rows are watched."""
+
+    def __init__(self, checkpoint_steps: int, watches: bool):
+        self.count = watches + (CHECKPOINTS if checkpoint_steps else 0)
+
+    def on_save(self, args, state, control, **kwargs):
+        """Removes them after a new one was written."""
+        if self.count and args.should_save:  # of several processes only the first
+            drop_older(Path(args.output_dir or "."), state.global_step, state.best_global_step, self.count)
+
+
 @contextlib.contextmanager
 def explain_memory(settings: TrainingSettings) -> Iterator[None]:
     """If memory runs out in the block, raises a ResourceError that names the settings to change."""
@@ -74,6 +88,19 @@ def explain_refusal(model: str, settings: TrainingSettings) -> Iterator[None]:
         problem = f"{model} cannot be trained with these settings ({reason})."
         remedy = f"Change them; targets is {settings.targets} and optimizer {settings.optimizer}."
         raise UnsupportedError(problem, remedy) from error
+
+
+@contextlib.contextmanager
+def end_bars(trainer: Trainer) -> Iterator[None]:
+    """If the block fails, the trainer's progress bars end with a line of their own."""
+    try:
+        yield
+    except BaseException:
+        for callback in trainer.callback_handler.callbacks:
+            for bar in (getattr(callback, name, None) for name in ("training_bar", "prediction_bar")):
+                if bar is not None:
+                    bar.close()
+        raise
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

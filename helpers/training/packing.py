@@ -28,40 +28,30 @@ own sequence. It sees (x) itself and the tokens that come before it in its own s
 With these positions and this mask the row goes through a model in one pass. What comes out at a token is what
 the token's own sequence would have given, up to rounding.
 
-Most of a large mask is empty, because sequences do not see each other once they have parted. So the row is
-also cut into *branches*: parts of the tree whose segments follow each other in the row. On a CPU, attention
-is computed one branch at a time (helpers.training.attention). A branch attends to itself and to the branches
-that lead to it. If a branch may have 3 tokens, the example has the branches `1 2`, `3` and `4 5 6`, and the
-last of them sees `1 2` and itself.
+Most of a large mask is empty, because sequences do not see each other once they have parted, so attention is
+computed without it, in two ways (helpers.training.attention).
+
+On a CPU the row is cut into *branches*: parts of the tree whose segments follow each other in the row. A
+branch attends to itself and to the branches that lead to it. If a branch may have 3 tokens, the example has
+the branches `1 2`, `3` and `4 5 6`, and the last of them sees `1 2` and itself.
+
+On a GPU each sequence is laid out again for the attention alone, along its *path*: the places of its tokens
+in the row. The example has the paths 0 1 2, 0 1 3 4 and 0 1 3 5. Then attention is the usual causal one. Its
+*owner* is where a token of the row takes its result from: the first path that has it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, TypedDict
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import TypedDict
 
 import torch
 
-# On 2 cores, limits up to 600 are as fast; 128, and no limit at all, are slower by about a tenth.
-BRANCH_TOKENS = 400
+from helpers.training.token_tree import Segment, TokenTree
 
 
-class Segment(NamedTuple):
-    """A stretch of tokens that the same sequences share."""
-
-    tokens: Sequence[int]
-    parent: int | None  # number of the segment that it continues
-    start: int  # position of its first token
-
-
-class Branch(NamedTuple):
-    """A part of the tree whose attention is computed at once."""
-
-    length: int  # tokens
-    sees: list[int]  # numbers of the branches that its tokens see: those that lead to it, then its own
-
-
-class PackedInputs(TypedDict):
-    """What a model needs to compute a packed row (helpers.training.attention).
+class BranchInputs(TypedDict):
+    """A packed row as tensors, for attention by branches.
 
     Lines are the tokens to compute. Columns are the tokens they may see: those in the cache, then the lines.
     """
@@ -74,85 +64,16 @@ class PackedInputs(TypedDict):
     branch_sees: list[list[int]]  # of each branch of the lines: Branch.sees
 
 
-@dataclass
-class TokenTree:
-    """Sequences as a tree of segments, and the segments grouped into branches."""
+class PathInputs(TypedDict):
+    """A packed row as tensors, for attention along paths. Columns are all tokens, cached ones included."""
 
-    segments: list[Segment] = field(default_factory=list)  # in the order of the row, parents before children
-    branches: list[Branch] = field(default_factory=list)  # in the order of the row
-    branch_of: list[int] = field(default_factory=list)  # of each segment, the number of its branch
+    input_ids: torch.Tensor  # (1, lines): the tokens to compute
+    positions: torch.Tensor  # (lines,)
+    paths: torch.Tensor  # (sequences, tokens of the longest): columns; 0 beyond a sequence's end
+    owners: torch.Tensor  # (lines,): where a line is in the flattened paths
 
-    def copy(self) -> "TokenTree":
-        """A tree that can grow without changing this one."""
-        return TokenTree(list(self.segments), list(self.branches), list(self.branch_of))
 
-    def add_segment(self, segment: Segment) -> int:
-        """Adds a segment; returns its number."""
-        self.segments.append(segment)
-        return len(self.segments) - 1
-
-    def add_sequences(self, sequences: Sequence[Sequence[int]], parent: int | None) -> list[list[int]]:
-        """Adds sequences that continue the segment `parent`; returns the numbers of each one's new segments.
-
-        The new segments do not belong to a branch yet (see add_branch).
-        """
-        routes: list[list[int]] = [[] for _ in sequences]
-        start = 0 if parent is None else self.segments[parent].start + len(self.segments[parent].tokens)
-
-        def grow(members: list[int], depth: int, parent: int | None) -> None:
-            """Adds what these sequences share from their token `depth` on, then, group by group, the rest."""
-            shared = count_shared([sequences[member] for member in members], depth)
-            if shared:
-                tokens = sequences[members[0]][depth : depth + shared]
-                parent = self.add_segment(Segment(tokens, parent, start + depth))
-                for member in members:
-                    routes[member].append(parent)
-            for group in group_by_token(sequences, members, depth + shared):
-                grow(group, depth + shared, parent)
-
-        grow(list(range(len(sequences))), 0, parent)
-        return routes
-
-    def add_branch(self, first: int, end: int) -> None:
-        """Makes a branch of the segments from `first` to `end` (exclusive).
-
-        The branch sees itself and the branches that lead to its first segment. Its other segments must
-        continue the first one, or the branch that the first one continues.
-        """
-        number = len(self.branches)
-        parent = self.segments[first].parent
-        leading = [] if parent is None else self.branches[self.branch_of[parent]].sees
-        length = sum(len(segment.tokens) for segment in self.segments[first:end])
-        self.branches.append(Branch(length, [*leading, number]))
-        self.branch_of.extend([number] * (end - first))
-
-    def cut_into_branches(self) -> None:
-        """Makes branches of the segments that do not belong to one yet.
-
-        A segment and all that continues it are one branch if they have at most BRANCH_TOKENS tokens together.
-        Otherwise the segment alone is a branch, and what continues it is cut by the same rule.
-        """
-        first = len(self.branch_of)
-        # Of each segment with all that continues it: the number of tokens, and of the segment after its last.
-        sizes = [len(segment.tokens) for segment in self.segments]
-        ends = list(range(1, len(self.segments) + 1))
-        for number in reversed(range(first, len(self.segments))):
-            parent = self.segments[number].parent
-            if parent is not None:
-                sizes[parent] += sizes[number]
-                ends[parent] = max(ends[parent], ends[number])
-        while first < len(self.segments):
-            end = ends[first] if sizes[first] <= BRANCH_TOKENS else first + 1
-            self.add_branch(first, end)
-            first = end
-
-    def relate_segments(self) -> torch.Tensor:
-        """PackedInputs.continues: a segment continues itself, and all that its parent continues."""
-        continues = torch.eye(len(self.segments), dtype=torch.bool)
-        for number, segment in enumerate(self.segments):
-            if segment.parent is not None:
-                continues[number] |= continues[segment.parent]
-        return continues
+PackedInputs = BranchInputs | PathInputs
 
 
 @dataclass(frozen=True)
@@ -183,8 +104,43 @@ class PackedSequences:
             paths.append(path)
         return paths
 
-    def to_inputs(self) -> PackedInputs:
-        """The row as tensors, on the CPU."""
+    def find_columns(self) -> list[list[int]]:
+        """Of each packed sequence, the columns of all its tokens, those in the cache included."""
+        ends = list(accumulate(len(segment.tokens) for segment in self.tree.segments))
+        columns = []
+        for route in self.routes:
+            path: list[int] = []
+            for number in [*self.tree.list_leading(route[0]), *route]:
+                path.extend(range(ends[number] - len(self.tree.segments[number].tokens), ends[number]))
+            columns.append(path)
+        return columns
+
+    def to_path_inputs(self) -> PathInputs:
+        """The row as tensors for attention along paths, on the CPU."""
+        computed = self.tree.segments[self.cached_segments :]
+        cached = sum(len(segment.tokens) for segment in self.tree.segments[: self.cached_segments])
+        columns = self.find_columns()
+        longest = max(map(len, columns))
+        paths = torch.zeros(len(columns), longest, dtype=torch.long)
+        owners = torch.zeros(self.count_tokens(), dtype=torch.long)
+        for number, path in reversed(list(enumerate(columns))):  # the first owner is written last
+            row = torch.tensor(path)
+            paths[number, : len(path)] = row
+            own = row >= cached
+            owners[row[own] - cached] = number * longest + own.nonzero()[:, 0]
+        return {
+            "input_ids": torch.tensor([[token for segment in computed for token in segment.tokens]]),
+            "positions": torch.cat([torch.arange(len(s.tokens)) + s.start for s in computed]),
+            "paths": paths,
+            "owners": owners,
+        }
+
+    def to_inputs(self, device: str = "cpu") -> PackedInputs:
+        """The row as a model on this kind of device takes it; the tensors are on the CPU."""
+        return self.to_branch_inputs() if device == "cpu" else self.to_path_inputs()
+
+    def to_branch_inputs(self) -> BranchInputs:
+        """The row as tensors for attention by branches, on the CPU."""
         tokens: list[int] = []
         positions: list[int] = []
         owners: list[int] = []
@@ -241,24 +197,3 @@ def pack_continuations(packed: PackedSequences, groups: Sequence[Sequence[Sequen
         routes.extend(tree.add_sequences(group, parent))
     tree.add_branch(pending, len(tree.segments))
     return PackedSequences(tree, cached_segments, routes)
-
-
-def count_shared(sequences: Sequence[Sequence[int]], start: int = 0) -> int:
-    """How many tokens, from token `start` on, are the same in all sequences."""
-    first = sequences[0]
-    end = min(len(sequence) for sequence in sequences)
-    for other in sequences[1:]:
-        place = start
-        while place < end and other[place] == first[place]:
-            place += 1
-        end = place
-    return end - start
-
-
-def group_by_token(sequences: Sequence[Sequence[int]], members: list[int], depth: int) -> list[list[int]]:
-    """The members that have a token at `depth`, grouped by that token, in the order of first appearance."""
-    groups: dict[int, list[int]] = {}
-    for member in members:
-        if len(sequences[member]) > depth:
-            groups.setdefault(sequences[member][depth], []).append(member)
-    return list(groups.values())

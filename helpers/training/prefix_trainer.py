@@ -2,9 +2,9 @@
 
 Every prompt of a template begins with the same tokens, and some rows share more. Within one step the
 weights do not change, so what rows share needs to go through the model once per batch, not once per row.
-PackingCollator packs a batch into one row (helpers.training.packing), in which each shared part appears once.
-Nothing is padding, so batches need not be sorted by length. Back-propagation adds up the gradients of the
-rows. The language-model head is computed only where there is a label.
+PackingCollator packs a batch into one row (helpers.training.packing), in which each shared part appears
+once. Next to nothing is padding, so batches need not be sorted by length. Back-propagation adds up the
+gradients of the rows. The language-model head is computed only where there is a label.
 
 Loss and gradients equal SFTTrainer's up to rounding (tests/training/test_prefix_trainer.py compares them),
 except that dropout on shared tokens is drawn once per batch.
@@ -12,11 +12,13 @@ except that dropout on shared tokens is drawn once per batch.
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PrinterCallback
 from trl.trainer.sft_config import SFTConfig
@@ -25,31 +27,36 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from helpers.adapters._private import use_lean_layers
 from helpers.common.errors import UnsupportedError
 from helpers.training.attention import (
+    IGNORED,
     judge_targets,
     score_targets,
     use_packed_attention,
     why_not_packable,
 )
-from helpers.training.packing import PackedInputs, pack_sequences
+from helpers.training.packing import pack_sequences
+from helpers.training.step_graph import StepGraphs
 from helpers.training.watching import WatchingTrainer
 
-IGNORED = -100  # the label of a token that the loss leaves out, in transformers as in torch
-
-
-class PackedBatch(PackedInputs):
-    """A packed row and its targets, as tensors and lists of numbers, which accelerate and Trainer can handle.
-
-    `labels` is only for transformers' Trainer. It takes the first tensor's length for the number of rows,
-    and it counts the labels of all accumulated batches to divide their losses by that number.
-    """
-
-    labels: torch.Tensor  # (rows, tokens of the longest row), as TRL's own collator gives them
-    places: torch.Tensor  # (targets,): where in the packed row the token is that predicts a target
-    targets: torch.Tensor  # (targets,): token ids
+# A packed row (PackedInputs) and its targets, as tensors and lists of numbers, which accelerate and Trainer
+# can handle:
+#
+#     places   (targets,): where in the packed row the token is that predicts a target
+#     targets  (targets,): token ids; IGNORED where there is none
+#     labels   (rows, tokens of the longest row), as TRL's own collator gives them
+#
+# `labels` is only for transformers' Trainer. It takes the first tensor's length for the number of rows, and
+# it counts the labels of all accumulated batches to divide their losses by that number.
+PackedBatch = dict[str, Any]
 
 
 class PackingCollator:
-    """Packs the rows of a batch, for SharedPrefixTrainer: what rows share appears once, without padding."""
+    """Packs the rows of a batch, for SharedPrefixTrainer: what rows share appears once.
+
+    On a CPU nothing is padding. On a GPU (`device`, a torch device's type) a little is: see repeat_shapes.
+    """
+
+    def __init__(self, device: str = "cpu"):
+        self.device = device
 
     def __call__(self, examples: list[dict[str, Any]]) -> PackedBatch:
         """Makes a batch of tokenised rows: `input_ids`, and `labels` unless all tokens are learned."""
@@ -60,12 +67,41 @@ class PackingCollator:
         padded_labels = pad_sequence(
             [torch.tensor(row_labels) for row_labels in labels], batch_first=True, padding_value=IGNORED
         )
-        return {
+        batch = {
             "labels": padded_labels,
             "places": torch.tensor(places, dtype=torch.long),
             "targets": torch.tensor(targets, dtype=torch.long),
-            **packed.to_inputs(),
+            **packed.to_inputs(self.device),
         }
+        return batch if self.device == "cpu" else repeat_shapes(batch)
+
+
+def repeat_shapes(batch: PackedBatch) -> PackedBatch:
+    """The batch with its tensors made a little longer, so that few different shapes occur.
+
+    A GPU has to prepare for each new shape (helpers.training.step_graph). What is added belongs to no path
+    and has no target, so that neither loss nor gradients change.
+    """
+    lines, targets = batch["input_ids"].shape[1], len(batch["targets"])
+    more_lines, more_targets = round_up(lines) - lines, round_up(targets) - targets
+    more_columns = round_up(batch["paths"].shape[1]) - batch["paths"].shape[1]
+    sequences, longest = batch["paths"].shape
+    owner_sequences, owner_columns = batch["owners"] // longest, batch["owners"] % longest
+    owners = owner_sequences * (longest + more_columns) + owner_columns
+    return batch | {
+        "input_ids": pad(batch["input_ids"], (0, more_lines)),
+        "positions": pad(batch["positions"], (0, more_lines)),
+        "owners": pad(owners, (0, more_lines)),
+        "paths": pad(batch["paths"], (0, more_columns)),
+        "places": pad(batch["places"], (0, more_targets)),
+        "targets": pad(batch["targets"], (0, more_targets), value=IGNORED),
+    }
+
+
+def round_up(count: int) -> int:
+    """The next multiple of 64, or of a larger power of two that adds an eighth at most."""
+    step = max(64, 1 << max(count.bit_length() - 4, 0))
+    return -(-count // step) * step
 
 
 def find_targets(paths: Sequence[list[int]], labels: Sequence[list[int]]) -> tuple[list[int], list[int]]:
@@ -94,12 +130,26 @@ class SharedPrefixTrainer(WatchingTrainer):
         super().__init__(*args, peft_config=lean_config, **kwargs)
         self.remove_callback(PrinterCallback)  # without a bar, transformers prints the figures of every step
         longest = max(map(find_longest, (self.train_dataset, self.eval_dataset)))
+        self.graphs: StepGraphs | None = None
         reason = why_not_packable(cast(PreTrainedModel, self.model), longest) or self.why_not_packed()
         if reason:
             words = f"The shared prefix is not used: {reason}. Training works as with SFTTrainer."
             warnings.warn(words, stacklevel=2)
         elif isinstance(self.data_collator, DataCollatorForLanguageModeling):
-            self.data_collator = PackingCollator()
+            self.data_collator = PackingCollator(self.args.device.type)
+            self.graphs = self.make_graphs()
+
+    def make_graphs(self) -> StepGraphs | None:
+        """What records steps as CUDA graphs; None where that is not possible.
+
+        Gradient checkpointing restores the state of the random generator, which a graph does not allow.
+        """
+        args = cast(SFTConfig, self.args)
+        alone = self.accelerator.num_processes == 1 and args.n_gpu == 1
+        if args.device.type != "cuda" or args.gradient_checkpointing or not alone:
+            return None
+        model = cast(torch.nn.Module, self.model)
+        return StepGraphs([weight for weight in model.parameters() if weight.requires_grad])
 
     def why_not_packed(self) -> str | None:
         """The reason why the trainer's arguments do not allow packed batches, in words; None if they do."""
@@ -120,8 +170,13 @@ class SharedPrefixTrainer(WatchingTrainer):
         """
         if not is_packed(inputs):
             return super().training_step(model, inputs, num_items_in_batch)
-        with use_packed_attention(cast(PreTrainedModel, self.model)):
-            return super().training_step(model, inputs, num_items_in_batch)
+        step = partial(super().training_step, model)
+        with use_packed_attention(cast(PreTrainedModel, self.model), cast(Any, inputs)):
+            if self.graphs is None or num_items_in_batch is None:
+                return step(inputs, num_items_in_batch)
+            batch = {key: value for key, value in inputs.items() if key != "labels"}
+            items = torch.as_tensor(num_items_in_batch, device=self.args.device)
+            return self.graphs.run(step, batch, items)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The negative log-likelihood, in nats, of the labelled tokens, divided by `num_items_in_batch`.
@@ -136,10 +191,10 @@ class SharedPrefixTrainer(WatchingTrainer):
                 "A packed batch gives a loss and no logits.",
                 "Evaluate with helpers.evaluation, or give the trainer a data_collator of TRL's.",
             )
-        batch = cast(PackedBatch, inputs)
+        batch = cast(Any, inputs)
         total = -score_targets(model, batch, batch["places"], batch["targets"]).sum()
         if num_items_in_batch is None:
-            return total / max(len(batch["targets"]), 1)
+            return total / (batch["targets"] != IGNORED).sum().clamp(min=1)
         # Trainer averages the gradients of the processes, but num_items_in_batch counts the tokens of all of
         # them, so their sum is needed.
         processes = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
@@ -149,10 +204,11 @@ class SharedPrefixTrainer(WatchingTrainer):
         """(sequences, 2): the negative log-likelihood of each in nats, and 1 if all its targets are right."""
         if not is_packed(inputs):
             return super().score_sequences(model, inputs)
-        batch = cast(PackedBatch, inputs)
+        batch = cast(Any, inputs)
         lengths = (batch["labels"][:, 1:] != IGNORED).sum(1).tolist()
+        count = sum(lengths)  # beyond them there may be padding
         log_probabilities, right = judge_targets(
-            cast(PreTrainedModel, model), batch, batch["places"], batch["targets"]
+            cast(PreTrainedModel, model), batch, batch["places"][:count], batch["targets"][:count]
         )
         totals = [-part.sum() for part in log_probabilities.split(lengths)]
         all_right = [part.all().float() for part in right.split(lengths)]

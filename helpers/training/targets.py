@@ -9,11 +9,15 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
+from helpers.adapters.patterns import match_names, match_whole
 from helpers.common.errors import UnsupportedError, UsageError
 from helpers.common.training_settings import TrainingSettings
+from helpers.weights.folders import ModelFolder
 
+HEADS = {"lm_head", "embed_out"}  # what makes tokens of the last layer, which refuse_head refuses
 PATTERN = re.compile(r"[*+?|()\[\]\\^$]")  # what no layer's name has: the targets are a regular expression
 
 
@@ -32,6 +36,43 @@ def make_lora_config(model: torch.nn.Module, settings: TrainingSettings) -> Lora
         fan_in_fan_out=has_transposed(model, targets),
         task_type="CAUSAL_LM",
     )
+
+
+def check_targets(folder: ModelFolder, settings: TrainingSettings) -> None:
+    """The errors of make_lora_config before the model is loaded: one without weights has the same layers.
+
+    GGUF folders have no config, and what transformers cannot read is left to load_model to explain.
+    """
+    if settings.targets == "all-linear" or not folder.config:
+        return
+    try:
+        config = AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except Exception:  # of any kind, as in load_model
+        return
+    pick_targets(model, settings.targets)
+    refuse_head(model, settings, folder.path.name)
+
+
+def refuse_head(model: torch.nn.Module, settings: TrainingSettings, name: str) -> None:
+    """An UnsupportedError for targets that take in what makes tokens of the last layer of the model `name`.
+
+    The trainer computes the loss from that layer's own weights, so that a LoRA on it would learn nothing.
+    """
+    find_head: Any = getattr(model, "get_output_embeddings", lambda: None)
+    head = find_head()
+    paths = [path for path, module in model.named_modules() if module is head]
+    targets = settings.targets
+    if PATTERN.search(targets):
+        (found,) = match_names([match_whole(targets)], paths, "the settings", "Write names of layers.")
+    else:
+        found = [find_paths(paths, each) for each in targets.split(",")]
+    if any(found):
+        problem = (
+            f"{name} cannot be trained with a LoRA on {paths[0]}: its loss comes from the weights alone."
+        )
+        raise UnsupportedError(problem, "Take it out of targets.")
 
 
 def list_targets(model: torch.nn.Module) -> list[str]:
@@ -54,11 +95,12 @@ def pick_targets(model: torch.nn.Module, targets: str) -> list[str] | str:
     paths = list_layers(model)
     if PATTERN.search(targets):
         try:
-            pattern = re.compile(targets)
-        except re.error as error:
+            re.compile(targets)
+        except (re.error, RecursionError, OverflowError) as error:
             problem = f"The targets '{targets}' are not a regular expression ({error})."
             raise UsageError(problem, "Write names with commas, such as q_proj,v_proj.") from None
-        if not any(map(pattern.fullmatch, paths)):
+        (matched,) = match_names([match_whole(targets)], paths, "the settings", "Write names of layers.")
+        if not any(matched):
             raise UsageError(f"No layer matches the targets '{targets}'.", suggest(targets, paths))
         return targets
     names = [name for name in targets.split(",") if name]
@@ -72,7 +114,7 @@ def pick_targets(model: torch.nn.Module, targets: str) -> list[str] | str:
 
 def suggest(name: str, paths: list[str]) -> str:
     """The remedy for a layer that is not there: the nearest name, or all of them."""
-    known = sorted({path.rpartition(".")[2] for path in paths})
+    known = sorted({path.rpartition(".")[2] for path in paths} - HEADS)
     near = difflib.get_close_matches(name, known, n=1)
     return f"Did you mean {near[0]}?" if near else f"Write all-linear, or some of {', '.join(known)}."
 

@@ -6,7 +6,6 @@ TRL's SFTTrainer does the work, in a form that computes shared tokens once (help
 import contextlib
 import importlib.util
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypedDict, cast
@@ -15,24 +14,34 @@ import torch
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import PreTrainedModel, TrainerCallback
 from trl.trainer.sft_config import SFTConfig
-from trl.trainer.sft_trainer import SFTTrainer
 
 from helpers.adapters.attaching import remove_lora_layers
 from helpers.adapters.folders import AdapterFolder
 from helpers.common.errors import UnsupportedError
+from helpers.common.files import name_full_disk
 from helpers.common.paths import find_home
-from helpers.common.training_settings import TrainingSettings
+from helpers.common.training_settings import TrainingSettings, check_optimizer
 from helpers.loading.model import LoadedModel
 from helpers.tasks.data import TaskData
 from helpers.training._private import unpack_4bit_weights
 from helpers.training.attention import why_not_packable
-from helpers.training.checkpoints import keep_checkpoints, open_checkpoints
+from helpers.training.checkpoints import (
+    check_plan,
+    drop_unusable,
+    open_checkpoints,
+    remove_checkpoints,
+    save_checkpoints,
+)
 from helpers.training.dataset import build_datasets, limit_length, report_long_rows
-from helpers.training.guards import LossGuard, explain_memory, explain_refusal
+from helpers.training.guards import KeepNewest, LossGuard, end_bars, explain_memory, explain_refusal
+from helpers.training.intact import explain_checkpoint
+from helpers.training.memory import pick_checkpointing
 from helpers.training.prefix_trainer import SharedPrefixTrainer, find_longest
-from helpers.training.runs import refuse_unwritable, save_run
-from helpers.training.targets import make_lora_config
+from helpers.training.runs import check_run_output, hold_run, refuse_no_step, write_run
+from helpers.training.targets import check_targets, make_lora_config, refuse_head
 from helpers.training.watching import WatchingTrainer, watch_validation
+from helpers.weights.architecture import check_decoder
+from helpers.weights.folders import find_model
 
 
 def train_lora(
@@ -50,27 +59,51 @@ def train_lora(
     With settings.checkpoint_steps, a training that was killed can continue with `resume`; one that a
     callback ends early is saved as far as it came. If tensorboard is installed, the loss of every step goes
     to runs/tensorboard/NAME. On return the LoRA is attached to `loaded.model`. Processes other than the
-    first return {}.
-
-    Raises TrainingError if the loss is not a number or diverges, ResourceError if memory runs out.
+    first return {}. An older LoRA of that name becomes NAME-previous. Raises TrainingError for a loss that is
+    not a number or diverges, or no step, ResourceError if memory or disk run out, and AlreadyThereError if
+    another process writes `output`, or the kit did not train what is there.
     """
-    refuse_unwritable(output)
+    check_optimizer(settings)
     _ = loaded.folder.hashes  # a damaged record of the base should fail now, not after the training
-    checkpoints, last = open_checkpoints(output.name, data, settings, resume, loaded)
-    with explain_memory(settings), explain_refusal(loaded.name, settings), give_back_base(loaded):
-        trainer = make_trainer(loaded, data, settings, checkpoints, progress, prefix_sharing)
-        loggers = log_to_tensorboard(output.name) if trainer.is_world_process_zero() else []
-        for callback in (*loggers, *callbacks):
-            trainer.add_callback(callback)
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    model: Any = trainer.model
-    loaded.model = model.eval()
-    if not trainer.is_world_process_zero():  # `accelerate launch` started several processes
-        return {}
-    with save_run(trainer, loaded, data, settings, output) as fresh:
-        model.save_pretrained(fresh)
-    shutil.rmtree(checkpoints)
-    return AdapterFolder(output).run
+    check_run_output(output, loaded.folder, data, settings)
+    with hold_run(output):
+        checkpoints, last = open_checkpoints(output.name, data, settings, resume, loaded)
+        with (
+            drop_unusable(checkpoints), explain_memory(settings), name_full_disk(checkpoints),
+            explain_refusal(loaded.name, settings), give_back_base(loaded),
+        ):  # fmt: skip
+            trainer = make_trainer(loaded, data, settings, checkpoints, progress, prefix_sharing)
+            add_callbacks(trainer, output.name, callbacks)
+            with end_bars(trainer), explain_checkpoint(last, lambda: trainer.state.global_step):
+                trainer.train(resume_from_checkpoint=str(last) if last else None)
+            refuse_no_step(trainer)
+        loaded.model = cast(Any, trainer.model).eval()
+        if not trainer.is_world_process_zero():  # `accelerate launch` started several processes
+            return {}
+        with write_run(trainer, loaded, data, settings, output) as fresh:
+            loaded.model.save_pretrained(fresh)
+        remove_checkpoints(checkpoints)
+        return AdapterFolder(output).run
+
+
+def add_callbacks(trainer: WatchingTrainer, name: str, callbacks: Sequence[TrainerCallback]) -> None:
+    """Adds the callbacks, and on the first process what logs to TensorBoard."""
+    loggers = log_to_tensorboard(name) if trainer.is_world_process_zero() else []
+    for callback in (*loggers, *callbacks):
+        trainer.add_callback(callback)
+
+
+def check_training(
+    model: str, data: TaskData, settings: TrainingSettings, output: Path, resume: bool = False
+) -> None:
+    """Raises what train_lora would raise, as far as that is known before the model `model` is in memory."""
+    check_optimizer(settings)
+    folder = find_model(model)
+    check_plan(output.name, data, settings, resume, folder)
+    check_targets(check_decoder(folder), settings)
+    check_run_output(output, folder, data, settings)
+    with hold_run(output):  # refused now if another training has the name, and not after the model was loaded
+        pass
 
 
 @contextlib.contextmanager
@@ -111,14 +144,12 @@ def make_trainer(
     output: Path,
     progress: bool = True,
     prefix_sharing: str = "auto",
-) -> SFTTrainer:
+) -> WatchingTrainer:
     """The trainer for the training rows of `data`; it watches the validation rows, if there are any.
 
-    Checkpoints go to `output`. A LoRA on `loaded.model` is detached first.
-
-    `prefix_sharing`: "auto" computes what rows share once if the model allows it, "on" raises
-    UnsupportedError if it does not, "off" uses TRL's own SFTTrainer. Raises UsageError if max_length cuts
-    off every row's answer, or the chat template rejects a row.
+    Checkpoints go to `output`. A LoRA on `loaded.model` is detached first. `prefix_sharing`: "auto" computes
+    what rows share once if the model allows it, "on" raises UnsupportedError if it does not, "off" computes
+    as SFTTrainer does. Raises UsageError if max_length cuts every answer, or the template rejects a row.
     """
     settings = limit_length(settings, loaded.context)
     examples, watched = build_datasets(data, settings, loaded.tokenizer)
@@ -126,20 +157,23 @@ def make_trainer(
         refuse_unpackable(loaded.model, [examples, watched], settings)
     torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
     base = prepare_base(loaded)
-    stock = WatchingTrainer if watched else SFTTrainer
-    trainer_class = stock if prefix_sharing == "off" else SharedPrefixTrainer
+    lora = make_lora_config(base, settings)
+    refuse_head(base, settings, loaded.name)
+    config = make_saving_config(base, settings, output, progress, watches=bool(watched))
+    shares = prefix_sharing != "off" and not why_not_packable(base)
+    config.gradient_checkpointing = pick_checkpointing(base, settings, examples, shares).value
     with hide_bars(not progress):
-        trainer = trainer_class(
+        trainer = (WatchingTrainer if prefix_sharing == "off" else SharedPrefixTrainer)(
             model=base,
-            args=make_saving_config(base, settings, output, progress, watches=bool(watched)),
+            args=config,
             train_dataset=examples,
             eval_dataset=watched,
             processing_class=loaded.tokenizer,
-            peft_config=make_lora_config(base, settings),
-            callbacks=[LossGuard()],
+            peft_config=lora,
+            callbacks=[LossGuard(), KeepNewest(settings.checkpoint_steps, bool(watched))],
         )
     report_long_rows(trainer.train_dataset, examples, settings, loaded.context)
-    if watched and isinstance(trainer, WatchingTrainer):
+    if watched:
         report_long_rows(trainer.eval_dataset, watched, settings, loaded.context, "watched")
         trainer.watch(settings.checkpoint_steps)
     return trainer
@@ -181,9 +215,9 @@ def make_saving_config(
     """make_sft_config with checkpoints and, if the trainer `watches` validation rows, evaluations."""
     config = make_sft_config(base, settings, output, progress)
     if watches:
-        watch_validation(config, settings.checkpoint_steps)
+        watch_validation(config)
     else:
-        keep_checkpoints(config, settings.checkpoint_steps)
+        save_checkpoints(config, settings.checkpoint_steps)
     return config
 
 

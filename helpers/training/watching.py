@@ -36,13 +36,10 @@ def count_evaluations(epochs: float, train_rows: int, validation_rows: int) -> i
     return max(1, math.floor(min(EVALUATIONS / epochs, affordable)))
 
 
-def watch_validation(config: TrainingArguments, checkpoint_steps: int) -> None:
-    """Lets a training evaluate after each epoch, and keep the best state as a checkpoint.
-
-    With checkpoint_steps, the last two others are kept as well (WatchPlan saves them).
-    """
+def watch_validation(config: TrainingArguments) -> None:
+    """Lets a training evaluate after each epoch, and keep the best state as a checkpoint."""
     config.set_evaluate("epoch", batch_size=config.per_device_train_batch_size, delay=0)
-    config.set_save("best", total_limit=3 if checkpoint_steps else 1)
+    config.set_save("best")
     config.load_best_model_at_end = True
     config.metric_for_best_model = "loss"
     config.greater_is_better = False
@@ -93,6 +90,9 @@ class WatchPlan(TrainerCallback):
 
 class WatchingTrainer(SFTTrainer):
     """An SFTTrainer that can watch rows: `evaluate` gives their loss and the share of exact answers."""
+
+    def create_model_card(self, *args, **kwargs) -> None:
+        """Writes nothing: TRL's card would take the place of a README.md beside the checkpoints."""
 
     def watch(self, checkpoint_steps: int) -> None:
         """Watches the rows of eval_dataset, whose column `row` says which sequences are one row."""

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import nbformat
 
+from helpers.common import arguments as types
 from helpers.common import lanes
 from helpers.common.command import CommandParser, run_command
-from helpers.common.errors import AlreadyThereError
 from helpers.common.files import replace_when_complete, write_json
+from helpers.common.locks import hold
+from helpers.common.outputs import check_output, refuse_kept
 from helpers.common.paths import find_commit, find_home
 from helpers.tutorial.execution import Execution, execute_notebook, find_notebooks, keep_outputs
 from helpers.tutorial.records import add_record
@@ -34,9 +36,9 @@ def main(arguments: list[str]) -> int:
     paths = find_notebooks(options.only)
     commit = find_commit()  # before the run, which may take long
     output = options.output or find_home() / "runs" / time.strftime("%Y-%m-%d_%H-%M-%S")
-    if output.exists():
-        raise AlreadyThereError(f"{output} is already there.", "Name a folder that does not exist yet.")
-    with replace_when_complete(output) as fresh:
+    check_output(output, "folder", remedy="Name a folder that does not exist yet.")
+    refuse_kept(output, [])
+    with hold(output, "a run of the tutorial"), replace_when_complete(output) as fresh:
         fresh.mkdir()
         executions = run_notebooks(paths, fresh)
         report = write_report(executions, commit, fresh)
@@ -65,7 +67,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         help="only the notebooks whose names begin with one of these, such as 01 03",
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="folder for the report (default: runs/TIMESTAMP)"
+        "--output", type=types.path, metavar="DIR", help="folder for the report (default: runs/TIMESTAMP)"
     )
     parser.add_argument(
         "--in-place",

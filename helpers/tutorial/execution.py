@@ -21,7 +21,7 @@ from helpers.common import lanes
 from helpers.common.errors import NotFoundError, UsageError
 from helpers.common.files import replace_when_complete
 from helpers.common.paths import PROJECT, find_home
-from helpers.tutorial.notebook_files import clean_notebook
+from helpers.tutorial.notebook_files import clean_notebook, read_notebook
 from helpers.tutorial.processes import StartedProcesses
 from helpers.tutorial.records import measure_disk
 from helpers.weights.folders import list_models
@@ -67,7 +67,7 @@ def execute_notebook(path: Path) -> Execution:
 
     Ctrl-C kills the kernel and everything it has started, before KeyboardInterrupt is raised.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook = read_notebook(path)
     metadata = copy.deepcopy(notebook.metadata)
     started, started_at = time.monotonic(), time.time()
     begun: list[NotebookNode] = []  # the code cells so far; the last one is running or has failed

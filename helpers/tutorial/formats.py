@@ -73,7 +73,8 @@ def list_formats(name: str) -> list[Format]:
 
 def measure_in_process(variant: Format) -> Measures:
     """Measures one format in a new process. Raises UnsupportedError if that fails."""
-    command = [sys.executable, "-m", "helpers.tutorial.formats", variant.folder, variant.dtype]
+    command = [sys.executable, "-m", "helpers.tutorial.formats", variant.folder]
+    command += [variant.dtype] if variant.dtype else []  # llama.cpp takes the file as it is
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no message"]
@@ -152,8 +153,9 @@ def main(arguments: list[str]) -> None:
         description="Measures one number format of a model, in this process.",
     )
     parser.add_argument("folder", help="in models/")
-    dtype_help = "float32, bfloat16 or float16; a GGUF file has a number format of its own"
-    parser.add_argument("dtype", nargs="?", default="bfloat16", help=dtype_help)
+    choices = ("float32", "bfloat16", "float16")
+    words = "a GGUF file has a number format of its own"
+    parser.add_argument("dtype", nargs="?", default="bfloat16", choices=choices, help=words)
     options = parser.parse_args(arguments)
     if find_model(options.folder).format == "gguf":
         measures = measure_llama_cpp(options.folder)

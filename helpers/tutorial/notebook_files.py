@@ -1,14 +1,29 @@
-"""Executed notebooks without what a widget, a clock or this computer has written into them."""
+"""Notebooks as files: read, and without what a widget, a clock or this computer has written into them."""
 
 import copy
+from pathlib import Path
 
 import nbformat
-from nbformat import NotebookNode
+from nbformat import NotebookNode, ValidationError
+from nbformat.reader import NotJSONError
+
+from helpers.common.errors import DamagedError
 
 KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 WIDGET = "application/vnd.jupyter.widget-view+json"  # the type of a widget in a cell's output
 UNWANTED = ("widgets", "language_info", "colab", "accelerator")  # in a notebook's metadata
 UNWANTED_IN_CELLS = ("execution", "outputId", "colab")
+
+
+def read_notebook(path: Path) -> NotebookNode:
+    """A notebook in version 4 of its format. Raises a DamagedError for other files, and without cells."""
+    try:
+        notebook = nbformat.read(path, as_version=4)
+    except (NotJSONError, ValidationError, ValueError, LookupError, AttributeError, TypeError):
+        notebook = None
+    if notebook is None or not notebook.cells:
+        raise DamagedError(f"{path} is not a notebook with cells.", "Restore it, with git for example.")
+    return notebook
 
 
 def clean_notebook(notebook: NotebookNode, metadata: NotebookNode) -> None:

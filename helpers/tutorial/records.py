@@ -4,24 +4,26 @@
 the lessons and the table in README.md in step with the records.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from helpers.common import lanes
-from helpers.common.files import write_json
+from helpers.common.files import read_json, write_json
 from helpers.common.paths import PROJECT, find_home
 from helpers.weights.folders import models_folder
 
 RECORDS = "benchmarks/tutorial.json"  # {lane: the report of the run whose outputs the lessons show}
 
 
-def read_records(project: Path = PROJECT) -> dict[str, dict[str, Any]]:
-    """{lane: report.json of its run, with a `date`}; {} if no run is recorded."""
+def read_records(project: Path = PROJECT, form: Any = dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """{lane: report.json of its run, with a `date`}; {} if no run is recorded.
+
+    A DamagedError for a file of another `form` (helpers.common.forms).
+    """
     path = project / RECORDS
     if not path.is_file():
         return {}
-    return json.loads(path.read_text(encoding="utf-8"))
+    return read_json(path, "Bring it back: git checkout " + RECORDS, form)
 
 
 def add_record(lane: str, report: dict[str, Any], project: Path = PROJECT) -> None:

@@ -9,9 +9,7 @@ Jupyter kernel brings) and helpers.common only.
 import importlib
 import os
 import shutil
-import subprocess
 import sys
-import tempfile
 import time
 import tomllib
 from collections.abc import Iterable
@@ -22,14 +20,14 @@ from typing import Any
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from helpers.common.addresses import spare_localhost
 from helpers.common.errors import MismatchError, MissingPackageError, UnsupportedError
 from helpers.common.paths import PROJECT
+from helpers.tutorial.installing import Versions, install_mixed, run_pip, run_quietly
 
 KEPT = ("torch", "numpy")  # the other packages of a machine are built against these two
 INTERFACE = "jupyterlab"  # not needed: whoever runs a lesson has a notebook interface
 DRIVE = Path("/content/drive/MyDrive")  # where Colab mounts Google Drive
-
-Versions = dict[str, str]  # canonical name of a distribution -> version
 
 
 def set_up() -> None:
@@ -47,8 +45,6 @@ def set_up() -> None:
         show_kit_to_child_processes()
     if unmet:
         print(install(unmet, installed))
-    from helpers.common.http import spare_localhost  # it needs one of the packages
-
     spare_localhost()  # a lesson calls its own server with plain requests and the plain OpenAI client
     print("All packages that the lessons need are here.")
     if in_colab and shutil.which("nvidia-smi"):
@@ -166,30 +162,6 @@ def read_tested(unmet: list[Requirement], installed: Versions) -> Versions:
     return tested
 
 
-def run_pip(requirements: list[Requirement], constraints: Versions, *options: str) -> str:
-    """Installs into this Python. pip may install the packages in `constraints` in these exact versions only.
-
-    Returns the last line of pip's error output, or "" if all went well.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch, "constraints.txt")
-        lines = [f"{name}=={version}\n" for name, version in constraints.items()]
-        file.write_text("".join(lines), encoding="utf-8")
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        command += ["--constraint", str(file), *options]
-        command += [f"{requirement.name}{requirement.specifier}" for requirement in requirements]
-        return run_quietly(command)
-
-
-def run_quietly(command: list[str], folder: Path | None = None) -> str:
-    """Runs a command in `folder`. Returns the last line of its error output, or "" if it succeeded."""
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    if done.returncode == 0:
-        return ""
-    lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else "it gave no reason"
-
-
 def describe_change(before: Versions, after: Versions, seconds: float) -> str:
     """What an installation changed, in words. Raises MismatchError if it changed torch or numpy."""
     changed = {name for name, version in after.items() if before.get(name, version) != version}
@@ -228,16 +200,9 @@ def install_gptq(fixed: Versions) -> str:
     then those dependencies that this machine has in no version at all.
     """
     wanted = read_extra("gptq")
-    problem = run_pip(wanted, fixed, "--no-deps")
-    if problem:
-        return problem
+    problem = install_mixed(wanted, fixed, "--no-deps")
     importlib.invalidate_caches()
-    absent = find_absent(wanted, read_installed())
-    if absent:
-        problem = run_pip(absent, fixed)
-    if problem:
-        return problem
-    return try_gptq()
+    return problem or install_mixed(find_absent(wanted, read_installed()), fixed) or try_gptq()
 
 
 def find_absent(requirements: list[Requirement], installed: Versions) -> list[Requirement]:

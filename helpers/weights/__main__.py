@@ -3,9 +3,9 @@
 import argparse
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
+from helpers.common import arguments as types
 from helpers.common.command import CommandParser, run_command
 from helpers.weights.catalogue import CATALOGUE
 from helpers.weights.exporting import PROGRAMS, export_model
@@ -40,14 +40,14 @@ def build_parser() -> CommandParser:
     gptq = commands.add_parser("gptq", help="make a 4-bit GPTQ folder from a full-precision one")
     gptq.add_argument("name", metavar="NAME")
     words = "weights that share a scale (default: 32)"
-    gptq.add_argument("--group-size", type=int, default=32, metavar="N", help=words)
+    gptq.add_argument("--group-size", type=types.count, default=32, metavar="N", help=words)
     words = "quantise the columns that matter most first (desc_act)"
     gptq.add_argument("--act-order", action="store_true", help=words)
     export = commands.add_parser("export", help="a model folder as another program takes it")
     export.add_argument("name", metavar="NAME")
     export.add_argument("--for", dest="program", required=True, choices=PROGRAMS)
     words = "where to (default: runs/exports/PROGRAM/models/NAME)"
-    export.add_argument("--output", type=Path, metavar="FOLDER", help=words)
+    export.add_argument("--output", type=types.path, metavar="FOLDER", help=words)
     for command in (size, fetching):
         words = "branch of the repository (default: main)"
         command.add_argument("--revision", default="main", metavar="R", help=words)
@@ -66,7 +66,7 @@ def add_size_options(parser: argparse.ArgumentParser) -> None:
     }
     for name, (default, words) in numbers.items():
         words = f"{words} (default: {default})"
-        parser.add_argument(f"--{name}", type=int, default=default, metavar="N", help=words)
+        parser.add_argument(f"--{name}", type=types.count, default=default, metavar="N", help=words)
     words = "layers with a LoRA, such as q_proj,v_proj (default: all-linear)"
     parser.add_argument("--targets", default="all-linear", metavar="T", help=words)
     default = "adamw_torch_fused"

@@ -3,9 +3,12 @@
 Each check raises one error with the remedy. What only shows when transformers reads the files is not here.
 """
 
+import os
+
 from helpers.common.errors import DamagedError, UnsupportedError
+from helpers.common.messages import hold_messages
 from helpers.weights.folders import FETCH_AGAIN, SAFETENSORS, ModelFolder
-from helpers.weights.shape import get_text_part
+from helpers.weights.shape import MOST, get_text_part, read_number
 
 OTHER_HEADS = ("ForMaskedLM", "Classification", "ForQuestionAnswering", "ForMultipleChoice")
 TAKE_DECODER = "Take a decoder, such as one of `python -m helpers.weights list`."
@@ -22,12 +25,22 @@ def check_decoder(folder: ModelFolder) -> ModelFolder:
     kind = folder.quantization
     if kind and kind.method.startswith("exl"):  # detect_loader says which program reads it
         return folder
+    refuse_adapter(folder)
     refuse_unknown_type(folder)
     refuse_other_head(folder)
     refuse_wrong_values(folder)
     refuse_unnamed_quantization(folder)
+    refuse_kernels(folder)
     refuse_other_file_names(folder)
     return folder
+
+
+def refuse_adapter(folder: ModelFolder) -> None:
+    """An UnsupportedError for a LoRA in a model's folder: transformers loads the base that it names."""
+    path = folder.path / "adapter_config.json"
+    if os.path.lexists(path):
+        problem = f"{path} is that of a LoRA, with which transformers would load the base that it names."
+        raise UnsupportedError(problem, "Move the LoRA's files into a folder of their own below loras/.")
 
 
 def refuse_unknown_type(folder: ModelFolder) -> None:
@@ -68,9 +81,12 @@ def refuse_other_head(folder: ModelFolder) -> None:
 
 
 def refuse_wrong_values(folder: ModelFolder) -> None:
-    """A DamagedError for a number or a dtype in config.json that is not valid."""
+    """A DamagedError for a number or a dtype in config.json or generation_config.json that is not valid."""
     import torch
 
+    _ = folder.advice
+    for name in MOST:
+        read_number(get_text_part(folder.config), name)
     try:
         _ = folder.shape
     except KeyError:  # an architecture whose shape is not known here
@@ -81,6 +97,31 @@ def refuse_wrong_values(folder: ModelFolder) -> None:
             if isinstance(name, str) and not isinstance(getattr(torch, name, None), torch.dtype):
                 problem = f"{folder.path / 'config.json'} has {key} '{name}', which is not a number format."
                 raise DamagedError(problem, "Write it as torch does: float32, bfloat16 or float16.")
+
+
+def check_config(folder: ModelFolder) -> None:
+    """A DamagedError if transformers cannot make a config of config.json, such as for a wrong rope type."""
+    from transformers import AutoConfig
+
+    path = folder.path / "config.json"
+    try:
+        with hold_messages():
+            AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
+    except (
+        Exception
+    ) as error:  # of any kind: KeyError for a value that lacks, TypeError for one of another kind
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise DamagedError(
+            f"{path} cannot be used ({reason}).", "Correct it, or fetch the model again."
+        ) from None
+
+
+def refuse_kernels(folder: ModelFolder) -> None:
+    """An UnsupportedError if config.json names a kernel for attention: transformers would fetch its code."""
+    for name in ("_attn_implementation", "attn_implementation", "_attn_implementation_internal"):
+        if "/" in str(folder.config.get(name) or ""):
+            problem = f"{folder.path / 'config.json'} names code for its attention ({name})."
+            raise UnsupportedError(problem, "Delete the line: the kit chooses the attention itself.")
 
 
 def refuse_unnamed_quantization(folder: ModelFolder) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from helpers.common.errors import DamagedError
 from helpers.weights.shape import get_text_part
@@ -10,6 +10,51 @@ from helpers.weights.shape import get_text_part
 # Older GPTQ and AWQ folders describe their quantisation in a file beside config.json. File name: method.
 QUANTIZATION_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq"}
 AUTOAWQ_NAMES = {"w_bit": "bits", "q_group_size": "group_size"}  # AutoAWQ's name: the name in config.json
+
+
+class QuantizationRecord(TypedDict, total=False):
+    """quantization_config in config.json, or a file beside it."""
+
+    quant_method: str | None
+    bits: int | None
+    w_bit: int | None
+    group_size: int | None
+    q_group_size: int | None
+    desc_act: bool | None
+    checkpoint_format: str | None
+    version: str | None
+
+
+class ModelConfig(TypedDict, total=False):
+    """config.json, as far as the kit reads it. The numbers of the shape are judged where they are read."""
+
+    model_type: str | None
+    architectures: list[str] | str | None
+    quantization_config: QuantizationRecord | None
+    dtype: str | dict[str, Any] | None
+    torch_dtype: str | dict[str, Any] | None
+    vocab_size: int | None
+    max_position_embeddings: int | None
+    max_seq_len: int | None
+    seq_length: int | None
+    sliding_window: int | None
+    rope_theta: float | None
+    rope_scaling: dict[str, Any] | None
+    rope_parameters: dict[str, Any] | None
+    text_config: dict[str, Any] | None
+
+
+ADVICE = "generation_config.json"  # how a model's publisher samples
+
+
+class GenerationRecord(TypedDict, total=False):
+    """The publisher's advice, as far as answers depend on it."""
+
+    bos_token_id: int | None
+    eos_token_id: int | list[int] | None
+    pad_token_id: int | None
+    temperature: float | None
+    top_p: float | None
 
 
 @dataclass(frozen=True)

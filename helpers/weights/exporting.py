@@ -14,11 +14,14 @@ from typing import Any
 from safetensors import safe_open
 
 from helpers.common.errors import AlreadyThereError, UnsupportedError
-from helpers.common.files import replace_when_complete, write_json
+from helpers.common.exports import ANOTHER_OUTPUT, MODEL_EXPORTS, is_export, list_own_files, open_export
+from helpers.common.files import explain_odd_form, read_json, write_json
+from helpers.common.outputs import check_output, check_path, find_parent, refuse_kept
 from helpers.common.paths import find_home
-from helpers.weights.config import read_dtype
-from helpers.weights.folders import PICKLE, SAFETENSORS, ModelFolder, find_model
-from helpers.weights.tokenizer_2023 import write_tokenizer
+from helpers.weights.config import ADVICE, read_dtype
+from helpers.weights.folders import FETCH_AGAIN, SAFETENSORS, ModelFolder, find_model
+from helpers.weights.intact import explain_damage
+from helpers.weights.tokenizer_2023 import TOKENIZER_FILES, write_tokenizer
 
 PROGRAMS = ("webui-2023",)  # what `export --for` takes
 # Decoders that transformers 4.34 computes as today's does, as far as refuse_unknown_settings lets them pass.
@@ -29,10 +32,9 @@ MODELS_2023 = {
 }  # fmt: skip
 SCALINGS_2023 = ("linear", "dynamic")  # of rope
 COPIED = (
-    "generation_config.json",
+    ADVICE,
     "quantize_config.json",
     f"{SAFETENSORS}.index.json",
-    f"{PICKLE}.index.json",
 )
 ANOTHER = "Take another model, or today's WebUI, which reads the folder as it is."
 
@@ -44,22 +46,38 @@ def export_model(name: str, program: str, output: Path | None = None) -> Path:
     are linked, or copied to another disk. Raises a KitError for what that program cannot take, before
     anything is written.
     """
-    if output and output.exists():
+    if output and os.path.lexists(check_path(output)):
         raise AlreadyThereError(f"{output} is there already.", "Choose another --output, or delete it.")
     folder = find_model(name)
+    if output:
+        refuse_kept(output, [folder.path])
+    if folder.format == "pickle":
+        problem = f"{folder.name} has its weights as pickles only, which can run any code."
+        raise UnsupportedError(problem, "Export a copy with safetensors.")
     config = convert_config(folder)
     refuse_unmarked_weights(folder)
-    target = output or find_home() / "runs" / "exports" / program / "models" / folder.path.name
-    with replace_when_complete(target) as fresh:
+    target = output or find_home() / "runs" / "exports" / program / MODEL_EXPORTS / folder.path.name
+    needed = 0 if is_same_disk(folder.path, find_parent(target)) else folder.weight_bytes
+    check_output(target, "folder", is_export, needed, ANOTHER_OUTPUT)
+    _ = list_own_files(folder.path, ("config.json", *TOKENIZER_FILES))  # whoever gets it gets no other file
+    texts = list_texts(folder)
+    with open_export(target) as fresh:
         fresh.mkdir()
         write_json(fresh / "config.json", config)
         write_tokenizer(folder, fresh)
-        for path in (folder.path / name for name in COPIED):
-            if path.is_file():
-                shutil.copyfile(path, fresh / path.name)
+        for path in texts:
+            shutil.copyfile(path, fresh / path.name)
         for path in folder.weight_files:
             link_or_copy(path, fresh / path.name)
     return target
+
+
+def list_texts(folder: ModelFolder) -> list[Path]:
+    """The JSON files that are copied as they are; a DamagedError for one that holds anything else."""
+    found = list_own_files(folder.path, COPIED)
+    for path in found:
+        read_json(path, FETCH_AGAIN)
+    return found
 
 
 def convert_config(folder: ModelFolder) -> dict[str, Any]:
@@ -76,10 +94,11 @@ def convert_config(folder: ModelFolder) -> dict[str, Any]:
     config.setdefault("architectures", [MODELS_2023[kind]])
     if folder.quantization:
         config["quantization_config"] = folder.quantization.settings
-    config |= convert_rope(folder)
-    if kind == "mistral":  # 4.34 needs a number, and lets a token see one more than that
-        config["sliding_window"] = (config.get("sliding_window") or config["max_position_embeddings"]) - 1
-    refuse_unknown_settings(folder, config)
+    with explain_odd_form(folder.path / "config.json", FETCH_AGAIN):
+        config |= convert_rope(folder)
+        if kind == "mistral":  # 4.34 needs a number, and lets a token see one more than that
+            config["sliding_window"] = (config.get("sliding_window") or config["max_position_embeddings"]) - 1
+        refuse_unknown_settings(folder, config)
     return config
 
 
@@ -121,10 +140,15 @@ def refuse_unknown_settings(folder: ModelFolder, config: dict[str, Any]) -> None
 def refuse_unmarked_weights(folder: ModelFolder) -> None:
     """An UnsupportedError if a safetensors file does not say that it is PyTorch's: 4.34 insists on it."""
     for path in folder.safetensors:
-        with safe_open(path, "numpy") as file:
+        with explain_damage(path), safe_open(path, "numpy") as file:
             if (file.metadata() or {}).get("format") != "pt":
                 problem = f"{path.name} has no format in its metadata, which transformers 4.34 needs."
                 raise UnsupportedError(problem, "Load the model and save it with save_pretrained first.")
+
+
+def is_same_disk(folder: Path, other: Path) -> bool:
+    """True if files of the one can be linked into the other."""
+    return folder.stat().st_dev == other.stat().st_dev
 
 
 def link_or_copy(source: Path, target: Path) -> None:

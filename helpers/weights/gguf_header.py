@@ -65,7 +65,7 @@ def read_file(path: Path, lists: Collection[str] = ()) -> tuple[dict[str, Any], 
             return read_contents(file, lists)
     except FileNotFoundError:
         raise DamagedError(f"{path} is missing.", "Fetch the model again.") from None
-    except (ValueError, struct.error) as error:
+    except (ValueError, LookupError, RecursionError, struct.error) as error:
         problem = f"{path} is not a complete GGUF file ({error})."
         raise DamagedError(problem, "Fetch it again.") from None
 

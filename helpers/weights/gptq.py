@@ -13,6 +13,8 @@ from typing import Any
 
 from helpers.common.errors import AlreadyThereError, MissingPackageError, UnsupportedError, UsageError
 from helpers.common.files import read_json, replace_when_complete, write_json
+from helpers.common.locks import hold
+from helpers.common.outputs import check_output
 from helpers.common.paths import find_file
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.architecture import check_decoder
@@ -30,22 +32,30 @@ def quantize(name: str, group_size: int = 32, act_order: bool = False) -> ModelF
 
     `group_size` is how many weights share a scale; `act_order` quantises the columns that matter most
     first. Raises MissingPackageError without gptqmodel, UnsupportedError for a folder that is quantised
-    already or whose layers do not fit, AlreadyThereError if NAME-GPTQ was made with other settings.
+    already or whose layers do not fit, AlreadyThereError if NAME-GPTQ was made with other settings or is
+    being made.
     """
     source = find_model(name)
     target = source.path.with_name(f"{source.name}-GPTQ")
-    if target.is_dir():
-        made = find_model(target.name)
-        refuse_other_settings(made, group_size, act_order)
-        return made
-    refuse_unquantizable(source, group_size)
+    if not target.is_dir():
+        refuse_unquantizable(source, group_size)
+        check_output(target, "folder", bytes_needed=source.weight_bytes)  # small models are half embeddings
+        with hold(target, "quantising"):
+            if not target.is_dir():  # another may have made it just now
+                make_quantized(source, target, group_size, act_order)
+    made = find_model(target.name)
+    refuse_other_settings(made, group_size, act_order)
+    return made
+
+
+def make_quantized(source: ModelFolder, target: Path, group_size: int, act_order: bool) -> None:
+    """Makes the folder, with its record."""
     start = time.monotonic()
     with replace_when_complete(target) as fresh:
         save_quantized(source, fresh, group_size, act_order)
         write_quantize_config(fresh, group_size, act_order)
         seconds = round(time.monotonic() - start, 1)
         ModelFolder(fresh).write_record(source=f"made from {source.name}", revision="main", seconds=seconds)
-    return ModelFolder(target)
 
 
 def refuse_other_settings(made: ModelFolder, group_size: int, act_order: bool) -> None:
@@ -101,7 +111,7 @@ def save_quantized(source: ModelFolder, target: Path, group_size: int, act_order
     from optimum.gptq import GPTQQuantizer
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source.path)
+    tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
     quantizer = GPTQQuantizer(
         bits=4,
         group_size=group_size,
@@ -112,7 +122,9 @@ def save_quantized(source: ModelFolder, target: Path, group_size: int, act_order
         dataset=read_samples(),
     )
     with quiet_transformers():
-        full = AutoModelForCausalLM.from_pretrained(source.path, dtype=torch.float32, device_map="cpu")
+        full = AutoModelForCausalLM.from_pretrained(
+            source.path, dtype=torch.float32, device_map="cpu", trust_remote_code=False
+        )
         model: Any = quantizer.quantize_model(full, tokenizer)
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.dtype == torch.float32:  # one by one: transformers refuses half() on a quantised model

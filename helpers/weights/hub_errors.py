@@ -4,14 +4,16 @@ No message contains a token.
 """
 
 import difflib
-import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from helpers.common.addresses import spare_localhost
+from helpers.common.bounded import TooLargeError, Watch, add_hooks
 from helpers.common.errors import KitError, NotFoundError, ResourceError, ServerError, UsageError
-from helpers.common.http import explain_missing_socks, spare_localhost
+from helpers.common.http import explain_missing_socks
+from helpers.common.hub_environment import check_hub_environment
 from helpers.weights._private import list_http_client_errors
 
 if TYPE_CHECKING:
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 TOKENS_PAGE = "https://huggingface.co/settings/tokens"
 STATUS_PAGE = "https://status.huggingface.co"
+ANSWER_SECONDS = 60  # that the hub's answer to a question may take
+# What huggingface_hub raises for an answer of another form: it takes it for granted.
+STRANGE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, TooLargeError)
 
 
 @dataclass(frozen=True)
@@ -40,26 +45,53 @@ Explanation: TypeAlias = Callable[[Any, Request], KitError]
 
 
 @contextmanager
-def explain_hub_errors(repo: str, revision: str = "main") -> Iterator[None]:
+def explain_hub_errors(
+    repo: str, revision: str = "main", seconds: float | None = ANSWER_SECONDS
+) -> Iterator[None]:
     """Turns what huggingface_hub raises inside the block into a KitError; other errors pass unchanged.
 
-    Raises NotFoundError (repository, revision or file), UsageError (name or address), ResourceError (disk),
-    ServerError for a hub that is out of reach, refuses access or sends something unexpected, and
-    MissingPackageError for a SOCKS proxy that cannot be used. A hub on this computer is asked directly.
+    The block may take `seconds`, and its replies LARGEST_REPLY bytes each; without `seconds` there is no such
+    limit. Raises NotFoundError (repository, revision or file), UsageError (name, address or a variable of the
+    environment), ResourceError (disk), ServerError for a hub that is out of reach, refuses access or sends
+    something unexpected, and MissingPackageError for a SOCKS proxy that cannot be used. A hub on this
+    computer is asked directly.
     """
-    from huggingface_hub import HfApi
+    check_hub_environment()
+    from huggingface_hub import HfApi, get_session
     from huggingface_hub.utils import logging
 
     spare_localhost()
     logging.set_verbosity_error()  # otherwise every request that it repeats prints a line
+    watch = Watch(seconds)
     try:
-        with explain_missing_socks():
+        with explain_missing_socks(), say_nothing_of_agents(), watch if seconds else nullcontext():
+            add_hooks(get_session())
             yield
     except Exception as error:
+        if watch.expired:
+            problem = f"The hub sent no whole answer for {repo} in {seconds} s."
+            raise ServerError(problem, "Try again later, or check HF_ENDPOINT and the network.") from None
         explain = find_explanation(error)
         if explain is None:
             raise
         raise explain(error, Request(repo, revision, HfApi().endpoint)) from None
+
+
+@contextmanager
+def say_nothing_of_agents() -> Iterator[None]:
+    """Keeps huggingface_hub from reporting, with each request, which program started this one.
+
+    To do so, it asks the hub for a list of programs and keeps the reply in its folder for a day. If that is
+    not a list, every later request ends in an AttributeError.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_DISABLE_TELEMETRY
+    constants.HF_HUB_DISABLE_TELEMETRY = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_DISABLE_TELEMETRY = before
 
 
 def find_explanation(error: Exception) -> Explanation | None:
@@ -82,9 +114,10 @@ def list_explanations() -> list[tuple[Kinds, Explanation]]:
         (errors.HfHubHTTPError, explain_status),  # an error of the HTTP client, and an OSError
         (errors.HFValidationError, explain_bad_name),
         (errors.OfflineModeIsEnabled, explain_offline_mode),  # a ConnectionError
-        ((KeyError, json.JSONDecodeError), explain_strange_answer),
+        (UnicodeEncodeError, explain_token),
         ((ConnectionError, TimeoutError, *list_http_client_errors()), explain_no_connection),
         (OSError, explain_disk),
+        (STRANGE, explain_strange_answer),
     ]
 
 
@@ -119,7 +152,7 @@ def explain_unknown_revision(error: Exception, request: Request) -> KitError:
     from huggingface_hub import HfApi, errors
 
     branches = []
-    with suppress(errors.HfHubHTTPError, *list_http_client_errors()):
+    with suppress(errors.HfHubHTTPError, *list_http_client_errors(), *STRANGE), Watch(ANSWER_SECONDS):
         branches = [branch.name for branch in HfApi().list_repo_refs(request.repo).branches]
     nearest = difflib.get_close_matches(request.revision, branches, n=3, cutoff=0)
     names = ", ".join(nearest) or f"see {request.page}/tree/main"
@@ -149,6 +182,11 @@ def explain_strange_answer(error: Exception, request: Request) -> KitError:
     """The answer is not JSON, or lacks what a hub's answer has."""
     problem = f"The answer for {request.repo} did not come from a model hub."
     return ServerError(problem, "Check HF_ENDPOINT and the proxy of your network.")
+
+
+def explain_token(error: Exception, request: Request) -> KitError:
+    """A header cannot hold it."""
+    return UsageError("The token of this computer has characters that no token has.", "Run `hf auth login`.")
 
 
 def explain_no_connection(error: Exception, request: Request) -> KitError:

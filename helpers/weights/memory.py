@@ -49,7 +49,7 @@ class TrainingStep:
     batch: int = 4  # rows in a step
     length: int = 512  # tokens in a row
     shared: int = 0  # tokens at the beginning of every row that are the same in all, and computed once
-    checkpointing: bool | None = None  # of gradients; None: on a GPU only, as helpers.training does
+    checkpointing: bool | None = None  # of gradients; None: on a GPU only, where it takes the least memory
 
     @property
     def tokens(self) -> int:
@@ -105,7 +105,7 @@ def estimate_training(
         estimate_weights(config, file_bytes, dtype),
         *estimate_lora(shape, chosen),
         estimate_training_activations(shape, number_bytes, chosen.tokens, checkpointing),
-        estimate_mask(shape, number_bytes, chosen.tokens, device, checkpointing),
+        estimate_layout(shape, number_bytes, chosen, device, checkpointing),
         estimate_attention_weights(shape, number_bytes, chosen, device, checkpointing),
         estimate_overhead(OVERHEAD_TRAINING, device),
     ]
@@ -197,6 +197,16 @@ def estimate_lora(shape: Shape, step: TrainingStep) -> list[Term]:
     ]
 
 
+def estimate_saving(config: dict[str, Any], r: int, targets: str, optimizer: str) -> tuple[int, int]:
+    """(bytes of a LoRA on disk, bytes of a checkpoint of its training); (0, 0) for an unknown shape."""
+    try:
+        shape = read_shape(config)
+        trained = count_lora_parameters(shape, r, choose_targets(shape, targets))
+    except (KeyError, UsageError):
+        return 0, 0
+    return 4 * trained, (4 + OPTIMIZER_BYTES.get(optimizer, 8)) * trained
+
+
 def estimate_training_activations(shape: Shape, number_bytes: int, tokens: int, checkpointing: bool) -> Term:
     """What a pass over `tokens` tokens keeps for the backward pass.
 
@@ -216,15 +226,25 @@ def estimate_training_activations(shape: Shape, number_bytes: int, tokens: int, 
     return Term("activations", tokens * kept * number_bytes, formula)
 
 
-def estimate_mask(shape: Shape, number_bytes: int, tokens: int, device: str, checkpointing: bool) -> Term:
-    """The attention mask of a packed batch: for each pair of tokens 1 byte, and copies in the dtype.
+def estimate_layout(
+    shape: Shape, number_bytes: int, step: TrainingStep, device: str, checkpointing: bool
+) -> Term:
+    """What attention needs of its own in a packed batch.
 
-    On a CPU all layers share one copy (helpers.training.attention). On a GPU every layer keeps its own,
-    unless gradients are checkpointed.
+    On a CPU it is a mask: for each pair of tokens 1 byte, and a copy in the dtype, which all layers share. On
+    a GPU the sequences are laid out one below the other, and each layer keeps queries, keys, values and
+    results of all their tokens, unless gradients are checkpointed.
     """
-    copies = 1 if device == "cpu" or checkpointing else shape.layers
-    formula = f"{tokens} x {tokens} tokens x (1 + {copies} x {number_bytes} bytes)"
-    return Term("attention mask", tokens**2 * (1 + copies * number_bytes), formula)
+    if device == "cpu":
+        size = step.tokens**2 * (1 + number_bytes)
+        return Term(
+            "attention mask", size, f"{step.tokens} x {step.tokens} tokens x (1 + {number_bytes} bytes)"
+        )
+    layers = 1 if checkpointing else shape.layers
+    numbers = 2 * (shape.heads + shape.kv_heads) * shape.head_size  # queries, results; keys, values
+    tokens = step.batch * step.length
+    formula = f"{layers} layers x {tokens} tokens x {numbers} x {number_bytes} bytes"
+    return Term("sequences laid out", layers * tokens * numbers * number_bytes, formula)
 
 
 def estimate_attention_weights(

@@ -9,7 +9,7 @@ def name_folder(repo: str, revision: str = "main") -> str:
     if repo == EMBEDDED_NAME:
         return EMBEDDED_FOLDER
     branch = "" if revision == "main" else f"_{revision}"
-    return repo.strip("/").replace("/", "_") + branch
+    return repo.strip("/").replace("/", "_") + branch.replace("/", "_")
 
 
 def write_git_command(repo: str, revision: str = "main") -> str:

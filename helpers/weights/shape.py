@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from helpers.common.arguments import LARGEST, shorten
 from helpers.common.errors import DamagedError
 
 # Where the config of a model that also reads images or sound has the part for text.
@@ -18,7 +19,11 @@ OTHER_NAMES = {
     "num_attention_heads": ("n_head", "n_heads", "num_heads"),
     "intermediate_size": ("n_inner", "ffn_dim", "ffn_hidden_size"),
     "num_key_value_heads": ("num_kv_heads", "n_head_kv"),
+    "num_experts": ("n_routed_experts",),
 }
+
+# Of what is made one by one, also on paper: no model comes near, and a million takes hours.
+MOST = {"num_hidden_layers": 10_000, "num_local_experts": 10_000, "num_experts": 10_000}
 
 Layers = dict[str, tuple[str, str]]  # name of a linear layer: what goes in and what comes out
 
@@ -114,7 +119,8 @@ USUAL_CONTEXT = 2048
 
 def read_context(config: Mapping[str, Any]) -> int:
     """The most tokens that a model with this config takes, prompt and answer together."""
-    return next((int(config[name]) for name in CONTEXT_NAMES if config.get(name)), USUAL_CONTEXT)
+    found = (read_number(config, name) for name in CONTEXT_NAMES if config.get(name))
+    return next((tokens for tokens in found if tokens), USUAL_CONTEXT)
 
 
 def get_text_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -142,8 +148,9 @@ def read_number(config: Mapping[str, Any], name: str) -> int | None:
     """A number by Llama's name or another for it, None if there is none or it is null; or a DamagedError."""
     for each in (name, *OTHER_NAMES.get(name, ())):
         value = config.get(each)
-        if value is not None and (type(value) is not int or value < 1):
-            problem = f"config.json has {each} {value!r}, which is not a whole number above 0."
+        largest = MOST.get(name, LARGEST)
+        if value is not None and (type(value) is not int or not 1 <= value <= largest):
+            problem = f"config.json has {each} {shorten(value, 40)}, not a whole number from 1 to {largest}."
             raise DamagedError(problem, "Fetch the model again, or correct config.json.")
         if value is not None:
             return value

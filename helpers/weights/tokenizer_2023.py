@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.common.errors import UnsupportedError
-from helpers.common.files import read_json, write_json
+from helpers.common.files import explain_odd_form, read_json, read_text, write_json
 from helpers.weights._private import TOKENIZER_LEFTOVERS
 from helpers.weights.folders import FETCH_AGAIN, ModelFolder
 
@@ -40,6 +40,7 @@ PARTS_2023 = {
 NEUTRAL = {"ignore_merges": False}
 CLASSES_2023 = {"LlamaTokenizer": "tokenizer.model", "GPT2Tokenizer": "merges.txt"}
 OTHER_FILES = ("tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json")
+TOKENIZER_FILES = (*OTHER_FILES, "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 def write_tokenizer(folder: ModelFolder, target: Path) -> None:
@@ -49,8 +50,12 @@ def write_tokenizer(folder: ModelFolder, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
     if (folder.path / "tokenizer.json").is_file():
         content = read_json(folder.path / "tokenizer.json", FETCH_AGAIN)
-        write_json(target / "tokenizer.json", convert_tokenizer(folder.name, content))
-    write_json(target / "tokenizer_config.json", convert_settings(folder))
+        with explain_odd_form(folder.path / "tokenizer.json", FETCH_AGAIN):
+            converted = convert_tokenizer(folder.name, content)
+        write_json(target / "tokenizer.json", converted)
+    with explain_odd_form(folder.path / "tokenizer_config.json", FETCH_AGAIN):
+        settings = convert_settings(folder)
+    write_json(target / "tokenizer_config.json", settings)
 
 
 def convert_tokenizer(name: str, content: dict[str, Any]) -> dict[str, Any]:
@@ -149,7 +154,7 @@ def read_chat_template(folder: ModelFolder, settings: dict[str, Any]) -> str | N
     """The chat template from its file or the settings, of several the default; None without one."""
     path = folder.path / "chat_template.jinja"
     if path.is_file():
-        return path.read_text(encoding="utf-8")
+        return read_text(path, FETCH_AGAIN)
     found = settings.get("chat_template")
     if isinstance(found, list):
         return next((entry["template"] for entry in found if entry.get("name") == "default"), None)

@@ -14,8 +14,6 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # Lesson 1: where weights come from
 #
-# [![Open this lesson in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/open-llm-kit/open-llm-kit/blob/main/notebooks/01_weights.ipynb)
-#
 # ## What you will do
 #
 # 1. Fetch a small chat model and look at every file in its folder.
@@ -45,12 +43,20 @@
 # @title Set-up: run this cell first
 import importlib.util, os, sys
 
-# Where this Python does not know the kit, it is in the folder above, or git brings it.
+# An error that a notebook shows as one line.
+Stop = type("Stop", (Exception,), {"_render_traceback_": lambda self: [str(self)]})
+
+# A Python that does not know the kit looks for its folder.
 if not importlib.util.find_spec("helpers"):
-    kit = ".." if os.path.isdir("../helpers") else "open-llm-kit"
-    if not os.path.isdir(kit):
-        # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
-    sys.path.insert(0, os.path.abspath(kit))
+    home = os.environ.get("OPEN_LLM_KIT_HOME", "")
+    places = ("..", ".", "open-llm-kit", "drive/MyDrive/open-llm-kit", home)
+    kits = [place for place in places if os.path.isdir(os.path.join(place, "helpers/tutorial"))]
+    if not kits:
+        raise Stop(
+            "The kit is not here: upload or clone its folder as open-llm-kit beside this notebook, "
+            "or set OPEN_LLM_KIT_HOME to it. Then run this cell again."
+        )
+    sys.path.insert(0, os.path.abspath(kits[0]))
 
 from helpers.tutorial import setup
 

@@ -14,8 +14,6 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # Lesson 2: loading a model and asking it
 #
-# [![Open this lesson in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/open-llm-kit/open-llm-kit/blob/main/notebooks/02_loading.ipynb)
-#
 # ## What you will do
 #
 # 1. Find out which loader a folder needs, and why.
@@ -44,12 +42,20 @@
 # @title Set-up: run this cell first
 import importlib.util, os, sys
 
-# Where this Python does not know the kit, it is in the folder above, or git brings it.
+# An error that a notebook shows as one line.
+Stop = type("Stop", (Exception,), {"_render_traceback_": lambda self: [str(self)]})
+
+# A Python that does not know the kit looks for its folder.
 if not importlib.util.find_spec("helpers"):
-    kit = ".." if os.path.isdir("../helpers") else "open-llm-kit"
-    if not os.path.isdir(kit):
-        # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
-    sys.path.insert(0, os.path.abspath(kit))
+    home = os.environ.get("OPEN_LLM_KIT_HOME", "")
+    places = ("..", ".", "open-llm-kit", "drive/MyDrive/open-llm-kit", home)
+    kits = [place for place in places if os.path.isdir(os.path.join(place, "helpers/tutorial"))]
+    if not kits:
+        raise Stop(
+            "The kit is not here: upload or clone its folder as open-llm-kit beside this notebook, "
+            "or set OPEN_LLM_KIT_HOME to it. Then run this cell again."
+        )
+    sys.path.insert(0, os.path.abspath(kits[0]))
 
 from helpers.tutorial import setup
 
@@ -122,8 +128,8 @@ checks.confirm(needed < 0.8 * free, "the model fits, with a fifth to spare", "cl
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 before = machine.measure_used().value
-model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map=device)
-tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
+model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map=device, trust_remote_code=False)
+tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
 tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # LLaMA 2 has no token for padding
 
 # %% slideshow={"slide_type": "-"}
@@ -137,7 +143,8 @@ print(f"used before: {before / 1e6:.0f} MB, after: {after / 1e6:.0f} MB ({machin
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** on a GPU the memory grows by the size of the weights. On a CPU it may grow by less: the file is *mapped*, which means that a part
-# of it enters memory when it is first used. We will measure again after the first answer.
+# of it enters memory when it is first used. We will measure again after the first answer. `trust_remote_code=False`:
+# a folder may bring Python code of its own; it is not run.
 
 # %% [markdown] slideshow={"slide_type": "slide"}
 # ## What a chat really is

@@ -14,8 +14,6 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # Lesson 3: one model, two APIs
 #
-# [![Open this lesson in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/open-llm-kit/open-llm-kit/blob/main/notebooks/03_api.ipynb)
-#
 # ## What you will do
 #
 # 1. Start a server that answers in two dialects: the raw API of 2023 and the OpenAI-style one.
@@ -44,12 +42,20 @@
 # @title Set-up: run this cell first
 import importlib.util, os, sys
 
-# Where this Python does not know the kit, it is in the folder above, or git brings it.
+# An error that a notebook shows as one line.
+Stop = type("Stop", (Exception,), {"_render_traceback_": lambda self: [str(self)]})
+
+# A Python that does not know the kit looks for its folder.
 if not importlib.util.find_spec("helpers"):
-    kit = ".." if os.path.isdir("../helpers") else "open-llm-kit"
-    if not os.path.isdir(kit):
-        # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
-    sys.path.insert(0, os.path.abspath(kit))
+    home = os.environ.get("OPEN_LLM_KIT_HOME", "")
+    places = ("..", ".", "open-llm-kit", "drive/MyDrive/open-llm-kit", home)
+    kits = [place for place in places if os.path.isdir(os.path.join(place, "helpers/tutorial"))]
+    if not kits:
+        raise Stop(
+            "The kit is not here: upload or clone its folder as open-llm-kit beside this notebook, "
+            "or set OPEN_LLM_KIT_HOME to it. Then run this cell again."
+        )
+    sys.path.insert(0, os.path.abspath(kits[0]))
 
 from helpers.tutorial import setup
 
@@ -72,7 +78,8 @@ for name, (value, reason) in lanes.describe().items():
 # listens at: 5000 raw, 5001 OpenAI-style. When one is taken (on a Mac, AirPlay sits on 5000), the notebook takes a free one.
 #
 # In a course, one server can serve everyone: if `OPENAI_BASE_URL` names it (with `OPENAI_API_KEY` and `OPENAI_MODEL`), the cell
-# starts none. It has no raw API, so the cells that need one are skipped.
+# starts none. It has no raw API, so the cells that need one are skipped. `KIT_UPSTREAM` in its place lets the cell start the kit's
+# server in front of that one: then both dialects are there.
 
 # %% slideshow={"slide_type": "-"}
 from helpers import clients, tutorial
@@ -449,7 +456,7 @@ SessionPanel(lane.folder)
 # | `--extensions openai`, port 5001 | the same as `--api`, port 5000 |
 # | `openai.ChatCompletion.create(...)` | `client.chat.completions.create(...)` since openai 1.0 |
 # | `OPENAI_API_BASE` | `OPENAI_BASE_URL`, or `base_url=` as above |
-# | no key, wrong requests end in an empty reply | `--api-key`; errors say what is wrong |
+# | no key, wrong requests end in an empty reply | a key (`OPEN_LLM_KIT_API_KEY` or `--api-key-file`); errors say what is wrong |
 #
 # The same client code runs against all of them: the kit's server, the WebUI, vLLM, llama.cpp's server, and OpenAI itself. Only
 # `base_url`, the key and the model's name change.

@@ -14,8 +14,6 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # Lesson 4: training a LoRA
 #
-# [![Open this lesson in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/open-llm-kit/open-llm-kit/blob/main/notebooks/04_training.ipynb)
-#
 # ## What you will do
 #
 # 1. Turn a CSV and a YAML template into prompts.
@@ -44,12 +42,20 @@
 # @title Set-up: run this cell first
 import importlib.util, os, sys
 
-# Where this Python does not know the kit, it is in the folder above, or git brings it.
+# An error that a notebook shows as one line.
+Stop = type("Stop", (Exception,), {"_render_traceback_": lambda self: [str(self)]})
+
+# A Python that does not know the kit looks for its folder.
 if not importlib.util.find_spec("helpers"):
-    kit = ".." if os.path.isdir("../helpers") else "open-llm-kit"
-    if not os.path.isdir(kit):
-        # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
-    sys.path.insert(0, os.path.abspath(kit))
+    home = os.environ.get("OPEN_LLM_KIT_HOME", "")
+    places = ("..", ".", "open-llm-kit", "drive/MyDrive/open-llm-kit", home)
+    kits = [place for place in places if os.path.isdir(os.path.join(place, "helpers/tutorial"))]
+    if not kits:
+        raise Stop(
+            "The kit is not here: upload or clone its folder as open-llm-kit beside this notebook, "
+            "or set OPEN_LLM_KIT_HOME to it. Then run this cell again."
+        )
+    sys.path.insert(0, os.path.abspath(kits[0]))
 
 from helpers.tutorial import setup
 
@@ -414,7 +420,8 @@ print(f"layer and formula differ by {(layer(x).float() - from_w - from_update).n
 #
 # A LoRA is saved as a small folder. `adapter_model.safetensors` has A and B, `adapter_config.json` their shape and the base;
 # `run.json` what was measured, `training_parameters.json` the settings as the WebUI names them. The folder appears under its name
-# only when all of it is written; an older one of that name is kept as `college-preferences-previous`.
+# only when all of it is written; an older one of that name is kept as `college-preferences-previous`
+# (then `-previous-2`, and so on).
 
 # %% slideshow={"slide_type": "skip"}
 from helpers import adapters

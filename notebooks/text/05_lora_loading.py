@@ -14,8 +14,6 @@
 # %% [markdown] slideshow={"slide_type": "slide"}
 # # Lesson 5: loading a LoRA, and serving it
 #
-# [![Open this lesson in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/open-llm-kit/open-llm-kit/blob/main/notebooks/05_lora_loading.ipynb)
-#
 # ## What you will do
 #
 # 1. Find out what is inside an adapter's folder.
@@ -44,12 +42,20 @@
 # @title Set-up: run this cell first
 import importlib.util, os, sys
 
-# Where this Python does not know the kit, it is in the folder above, or git brings it.
+# An error that a notebook shows as one line.
+Stop = type("Stop", (Exception,), {"_render_traceback_": lambda self: [str(self)]})
+
+# A Python that does not know the kit looks for its folder.
 if not importlib.util.find_spec("helpers"):
-    kit = ".." if os.path.isdir("../helpers") else "open-llm-kit"
-    if not os.path.isdir(kit):
-        # !git clone --quiet --depth 1 https://github.com/open-llm-kit/open-llm-kit {kit}
-    sys.path.insert(0, os.path.abspath(kit))
+    home = os.environ.get("OPEN_LLM_KIT_HOME", "")
+    places = ("..", ".", "open-llm-kit", "drive/MyDrive/open-llm-kit", home)
+    kits = [place for place in places if os.path.isdir(os.path.join(place, "helpers/tutorial"))]
+    if not kits:
+        raise Stop(
+            "The kit is not here: upload or clone its folder as open-llm-kit beside this notebook, "
+            "or set OPEN_LLM_KIT_HOME to it. Then run this cell again."
+        )
+    sys.path.insert(0, os.path.abspath(kits[0]))
 
 from helpers.tutorial import setup
 
@@ -378,7 +384,8 @@ for program in ("webui-2023", "webui"):
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The line for vLLM, here for two machines with four GPUs each: the layers are split across the GPUs of a machine
-# (`--tensor-parallel-size`), and the model across the machines (`--pipeline-parallel-size`), which Ray joins.
+# (`--tensor-parallel-size`), and the model across the machines (`--pipeline-parallel-size`), which Ray joins. Every GPU of a machine
+# gets the same number of attention heads, so a model with 9 of them is split across 3 of 4 GPUs.
 
 # %% slideshow={"slide_type": "skip"}
 print(*adapters.build_vllm_command([task.adapter], gpus=4, machines=2), sep="\n")
@@ -409,18 +416,18 @@ print((folder.path / "README.md").read_text(encoding="utf-8"))
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 1. Change a value
 #
-# The line for vLLM, on a machine with two GPUs.
+# The line for vLLM, on two machines.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
-gpus = 1
-line = adapters.build_vllm_command([task.adapter], gpus=gpus)[-1]
-checks.confirm("--tensor-parallel-size 2" in line, "the model is split across two GPUs", "one value says how many")
+machines = 1
+line = adapters.build_vllm_command([task.adapter], machines=machines)[-1]
+checks.confirm("--pipeline-parallel-size 2" in line, "the model is split across two machines", "one value says how many")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
-gpus = 2
-line = adapters.build_vllm_command([task.adapter], gpus=gpus)[-1]
-checks.confirm("--tensor-parallel-size 2" in line, "the model is split across two GPUs", "one value says how many")
+machines = 2
+line = adapters.build_vllm_command([task.adapter], machines=machines)[-1]
+checks.confirm("--pipeline-parallel-size 2" in line, "the model is split across two machines", "one value says how many")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 2. Change a line

@@ -1,6 +1,8 @@
 """LoRAs on a loaded model: attached, switched, turned up and down, detached; misfits are refused."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -168,3 +170,29 @@ def test_name_that_peft_takes_for_a_module_of_the_lora_is_refused_with_what_to_r
     change_config(folder, modules_to_save=["norm"])
     with pytest.raises(UsageError, match="my-norm.*Rename its folder"):
         adapters.attach_adapter(load_tiny(), "my-norm")
+
+
+SWAPPER = """
+import shutil, sys
+from pathlib import Path
+loras = Path(sys.argv[1])
+for line in sys.stdin:
+    shutil.copytree(loras / line.strip(), loras / ".next")
+    (loras / "mine").rename(loras / ".older")  # as a training renames: there is none for a moment
+    (loras / ".next").rename(loras / "mine")
+    shutil.rmtree(loras / ".older")
+"""
+
+
+def test_lora_that_is_replaced_meanwhile_is_attached_whole(made, load_tiny, home):
+    shutil.copytree(made[0], home / "loras" / "mine")
+    wanted = [compute_logits(adapters.attach_adapter(load_tiny(), name), PROMPT) for name in "ab"]
+    command = [sys.executable, "-c", SWAPPER, str(home / "loras")]
+    servers = [load_tiny(), load_tiny()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, text=True, bufsize=1) as swapper:
+        assert swapper.stdin is not None
+        for number in range(10):
+            print("ab"[number % 2], file=swapper.stdin)
+            for loaded in servers:
+                found = compute_logits(adapters.attach_adapter(loaded, "mine"), PROMPT)
+                assert any(torch.allclose(found, logits) for logits in wanted)

@@ -50,6 +50,7 @@ OTHER = [
     ("models/my_model", "my_model_v2"),
     ("acme/tiny", "acme_tinytoo"),
     (CACHED, "0a1b2c"),
+    ("/kaggle/input/llama/1", "tiny_1"),
 ]
 
 

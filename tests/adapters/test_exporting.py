@@ -2,18 +2,23 @@
 
 import json
 import math
+import os
 import shutil
+import sys
+import time
 
 import pytest
 import torch
 from gguf import GGUFReader
+from safetensors.torch import save_file
 from support.gguf import make_tiny_gguf
+from support.holder import hold_elsewhere
 from support.loras import change_config, change_weights, read_json
 from support.tiny import make_tiny_model
 
 from helpers import adapters
 from helpers.adapters.__main__ import main
-from helpers.adapters.exporting import PEFT_2023
+from helpers.adapters.exporting import PEFT_2023, split_evenly
 from helpers.adapters.fingerprint import compute_logits
 from helpers.adapters.webui_parameters import copy_settings
 from helpers.common.command import run_command
@@ -25,6 +30,7 @@ from helpers.common.errors import (
     UnsupportedError,
     UsageError,
 )
+from helpers.weights.shape import Shape
 
 PROMPT = [{"role": "user", "content": "Where to?"}]
 WEBUIS = ["webui", "webui-2023"]
@@ -42,7 +48,7 @@ def test_export_for_the_webui_of_2023_has_its_files_and_prints_the_folder(traine
     folder = home / "runs" / "exports" / "webui-2023" / "mine"
     assert capsys.readouterr().out.strip() == str(folder)
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["adapter_config.json", "adapter_model.bin", "training_parameters.json"]
+    assert names == ["adapter_config.json", "adapter_model.bin", "export.json", "training_parameters.json"]
 
 
 def test_export_for_the_webui_of_2023_has_only_the_fields_of_that_peft(trained):
@@ -94,7 +100,7 @@ def test_export_for_2023_refuses_what_that_peft_did_not_know(made, home, values)
 def test_export_for_today_s_webui_is_the_folder_with_its_settings(made):
     folder = adapters.export_adapter("a", "webui")
     copied = {path.name for path in made[0].iterdir()}
-    assert {path.name for path in folder.iterdir()} == copied | {"training_parameters.json"}
+    assert {path.name for path in folder.iterdir()} == copied | {"training_parameters.json", "export.json"}
     assert copy_settings(folder).lora_r == 4
 
 
@@ -106,9 +112,66 @@ def test_export_for_today_s_webui_keeps_the_settings_that_are_there(made):
 
 def test_second_export_replaces_the_first(made):
     folder = adapters.export_adapter("a", "webui")
-    (folder / "left over").write_text("")
+    (made[0] / "README.md").write_text("new")
     assert adapters.export_adapter("a", "webui") == folder
-    assert not (folder / "left over").exists()
+    assert (folder / "README.md").read_text() == "new"
+
+
+@pytest.mark.parametrize("program", WEBUIS)
+def test_own_files_in_an_export_are_never_lost(made, program):
+    folder = adapters.export_adapter("a", program)
+    (folder / "own.txt").write_text("precious")
+    with pytest.raises(AlreadyThereError, match="own|did not make"):
+        adapters.export_adapter("a", program)
+    (folder / "own.txt").unlink()
+    (folder / "adapter_config.json").write_text("changed by hand")
+    with pytest.raises(AlreadyThereError):
+        adapters.export_adapter("a", program)
+    assert (folder / "adapter_config.json").read_text() == "changed by hand"
+
+
+def test_folder_in_the_place_of_an_export_stays(made, home):
+    folder = home / "runs" / "exports" / "webui" / "a"
+    folder.mkdir(parents=True)
+    (folder / "own.txt").write_text("precious")
+    with pytest.raises(AlreadyThereError):
+        adapters.export_adapter("a", "webui")
+    assert (folder / "own.txt").read_text() == "precious"
+
+
+@pytest.mark.parametrize("program", WEBUIS)
+def test_lora_does_not_take_the_place_of_the_exports_of_models(made, home, program):
+    made[0].rename(home / "loras" / "models")
+    with pytest.raises(UsageError, match="--output"):
+        adapters.export_adapter("models", program)
+    assert adapters.export_adapter("models", program, home / "elsewhere").is_dir()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+def test_export_has_the_files_of_the_lora_and_nothing_else_in_its_folder(made, home):
+    (home / "secret").mkdir()
+    (home / "secret" / "key").write_text("KEY")
+    before = {path.name for path in made[0].iterdir()}
+    for name, target in (("sec", home / "secret"), ("up", ".."), ("loop", "."), ("dead", "nothing")):
+        (made[0] / name).symlink_to(target)
+    os.mkfifo(made[0] / "pipe")
+    folder = adapters.export_adapter("a", "webui")
+    assert {path.name for path in folder.iterdir()} == before | {"training_parameters.json", "export.json"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+@pytest.mark.parametrize("kind", ["link", "dead", "pipe"])
+def test_file_of_a_lora_that_leads_out_of_its_folder_is_refused_by_name(made, home, kind):
+    (home / "key").write_text("KEY")
+    path = made[0] / "README.md"
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(home / ("key" if kind == "link" else "nothing"))
+    with pytest.raises(UnsupportedError, match=r"README\.md"):
+        adapters.export_adapter("a", "webui")
+    assert not list((home / "runs").rglob("README.md"))
 
 
 # A LoRA that was trained elsewhere
@@ -265,6 +328,29 @@ def test_vllm_command_fits_rank_number_of_loras_gpus_and_machines(made, capsys):
     assert "--tensor-parallel-size 4 --pipeline-parallel-size 2" in serve
 
 
+@pytest.mark.parametrize(
+    ("heads", "gpus", "used"),
+    # (attention heads, key-value heads, width of the MLP), of SmolLM2 135M, Llama 2 70B and Qwen 3 4B
+    [
+        ((9, 3, 1536), 4, 3),
+        ((9, 3, 1536), 2, 1),
+        ((64, 8, 28672), 16, 16),
+        ((32, 8, 9728), 6, 4),
+        ((6, 4, 96), 6, 2),
+    ],
+)
+def test_model_is_split_across_as_many_gpus_as_share_its_heads_evenly(heads, gpus, used):
+    attention, keys, mlp = heads
+    shape = Shape(layers=1, hidden=64, intermediate=mlp, heads=attention, kv_heads=keys, head_size=16)
+    assert split_evenly(shape, gpus) == used
+
+
+def test_vllm_command_says_that_it_leaves_gpus_idle(made):
+    note, serve = adapters.build_vllm_command(["a"], gpus=3)  # the model has 4 heads
+    assert note.startswith("# 2 of 3 GPUs")
+    assert "--tensor-parallel-size 2" in serve
+
+
 def test_vllm_command_for_one_gpu_is_one_line(made):
     (line,) = adapters.build_vllm_command(["a"])
     assert "--max-loras 1 " in line
@@ -314,3 +400,53 @@ def test_vllm_command_is_refused_for_a_rank_above_its_limit(made):
     change_config(made[0], r=513)
     with pytest.raises(UnsupportedError, match="512.*513"):
         adapters.build_vllm_command(["a"])
+
+
+# What is there already
+
+
+@pytest.mark.parametrize("place", ["loras/a/out", "loras/out", "models/tiny/out"])
+def test_export_into_models_or_loras_is_refused(made, home, place):
+    with pytest.raises(UsageError, match="kept|read here"):
+        adapters.export_adapter("a", "webui", home / place)
+    assert not (home / place).exists()
+
+
+def test_edited_export_is_not_replaced(made):
+    written = adapters.export_adapter("a", "webui") / "adapter_config.json"
+    time.sleep(0.02)  # the clock of a disk is not finer
+    written.write_text(written.read_text().replace('"lora_alpha": 16', '"lora_alpha": 64'))
+    with pytest.raises(AlreadyThereError):
+        adapters.export_adapter("a", "webui")
+    assert read_json(written)["lora_alpha"] == 64
+
+
+def test_folder_of_somebody_else_is_not_replaced_by_an_export(made, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "file").write_text("precious")
+    for program in ("webui", "webui-2023", "llama.cpp"):
+        with pytest.raises(AlreadyThereError):
+            adapters.export_adapter("a", program, tmp_path / "own")
+    assert (tmp_path / "own" / "file").read_text() == "precious"
+
+
+def test_two_exports_to_one_place_are_kept_apart(made, home):
+    with hold_elsewhere(home / "runs" / "exports" / "webui" / "a", "an export"):
+        with pytest.raises(AlreadyThereError):
+            adapters.export_adapter("a", "webui")
+    adapters.export_adapter("a", "webui")
+
+
+@pytest.mark.parametrize("program", ["webui-2023", "webui", "llama.cpp", "vllm"])
+def test_lora_with_nan_is_not_exported(made, capsys, program):
+    change_weights(made[0], lambda tensors: {name: tensor * math.nan for name, tensor in tensors.items()})
+    assert run_command(main, ["export", "a", "--for", program]) == 2
+    error = capsys.readouterr().err
+    assert "NaN" in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("program", WEBUIS)
+def test_lora_without_matrices_is_not_exported(made, program):
+    save_file({}, made[0] / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DamagedError, match="no matrices"):
+        adapters.export_adapter("a", program)

@@ -206,13 +206,36 @@ def test_newest_complete_checkpoint_is_named_for_a_folder_that_holds_only_checkp
 
 
 @pytest.mark.parametrize(
-    "values", [{"r": "4"}, {"r": 0}, {"lora_alpha": None}, {"lora_alpha": True}], ids=str
+    "values",
+    [
+        {"r": "4"},
+        {"r": 0},
+        {"lora_alpha": None},
+        {"lora_alpha": True},
+        {"lora_alpha": 1e308},
+        {"alpha_pattern": {"q_proj": -1e308}},
+    ],
+    ids=str,
 )
 def test_rank_or_alpha_that_is_no_number_is_a_damaged_config(made, values):
     change_config(made[0], **values)
     (key,) = values
-    with pytest.raises(DamagedError, match=f"adapter_config.json has {key} "):
+    with pytest.raises(DamagedError, match=f"adapter_config.json.* {key} "):
         adapters.find_adapter("a")
+
+
+def test_control_characters_in_a_config_do_not_reach_the_terminal(made, capsys):
+    change_config(made[0], base_model_name_or_path="models/a\x1b[31mb")
+    assert run_command(main, ["list"]) == 0
+    out = capsys.readouterr().out
+    assert "a\\x1b[31mb" in out and "\x1b" not in out
+
+
+def test_base_that_is_longer_than_any_path_is_a_damaged_config(made):
+    change_config(made[0], base_model_name_or_path="a" * 5000)
+    with pytest.raises(DamagedError, match="longer than any path") as caught:
+        adapters.find_adapter("a")
+    assert len(str(caught.value)) < 500
 
 
 def test_rank_that_the_weights_do_not_have_is_a_damaged_config(made, load_tiny):
@@ -279,3 +302,24 @@ def test_adapter_of_another_kind_is_not_taken_for_a_lora(made, capsys):
     with pytest.raises(UnsupportedError, match="IA3"):
         adapters.find_adapter("a")
     assert any("IA3" in line for line in list_lines(capsys))
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("run.json", {"evaluation": {"lora": {"accuracy": "good"}}}),
+        ("run.json", {"evaluation": {"lora": []}}),
+        ("run.json", {"data": [1]}),
+        ("adapter_config.json", {"target_modules": [1, None]}),
+        ("adapter_config.json", {"target_modules": "("}),
+        ("adapter_config.json", {"rank_pattern": {"q_proj": "x"}}),
+        ("adapter_config.json", {"base_model_name_or_path": 3}),
+    ],
+    ids=str,
+)
+def test_lora_with_odd_records_is_listed_with_the_problem_and_the_others_too(made, file, values, capsys):
+    (made[0] / "run.json").write_text("{}")
+    change_json(made[0] / file, **values)
+    assert run_command(main, ["list"]) == 0
+    shown = capsys.readouterr().out
+    assert "cannot be attached" in shown and adapters.describe_adapter("b").problem is None

@@ -7,7 +7,7 @@ from peft.tuners.lora import Linear
 from support.loras import change_config
 
 from helpers import adapters
-from helpers.adapters._private import LeanLoraLinear, use_lean_layers
+from helpers.adapters._private import LeanLoraLinear, is_plain, use_lean_layers
 
 
 def find_layer(loaded):
@@ -20,26 +20,30 @@ def test_attached_layers_are_lean_and_give_what_peft_s_own_give(made, load_tiny,
     change_config(made[0], lora_dropout=dropout)
     layer = find_layer(adapters.attach_adapter(load_tiny(), "a"))
     assert isinstance(layer, LeanLoraLinear)
-    assert layer.is_plain("a")
+    assert is_plain(layer, "a")
     x = torch.randn(3, layer.in_features)
     lean = layer(x)
     assert torch.allclose(lean, Linear.forward(layer, x), atol=1e-6)
     assert not torch.allclose(lean, layer.base_layer(x), atol=1e-3)
 
 
-def test_dropout_is_left_to_peft_while_training(made, load_tiny):
+def test_dropout_zeroes_what_peft_s_own_layer_would_zero(made, load_tiny):
     change_config(made[0], lora_dropout=0.5)
     layer = find_layer(adapters.attach_adapter(load_tiny(), "a")).train()
     x = torch.randn(3, layer.in_features)
-    assert not layer.is_plain("a")
+    assert is_plain(layer, "a")
     assert not torch.equal(layer(x), layer(x))
+    torch.manual_seed(0)
+    lean = layer(x)
+    torch.manual_seed(0)
+    assert torch.allclose(lean, Linear.forward(layer, x), atol=1e-6)
 
 
 def test_layer_without_dropout_is_lean_while_training_too(made, load_tiny):
     change_config(made[0], lora_dropout=0.0)
     layer = find_layer(adapters.attach_adapter(load_tiny(), "a")).train()
     x = torch.randn(3, layer.in_features)
-    assert layer.is_plain("a")
+    assert is_plain(layer, "a")
     assert torch.equal(layer(x), layer(x))
 
 

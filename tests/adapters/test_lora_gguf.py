@@ -5,10 +5,10 @@ import importlib.util
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFReader
+from gguf import GGUFReader, GGUFWriter
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
-from support.gguf import make_tiny_gguf, write_float_gguf
+from support.gguf import finish, make_tiny_gguf, write_float_gguf
 from support.loras import change_config, change_each_weight, change_weights
 from support.tiny import make_byte_tokenizer, make_tiny_adapter, make_tiny_model
 from transformers import AutoModelForCausalLM
@@ -208,6 +208,34 @@ def test_base_of_another_architecture_is_refused(tmp_path, model, adapter, targe
     other = make_tiny_gguf(tmp_path / "other", model, architecture="qwen2")
     with pytest.raises(UnsupportedError, match="qwen2"):
         adapters.export_gguf(adapter, read_base(other / "tiny.gguf"), target)
+
+
+def write_counts(path, **counts):
+    """A GGUF file of one layer with matrices of 32 rows, and these counts."""
+    writer = GGUFWriter(path, "llama")
+    for key, count in ({"head_count": 4, "head_count_kv": 2, "block_count": 1} | counts).items():
+        writer.add_uint64(f"llama.{'attention.' if key != 'block_count' else ''}{key}", count)
+    for name in ("attn_q", "attn_k"):
+        writer.add_tensor(f"blk.0.{name}.weight", np.zeros((32, 32), dtype=np.float32))
+    finish(writer)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("key", "count"),
+    [
+        ("block_count", 2**32 - 1),
+        ("block_count", 0),
+        ("head_count", 0),
+        ("head_count", 32),  # of one row each, which has no halves
+        ("head_count_kv", 5),
+        ("head_count_kv", 2**32 - 1),
+    ],
+)
+def test_base_with_counts_of_another_model_is_damaged(tmp_path, key, count):
+    assert read_base(write_counts(tmp_path / "good.gguf")).heads_kv == 2
+    with pytest.raises(DamagedError, match=str(count)):
+        read_base(write_counts(tmp_path / "bad.gguf", **{key: count}))
 
 
 def test_base_that_is_cut_short_is_damaged(tmp_path):

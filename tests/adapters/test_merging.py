@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from support.holder import hold_elsewhere
 from support.loras import change_config, change_each_weight, change_json, read_json
 
 from helpers import adapters, weights
@@ -11,7 +12,7 @@ from helpers.adapters.__main__ import main
 from helpers.adapters.fingerprint import compute_logits
 from helpers.adapters.merging import refuse_lost_update
 from helpers.common.command import run_command
-from helpers.common.errors import AlreadyThereError, DamagedError, MismatchError, UnsupportedError
+from helpers.common.errors import AlreadyThereError, DamagedError, MismatchError, UnsupportedError, UsageError
 
 PROMPT = [{"role": "user", "content": "Where to?"}]
 
@@ -102,3 +103,35 @@ def test_merge_in_16_bits_may_move_the_logits_by_2_percent(tiny):
     with pytest.raises(UnsupportedError):
         refuse_lost_update(tiny, "a", [PROMPT], [wanted + 0.05 * largest])
     assert tiny.model.dtype == torch.bfloat16
+
+
+# Two at once
+
+
+def test_merge_waits_for_nobody_and_says_who_makes_the_folder(trained, home):
+    with hold_elsewhere(home / "models" / "merged", "a merge") as process:
+        with pytest.raises(AlreadyThereError) as caught:
+            adapters.merge_adapter("mine", "merged")
+    assert f"process {process.pid}" in caught.value.problem
+    adapters.merge_adapter("mine", "merged")  # the process was killed
+
+
+def test_lora_is_merged_as_it_is_while_a_training_of_that_name_runs(trained, home):
+    with hold_elsewhere(trained):
+        assert adapters.merge_adapter("mine", "merged") == home / "models" / "merged"
+
+
+def test_lora_that_was_replaced_while_it_was_read_is_noticed(trained):
+    folder = adapters.find_adapter("mine")
+    folder.refuse_replaced()
+    trained.rename(trained.with_name("mine-previous"))
+    shutil.copytree(trained.with_name("mine-previous"), trained)
+    with pytest.raises(AlreadyThereError, match="mine"):
+        folder.refuse_replaced()
+
+
+@pytest.mark.parametrize("name", ["a/b", ".hidden", "", "x" * 256, "a\0"])
+def test_name_of_a_merged_model_that_lists_would_not_show_is_refused(trained, home, name):
+    with pytest.raises(UsageError):
+        adapters.merge_adapter("mine", name)
+    assert [path.name for path in (home / "models").iterdir()] == ["tiny"]

@@ -7,11 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from support.loras import change_each_weight
+from support.loras import change_each_weight, change_json
 
 from helpers import PROJECT, adapters
 from helpers.adapters.__main__ import main
 from helpers.common.command import run_command
+from helpers.common.errors import DamagedError
 from helpers.common.files import read_json, write_json
 
 # In the order of the findings.
@@ -36,6 +37,33 @@ def test_trained_lora_is_proved_in_a_new_process(trained):
     assert [line for line in lines if line.strip().startswith("down_proj")]
     assert [line for line in lines if line.startswith("  base: ")]
     assert [line for line in lines if line.startswith("  LoRA: ")]
+
+
+ODD_PRINTS = {
+    "no number": {"abc": 1.0},
+    "no token of the model": {"100000000": 1.0},
+    "none": {},
+    "negative": {"-1": 1.0},
+    "NaN": {"1": float("nan")},
+}
+
+
+@pytest.mark.parametrize("kind", ODD_PRINTS)
+def test_fingerprint_that_is_none_of_the_model_is_refused_in_a_line(trained, load_tiny, kind):
+    prints = [{"messages": [{"role": "user", "content": "y"}], "top": ODD_PRINTS[kind]}]
+    change_json(trained / "run.json", fingerprint=prints)
+    loaded = adapters.attach_adapter(load_tiny(), "mine")
+    with pytest.raises(DamagedError, match=r"run\.json"):
+        prove(loaded, "mine")
+
+
+@pytest.mark.parametrize("words", [3000, 1_000_000])
+def test_fingerprint_of_a_prompt_that_the_model_cannot_read_is_refused(trained, load_tiny, words):
+    prints = [{"messages": [{"role": "user", "content": "w " * words}], "top": {"1": 1.0}}]
+    change_json(trained / "run.json", fingerprint=prints)
+    loaded = adapters.attach_adapter(load_tiny(), "mine")
+    with pytest.raises(DamagedError, match=r"run\.json"):
+        prove(loaded, "mine")
 
 
 DAMAGES = {

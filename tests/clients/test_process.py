@@ -3,11 +3,14 @@
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from support.tiny import make_tiny_model
 
 from helpers import clients
-from helpers.clients.process import describe_taken_ports, list_arguments
+from helpers.clients.process import RunningServer, describe_taken_ports, list_arguments
 from helpers.common.errors import KitError, ServerError, UsageError
 from helpers.server.ports import PORTS, find_port
 
@@ -83,3 +86,15 @@ def test_waiting_has_an_end(closed_url):
 
 def test_any_answer_ends_the_wait(new):
     clients.wait_until_ready(new)  # its answer is a 401
+
+
+@pytest.mark.long
+def test_another_server_on_the_port_is_not_taken_for_it(home):
+    make_tiny_model(home / "models" / "tiny")
+    with HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as other, ThreadPoolExecutor() as pool:
+        pool.submit(other.serve_forever)
+        try:
+            with pytest.raises(ServerError, match="Port"):
+                RunningServer("tiny", {"openai": other.server_port}).wait_until_ready()
+        finally:
+            other.shutdown()

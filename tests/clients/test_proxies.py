@@ -9,8 +9,9 @@ import requests
 from support.fake_webui import serve_http
 
 from helpers import clients
+from helpers.common.addresses import LOCAL_NAMES, is_local, spare_localhost
 from helpers.common.errors import KitError, MissingPackageError, ServerError
-from helpers.common.http import LOCAL_NAMES, is_local, open_session, send_request, spare_localhost
+from helpers.common.http import open_session, send_request
 
 HI = [{"role": "user", "content": "Hi you"}]
 ASK = {  # name: (a call to a server at an HTTP address, the line that a proxy gets if the address is REMOTE)

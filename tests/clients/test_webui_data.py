@@ -6,7 +6,7 @@ import pytest
 
 from helpers import clients, tasks
 from helpers.clients.webui import find_folder
-from helpers.common.errors import DamagedError, NotFoundError, UnsupportedError, UsageError
+from helpers.common.errors import AlreadyThereError, DamagedError, NotFoundError, UnsupportedError, UsageError
 
 
 def test_data_of_2023_have_a_format_that_gives_the_kits_own_training_text(tiny, rows, template, tmp_path):
@@ -101,3 +101,30 @@ def test_chats_of_several_turns_are_written_for_today_only(tiny, tmp_path):
     assert json.loads(path.read_text()) == rows
     with pytest.raises(UnsupportedError, match="today"):
         clients.write_dataset("2023", tmp_path, "chats", rows, form, tiny.tokenizer)
+
+
+@pytest.mark.parametrize("era", ["2023", "today"])
+def test_data_replace_what_was_written_before_and_no_file_of_the_users(era, tiny, rows, template, tmp_path):
+    for _ in range(2):
+        written = clients.write_dataset(era, tmp_path, "colleges", rows, template, tiny.tokenizer)
+    for path in written:
+        kept = path.read_text(encoding="utf-8")
+        path.write_text('[{"mine": "x"}]')
+        with pytest.raises(AlreadyThereError, match=path.name):
+            clients.write_dataset(era, tmp_path, "colleges", rows, template, tiny.tokenizer)
+        assert path.read_text() == '[{"mine": "x"}]'
+        path.write_text(kept, encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["../y", "{}/y", "a/b", ".", "", "\0", 5])
+def test_data_are_written_into_the_folder_of_data_sets_only(name, tiny, rows, template, tmp_path):
+    name = name.format(tmp_path) if isinstance(name, str) else name
+    with pytest.raises(UsageError):
+        clients.write_dataset("today", tmp_path / "webui", name, rows, template, tiny.tokenizer)
+    assert list(tmp_path.rglob("*y.json")) == list(tmp_path.rglob("webui")) == []
+
+
+@pytest.mark.parametrize("kind", ["bogus", None, "../models"])
+def test_webui_has_no_other_folders(kind, tmp_path):
+    with pytest.raises(UsageError, match="kind"):
+        find_folder("today", tmp_path, kind)

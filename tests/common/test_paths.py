@@ -1,9 +1,15 @@
 """The home, and files that the user names."""
 
+import os
+
 import pytest
 
-from helpers.common.errors import NotFoundError, UsageError
+from helpers.adapters.folders import find_adapter
+from helpers.common.errors import KitError, NotFoundError, UnsupportedError, UsageError
+from helpers.common.files import write_json, write_text
 from helpers.common.paths import PROJECT, find_file, find_home, resolve_inside
+from helpers.tasks.template_file import load_template
+from helpers.weights.folders import find_model
 
 
 @pytest.fixture
@@ -12,6 +18,32 @@ def no_home(tmp_path, monkeypatch):
     monkeypatch.delenv("OPEN_LLM_KIT_HOME", raising=False)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "x\ud800", "\0", "", "a/" * 3000])
+def test_name_that_no_file_can_have_is_refused(home, name):
+    for find in (
+        lambda: find_file(name, "table"), lambda: find_file(name, "table", or_folder=True),
+        lambda: resolve_inside(home / "loras", name, "LoRA"), lambda: find_model(name),
+        lambda: find_adapter(name), lambda: load_template(name), lambda: write_text(name, "x"),
+        lambda: write_json(name, {}),
+    ):  # fmt: skip
+        with pytest.raises(UsageError):
+            find()
+
+
+def test_what_is_there_and_no_file_is_called_what_it_is(home):
+    (home / "folder").mkdir()
+    os.mkfifo(home / "pipe")
+    for name, kind in (("folder", "a folder"), ("pipe", "a pipe")):
+        with pytest.raises(UnsupportedError, match=f"{name} is .*{kind}"):
+            find_file(home / name, "template")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs Linux")
+def test_template_that_cannot_be_read_is_one_of_the_kit_s_errors():
+    with pytest.raises(KitError, match="/proc/self/mem"):
+        load_template("/proc/self/mem")
 
 
 def test_home_is_the_nearest_parent_with_notebooks(no_home, monkeypatch):
@@ -84,6 +116,14 @@ def test_folder_that_is_itself_a_link_has_the_same_names(tmp_path):
     assert resolve_inside(tmp_path / "models", "a", "model").samefile(tmp_path / "disk" / "a")
 
 
+def test_file_in_place_of_the_folder_of_models_is_called_so(tmp_path):
+    (tmp_path / "models").touch()
+    for find, what in ((find_model, "model"), (find_adapter, "LoRA")):
+        with pytest.raises(NotFoundError, match="models is not a folder") as caught:
+            find("mine", tmp_path / "models")
+        assert what in caught.value.remedy
+
+
 def test_link_whose_target_is_gone_is_named_with_its_target(tmp_path):
     (tmp_path / "mine").symlink_to(tmp_path / "unmounted")
     with pytest.raises(NotFoundError) as caught:
@@ -96,3 +136,11 @@ def test_file_that_is_there_needs_no_home(no_home):
     assert str(find_file("mine.csv", "table")) == "mine.csv"
     with pytest.raises(NotFoundError, match="OPEN_LLM_KIT_HOME"):
         find_file("yours.csv", "table")
+
+
+def test_home_of_an_unknown_user_is_a_usage_error(monkeypatch):
+    monkeypatch.setenv("OPEN_LLM_KIT_HOME", "~no-such-user/kit")
+    with pytest.raises(UsageError, match="no-such-user"):
+        find_home()
+    with pytest.raises(UsageError, match="no-such-user"):
+        find_file("~no-such-user/rows.csv", "table")

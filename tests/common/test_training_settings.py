@@ -4,11 +4,23 @@ import json
 from dataclasses import asdict
 
 import pytest
+import torch
 import yaml
+from transformers import get_scheduler
+from transformers.trainer_utils import SchedulerType
+from trl import SFTConfig
 
 from helpers.adapters.webui_parameters import copy_settings
-from helpers.common.errors import DamagedError, NotFoundError, UsageError
-from helpers.common.training_settings import PRESETS, TrainingSettings, explain_changes, pick_settings
+from helpers.common.errors import DamagedError, MissingPackageError, NotFoundError, UsageError
+from helpers.common.training_settings import (
+    LIMITS,
+    PRESETS,
+    SCHEDULES,
+    TrainingSettings,
+    check_optimizer,
+    explain_changes,
+    pick_settings,
+)
 
 
 @pytest.fixture
@@ -61,12 +73,87 @@ def test_all_settings_can_be_given_in_a_file(write):
     assert pick_settings(str(write(yaml.safe_dump(asdict(settings))))) == settings
 
 
+@pytest.mark.parametrize("key", LIMITS)
+def test_numbers_from_the_smallest_to_the_largest_are_taken(key):
+    smallest, largest = LIMITS[key]
+    largest = 0.999 if key == "lora_dropout" else largest
+    for value in (smallest, largest):
+        assert getattr(TrainingSettings().replace({key: value}), key) == value
+
+
+@pytest.mark.parametrize("value", ["-1", ".nan", ".inf", "-.inf", "1e31", f"{10**400}", "'2'", "true", "[]"])
+@pytest.mark.parametrize("key", LIMITS)
+def test_number_that_no_training_can_have_is_refused(write, key, value):
+    with pytest.raises(UsageError, match=key) as caught:
+        pick_settings(str(write(f"{key}: {value}")))
+    assert len(str(caught.value)) < 300
+
+
 @pytest.mark.parametrize(
-    "line", ["batch_size: 0", "lora_r: 0", "max_length: -1", "learning_rate: .nan", "epochs: 0"]
+    "line",
+    [
+        *(
+            f"{key}: 0"
+            for key in ("lora_r", "lora_alpha", "epochs", "batch_size", "accumulation", "max_length")
+        ),
+        "learning_rate: 0",
+        "lora_dropout: 1.0",
+        f"seed: {2**32}",
+        "warmup_ratio: 1.5",
+    ],
 )
-def test_number_that_no_training_can_have_is_refused(write, line):
+def test_number_at_the_edge_that_no_training_can_have_is_refused(write, line):
     with pytest.raises(UsageError, match=line.partition(":")[0]):
         pick_settings(str(write(line)))
+
+
+@pytest.mark.parametrize("ratio", [0, 0.5, 1, 1.0, 5])
+def test_warm_up_is_a_share_or_a_whole_number_of_steps(ratio):
+    assert TrainingSettings(warmup_ratio=ratio).warmup_ratio == ratio
+
+
+def test_values_are_checked_without_a_file_too():
+    with pytest.raises(UsageError, match="lora_dropout"):
+        TrainingSettings(lora_dropout=2)
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedule_needs_nothing_but_its_name(name):
+    optimizer = torch.optim.SGD([torch.zeros(1)])
+    get_scheduler(name, optimizer, num_warmup_steps=1, num_training_steps=2)
+    SFTConfig(lr_scheduler_type=TrainingSettings(schedule=name).schedule, use_cpu=True)
+
+
+@pytest.mark.parametrize("name", sorted({kind.value for kind in SchedulerType} - {*SCHEDULES}))
+def test_schedule_that_needs_more_is_refused(name):
+    with pytest.raises((TypeError, ValueError)):  # otherwise the kit could offer it
+        SFTConfig(lr_scheduler_type=name, use_cpu=True)
+        get_scheduler(name, torch.optim.SGD([torch.zeros(1)]), num_warmup_steps=1, num_training_steps=2)
+    with pytest.raises(UsageError, match=name):
+        TrainingSettings(schedule=name)
+
+
+@pytest.mark.parametrize("name", ["galore_adamw", "apollo_adamw_layerwise"])
+def test_optimizer_that_needs_names_of_layers_is_refused(name):
+    with pytest.raises(UsageError, match=name):
+        TrainingSettings(optimizer=name)
+
+
+@pytest.mark.parametrize("name", ["adamw_torch_fused", "adafactor", "sgd"])
+def test_optimizer_of_installed_packages_can_be_used(name):
+    check_optimizer(TrainingSettings(optimizer=name))
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("schedule_free_adamw", "adamw_torch"), ("lomo", "adamw_torch_fused"), ("rmsprop_bnb", "rmsprop")],
+)
+def test_optimizer_whose_package_is_missing_is_refused_with_one_that_is_there(name, near):
+    with pytest.raises(MissingPackageError, match=f"{name}.*{near}"):
+        check_optimizer(TrainingSettings(optimizer=name))
 
 
 @pytest.mark.parametrize("number", ["2e-4", "2E-4", "2.0e-4", "0.0002", "+2e-4"])
@@ -168,5 +255,41 @@ def test_folder_without_a_lora_is_refused(tmp_path):
 
 def test_lora_whose_settings_have_the_wrong_type_is_refused(tmp_path):
     (tmp_path / "training_parameters.json").write_text('{"lora_rank": "wide"}')
-    with pytest.raises(UsageError, match="wide"):
+    with pytest.raises(DamagedError, match="wide"):
         copy_settings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ["a: 2001-99-99", "epochs: 1\nepochs: 2", "? [a]\n: 1", "epochs: !!int ''", "a: " + "[" * 1000]
+)
+def test_file_that_pyyaml_fails_on_is_damaged(write, line):
+    with pytest.raises(DamagedError, match="settings.yaml"):
+        TrainingSettings.from_yaml(write(line))
+
+
+def test_number_that_python_cannot_write_down_is_refused(write):
+    with pytest.raises(UsageError, match="lora_r"):
+        TrainingSettings.from_yaml(write("lora_r: 0x" + "f" * 5000))
+
+
+def nest(first, form):
+    """YAML of eight lines, each with ten times what the line before stands for."""
+    names = "abcdefgh"
+    lines = [f"a: &a {first}"]
+    lines += [
+        f"{name}: &{name} {form.format(','.join([f'*{before}'] * 10))}"
+        for before, name in zip(names, names[1:], strict=False)
+    ]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("text", [
+    nest("[x,x,x,x,x,x,x,x,x,x]", "[{}]").replace("h: ", "epochs: "),
+    "epochs: [" + ", ".join(line.partition(": ")[2] for line in nest("[x,x]", "[{}]").splitlines()) + "]",
+    nest("{x: 1, y: 2}", "{{<<: [{}]}}"),
+])  # fmt: skip
+def test_settings_that_stand_for_billions_of_values_are_refused_at_once(tmp_path, text):
+    (tmp_path / "settings.yaml").write_text(text)
+    with pytest.raises((UsageError, DamagedError)) as caught:
+        TrainingSettings.from_yaml(tmp_path / "settings.yaml")
+    assert len(str(caught.value)) < 1000

@@ -1,7 +1,9 @@
 """`python -m helpers.evaluation`: what it prints, writes and records, and what it refuses."""
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -233,3 +235,81 @@ def test_server_on_this_computer_is_judged_without_a_proxy(csv, capsys, proxy):
         arguments = ["--url", f"{url}/v1", "--model", "x", "--data", csv, "--template", TEMPLATE]
         assert run_command(main, arguments) == 0
     assert asked and proxy == []
+
+
+# Where the result goes
+
+
+@pytest.mark.parametrize("place", ["folder", "pipe", "rows.csv/a.json", "a" * 300, "", "a\0"])
+def test_json_that_cannot_be_written_is_refused_before_the_rows_are_judged(base, home, capsys, place):
+    (home / "folder").mkdir()
+    (home / "folder" / "precious").touch()
+    (home / "rows.csv").touch()
+    os.mkfifo(home / "pipe")  # neither file nor folder, as a device
+    capsys.readouterr()
+    path = str(home / place) if place else place
+    assert run_command(main, [*base, "--json", path]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert len(printed.err.splitlines()) == 1
+    assert (home / "folder" / "precious").is_file()
+
+
+class Vanishing:
+    """A folder that goes away when the rows have been judged: it is deleted with the first printed line."""
+
+    def __init__(self, folder):
+        self.folder, self.text = folder, ""
+
+    def write(self, text):
+        self.text += text
+        if self.folder.is_dir():
+            self.folder.rmdir()
+            self.folder.write_text("a file in the way")
+
+    def flush(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    "place", ["data/rows.csv", "template.yaml", "models/tiny/model.safetensors", "loras/new.json", "own.json"]
+)
+def test_json_replaces_no_input_and_nothing_else_than_a_result(tiny, csv, home, capsys, place):
+    (home / "template.yaml").write_bytes(Path(TEMPLATE).read_bytes())
+    (home / "own.json").write_text('{"rows": 5, "mine": 1}')
+    path = home / place
+    before = path.read_bytes() if path.is_file() else None
+    line = ["--model", "tiny", "--data", csv, "--template", str(home / "template.yaml"), "--json", str(path)]
+    assert run_command(main, line) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert (path.read_bytes() if path.is_file() else None) == before
+
+
+def test_json_replaces_an_older_result(base, home):
+    for limit in ("2", "3"):
+        assert run_command(main, [*base, "--limit", limit, "--json", str(home / "out.json")]) == 0
+    assert read_json(home / "out.json")["rows"] == 3
+
+
+def test_result_that_cannot_be_filed_is_on_the_screen(base, home, monkeypatch, capsys):
+    (home / "results").mkdir()
+    screen = Vanishing(home / "results")
+    monkeypatch.setattr("sys.stdout", screen)
+    assert run_command(main, [*base, "--json", str(home / "results" / "a.json")]) == 2
+    assert "rows 12 " in screen.text
+    assert capsys.readouterr().err.splitlines()[-1].startswith("error: ")
+
+
+def test_figures_of_a_lora_are_not_recorded_in_the_one_that_took_its_name(trained, csv, monkeypatch, capsys):
+    class Replacing(Vanishing):
+        def write(self, text):
+            if not self.text and text.startswith("rows"):
+                trained.rename(trained.with_name("older"))
+                shutil.copytree(trained.with_name("older"), trained)
+            self.text += text if text.startswith("rows") or self.text else ""
+
+    monkeypatch.setattr("sys.stdout", Replacing(trained))
+    arguments = ["--model", "tiny", "--lora", "mine", "--data", csv, "--template", TEMPLATE]
+    assert run_command(main, [*arguments, "--split", "test", "--test-size", "0.5"]) == 2
+    assert read_recorded(trained) is None
+    assert "mine" in capsys.readouterr().err.splitlines()[-1]

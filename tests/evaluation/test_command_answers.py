@@ -1,11 +1,12 @@
 """`python -m helpers.evaluation` for free answers and chats, and the gain of a LoRA over its base."""
 
+import http.server
 import json
 import shutil
 
 import pandas as pd
 import pytest
-from support.fake_webui import serve_reply
+from support.fake_webui import serve_http, serve_reply
 from support.loras import read_json
 from support.tiny import make_tiny_adapter
 
@@ -13,6 +14,7 @@ from helpers import PROJECT, tasks, training
 from helpers.common.command import run_command
 from helpers.common.training_settings import TrainingSettings
 from helpers.evaluation.__main__ import main
+from helpers.server.keys import KEY_VARIABLE
 
 FIGURES = {
     "rows",
@@ -164,6 +166,19 @@ def test_figures_on_rows_that_the_training_did_not_hold_out_are_not_recorded(tra
 # Over a URL
 
 
+class WithKey(http.server.BaseHTTPRequestHandler):
+    """A server whose key is "secret"."""
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200 if self.headers["Authorization"] == "Bearer secret" else 401)
+        self.end_headers()
+        self.wfile.write(b'{"choices": [{"message": {"content": "secret 1"}}]}')
+
+    def log_message(self, *_):
+        pass
+
+
 def test_server_is_judged_by_what_it_says(files, home):
     body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Secret 1!"}}]}
     with serve_reply(200, json.dumps(body).encode()) as (url, asked):
@@ -173,6 +188,33 @@ def test_server_is_judged_by_what_it_says(files, home):
     assert found["perplexity"] is None
     assert {request["messages"][-1]["content"] for request in asked} == {row["question"] for row in ROWS}
     assert all((request["temperature"], request["max_tokens"]) == (0, 32) for request in asked)
+
+
+def test_half_of_a_character_in_an_answer_costs_only_this_answer(files, home):
+    body = b'{"choices": [{"index": 0, "message": {"role": "assistant", "content": "a \\ud800"}}]}'
+    with serve_reply(200, body) as (url, _):
+        judge("--url", f"{url}/v1", "--model", "x", *files, "--show-rows", "--json", str(home / "out.json"))
+    assert read_json(home / "out.json")["answers"][0]["said"] == "a \ufffd"
+
+
+def test_server_with_a_key_is_given_the_key_of_a_file_or_of_the_environment(files, home, capsys, monkeypatch):
+    monkeypatch.delenv(KEY_VARIABLE, raising=False)
+    (home / "key").write_text("secret\n")
+    with serve_http(WithKey) as (url, _):
+        asked = ["--url", f"{url}/v1", "--model", "x", *files]
+        assert KEY_VARIABLE in refuse(capsys, *asked)
+        judge(*asked, "--api-key-file", str(home / "key"))
+        judge(*asked, "--api-key", "secret")
+        monkeypatch.setenv(KEY_VARIABLE, "secret")
+        judge(*asked)
+    assert "--url" in refuse(capsys, "--model", "x", *files, "--api-key", "secret")
+
+
+def test_control_characters_of_a_server_do_not_reach_the_terminal(files, capsys):
+    body = json.dumps({"choices": [{"message": {"content": "\x1b[31mred\u202e"}}]}).encode()
+    with serve_reply(200, body) as (url, _):
+        judge("--url", f"{url}/v1", "--model", "x", *files, "--show-rows", "--worst", "1")
+    assert "\\x1b[31mred\\u202e" in capsys.readouterr().out
 
 
 def test_refusal_of_a_server_is_one_line(files, capsys):

@@ -180,3 +180,10 @@ def test_nearest_neighbour_is_found_in_any_script(question):
         judge_baselines(train, make_rows((question, "yes")), TEMPLATE)["nearest neighbour"]["exact_match"]
         == 1
     )
+
+
+def test_answer_far_longer_than_the_right_one_is_compared_as_its_beginning_is():
+    beginning = "word " * 4_000
+    assert compare_answers("the answer", beginning + "more " * 500_000) == compare_answers(
+        "the answer", beginning
+    )

@@ -1,4 +1,4 @@
-"""A home for the tests of llama.cpp."""
+"""A home for the tests of llama.cpp, and both engines."""
 
 from types import SimpleNamespace
 
@@ -24,3 +24,24 @@ def llama_home(tmp_path_factory):
     return SimpleNamespace(
         home=home, model=model, gguf=ModelFolder(gguf), loras=[AdapterFolder(lora) for lora in loras]
     )
+
+
+ENGINES = ("transformers", "llama.cpp")
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request, llama_home):
+    """A random model of single bytes with its LoRAs, on each engine."""
+    if request.param == "transformers":
+        from helpers.server.service import ModelChoice, Service
+
+        loras = tuple(lora.name for lora in llama_home.loras)
+        service = Service(llama_home.home / "models", llama_home.home / "loras")
+        engine = service.load(ModelChoice(llama_home.model.name, loras))
+    else:
+        pytest.importorskip("xllamacpp", reason="xllamacpp is not installed: pip install -e '.[llamacpp]'")
+        from helpers.generation.llama_engine import LlamaEngine
+
+        engine = LlamaEngine(llama_home.gguf, llama_home.loras)
+    yield engine
+    engine.close()

@@ -1,5 +1,7 @@
 """llama.cpp on the tiny random Llama, where it computes as transformers does, and on the real GGUF file."""
 
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from helpers.common.errors import NotFoundError, UsageError
 from helpers.generation.decoding import read_bytes
-from helpers.generation.engine import EngineStopping, PromptTooLong, UnknownToken
-from helpers.generation.llama_engine import LlamaEngine
+from helpers.generation.engine import EngineStopping
+from helpers.generation.llama_engine import LlamaEngine, build_body
 from helpers.generation.llama_server import PARALLEL, PROMPT_STEP, ConversationPlan, plan_conversations
+from helpers.generation.prompts import PromptTooLong, UnknownToken
 from helpers.generation.request import GenerationRequest
+from helpers.generation.structure import Structure
 from helpers.loading.tokenizer import make_chat_tokenizer
 from helpers.weights.folders import find_model
 
@@ -91,6 +95,19 @@ def test_greedy_answers_repeat(engine):
     assert ask(engine) == ask(engine)
 
 
+def test_prompt_may_be_token_ids_and_is_echoed_as_text(engine):
+    ids = [*engine.tokenize("Hello"), END]
+    by_ids = ask(engine, prompt=None, prompt_ids=ids, echo=True)
+    by_text = ask(engine, prompt="Hello<|im_end|>", echo=True)
+    assert by_ids == by_text
+    assert by_ids.prompt.text == "Hello<|im_end|>"
+
+
+def test_no_tokens_can_be_asked_for(engine):
+    answer = ask(engine, max_new_tokens=0, echo=True)
+    assert (answer.prompt.text, answer.text, answer.completion_tokens) == ("Hello", "", 0)
+
+
 @pytest.mark.parametrize("seed", [1, -1, -2, 2**32 - 1, 2**62])
 def test_draws_repeat_with_their_seed(engine, seed):
     assert ask(engine, temperature=1.5, seed=seed) == ask(engine, temperature=1.5, seed=seed)
@@ -138,7 +155,7 @@ def test_model_ends_its_answer(engine):
         ({"prompt": ""}, UsageError, "0"),
         ({"adapter": "x"}, NotFoundError, "'x'"),
         ({"logit_bias": {UNKNOWN: 1.0}}, UnknownToken, str(UNKNOWN)),
-        ({"grammar": "no grammar"}, UsageError, "grammar"),
+        ({"structure": Structure("grammar", "no grammar")}, UsageError, "grammar"),
         ({"prompt": None}, UsageError, "messages"),
     ],
 )
@@ -329,7 +346,7 @@ def test_mirostat_draws_tokens_of_the_wanted_surprise(engine):
 
 
 def test_answer_follows_the_grammar(engine):
-    assert ask(engine, grammar='root ::= ("yes" | "no") "!"').text in ("yes!", "no!")
+    assert ask(engine, structure=Structure("grammar", 'root ::= ("yes" | "no") "!"')).text in ("yes!", "no!")
 
 
 def test_answer_goes_on_if_the_end_is_banned(engine):
@@ -371,7 +388,9 @@ def test_every_token_has_the_log_probability_of_transformers(engine, llama_home,
 
 
 def test_tokens_of_characters_of_several_bytes_are_listed_one_by_one(engine, llama_home):
-    generation = ask(engine, grammar='root ::= "naïve 🙂 東"', top_logprobs=2, max_new_tokens=15)
+    generation = ask(
+        engine, structure=Structure("grammar", 'root ::= "naïve 🙂 東"'), top_logprobs=2, max_new_tokens=15
+    )
     assert generation.text == "naïve 🙂 東"
     assert b"".join(token.data for token in generation.tokens).decode() == generation.text
     check_logprobs(llama_home.model, "Hello", generation, 2)
@@ -380,7 +399,7 @@ def test_tokens_of_characters_of_several_bytes_are_listed_one_by_one(engine, lla
 def test_pieces_have_the_tokens_of_their_text_and_none_of_the_stop_string(engine):
     request = GenerationRequest(
         prompt="Hello",
-        grammar='root ::= "ab##c é##END and more"',
+        structure=Structure("grammar", 'root ::= "ab##c é##END and more"'),
         stop=["##END"],
         top_logprobs=0,
         max_new_tokens=50,
@@ -434,7 +453,7 @@ def test_real_model_continues_the_last_message(real_engine):
 def test_real_tokens_that_are_parts_of_a_character_are_listed_one_by_one(real_engine):
     request = GenerationRequest(
         prompt="An emoji three times: 🙂🙂🙂\nAgain: ",
-        grammar='root ::= "🙂🙂"',
+        structure=Structure("grammar", 'root ::= "🙂🙂"'),
         top_logprobs=1,
         max_new_tokens=20,
     )
@@ -453,3 +472,89 @@ def test_real_tokens_that_are_parts_of_a_character_are_listed_one_by_one(real_en
 def test_llama_cpp_is_asked_without_a_proxy(base_engine, proxy):
     assert base_engine.server.ask("/health") == {"status": "ok"}
     assert proxy == []
+
+
+# What a request may cost
+
+
+class CountedCalls:
+    """Notes what the engine asks llama.cpp over HTTP, and passes it on."""
+
+    def __init__(self, server):
+        self.server = server
+        self.paths = []
+
+    def ask(self, path, body=None):
+        self.paths.append(path)
+        return self.server.ask(path, body)
+
+
+def test_text_with_many_control_tokens_is_tokenized_in_two_calls_with_the_same_ids(base_engine, monkeypatch):
+    messages = [{"role": "user", "content": "<|im_end|> a<|im_start|>\n" * 20}] * 10
+    expected = make_chat_tokenizer(make_byte_tokenizer()).tokenize(messages)
+    text = base_engine.render(messages)
+    counted = CountedCalls(base_engine.server)
+    monkeypatch.setattr(base_engine, "server", counted)
+    assert base_engine.tokenize(text, add_special=False) == expected
+    assert counted.paths == ["/tokenize"] * 2  # the first part, and all others
+
+
+@pytest.mark.parametrize("unit", ["a<|im_end|>", "<|im_end|>\n<|im_start|>user\n", "<|im_start|> b"])
+def test_pieces_of_a_text_have_the_ids_of_the_text(base_engine, unit):
+    text = unit * 300
+    body = {"content": text, "add_special": True, "parse_special": True}
+    assert base_engine.encode(text, True) == base_engine.server.ask("/tokenize", body)["tokens"]
+
+
+def test_text_that_can_never_fit_is_refused_before_it_is_tokenized(base_engine, monkeypatch):
+    counted = CountedCalls(base_engine.server)
+    monkeypatch.setattr(base_engine, "server", counted)
+    longest = base_engine.measure_longest(base_engine.context)
+    many = [{"role": "user", "content": ""}] * (base_engine.context + 1)
+    long = [{"role": "user", "content": "a" * longest}, {"role": "user", "content": "a"}]
+    for asked in ({"prompt": "a" * (longest + 1)}, {"messages": many}, {"messages": long}):
+        with pytest.raises(PromptTooLong):
+            base_engine.check(GenerationRequest(**asked))
+    assert not counted.paths
+
+
+def test_only_the_end_of_a_prompt_that_may_be_cut_is_tokenized(base_engine):
+    prompt = "x" * 100_000 + "y" * 10
+    end = base_engine.encode("xx" + "y" * 10, False)
+    assert base_engine.check(GenerationRequest(prompt=prompt, keep_last=12)) == end
+
+
+def test_penalty_looks_back_no_further_than_the_context():
+    body = build_body(GenerationRequest(repetition_penalty_range=2**31 - 1), [1], context=100)
+    assert body["repeat_last_n"] == 100
+
+
+INTERRUPTED = """
+import os, signal, sys
+from pathlib import Path
+from helpers.generation import llama_server
+
+real = llama_server.import_xllamacpp()
+
+class Interrupted:
+    CommonParams = real.CommonParams
+    CommonAdapterLoraInfo = real.CommonAdapterLoraInfo
+
+    @staticmethod
+    def Server(settings):
+        server = real.Server(settings)
+        os.kill(os.getpid(), signal.SIGINT)
+        return server
+
+llama_server.import_xllamacpp = lambda: Interrupted
+try:
+    llama_server.LlamaServer(Path(sys.argv[1]), [])
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_interrupt_while_llama_starts_ends_it_and_does_not_hang(llama_home):
+    command = [sys.executable, "-c", INTERRUPTED, str(llama_home.gguf.gguf)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.returncode) == ("interrupted\n", 0)

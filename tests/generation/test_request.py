@@ -4,8 +4,8 @@ import pytest
 from support.scripted_engine import ScriptedEngine
 
 from helpers.common.errors import UsageError
-from helpers.generation.engine import PromptTooLong
-from helpers.generation.llama_engine import LlamaEngine
+from helpers.generation.llama_engine import LlamaEngine, build_body
+from helpers.generation.prompts import PromptTooLong
 from helpers.generation.request import (
     OPTIONAL_FIELDS,
     Generation,
@@ -15,23 +15,28 @@ from helpers.generation.request import (
     join_pieces,
 )
 from helpers.generation.sampling import HONOURED
+from helpers.generation.upstream_kinds import KINDS, UNKNOWN
 
 HONOURED_BY_ALL = {
     "messages",
     "prompt",
+    "prompt_ids",
     "add_special_tokens",
     "keep_last",
     "continue_last",
+    "tools",
     "max_new_tokens",
     "temperature",
     "top_p",
     "top_k",
+    "min_p",
     "typical_p",
     "repetition_penalty",
     "seed",
     "stop",
     "adapter",
     "top_logprobs",
+    "echo",
     "cancelled",
 }
 
@@ -41,13 +46,25 @@ def test_fields_that_every_engine_honours_are_not_optional():
 
 
 def test_optional_field_without_an_engine_is_known():
-    assert set(OPTIONAL_FIELDS) - HONOURED - LlamaEngine.honoured == {"tfs", "top_a"}
+    assert set(OPTIONAL_FIELDS) - HONOURED - LlamaEngine.honoured == {"tfs", "top_a", "passed_on"}
     assert HONOURED | LlamaEngine.honoured <= set(OPTIONAL_FIELDS)
+
+
+@pytest.mark.parametrize("kind", [*KINDS.values(), UNKNOWN], ids=lambda kind: kind.title)
+def test_fields_that_an_upstream_takes_are_those_of_a_request(kind):
+    assert kind.honoured <= {one.name for one in fields(GenerationRequest)}
 
 
 def test_only_optional_fields_that_were_changed_are_reported():
     request = GenerationRequest(prompt="x", top_k=3, tfs=0.5, mirostat_tau=5.0, ban_eos=True)
     assert ScriptedEngine(honoured=["ban_eos"]).list_unsupported(request) == ["tfs"]
+
+
+@pytest.mark.parametrize(("mode", "unsupported"), [(0, []), (2, []), (3, ["mirostat_mode"])])
+def test_value_that_means_nothing_is_reported_by_an_engine_that_honours_the_field(mode, unsupported):
+    request = GenerationRequest(prompt="x", mirostat_mode=mode)
+    assert ScriptedEngine().list_unsupported(request) == unsupported
+    assert build_body(request, [1], 9)["mirostat"] == (mode if not unsupported else 0)
 
 
 def test_pieces_are_joined_with_their_tokens():

@@ -9,7 +9,8 @@ from tokenizers.processors import TemplateProcessing
 
 from helpers.adapters.attaching import attach_adapter
 from helpers.common.errors import NotFoundError, UsageError
-from helpers.generation.engine import MAX_REQUESTS, EngineBusy, EngineStopping, PromptTooLong, UnknownToken
+from helpers.generation.engine import MAX_REQUESTS, EngineBusy, EngineStopping
+from helpers.generation.prompts import PromptTooLong, UnknownToken
 from helpers.generation.request import GenerationRequest
 from helpers.generation.transformers_engine import MAX_BATCH, TransformersEngine
 from helpers.loading.model import load_model
@@ -187,6 +188,20 @@ def test_closed_engine_ends_running_answers_and_refuses_waiting_ones(engine):
         ask(engine)
 
 
+def test_long_prompt_is_read_in_chunks_until_the_engine_closes_or_it_is_cancelled(engine):
+    engine.chunk = 1
+    beside, _ = start_and_wait(engine, GenerationRequest(**LONG))
+    read, cancelled, unread = (GenerationRequest(prompt="x" * 1500, max_new_tokens=1) for _ in range(3))
+    reading, ending, waiting = (engine.start(request, ignore) for request in (read, cancelled, unread))
+    cancelled.cancelled.set()
+    assert ending.result(WAIT_S).completion_tokens == 0
+    engine.close()
+    for job in (reading, waiting):
+        with pytest.raises(EngineStopping):
+            job.result(WAIT_S)
+    assert 0 < beside.result(WAIT_S).completion_tokens < LONG["max_new_tokens"]
+
+
 # Answers that fail
 
 
@@ -295,5 +310,5 @@ def test_optional_setting_that_is_honoured_changes_the_answer(engine, setting, b
 
 
 def test_setting_that_is_not_honoured_is_reported(engine):
-    request = GenerationRequest(grammar="root ::= [a-z]+", ban_eos=True, mirostat_tau=5.0)
-    assert engine.list_unsupported(request) == ["grammar"]
+    request = GenerationRequest(mirostat_mode=2, ban_eos=True)
+    assert engine.list_unsupported(request) == ["mirostat_mode"]

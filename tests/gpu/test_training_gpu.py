@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 import torch
-from support.gradients import compute_gradients
+from support.gradients import compute_gradients, make_trainer
 from support.tiny import make_tiny_model
 from trl import SFTTrainer
 
@@ -48,6 +48,48 @@ def test_both_trainers_have_the_same_gradient(home, rows, template, tmp_path, ki
     stock_vector = torch.cat([stock[weight].float().flatten() for weight in stock])
     similarity = torch.nn.functional.cosine_similarity(our_vector, stock_vector, dim=0)
     assert similarity > (0.99999 if exact else 0.99)
+
+
+def collect_gradients(trainer):
+    """A copy of all gradients, in one vector."""
+    weights = [weight for weight in trainer.model.parameters() if weight.requires_grad]
+    return torch.cat([weight.grad.float().flatten() for weight in weights])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_recorded_steps_have_the_gradients_of_computed_ones(home, rows, template, tmp_path, kind):
+    trainer = make_trainer(
+        SharedPrefixTrainer, load(home, kind), rows, template, tmp_path, gradient_checkpointing=False
+    )
+    examples = list(trainer.train_dataset)
+    results = []
+    for start in (0, 4, 0, 4, 0):  # two batches, whose shapes are the same after padding
+        batch = trainer.data_collator(examples[start : start + 4])
+        items = (batch["labels"][:, 1:] != -100).sum()
+        batch = {key: value.cuda() for key, value in batch.items()}
+        trainer.model.zero_grad()
+        loss = trainer.training_step(trainer.model, batch, items).item()
+        results.append((loss, collect_gradients(trainer)))
+    assert len(trainer.graphs.graphs) in (1, 2)
+    (computed_loss, computed), (recorded_loss, recorded) = results[0], results[4]
+    exact = kind == "float32"
+    assert recorded_loss == pytest.approx(computed_loss, rel=1e-5 if exact else 1e-2)
+    similarity = torch.nn.functional.cosine_similarity(computed, recorded, dim=0)
+    assert similarity > (0.99999 if exact else 0.99)
+
+
+def test_gradients_of_recorded_steps_add_up(home, rows, template, tmp_path):
+    trainer = make_trainer(
+        SharedPrefixTrainer, load(home, "float32"), rows, template, tmp_path, gradient_checkpointing=False
+    )
+    batch = trainer.data_collator(list(trainer.train_dataset)[:4])
+    items = (batch["labels"][:, 1:] != -100).sum()
+    batch = {key: value.cuda() for key, value in batch.items()}
+    trainer.training_step(trainer.model, batch, items)  # computed
+    once = collect_gradients(trainer)
+    trainer.training_step(trainer.model, batch, items)  # recorded and replayed
+    trainer.training_step(trainer.model, batch, items)  # replayed
+    assert torch.allclose(collect_gradients(trainer), 3 * once, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -14,9 +14,9 @@ from support.pins import read_base, read_extras
 from helpers import PROJECT
 from tools.rooms import ROOMS
 
-MOST_IN_THE_BASE = 27
+MOST_IN_THE_BASE = 28
 # Rooms of the base import these inside functions that handle their absence.
-OPTIONAL = {"xllamacpp", "gptqmodel", "optimum", "bitsandbytes", "tensorboard"}
+OPTIONAL = {"xllamacpp", "gptqmodel", "optimum", "bitsandbytes", "tensorboard", "openpyxl"}
 OWN = {"helpers", "tools", "benchmarks", "support"}
 BASE_ROOMS = [room for room in ROOMS if room != "tutorial"]
 # Folder or file -> the extras that it may import besides the base.

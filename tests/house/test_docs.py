@@ -9,7 +9,10 @@ import yaml
 
 from helpers import PROJECT
 
-PAGES = [PROJECT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "launch/README.md")]
+PAGES = [
+    PROJECT / name
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "launch/README.md")
+]
 MADE_BY_USE = ("models/", "loras/", "runs/", ".venv")
 GITHUB = PROJECT / ".github"
 FORMS = [path for path in sorted((GITHUB / "ISSUE_TEMPLATE").glob("*.yml")) if path.stem != "config"]

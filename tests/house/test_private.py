@@ -1,11 +1,13 @@
 """Each private part of a library that the kit touches has a test here. It names what an update has moved."""
 
 import importlib
+import importlib.util
 import inspect
 import json
 import logging
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import PROJECT
 from helpers.adapters._private import LeanLoraLinear, use_lean_layers
+from helpers.tasks._private import match_files
 from helpers.training._private import judge_padded, read_attention
 from helpers.weights._private import HTTP_CLIENTS, TOKENIZER_LEFTOVERS
 
@@ -111,6 +114,35 @@ def test_bitsandbytes_unpacks_its_weights_for_state_dict():
     assert "_save_to_state_dict" in source and "enable_optimized_cpu" in source, moved
 
 
+def test_datasets_matches_files_to_splits_as_the_hub_does(tmp_path):
+    (tmp_path / "train.csv").touch()
+    (tmp_path / "test.csv").touch()
+    kind, found = match_files(tmp_path, None)
+    moved = "datasets finds files in another way: see helpers/tasks/_private.py"
+    assert (kind, sorted(found)) == ("csv", ["test", "train"]), moved
+
+
 def test_jupytext_combines_a_text_pair_with_its_notebook():
     combine = importlib.import_module("jupytext.combine").combine_inputs_with_outputs
     assert list(inspect.signature(combine).parameters)[:3] == ["nb_source", "nb_outputs", "fmt"]
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("gptqmodel"), reason="gptqmodel is for Linux: pip install -e '.[gptq]'"
+)
+@pytest.mark.parametrize(
+    ("module", "part"),
+    [
+        (
+            "triton_utils.dequant",
+            "def dequant(dtype, qweight, scales, qzeros, g_idx, bits, pack_bits, maxq):",
+        ),
+        ("qlinear.tritonv2", "class TritonV2Linear("),
+        ("qlinear.torch", "self.maxq"),
+    ],
+)
+def test_gptqmodel_has_what_the_kit_s_training_unpacks_with(module, part):
+    """Read as text: importing it needs Triton, which a CPU build of torch lacks."""
+    package = importlib.util.find_spec("gptqmodel")
+    path = Path(package.submodule_search_locations[0], "nn_modules", *module.split(".")).with_suffix(".py")
+    assert part in path.read_text(), f"{part} moved: see helpers/loading/gptq_training.py"

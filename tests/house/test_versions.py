@@ -12,7 +12,9 @@ from packaging.version import Version
 from support.pins import read_base, read_constraints, read_extras, read_pyproject
 
 from helpers import PROJECT
+from helpers.common.pins import HASHES, read_pins
 from helpers.weights.embedded import WHEEL
+from tools.pins import EXTRAS as EXTRAS_OF_SETUP
 
 EXTRAS = read_extras()
 # `make setup` installs these. The extra `gpu` needs CUDA; constraints.txt is made on a machine without it.
@@ -77,7 +79,33 @@ def test_constraints_have_no_local_versions():
 def test_environment_installs_what_make_setup_installs():
     lines = ENVIRONMENT[-1]["pip"]
     assert lines[0] == "-c constraints.txt" and lines[-1] == f"-e {INSTALLED_BY_SETUP}"
-    assert f"-e '{INSTALLED_BY_SETUP}'" in (PROJECT / "Makefile").read_text(encoding="utf-8")
+    assert INSTALLED_BY_SETUP == f".[{','.join(EXTRAS_OF_SETUP)}]"
+
+
+def test_every_constrained_version_has_its_hashes():
+    pins = read_pins()
+    assert {name: Version(pins[name].version) for name in read_constraints()} == read_constraints()
+    assert not [pin.name for pin in pins.values() if not pin.hashes]
+
+
+def test_every_requirement_of_the_kit_and_of_its_build_has_hashes_in_its_range():
+    pins = read_pins()
+    wrong = [
+        str(found)
+        for found in [*TESTED, *BUILD]
+        if pins[canonicalize_name(found.name)].version not in found.specifier
+    ]
+    assert wrong == []
+
+
+def test_hashes_have_what_other_systems_and_a_cuda_build_of_torch_need():
+    assert {"appnope", "pywinpty", "nvidia-cublas", "triton"} <= read_pins().keys()
+
+
+def test_makefile_asks_the_torch_index_for_torch_alone():
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    assert "-m tools.install $(if $(TORCH_INDEX),--torch-index $(TORCH_INDEX))" in makefile
+    assert "extra-index-url" not in makefile and "pip install" not in makefile
 
 
 def test_environment_names_no_version_and_only_packages_of_pyproject():
@@ -110,7 +138,9 @@ def test_no_file_pins_a_version_elsewhere():
     vendored = {
         name for name in list_files() if name.startswith("tools/reveal/")
     }  # JavaScript compares with ==
-    for name in set(list_files()) - {"constraints.txt", "helpers/weights/embedded.py"} - vendored:
+    clients = {f"tests/clients/real/requirements{kind}.txt" for kind in ("", "-instructor")}
+    allowed = {"constraints.txt", HASHES, "helpers/weights/embedded.py"} | clients
+    for name in set(list_files()) - allowed - vendored:
         try:
             text = (PROJECT / name).read_text(encoding="utf-8")
         except (UnicodeDecodeError, FileNotFoundError, IsADirectoryError):

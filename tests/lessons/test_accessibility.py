@@ -20,7 +20,7 @@ from helpers.tutorial import plots
 from helpers.tutorial.checks import confirm
 
 PAGES = [
-    *(PROJECT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG")),
+    *(PROJECT / f"{name}.md" for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY")),
     *sorted(NOTEBOOKS.glob("*.md")),
     *sorted((PROJECT / "data").glob("*/README.md")),
     PROJECT / "launch" / "README.md",

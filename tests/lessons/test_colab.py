@@ -1,4 +1,4 @@
-"""The set-up cell: the same everywhere, with one address; and a first lesson in a simulated Colab.
+"""The set-up cell: the same everywhere, with the published address or none; a lesson in a simulated Colab.
 
 Colab itself cannot be had here. The simulation has what matters of it: a Python of its own with torch and
 numpy in other versions than the kit's, a kernel in a folder without the kit, Colab's environment variable,
@@ -40,9 +40,10 @@ from helpers.tutorial.setup import (
     read_tested,
     try_gptq,
 )
-from tools.tidy_notebooks import PAGES, build_setup_cell, put_address, read_address
+from tools.publication import Publication, build_setup_cell, put_badge, read_publication
+from tools.publish import publish
 
-ADDRESS = read_address()
+ADDRESS = "https://github.com/somebody/kit"  # where the simulation publishes this checkout
 # What the set-up cell does on a machine with a GPU.
 ADD_GPTQ = "print(setup.add_gptq(setup.find_fixed(setup.read_installed())))"
 # Within the kit's ranges, and others than in constraints.txt.
@@ -50,37 +51,11 @@ NUMPY, TORCH = "2.4.6", "2.12.9"
 
 
 @each_lesson
-def test_set_up_cell_and_badge_have_the_one_address(path):
-    notebook = read_notebook(path)
-    assert list_code_cells(notebook)[0].source == build_setup_cell(ADDRESS)
-    colab = ADDRESS.replace("https://github.com", "https://colab.research.google.com/github")
-    assert f"({colab}/blob/main/notebooks/{path.name})" in notebook.cells[0].source
-
-
-def test_address_is_in_pyproject_and_otherwise_only_where_it_is_kept_in_step():
-    repository = "/".join(ADDRESS.split("/")[-2:])
-    command = ["git", "grep", "--name-only", "-e", repository]
-    found = set(subprocess.run(command, cwd=PROJECT, capture_output=True, text=True).stdout.split())
-    if not found:
-        pytest.skip("not a git checkout")
-    kept_in_step = set(PAGES)
-    for path in PATHS:
-        kept_in_step |= {f"notebooks/{path.name}", f"notebooks/text/{path.stem}.py"}
-    assert "pyproject.toml" in found and found - {"pyproject.toml"} <= kept_in_step
-
-
-def test_new_address_reaches_badges_and_clone_lines():
-    other = "https://github.com/someone/copy.of-it"
-    badge = read_notebook(PATHS[0]).cells[0].source
-    page = "\n".join([build_setup_cell(ADDRESS), badge, f"git clone {ADDRESS} open-llm-kit"])
-    changed = put_address(page, other)
-    assert ADDRESS.removeprefix("https://github.com/") not in changed
-    assert changed.count("someone/copy.of-it") == 3
-
-
-def test_clone_line_of_another_repository_stays():
-    line = "git clone https://github.com/oobabooga/text-generation-webui"
-    assert put_address(line, "https://github.com/someone/copy") == line
+def test_set_up_cell_and_badge_are_those_of_what_is_published(path):
+    notebook, publication = read_notebook(path), read_publication()
+    assert list_code_cells(notebook)[0].source == build_setup_cell(publication)
+    title = notebook.cells[0].source
+    assert title == put_badge(title, publication, path.stem)
 
 
 @pytest.fixture
@@ -241,6 +216,16 @@ def source(tmp_path_factory):
     return bare
 
 
+@pytest.fixture(scope="module")
+def lesson(source):
+    """The first lesson, after that commit was published at ADDRESS."""
+    project = source.with_name("published")
+    run("git", "clone", "--quiet", source, project)
+    commit = run("git", "-C", project, "rev-parse", "HEAD").strip()
+    publish(Publication(ADDRESS, commit, commit), project)
+    return read_notebook(project / "notebooks" / PATHS[0].name)
+
+
 class Session:
     """A kernel of the runtime in an empty folder; at the kit's address, git finds the bare clone."""
 
@@ -281,8 +266,10 @@ class Session:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_first_lesson_runs_in_a_lent_runtime_and_a_lost_session_finds_its_models(runtime, source, tmp_path):
-    lesson, drive = read_notebook(PATHS[0]), tmp_path / "drive"
+def test_first_lesson_runs_in_a_lent_runtime_and_a_lost_session_finds_its_models(
+    runtime, source, lesson, tmp_path
+):
+    drive = tmp_path / "drive"
     before = list_versions(runtime)
     assert before["torch"] == TORCH and before["numpy"] == NUMPY and "trl" not in before
 
@@ -305,9 +292,9 @@ def test_first_lesson_runs_in_a_lent_runtime_and_a_lost_session_finds_its_models
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_reader_of_gptq_is_added_beside_another_numpy_and_runs_a_layer(runtime, source, tmp_path):
+def test_reader_of_gptq_is_added_beside_another_numpy_and_runs_a_layer(runtime, source, lesson, tmp_path):
     before = list_versions(runtime)
-    cells = [list_code_cells(read_notebook(PATHS[0]))[0], nbformat.v4.new_code_cell(ADD_GPTQ)]
+    cells = [list_code_cells(lesson)[0], nbformat.v4.new_code_cell(ADD_GPTQ)]
     session = Session(runtime, source, tmp_path / "content", tmp_path / "drive")
     [*_, words] = session.execute(cells)
     assert "KIT_LANE" not in words and "tiny" not in words, words

@@ -62,7 +62,8 @@ def test_variables_of_the_guide_are_those_that_are_documented_and_read():
 
 @pytest.mark.parametrize("message", list_messages())
 def test_message_that_the_guide_explains_is_in_the_kit(message):
-    sources = [PROJECT / "Makefile", *(PROJECT / "helpers").rglob("*.py")]
+    rooms = ("helpers", "tools")
+    sources = [PROJECT / "Makefile", *(path for room in rooms for path in (PROJECT / room).rglob("*.py"))]
     text = "\n".join(path.read_text(encoding="utf-8") for path in sources)
     assert message in re.sub(r"\{[^{}\n]*\}|\$\(PYTHON\)", "", text)  # without what a message fills in
 

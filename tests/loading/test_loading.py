@@ -11,10 +11,10 @@ from support.tiny import make_tiny_model
 from transformers import BloomConfig, GPT2Config, LlamaConfig, MptConfig
 
 from helpers import common, loading, training
-from helpers.common.errors import MissingPackageError, UnsupportedError, UsageError
+from helpers.common.errors import DamagedError, MissingPackageError, UnsupportedError, UsageError
 from helpers.common.training_settings import pick_settings
 from helpers.loading.loaders import explain_missing_package
-from helpers.loading.model import pick_quantization
+from helpers.loading.model import make_quantization
 from helpers.tasks import TaskData
 from helpers.weights import ModelFolder
 
@@ -176,12 +176,12 @@ def test_model_of_fewer_bits_answers_and_then_trains(home, rows, template, bits,
 @pytest.mark.parametrize("purpose", ["inference", "training"])
 def test_on_a_gpu_the_kernel_is_one_that_nothing_compiles(purpose):
     found = [
-        pick_quantization(loader, torch.float16, purpose, None, "cuda")
+        make_quantization(loader, torch.float16, purpose, None, "cuda")
         for loader in ("gptq", "awq", "transformers")
     ]
     assert [config and config.backend for config in found] == ["gptq_torch", "torch_awq", None]
     # gptqmodel's own choice is the fastest there.
-    assert pick_quantization("gptq", torch.float16, "inference", None, "cpu") is None
+    assert make_quantization("gptq", torch.float16, "inference", None, "cpu") is None
 
 
 @pytest.mark.parametrize(("settings", "named"), [({"bits": 3}, "3"), ({"bits": 4, "loader": "gptq"}, "gptq")])
@@ -238,3 +238,73 @@ def test_quantisation_without_a_method_is_refused_with_the_line_to_add(home):
     folder = ModelFolder(make_folder(home, quantization={"bits": 4, "desc_act": False}))
     with pytest.raises(UnsupportedError, match='Add it: "quant_method": "gptq"'):
         loading.detect_loader(folder)
+
+
+def test_wrong_rope_settings_are_an_error_of_the_config(home):
+    folder = make_tiny_model(home / "models" / "tiny")
+    change_json(folder / "config.json", rope_parameters={"rope_type": "linear"})
+    with pytest.raises(DamagedError, match="config.json"):
+        loading.load_model("tiny")
+
+
+def test_lacking_weights_are_one_error_without_the_report_of_transformers(home, caplog):
+    folder = make_tiny_model(home / "models" / "tiny")
+    change_json(folder / "config.json", num_hidden_layers=3)
+    with pytest.raises(DamagedError, match="lacks"):
+        loading.load_model("tiny")
+    assert not caplog.text
+
+
+def test_tokenizer_with_a_setting_of_another_kind_is_damaged(home):
+    folder = make_tiny_model(home / "models" / "tiny")
+    change_json(folder / "tokenizer_config.json", model_max_length="long")
+    with pytest.raises(DamagedError, match="tokenizer"):
+        loading.load_model("tiny")
+
+
+UNKNOWN = {"type": "WordPiece", "unk_token": "no", "continuing_subword_prefix": "##", "vocab": {"a": 0}}
+LOST = {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},  # Rust gives up
+        {"normalizer": {"type": "Replace", "pattern": {"String": ""}, "content": "x"}},  # the same
+        {"model": {"type": "BPE", "vocab": {"a": 2**32 - 1}, "merges": []}},
+        {"model": UNKNOWN | {"max_input_chars_per_word": 9}},  # fails at a word that it does not know
+        {"post_processor": LOST},  # leaves out the text
+    ],
+    ids=["panic-at-loading", "panic-at-use", "huge-id", "unknown-word", "lost-text"],
+)
+def test_tokenizer_that_fails_at_a_text_is_damaged(home, change, capfd):
+    folder = make_tiny_model(home / "models" / "tiny")
+    change_json(folder / "tokenizer.json", **change)
+    with pytest.raises(DamagedError, match="tokenizer of tiny cannot be read"):
+        loading.load_tokenizer(ModelFolder(folder))
+    assert capfd.readouterr().err == ""
+
+
+def test_settings_of_a_config_for_outputs_do_not_matter(tiny, home):
+    from support.loras import change_json
+
+    change_json(
+        home / "models" / "tiny" / "config.json",
+        return_dict=False,
+        output_hidden_states=True,
+        output_attentions=True,
+        use_cache=False,
+    )
+    changed = loading.load_model("tiny", dtype="float32")
+    ids = torch.tensor([[1, 2, 3]])
+    found = changed.model(ids)
+    assert torch.equal(found.logits, tiny.model(ids).logits)
+    assert found.hidden_states is None
+    assert found.attentions is None
+    assert found.past_key_values is not None
+
+
+def test_lora_in_a_model_s_folder_is_refused_since_its_base_would_be_loaded(tiny, home):
+    (home / "models" / "tiny" / "adapter_config.json").write_text('{"base_model_name_or_path": "/elsewhere"}')
+    with pytest.raises(UnsupportedError, match=r"adapter_config\.json"):
+        loading.load_model("tiny")

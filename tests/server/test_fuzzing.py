@@ -3,6 +3,7 @@
 The replies are checked against these documents, too.
 """
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,8 @@ APPS = [
     (make_openai_app, "positive_data_acceptance"),
     (make_raw_app, "positive_data_acceptance,negative_data_rejection"),
 ]
+# KIT_RANDOM_SEED repeats a run; without it, schemathesis draws a seed and prints it.
+SEED = ["--seed", os.environ["KIT_RANDOM_SEED"]] if os.environ.get("KIT_RANDOM_SEED") else []
 
 
 def fuzz(make_app, left_out: str, home: Path, seconds: int) -> str:
@@ -33,6 +36,7 @@ def fuzz(make_app, left_out: str, home: Path, seconds: int) -> str:
             *("--max-time", str(seconds)),
             *("--exclude-checks", left_out),
             *("--generation-database", "none"),
+            *SEED,
             *("--request-timeout", "120"),
             "--continue-on-failure",
             "--no-color",

@@ -15,7 +15,7 @@ from support.tiny import make_byte_tokenizer
 from helpers.generation.engine import Engine
 from helpers.generation.request import Generation, Piece, Token
 from helpers.server.openai_api import make_openai_app
-from helpers.server.openai_bodies import add_to_seed
+from helpers.server.openai_sampling import add_to_seed
 from helpers.server.service import Service
 
 
@@ -238,7 +238,11 @@ def test_echo_returns_the_prompt_too(client):
 
 
 TOOL = {"type": "function", "function": {"name": "f"}}
-NAMED = {"role": "user", "content": "x", "name": "Ada"}
+OTHER_TOOL = {"type": "function", "function": {"name": "g"}}
+NOT_ENFORCEABLE = {"type": "object", "properties": {"a": {"not": {"type": "string"}}}}
+STRICT_TOOL = {"type": "function", "function": {"name": "f", "strict": True, "parameters": NOT_ENFORCEABLE}}
+REQUIRED = "missing_required_parameter"
+ODD = {"role": "user", "content": "x", "refusal": "Ada"}
 PICTURE = {"role": "user", "content": [{"type": "image_url"}]}
 TOO_LONG = {"role": "user", "content": LONG_PROMPT}
 
@@ -246,9 +250,11 @@ TOO_LONG = {"role": "user", "content": LONG_PROMPT}
 @pytest.mark.parametrize(
     ("settings", "param", "code"),
     [
-        ({"tools": [TOOL]}, "tools", "unsupported_parameter"),
-        ({"tool_choice": "required"}, "tool_choice", "unsupported_parameter"),
-        ({"response_format": {"type": "json_object"}}, "response_format", "unsupported_parameter"),
+        ({"tools": [{"type": "custom", "custom": {"name": "f"}}]}, "tools.0.type", "literal_error"),
+        ({"tools": [TOOL, TOOL]}, "tools", "invalid_value"),
+        ({"tool_choice": "required"}, "tool_choice", "invalid_value"),
+        ({"tools": [TOOL], "tool_choice": OTHER_TOOL}, "tool_choice", "invalid_value"),
+        ({"tools": [STRICT_TOOL]}, "tools", "invalid_value"),
         ({"modalities": ["audio"]}, "modalities", "unsupported_parameter"),
         ({"extra_body": {"nonsense": 1}}, "nonsense", "unknown_parameter"),
         ({"n": 0}, "n", "greater_than_equal"),
@@ -258,6 +264,7 @@ TOO_LONG = {"role": "user", "content": LONG_PROMPT}
         ({"max_tokens": 0}, "max_tokens", "greater_than_equal"),
         ({"max_tokens": 5000}, "max_tokens", "invalid_value"),
         ({"max_completion_tokens": 5000}, "max_completion_tokens", "invalid_value"),
+        ({"extra_body": {"prompt_logprobs": 1}, "stream": True}, "prompt_logprobs", "invalid_value"),
         ({"top_logprobs": 2}, "top_logprobs", "invalid_value"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs", "less_than_equal"),
         ({"stream_options": {"include_usage": True}}, "stream_options", "invalid_value"),
@@ -265,8 +272,11 @@ TOO_LONG = {"role": "user", "content": LONG_PROMPT}
         ({"stop": ["x"] * 33}, "stop", "too_long"),
         ({"logit_bias": {"999": 1}}, "logit_bias", "invalid_value"),
         ({"messages": []}, "messages", "too_short"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "literal_error"),
-        ({"messages": [NAMED]}, "messages.0.name", "unknown_parameter"),
+        ({"messages": [{"role": "judge", "content": "x"}]}, "messages.0.role", "literal_error"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.tool_call_id", REQUIRED),
+        ({"messages": [{"role": "user", "content": None}]}, "messages.0.content", REQUIRED),
+        ({"messages": [{"role": "user"}]}, "messages.0.content", REQUIRED),
+        ({"messages": [ODD]}, "messages.0.refusal", "unknown_parameter"),
         ({"messages": [PICTURE]}, "messages.0.content", "value_error"),
         ({"messages": [TOO_LONG]}, "messages", "context_length_exceeded"),
         ({"messages": [TOO_LONG], "stream": True}, "messages", "context_length_exceeded"),
@@ -284,11 +294,20 @@ def test_what_a_chat_cannot_do_is_a_400_that_names_it(client, settings, param, c
     [
         ({"suffix": "the end"}, "suffix"),
         ({"best_of": 2}, "best_of"),
-        ({"echo": True, "logprobs": 1}, "echo"),
         ({"logprobs": 6}, "logprobs"),
-        ({"prompt": [1, 2, 3]}, "prompt"),
-        ({"prompt": [[1, 2], [3]]}, "prompt"),
+        ({"prompt": [1, 999]}, "prompt"),
+        ({"prompt": [1, -1]}, "prompt"),
+        ({"prompt": [1, 10**300]}, "prompt"),
+        ({"prompt": [1] * 3000}, "prompt"),
+        ({"prompt": [1, True]}, "prompt.0"),
+        ({"prompt": [True]}, "prompt.0"),
+        ({"prompt": [[1], []]}, "prompt"),
         ({"prompt": ["a", 3]}, "prompt.1"),
+        ({"max_tokens": -2}, "max_tokens"),
+        ({"extra_body": {"prompt_logprobs": 21}}, "prompt_logprobs"),
+        ({"extra_body": {"prompt_logprobs": -1}}, "prompt_logprobs"),
+        ({"extra_body": {"prompt_logprobs": 0}, "stream": True}, "prompt_logprobs"),
+        ({"prompt": [[1] * 2000] * 64, "extra_body": {"prompt_logprobs": 2}}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": ["a"] * 33, "n": 2}, "n"),
         ({"prompt": LONG_PROMPT}, "prompt"),
@@ -359,7 +378,10 @@ class EuroEngine(Engine):
     def encode(self, text, add_special):
         return [1]
 
-    def render(self, messages, continue_last=False):
+    def decode(self, ids):
+        return "€"
+
+    def render(self, messages, continue_last=False, tools=None):
         return "prompt"
 
     def check(self, request):

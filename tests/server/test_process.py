@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -152,7 +153,7 @@ def test_curl_without_the_json_header_is_pointed_to_it(server):
     form = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl -d sends
     body = '{"user_input": "Hi"}'
     reply = requests.post(server.raw_url + "/api/v1/chat", data=body, headers=form, timeout=9)
-    assert reply.status_code == 400
+    assert reply.status_code == 415
     assert "application/json" in reply.json()["error"]["message"]
 
 
@@ -265,11 +266,14 @@ def test_signal_ends_a_server_in_the_middle_of_answers(server_home, at_home):
     assert statuses == {200, 503}  # cut short, and never begun
 
 
-def test_guarded_server_asks_for_its_key(server_home, at_home):
+def test_guarded_server_asks_for_its_key_except_for_the_page_that_it_names(server_home, at_home):
     with clients.start_server("tiny", extra=["--api-key", "secret", "--dtype", "float32"]) as guarded:
         with pytest.raises(openai.AuthenticationError):
             complete(guarded)
         assert requests.get(guarded.raw_url + "/openapi.json", timeout=9).status_code == 401
+        guarded.log.seek(0)
+        page = re.search(r"chat page: +(\S+)", guarded.log.read())[1]
+        assert requests.get(page, timeout=9).headers["Content-Type"].startswith("text/html")
 
 
 START_AND_DIE = """

@@ -236,7 +236,10 @@ def test_unknown_template_is_refused_with_its_field_in_every_mode(sent, param, m
     assert param in refused.value.message
 
 
-@pytest.mark.parametrize("content", ["user: a\nbot: [1]\n", "user: [", "just a text", "", "\xff"])
+@pytest.mark.parametrize(
+    "content",
+    ["user: a\nbot: [1]\n", "user: [", "just a text", "", "\xff", "user: 2023-13-45\n", "[" * 2000],
+)
 def test_damaged_template_is_refused_with_what_it_needs(tmp_path, content):
     (tmp_path / "Mine.yaml").write_bytes(content.encode("latin-1"))
     with pytest.raises(ApiError) as refused:

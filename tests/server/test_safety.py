@@ -19,9 +19,10 @@ from helpers import clients
 from helpers.generation.engine import MAX_REQUESTS
 from helpers.generation.transformers_engine import MAX_BATCH, TransformersEngine
 from helpers.server.apps import make_app
-from helpers.server.guards import BODY_LIMIT, HostGate
+from helpers.server.guards import HostGate
 from helpers.server.openai_api import make_openai_app
 from helpers.server.raw_api import make_raw_app
+from helpers.server.request_bodies import BODY_LIMIT
 from helpers.server.service import Service
 
 LOCAL_PAGE = "http://localhost:8888"
@@ -46,6 +47,13 @@ def guarded_service():
 def guarded_url(guarded_service):
     with serve_app(make_raw_app(guarded_service, "secret")) as address:
         yield address
+
+
+@pytest.fixture(scope="module")
+def open_url():
+    """A path of a server that answers other machines (--listen) without a key."""
+    with serve_app(make_raw_app(Service(engine=ScriptedEngine()))) as address:
+        yield address + "/api/v1/stop-stream"
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +170,36 @@ def test_websockets_ask_for_key_host_and_page_too(socket_url):
     assert try_websocket(socket_url, {"Authorization": "Bearer wrong"}) == 401
     assert try_websocket(socket_url, KEY, host="evil.example") == 400
     assert try_websocket(socket_url, KEY, origin=FOREIGN_PAGE) == 403
+
+
+PAGE_ABROAD = "http://kit.example:5001"  # that this server sent, if its host is called so
+
+
+@pytest.mark.parametrize(
+    ("page", "host", "status"),
+    [
+        (PAGE_ABROAD, "kit.example:5001", 200),
+        ("https://KIT.example", "kit.example", 200),  # behind a proxy with TLS
+        (PAGE_ABROAD, "kit.example:5000", 403),
+        (PAGE_ABROAD, "kit.example", 403),
+        ("http://kit.example:5001.evil.example", "kit.example:5001", 403),
+        ("http://kitxexample", "kit.example", 403),
+        ("http://", "", 403),
+        ("null", "null", 403),
+    ],
+)
+def test_page_that_the_server_sent_may_ask_where_there_is_a_key(guarded_url, page, host, status):
+    named = {"Origin": page, "Host": host}
+    path = "/api/v1/stop-stream"
+    assert (
+        requests.post(guarded_url + path, json={}, headers={**named, **KEY}, timeout=9).status_code == status
+    )
+    assert requests.post(guarded_url + path, json={}, headers=named, timeout=9).status_code in (401, 403)
+
+
+def test_page_that_names_the_host_may_not_ask_without_a_key(open_url):
+    named = {"Origin": PAGE_ABROAD, "Host": "kit.example:5001"}
+    assert requests.post(open_url, json={}, headers=named, timeout=9).status_code == 403
 
 
 @pytest.mark.parametrize("chunked", [False, True])

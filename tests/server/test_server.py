@@ -14,7 +14,8 @@ from support.scripted_engine import ScriptedEngine
 
 from helpers.common.command import run_command
 from helpers.common.errors import KitError, NotFoundError, ResourceError, UsageError
-from helpers.generation.engine import EngineBusy, EngineStopping, PromptTooLong, UnknownToken
+from helpers.generation.engine import EngineBusy, EngineStopping
+from helpers.generation.prompts import PromptTooLong, UnknownToken
 from helpers.generation.request import GenerationRequest
 from helpers.generation.transformers_engine import TransformersEngine
 from helpers.loading.model import load_model

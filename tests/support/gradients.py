@@ -40,9 +40,13 @@ def make_trainer(trainer_class, loaded, rows, template, folder, eval_dataset=Non
     return trainer
 
 
-def compute_gradients(trainer_class, loaded, rows, template, folder, accumulation=1, checkpointing=False):
+def compute_gradients(
+    trainer_class, loaded, rows, template, folder, accumulation=1, checkpointing=False, collator=None
+):
     """Losses of the first batches, and the gradient of every LoRA weight after them."""
     trainer = make_trainer(trainer_class, loaded, rows, template, folder)
+    if collator and trainer_class is SharedPrefixTrainer:
+        trainer.data_collator = collator
     if checkpointing:
         trainer.model.gradient_checkpointing_enable()
     examples = list(trainer.train_dataset)
@@ -60,13 +64,15 @@ def compute_gradients(trainer_class, loaded, rows, template, folder, accumulatio
     return losses, gradients
 
 
-def assert_same(name, rows, template, folder, accumulation=1, checkpointing=False, each=1e-5):
+def assert_same(name, rows, template, folder, accumulation=1, checkpointing=False, each=1e-5, collator=None):
     """Losses and gradients of both trainers agree to a relative 1e-5, each matrix's gradient to `each`."""
     results = []
     for trainer_class in (SharedPrefixTrainer, SFTTrainer):
         loaded = loading.load_model(name, dtype="float32", purpose="training")
         results.append(
-            compute_gradients(trainer_class, loaded, rows, template, folder, accumulation, checkpointing)
+            compute_gradients(
+                trainer_class, loaded, rows, template, folder, accumulation, checkpointing, collator
+            )
         )
     (our_losses, ours), (stock_losses, stock) = results
     assert our_losses == pytest.approx(stock_losses, rel=1e-5)

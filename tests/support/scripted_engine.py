@@ -23,15 +23,18 @@ class ScriptedEngine(Engine):
         self.sent = 0  # pieces of the last answer
         self.ended = threading.Event()  # set when the last answer is over
 
-    def render(self, messages, continue_last=False):
+    def render(self, messages, continue_last=False, tools=None):
         text = "".join(f"<{message['role']}>{message['content']}" for message in messages)
         return text if continue_last else f"{text}<assistant>"
 
     def encode(self, text, add_special):
         return text.split()
 
+    def decode(self, ids):
+        return " ".join(map(str, ids))
+
     def check(self, request):
-        return self.tokenize(request.prompt)
+        return self.read_prompt(request)
 
     def read_advice(self, name, neutral):
         return neutral

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
+from helpers.server.connections import Connections
 from helpers.server.service import ModelChoice, Service
 from helpers.server.serving import make_server
 from support.tiny import make_tiny_adapter, make_tiny_model
@@ -25,10 +26,10 @@ def make_tiny_service(home: Path) -> Service:
 
 
 @contextmanager
-def serve_app(app: FastAPI) -> Iterator[str]:
+def serve_app(app: FastAPI, connections: Connections | None = None) -> Iterator[str]:
     """The address of an application that is served inside the block, with the settings of the real server."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = make_server(app)
+    server = make_server(app, connections)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

@@ -42,6 +42,23 @@ def test_published_forms_of_chats_are_read(tmp_path, row):
     assert read(tmp_path, row) == [[QUESTION, ANSWER]]
 
 
+@pytest.mark.parametrize(
+    "cell", ["[" * 20_000, '[{"role": "user", "content": "\\ud800"}]'], ids=["deep", "half"]
+)
+def test_odd_json_in_a_cell_is_refused_with_its_row(tmp_path, cell):
+    with pytest.raises(DamagedError, match="Row 1"):
+        read(tmp_path, {"messages": cell})
+
+
+def test_rank_beyond_all_numbers_is_the_last(tmp_path):
+    replies = [
+        {"role": "assistant", "text": "B", "rank": 10**400},
+        {"role": "assistant", "text": "A", "rank": 1},
+    ]
+    row = {"message_tree_id": "1", "prompt": {"role": "prompter", "text": "Q", "replies": replies}}
+    assert read(tmp_path, row) == [[QUESTION, ANSWER]]
+
+
 def test_input_of_alpaca_stands_below_the_instruction(tmp_path):
     row = {"instruction": "Translate.", "input": "Hallo", "output": "Hello", "system": "Be brief."}
     assert read(tmp_path, row) == [

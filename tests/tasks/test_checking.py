@@ -196,3 +196,24 @@ def test_own_folder_without_a_home_can_be_checked(tmp_path, monkeypatch):
     (tmp_path / "mine.yaml").write_text('task: "{question}"\nanswer: "{answer}"\n')
     found = tasks.check_data("mine.csv", "mine.yaml")
     assert found.trainable and found.lengths.unit == "words"
+
+
+def test_chat_of_thousands_of_turns_is_checked_and_shown_as_far_as_it_is_kept(write, home):
+    make_tiny_model(home / "models/acme_x")
+    turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]
+    long, _ = write([{"messages": turns * 3000}])
+    check = tasks.check_data(long, model="acme_x", settings=TrainingSettings(max_length=64))
+    assert check.lengths.longest > 6000 and check.lengths.cut == 1 and check.lengths.lost == 0
+    (row,) = tasks.preview_rows(long, model="acme_x").rows
+    assert "the turns within" in row.place and "[[y" in row.text
+
+
+@pytest.mark.parametrize(
+    ("targets", "trainable"),
+    [("all-linear", True), ("q_proj,v_proj", True), ("lm_head", True), (r".*\.q_proj", True), ("nope", False),
+     ("q_proj,nope", False), ("", False)],
+)  # fmt: skip
+def test_targets_that_the_model_lacks_stop_a_training(targets, trainable, write, home):
+    make_tiny_model(home / "models" / "tiny")
+    check = tasks.check_data(*write(make_rows()), "tiny", TrainingSettings(targets=targets))
+    assert check.trainable == trainable and ("targets" in list_codes(check)) != trainable

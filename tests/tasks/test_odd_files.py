@@ -7,13 +7,18 @@ import lzma
 import pickle
 import re
 import zipfile
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from helpers.common.errors import DamagedError, KitError, UnsupportedError
+from helpers.common.files import write_text
+from helpers.tasks.files import columnar, file_text
 from helpers.tasks.files.tables import read_table
+from helpers.tasks.nested import add_inner_columns
 
+NO_XLSX = "the extra xlsx is not installed"
 PLAIN = "text,label\nfine,1\nbad,0\n"
 ROWS = [("fine", "1"), ("bad", "0")]
 GERMAN = "text,label\nGrüße aus München,1\nschön,0\n"
@@ -26,6 +31,88 @@ CHINESE = "这是一个中文句子，非常好。今天天气不好"
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
 LINES = '{"text": "fine", "label": 1}\n{"text": "bad", "label": 0}\n'
 LIST = '[{"text": "fine", "label": 1},\n {"text": "bad", "label": 0}]'
+
+
+def test_space_in_the_last_cell_of_a_sheet_costs_nothing(tmp_path):
+    openpyxl = pytest.importorskip("openpyxl", reason=NO_XLSX)
+    path = tmp_path / "far.xlsx"
+    book = openpyxl.Workbook()
+    for row in (("text", "label"), ("fine", 1), (None, None), ("bad", 0.0)):
+        book.active.append(row)
+    book.active["XFD1048576"] = " "
+    book.save(path)
+    table = read_table(path)
+    assert [tuple(row.values()) for row in table.rows] == ROWS
+    assert table.places == ["row 1 (row 2 of the sheet)", "row 2 (row 4 of the sheet)"]
+
+
+def test_sheet_with_more_cells_than_anybody_needs_is_refused(tmp_path, monkeypatch):
+    pytest.importorskip("openpyxl", reason=NO_XLSX)
+    monkeypatch.setattr(columnar, "SHEET_CELLS", 5)
+    pd.DataFrame({"text": ["a", "b"], "label": [1, 0]}).to_excel(tmp_path / "d.xlsx")
+    with pytest.raises(UnsupportedError, match="d.xlsx.*cells"):
+        read_table(tmp_path / "d.xlsx")
+
+
+@pytest.mark.parametrize("name", ["d.csv.gz", "d.zip", "d.xlsx"])
+def test_packed_file_that_becomes_too_large_is_refused(tmp_path, monkeypatch, name):
+    pytest.importorskip("openpyxl", reason=NO_XLSX)
+    monkeypatch.setattr(file_text, "LARGEST", 100_000)
+    rows = pd.DataFrame({"text": [f"{number:0100d}" for number in range(2000)], "label": 1})
+    rows.to_excel(tmp_path / name) if name.endswith("xlsx") else rows.to_csv(tmp_path / name, index=False)
+    with pytest.raises(UnsupportedError, match="larger"):
+        read_table(tmp_path / name)
+
+
+def test_error_about_a_broken_sheet_ends_where_its_reason_does(tmp_path):
+    pytest.importorskip("openpyxl", reason=NO_XLSX)
+    path = tmp_path / "d.xlsx"
+    path.write_bytes(b"PK\x03\x04")
+    zip_files({"xl/workbook.xml": "<a/>", "[Content_Types].xml": "<Types/>"})(path)
+    with pytest.raises(DamagedError) as caught:
+        read_table(path)
+    assert "Please" not in str(caught.value) and ": ." not in str(caught.value)
+
+
+def test_rows_that_all_have_names_of_their_own_are_refused_at_once(tmp_path):
+    path = tmp_path / "d.jsonl"
+    path.write_text("".join(json.dumps({"text": "a", f"key {number}": 1}) + "\n" for number in range(2000)))
+    with pytest.raises(UnsupportedError, match="2,000 rows and 2,001 columns"):
+        read_table(path)
+
+
+def test_work_on_a_table_grows_with_its_columns_and_not_with_their_square(tmp_path):
+    columns = Counted(f"c{number}" for number in range(200))
+    table = replace(read_table(write_text(tmp_path / "d.csv", PLAIN)), columns=columns, rows=[])
+    add_inner_columns(table, list(columns))
+    assert columns.searched == 0
+
+
+def test_repeated_key_is_found_in_a_large_object(tmp_path):
+    pairs = ", ".join(f'"k{number}": 1' for number in range(60_000))
+    with pytest.raises(DamagedError, match="k59999"):
+        read_table(write_text(tmp_path / "d.json", f'{{{pairs}, "k59999": 2}}'))
+
+
+def test_line_with_a_repeated_key_is_not_called_a_comma(tmp_path):
+    path = write_text(tmp_path / "d.jsonl", '{"a": "1", "b": "2"}\n{"a": "1", "a": "2"}\n')
+    with pytest.raises(DamagedError, match="Row 2.*twice") as caught:
+        read_table(path)
+    assert "comma" not in caught.value.remedy
+    path = write_text(tmp_path / "n.jsonl", f'{{"a": "1"}}\n{{"a": {"9" * 5000}}}\n')
+    with pytest.raises(DamagedError, match="Row 2.*5000 digits") as caught:
+        read_table(path)
+    assert "sys." not in str(caught.value)
+
+
+class Counted(list):
+    """A list that counts how often something is searched in it."""
+
+    searched = 0
+
+    def __contains__(self, value):
+        self.searched += 1
+        return super().__contains__(value)
 
 
 def zip_files(contents):

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from helpers import PROJECT, tasks
-from helpers.common.errors import DamagedError, UsageError
+from helpers.common.errors import AlreadyThereError, DamagedError, UsageError
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -24,6 +24,12 @@ def test_split_is_the_same_for_the_same_seed(rows):
 def test_impossible_test_size_is_refused(rows, size):
     with pytest.raises(UsageError):
         tasks.split_rows(rows, size)
+
+
+@pytest.mark.parametrize("given", [{"test_size": float("nan")}, {"seed": -1}, {"validation_size": "x"}])
+def test_split_with_values_that_cannot_be_is_refused_when_it_is_made(given):
+    with pytest.raises(UsageError, match=next(iter(given))):
+        tasks.Split(**given)
 
 
 def test_too_few_rows_to_split_are_refused(rows):
@@ -91,3 +97,23 @@ def test_answers_are_drawn_at_random_and_not_by_length():
     rows = [{"question": "q" * number, "answer": "a"} for number in range(1, 101)]
     kept = tasks.keep_short(rows, 20, 0, template)
     assert len(kept) == 20 and max(len(row["question"]) for row in kept) > 60
+
+
+def test_split_replaces_its_own_files_and_no_others(tmp_path, template, rows):
+    tasks.write_split(tmp_path, template, rows[:4], rows[4:8])
+    train, test = tasks.write_split(tmp_path, template, rows[:8], rows[8:])
+    assert len(json.loads(train.read_text(encoding="utf-8"))) == 8
+    before = train.read_text(encoding="utf-8")
+    for mine in ("MY OWN", "{}", '[{"prompt": [], "completion": [], "mine": 1}]', '[{"messages": []}]'):
+        test.write_text(mine)
+        with pytest.raises(AlreadyThereError, match="test.json"):
+            tasks.write_split(tmp_path, template, rows[:2], rows[2:4])
+        assert test.read_text() == mine and train.read_text(encoding="utf-8") == before
+
+
+def test_split_of_free_answers_and_of_nothing_can_be_written_again(tmp_path):
+    template = tasks.Template("t", "", "{text}", answer="{answer}")
+    rows = [{"text": "q", "answer": "a"}]
+    for _ in range(2):
+        train, test = tasks.write_split(tmp_path, template, rows, [])
+    assert json.loads(test.read_text()) == [] and len(json.loads(train.read_text())) == 1

@@ -1,6 +1,7 @@
 """What `read_table` finds out and says about a table, and the forms that are folders."""
 
 import glob
+import json
 import os
 import socket
 import subprocess
@@ -300,12 +301,69 @@ def test_folder_with_a_broken_card_is_refused(write, facts):
         read_table(write(f"---\n{facts}\n---\n", "folder/README.md").parent)
 
 
-def test_folder_whose_card_names_files_elsewhere_is_refused_without_asking_for_them(write, no_network):
-    facts = "configs:\n- config_name: a\n  data_files: https://example.com/a.csv"
-    path = write(f"---\n{facts}\n---\n", "folder/README.md")
-    with pytest.raises(UnsupportedError, match="folder.* names files"):
-        read_table(path.parent)
+@pytest.mark.parametrize(
+    "facts",
+    [
+        "configs:\n- config_name: a\n  data_files: https://example.com/a.csv",
+        'configs: [{config_name: a, data_files: "hf://datasets/x/y/a.csv"}]',
+        "configs: \n- config_name: a\n\n  data_files:\n  - split: train\n    path: [a.csv, 'hf://datasets/x/y']",
+        '"configs":\n- config_name: a\n  data_files: "https\\x3a//example.com/a.csv"',
+        "configs:\n- config_name: a\n  data_files: ../secret.csv",
+        "configs:\n- config_name: a\n  data_dir: ..\n  data_files: '*.csv'",
+        "configs:\n- config_name: a\n  data_files: /secret.csv",
+        "configs:\n- config_name: a\n  data_files: 'zip://a.csv::a.zip'",
+    ],
+)
+def test_folder_whose_card_names_files_elsewhere_is_refused_without_asking_for_them(write, no_network, facts):
+    write(PLAIN, "secret.csv")
+    write(PLAIN, "folder/a.csv")
+    for name, text in (("README.md", f"---\n{facts}\n---\n"), (".huggingface.yaml", facts)):
+        path = write(text, f"folder/{name}")
+        with pytest.raises(UnsupportedError, match="folder.* names files"):
+            read_table(path.parent)
+        path.unlink()
     assert no_network == []
+
+
+def test_card_chooses_the_files_of_its_default_table(write):
+    card = (
+        "---\nconfigs:\n- config_name: other\n  data_files: b.csv\n- config_name: main\n  default: true\n"
+        "  data_dir: data\n  data_files:\n  - split: train\n    path: a*.csv\n---\n"
+    )
+    write(PLAIN, "folder/b.csv")
+    write("text,label\nmine,1\n", "folder/data/a1.csv")
+    table = read_table(write(card, "folder/README.md").parent)
+    assert [row["text"] for row in table.rows] == ["mine"]
+
+
+def test_aliases_in_a_card_are_not_followed(write):
+    write(PLAIN, "folder/a.csv")
+    with pytest.raises(DamagedError, match="README.md.*alias"):
+        read_table(write("---\na: &a [x]\nb: *a\n---\n", "folder/README.md").parent)
+
+
+def test_folder_with_a_name_that_libraries_take_for_an_address_is_refused(write):
+    with pytest.raises(UnsupportedError, match="::"):
+        read_table(write(PLAIN, "folder/a.csv::b.csv").parent)
+
+
+def test_folder_with_a_line_break_in_its_name_is_read(dataset, tmp_path):
+    (tmp_path / "my\nfolder").mkdir()
+    dataset.to_parquet(tmp_path / "my\nfolder" / "train.parquet")
+    assert len(read_table(tmp_path / "my\nfolder").rows) == len(dataset)
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret.arrow", ".."])
+def test_saved_data_set_that_names_files_elsewhere_is_refused(dataset, tmp_path, name):
+    dataset.save_to_disk(tmp_path / "saved")
+    state = json.loads((tmp_path / "saved" / "state.json").read_text())
+    state["_data_files"] = [{"filename": name}]
+    (tmp_path / "saved" / "state.json").write_text(json.dumps(state))
+    with pytest.raises(DamagedError, match="saved.*not in it"):
+        read_table(tmp_path / "saved")
+    (tmp_path / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": [name]}))
+    with pytest.raises(DamagedError, match="saved.*not in it"):
+        read_table(tmp_path / "saved")
 
 
 @pytest.mark.parametrize("name", ["nothing", "notes.md", "model.safetensors", "picture.png"])

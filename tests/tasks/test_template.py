@@ -2,6 +2,7 @@ import pytest
 
 from helpers import tasks
 from helpers.common.errors import DamagedError, MismatchError, NotFoundError
+from helpers.tasks.checks.suggesting import suggest_template
 from helpers.tasks.template import fill
 
 GOOD = "instruction: Do it.\ntask: 'A: {alternative_a} {text}'\nlabel: {0: none, 1: '{alternative_a}'}\n"
@@ -92,10 +93,36 @@ def test_hash_of_a_template_ignores_its_name_and_sees_its_text(tmp_path):
     assert tasks.load_template(tmp_path / "other.yaml").sha256 != one.sha256
 
 
+@pytest.mark.parametrize("labels", [("007", "7"), ("+1", "1"), ("+1", "-1"), ("007", "008")])
+@pytest.mark.parametrize("column", ["text", "te\x0cxt", "a\u202ebc", "ü\x0c"])
+def test_suggested_template_fits_its_own_table(tmp_path, labels, column):
+    path = tmp_path / "my\x1b[31m\nfile.csv"
+    rows = "".join(f"some words {number},{labels[number % 2]},x{number}\n" for number in range(20))
+    path.write_text(f"{column},label,row\nid\n".replace("row\nid", '"row\nid"') + rows, encoding="utf-8")
+    found = suggest_template(path)
+    assert found.text.isprintable() or not set(found.text) & set("\x1b\x0c\u202e")
+    (tmp_path / "t.yaml").write_text(found.text, encoding="utf-8")
+    template = tasks.load_template(tmp_path / "t.yaml")
+    answers = [template.build_answer(row) for row in tasks.load_rows(path, template)]
+    assert answers == [labels[number % 2] for number in range(20)]
+
+
 def test_words_stay_words_that_yaml_takes_for_something_else(tmp_path):
     text = "instruction: x\ntask: '{text}'\nlabel: {0: No, 1: Yes, 2: null and void, 3: 007}\n"
     template = tasks.load_template(write(tmp_path, text))
     assert template.label == {0: "No", 1: "Yes", 2: "null and void", 3: "007"}
+
+
+def test_labels_that_are_no_plain_numbers_are_words(tmp_path):
+    for given, labels in (
+        ("1: a, 01: b", ["1", "01"]),
+        ("1: a, +1: b", ["1", "+1"]),
+        ("+1: a, -1: b", [1, -1]),
+    ):
+        template = tasks.load_template(write(tmp_path, f"task: '{{text}}'\nlabel: {{{given}}}\n"))
+        assert list(template.label) == labels
+        assert [template.find_label(str(label)) for label in labels] == labels
+    assert template.find_label("+1") == 1
 
 
 def test_labels_may_be_words(tmp_path):
@@ -173,3 +200,13 @@ def test_space_at_the_end_of_an_option_is_not_learned(template):
 
 def test_hash_of_a_template_of_2023_is_that_of_earlier_versions(template):
     assert template.sha256.startswith("0120a3c9941d")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    ['label: {0: a, 1: b}\ninstruction: "\\ud800"', "answer: " + "[" * 1000],
+    ids=["half of a character", "deeper than Python goes"],
+)
+def test_template_that_no_row_could_use_is_damaged(tmp_path, lines):
+    with pytest.raises(DamagedError, match="t.yaml"):
+        tasks.load_template(write(tmp_path, "task: '{text}'\n" + lines))

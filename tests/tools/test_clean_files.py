@@ -16,7 +16,7 @@ from support.lessons import each_lesson, list_code_cells, name_pair, read_notebo
 
 from helpers.common.paths import PROJECT
 from helpers.tutorial.notebook_files import WIDGET
-from tools.tidy_notebooks import read_address
+from tools.publication import Publication, put_badge
 
 SECRETS = {
     "Hugging Face": r"\bhf_[A-Za-z0-9]{20,}",
@@ -140,7 +140,7 @@ def run_hooks(folder: Path) -> subprocess.CompletedProcess:
 
 
 def spoil_notebook(path: Path) -> None:
-    """Does to a notebook what Colab does, and gives it an old badge and another set-up cell."""
+    """Does to a notebook what Colab does, and gives it a badge of elsewhere and another set-up cell."""
     notebook = read_notebook(path)
     state = {"state": {}, "version_major": 2, "version_minor": 0}
     notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": state}
@@ -151,8 +151,8 @@ def spoil_notebook(path: Path) -> None:
     view = {"model_id": "0", "version_major": 2, "version_minor": 0}
     data = {WIDGET: view, "text/plain": "Dropdown()"}
     second.outputs.append(nbformat.v4.new_output("display_data", data=data))
-    owner = read_address().split("/")[-2]
-    notebook.cells[0].source = notebook.cells[0].source.replace(f"{owner}/", "elsewhere/", 1)
+    elsewhere = Publication("https://github.com/elsewhere/kit", "v0", "0" * 40)
+    notebook.cells[0].source = put_badge(notebook.cells[0].source, elsewhere, path.stem)
     nbformat.write(notebook, path)
 
 

@@ -1,5 +1,6 @@
 """The talk: what its cells say about themselves, and the page itself in a browser without a network."""
 
+import os
 import re
 
 import jupytext
@@ -145,3 +146,12 @@ def test_speaker_view_shows_the_notes(browser, talk):
     notes = popup.value.locator(".speaker-controls-notes .value")
     notes.wait_for()
     assert "To the speaker, 2 min." in notes.inner_text()
+
+
+def test_deck_never_takes_the_place_of_a_folder_or_pipe(tmp_path, capsys):
+    (tmp_path / "precious").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for place in (str(tmp_path), str(tmp_path / "pipe")):
+        assert run_command(main, ["--output", place]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert (tmp_path / "precious").is_file()

@@ -1,6 +1,7 @@
 """Checkpoints: what an interrupted training leaves, and how it continues."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,12 @@ from transformers import TrainerCallback
 from helpers import loading, training
 from helpers.common.errors import AlreadyThereError, DamagedError, MismatchError, NotFoundError
 from helpers.tasks import TaskData
-from helpers.training.checkpoints import find_last_checkpoint, open_checkpoints
+from helpers.training.checkpoints import (
+    drop_older,
+    find_last_checkpoint,
+    open_checkpoints,
+    remove_checkpoints,
+)
 
 
 @pytest.fixture
@@ -206,3 +212,79 @@ def test_config_of_a_trainer_that_a_user_builds_writes_no_checkpoints(tiny, sett
     """Only train_lora can resume: a lesson would fill the disk with checkpoints that nobody reads."""
     settings = settings.replace({"checkpoint_steps": 5})
     assert training.make_sft_config(tiny.model, settings, tmp_path).save_strategy == "no"
+
+
+def test_folder_of_somebody_else_is_refused_before_the_training(train, settings, checkpoints):
+    (checkpoints / "sub").mkdir(parents=True)
+    (checkpoints / "sub" / "thesis.txt").write_text("precious")
+    with pytest.raises(AlreadyThereError, match="did not make"):
+        train(settings)
+    assert (checkpoints / "sub" / "thesis.txt").read_text() == "precious"
+
+
+def test_own_files_beside_checkpoints_stay(train, settings, checkpoints):
+    settings = settings.replace({"checkpoint_steps": 5})
+    interrupt(train, settings, checkpoints, last=7)
+    own = ["README.md", "checkpoint-1-mine/thesis.txt", "checkpoint-5-backup/thesis.txt", "checkpoint-x/a"]
+    for name in own:
+        (checkpoints / name).parent.mkdir(exist_ok=True)
+        (checkpoints / name).write_text("precious")
+    train(settings, resume=True)
+    assert sorted(str(path.relative_to(checkpoints)) for path in checkpoints.rglob("*.*")) == own[:3]
+    assert all((checkpoints / name).read_text() == "precious" for name in own)
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe inside"])
+def test_what_only_has_the_name_of_a_checkpoint_is_refused_and_stays(train, settings, checkpoints, kind):
+    settings = settings.replace({"checkpoint_steps": 5})
+    interrupt(train, settings, checkpoints, last=7)
+    own, place = checkpoints.parent / "own", checkpoints / "checkpoint-10"
+    (own if kind == "link" else place).mkdir()
+    if kind == "link":
+        place.symlink_to(own)
+    (place / "README.md").write_text("precious")
+    if kind == "pipe inside":
+        os.mkfifo(place / "trainer_state.json")
+    with pytest.raises(AlreadyThereError, match="no training wrote it"):
+        train(settings, resume=True)
+    assert (place / "README.md").read_text() == "precious" and len(list(place.iterdir())) <= 2
+
+
+@pytest.mark.parametrize(
+    ("best", "count", "kept"),
+    [
+        (None, 2, [30, 40]),
+        (10, 3, [10, 30, 40]),
+        (10, 1, [10]),
+        (40, 3, [20, 30, 40]),
+        (None, 9, [10, 20, 30, 40, 50]),
+    ],
+)
+def test_best_and_newest_checkpoints_are_kept(tmp_path, best, count, kept):
+    for step in (10, 20, 30, 40, 50):
+        make_checkpoint(tmp_path, step)
+    drop_older(tmp_path, 40, best, count)  # 50 is damaged: the training went on from an older one
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint-{step}" for step in kept]
+
+
+@pytest.mark.parametrize("prefix_sharing", ["auto", "off"])
+def test_trainings_own_card_is_not_written_beside_checkpoints(train, settings, checkpoints, prefix_sharing):
+    settings = settings.replace({"checkpoint_steps": 5})
+    with pytest.raises(Interruption):
+        train(settings, callbacks=[Watch(checkpoints, 7)], prefix_sharing=prefix_sharing)
+    assert sorted(path.name for path in checkpoints.iterdir()) == ["checkpoint-5", "plan.json"]
+
+
+def test_link_to_a_folder_takes_checkpoints_and_stays(train, settings, home, checkpoints):
+    (home / "large disk").mkdir()
+    checkpoints.parent.mkdir(parents=True)
+    checkpoints.symlink_to(home / "large disk")
+    watch = Watch(checkpoints)
+    train(settings.replace({"checkpoint_steps": 5}), callbacks=[watch])
+    assert watch.seen
+    assert checkpoints.is_symlink()
+    assert list((home / "large disk").iterdir()) == []
+
+
+def test_checkpoints_that_are_gone_already_are_no_error(tmp_path):
+    remove_checkpoints(tmp_path / "nothing")

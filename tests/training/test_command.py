@@ -1,11 +1,13 @@
 """`python -m helpers.training`: what it takes from the command line and a settings file, what it refuses."""
 
 import pytest
+from safetensors.torch import save_file
 from support.loras import read_json
 from support.tiny import make_tiny_model
 
 from helpers import PROJECT, tasks
 from helpers.common.command import run_command
+from helpers.common.files import write_text
 from helpers.training.__main__ import main
 
 TEMPLATE = str(PROJECT / "templates" / "college_preferences.yaml")
@@ -115,3 +117,64 @@ def test_wrong_command_line_ends_with_one_line_and_code_2(home, arguments, capsy
 def test_nothing_to_resume_ends_with_one_line_and_code_2(home, arguments, write, capsys):
     assert run_command(main, [*arguments, "--settings", write(), "--resume"]) == 2
     assert "--resume" in capsys.readouterr().err.splitlines()[-1]
+
+
+# Before the model is loaded
+
+
+@pytest.fixture
+def unloadable(home, arguments):
+    """The arguments, with a model whose weights cannot be loaded: what is refused now is refused before."""
+    save_file({}, home / "models" / "tiny" / "model.safetensors")
+    return arguments
+
+
+@pytest.mark.parametrize(
+    ("line", "named"),
+    [
+        ("targets: q_prj", "q_proj"),
+        ("targets: 'layers.9.*'", "layers.9"),
+        ("optimizer: lomo", "lomo"),
+        ("optimizer: galore_adamw", "galore_adamw"),
+        ("schedule: cosine_with_min_lr", "cosine"),
+    ],
+)
+def test_settings_that_cannot_be_trained_are_refused_before_the_model_is_loaded(
+    home, unloadable, write, capsys, line, named
+):
+    capsys.readouterr()
+    assert run_command(main, [*unloadable, "--settings", write(line)]) == 2
+    assert named in capsys.readouterr().err.splitlines()[-1]
+    assert not (home / "runs").exists()
+
+
+def test_targets_that_the_model_has_pass_to_the_loading(unloadable, write, capsys):
+    assert run_command(main, [*unloadable, "--settings", write("targets: q_proj,embed_tokens")]) == 2
+    assert "lacks" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({}, "Omit --resume"),
+        ({"checkpoint-3/trainer_state.json": '{"global_step": 3}'}, "plan.json is missing"),
+        ({"checkpoint-3/trainer_state.json": '{"global_step": 3}', "plan.json": "{"}, "not valid JSON"),
+        (
+            {"checkpoint-3/trainer_state.json": '{"global_step": 3}', "plan.json": '{"rows_sha256": "x"}'},
+            "other rows",
+        ),
+        (
+            {"checkpoint-3/trainer_state.json": '{"global_step": 3}', "plan.json": '{"settings": 1}'},
+            "no settings",
+        ),
+        ({"checkpoint-3/trainer_state.json": '{"global_step": "x"}'}, "Omit --resume"),
+        ({"checkpoint-3/trainer_state.json": '{"global_step": Infinity}'}, "Omit --resume"),
+    ],
+)
+def test_training_that_cannot_be_resumed_is_refused_before_the_model_is_loaded(
+    home, unloadable, write, capsys, files, named
+):
+    for path, content in files.items():
+        write_text(home / "runs" / "checkpoints" / "mine" / path, content)
+    assert run_command(main, [*unloadable, "--settings", write(), "--resume"]) == 2
+    assert named in capsys.readouterr().err.splitlines()[-1]

@@ -7,7 +7,7 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from helpers import training
-from helpers.common.errors import ResourceError, TrainingError
+from helpers.common.errors import ResourceError, TrainingError, UsageError
 from helpers.training.guards import LossGuard, StopOnRequest, explain_memory
 
 
@@ -85,3 +85,37 @@ def test_other_errors_are_left_as_they_are(settings):
     with pytest.raises(RuntimeError) as caught, explain_memory(settings):
         torch.ones(2, 3) @ torch.ones(2, 3)
     assert type(caught.value) is RuntimeError
+
+
+@pytest.fixture
+def train(tiny, data, settings, home):
+    """A function that trains loras/NAME with a progress bar."""
+
+    def train(name="mine", callbacks=(), **changes):
+        changed = settings.replace({"checkpoint_steps": 0, **changes})
+        return training.train_lora(tiny, data, changed, home / "loras" / name, callbacks=callbacks)
+
+    return train
+
+
+class Diverge(TrainerCallback):
+    """Ends the training in its third step, as LossGuard does."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 3:
+            raise TrainingError("The loss is not a number.", "Lower learning_rate.")
+
+
+def test_training_that_went_wrong_leaves_nothing_and_ends_its_bar_with_a_line(train, home, capfd):
+    with pytest.raises(TrainingError):
+        train(callbacks=[Diverge()])
+    assert not (home / "runs" / "checkpoints" / "mine").exists()
+    assert not (home / "loras" / "mine").exists()
+    assert capfd.readouterr().err.endswith("\n")
+
+
+@pytest.mark.parametrize("name", ["keys", "items", "train", "forward", "__class__", "copy", "training"])
+def test_name_that_no_lora_can_be_attached_under_is_refused_before_the_training(train, home, name):
+    with pytest.raises(UsageError, match="another name"):
+        train(name)
+    assert not (home / "runs").exists()

@@ -12,7 +12,9 @@ from helpers.training.prefix_trainer import PackingCollator
 
 @pytest.fixture(autouse=True)
 def many_branches(monkeypatch):
-    monkeypatch.setattr("helpers.training.packing.BRANCH_TOKENS", 40)  # so that four rows have more than one
+    monkeypatch.setattr(
+        "helpers.training.token_tree.BRANCH_TOKENS", 40
+    )  # so that four rows have more than one
 
 
 ANSWERS = Template("answers", "{who} asks. Answer in one sentence.", "{question}", answer="{answer}")

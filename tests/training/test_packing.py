@@ -6,14 +6,27 @@ from torch.nn.parallel import DistributedDataParallel
 
 from helpers.training._private import read_attention
 from helpers.training.attention import (
-    attend_by_branches,
-    mask_all,
-    mask_branches,
     score_targets,
     use_packed_attention,
     why_not_packable,
 )
-from helpers.training.packing import Branch, pack_continuations, pack_sequences
+from helpers.training.branch_attention import (
+    BRANCH_ATTENTION,
+    attend_by_branches,
+    find_visible,
+    mask_branches,
+)
+from helpers.training.packing import pack_continuations, pack_sequences
+from helpers.training.token_tree import Branch
+
+
+def mask_all(inputs):
+    """(1, 1, lines, columns), bool: which tokens each line sees."""
+    lines = slice(-inputs["input_ids"].shape[1], None)
+    segments, positions = inputs["segments"], inputs["positions"]
+    return find_visible(inputs["continues"], segments[lines], positions[lines], segments, positions)[
+        None, None
+    ]
 
 
 def list_visible(packed):
@@ -29,7 +42,7 @@ def score_last_tokens(model, packed, targets):
 
 
 def test_sequences_become_the_tree_that_the_module_draws(monkeypatch):
-    monkeypatch.setattr("helpers.training.packing.BRANCH_TOKENS", 3)
+    monkeypatch.setattr("helpers.training.token_tree.BRANCH_TOKENS", 3)
     packed = pack_sequences([[1, 2, 3], [1, 2, 4, 5], [1, 2, 4, 6]])
     segments = [(list(tokens), parent) for tokens, parent, _ in packed.tree.segments]
     assert segments == [([1, 2], None), ([3], 0), ([4], 0), ([5], 2), ([6], 2)]
@@ -148,7 +161,7 @@ def test_attention_is_restored_after_an_error_and_by_the_outer_of_two_blocks(tin
     with pytest.raises(ZeroDivisionError), use_packed_attention(tiny.model):
         with use_packed_attention(tiny.model):
             pass
-        assert read_attention(tiny.model) == "packed"
+        assert read_attention(tiny.model) == BRANCH_ATTENTION
         raise ZeroDivisionError
     assert read_attention(tiny.model) == "sdpa"
 
@@ -159,7 +172,7 @@ def test_attention_is_restored_after_an_error_and_by_the_outer_of_two_blocks(tin
 def test_attention_by_branches_is_that_of_the_whole_mask(
     dtype, continued, branch_tokens, branches, monkeypatch
 ):
-    monkeypatch.setattr("helpers.training.packing.BRANCH_TOKENS", branch_tokens)
+    monkeypatch.setattr("helpers.training.token_tree.BRANCH_TOKENS", branch_tokens)
     packed = pack_sequences([[1, 2, 3], [1, 2, 4, 5], [1, 2], [1, 2, 4, 6, 7]], cached_prefix=[98, 99])
     assert len(packed.tree.branches) == 1 + branches  # the prefix is a branch too
     if continued:

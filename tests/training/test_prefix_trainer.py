@@ -33,7 +33,9 @@ CONFIGS = {
 
 @pytest.fixture(autouse=True)
 def many_branches(monkeypatch):
-    monkeypatch.setattr("helpers.training.packing.BRANCH_TOKENS", 40)  # so that four rows have more than one
+    monkeypatch.setattr(
+        "helpers.training.token_tree.BRANCH_TOKENS", 40
+    )  # so that four rows have more than one
 
 
 def make_random_model(folder, config):
@@ -52,6 +54,14 @@ def test_checkpointed_layers_see_the_same_attention_when_they_are_computed_again
     tiny, rows, template, tmp_path
 ):
     assert_same("tiny", rows, template, tmp_path, checkpointing=True)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_batches_for_a_gpu_have_the_same_loss_and_gradients(tiny, rows, template, tmp_path, checkpointing):
+    collator = PackingCollator("cuda")
+    batch = collator([{"input_ids": [5, 6, 7]}, {"input_ids": [5, 6, 8, 9]}])
+    assert batch["input_ids"].shape == (1, 64) and batch["paths"].shape == (2, 64)
+    assert_same("tiny", rows, template, tmp_path, 3, checkpointing, collator=collator)
 
 
 @pytest.mark.parametrize("architecture", CONFIGS)

@@ -1,20 +1,28 @@
 """The end of a training: a whole folder with what was measured, or nothing."""
 
+import contextlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
+from support.holder import hold_elsewhere
 from support.loras import read_json
+from support.tiny import make_tiny_adapter, make_tiny_model
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import TrainerCallback
 
-from helpers import adapters, loading, training
+from helpers import PROJECT, adapters, loading, training
 from helpers.adapters.fingerprint import compute_logits
+from helpers.adapters.folders import name_output
 from helpers.adapters.webui_parameters import copy_settings
-from helpers.common.errors import DamagedError, ResourceError, TrainingError
+from helpers.common.errors import AlreadyThereError, DamagedError, ResourceError, TrainingError, UsageError
 from helpers.tasks import Split, TaskData
 from helpers.tasks.chats import ChatForm
-from helpers.training.runs import open_adapter_folder, refuse_unwritable
+from helpers.training.runs import open_adapter_folder
+from helpers.training.train import check_training
 
 FILES = [
     "README.md",
@@ -225,17 +233,39 @@ def test_save_that_fails_leaves_the_older_lora(home):
     assert list_names(folder.parent) == ["mine"]
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"files": [1]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{",
+        "\xff",
+        '{"files": [1]}',
+        '{"files": null}',
+        '{"files": {"a": {"sha256": 5}}}',
+        '{"files": {"a": {}}}',
+    ],
+)
 def test_damaged_record_of_the_base_ends_the_training_before_its_first_step(
     tiny, data, settings, folder, home, content
 ):
-    (tiny.folder.path / "weights.json").write_text(content)
+    (tiny.folder.path / "weights.json").write_text(content, encoding="latin-1")
     counter = CountSteps()
     with pytest.raises(DamagedError, match="weights.json"):
         training.train_lora(tiny, data, settings, folder, progress=False, callbacks=[counter])
     assert counter.steps == 0
-    assert list_names(home / "loras") == []
+    assert not (home / "loras").exists()
     assert training.list_unfinished() == {}
+
+
+@pytest.mark.parametrize("facts", [{"source": 5}, {"source": None, "revision": []}])
+def test_odd_facts_in_the_record_of_the_base_are_refused_before_the_first_step(
+    tiny, data, settings, folder, facts
+):
+    tiny.folder.write_record(**facts)
+    counter = CountSteps()
+    with pytest.raises(DamagedError, match="weights.json"):
+        training.train_lora(tiny, data, settings, folder, progress=False, callbacks=[counter])
+    assert counter.steps == 0
 
 
 def test_whole_record_of_the_base_lets_the_steps_begin(tiny, data, settings, folder):
@@ -245,19 +275,79 @@ def test_whole_record_of_the_base_lets_the_steps_begin(tiny, data, settings, fol
     assert counter.steps == 12
 
 
-def test_output_that_cannot_be_written_ends_the_training_before_its_first_step(tiny, data, settings, home):
-    (home / "loras").write_text("a file in the way")
+@pytest.mark.parametrize(
+    ("in_the_way", "error"), [("loras", UsageError), ("loras/mine", AlreadyThereError), ("runs", UsageError)]
+)
+def test_output_that_cannot_be_written_ends_the_training_before_its_first_step(
+    tiny, data, settings, folder, home, in_the_way, error
+):
+    (home / in_the_way).parent.mkdir(exist_ok=True)
+    (home / in_the_way).write_text("a file in the way")
     counter = CountSteps()
-    with pytest.raises(ResourceError, match="loras"):
-        training.train_lora(
-            tiny, data, settings, home / "loras" / "mine", progress=False, callbacks=[counter]
-        )
+    with pytest.raises(error, match=in_the_way):
+        training.train_lora(tiny, data, settings, folder, progress=False, callbacks=[counter])
     assert counter.steps == 0
 
 
-def test_output_that_can_be_written_is_not_touched_beforehand(tmp_path):
-    refuse_unwritable(tmp_path / "loras" / "mine")
-    assert list_names(tmp_path / "loras") == []
+def test_lora_that_was_trained_elsewhere_is_not_replaced(tiny, data, settings, folder):
+    make_tiny_adapter(folder, tiny.folder.path)
+    before = list_names(folder)
+    counter = CountSteps()
+    with pytest.raises(AlreadyThereError):
+        training.train_lora(tiny, data, settings, folder, progress=False, callbacks=[counter])
+    assert counter.steps == 0
+    assert list_names(folder) == before
+    assert list_names(folder.parent) == ["mine"]
+
+
+def test_training_that_the_disk_has_no_room_for_ends_before_its_first_step(tiny, data, settings, folder):
+    counter = CountSteps()
+    huge = replace(settings)
+    object.__setattr__(huge, "lora_r", 10**12)  # more than the limits allow, and than any disk holds
+    with pytest.raises(ResourceError, match=" GB"):
+        training.train_lora(tiny, data, huge, folder, progress=False, callbacks=[counter])
+    assert counter.steps == 0
+
+
+@pytest.mark.parametrize("name", ["a**b", "[a]", "a?", "é" * 127, "lock"])
+def test_odd_names_of_a_lora_work(tiny, data, settings, home, name):
+    short = settings.replace({"epochs": 1, "checkpoint_steps": 2})
+    for _ in range(2):
+        training.train_lora(tiny, data, short, name_output(f"loras/{name}"), progress=False)
+    assert len(adapters.list_adapters()) == 2
+    adapters.attach_adapter(loading.load_model("tiny", dtype="float32"), name)
+
+
+# What is good is kept
+
+
+class NoStep(TrainerCallback):
+    """Leaves the trainer as one that made no step."""
+
+    def on_train_end(self, args, state, control, **_):
+        state.global_step = 0
+
+
+def test_no_older_lora_is_ever_lost(tiny, data, settings, folder):
+    runs = [training.train_lora(tiny, data, settings, folder, progress=False) for _ in range(4)]
+    names = ["mine-previous", "mine-previous-2", "mine-previous-3", "mine"]
+    assert adapters.list_adapters() == sorted(names)
+    assert [read_json(folder.with_name(name) / "run.json") for name in names] == runs
+
+
+def test_training_without_a_step_saves_nothing_and_replaces_nothing(tiny, data, settings, folder):
+    good = training.train_lora(tiny, data, settings, folder, progress=False)
+    with pytest.raises(TrainingError):
+        training.train_lora(tiny, data, settings, folder, progress=False, callbacks=[NoStep()])
+    assert list_names(folder.parent) == ["mine"]
+    assert read_json(folder / "run.json") == good
+
+
+def test_lesson_s_way_saves_nothing_without_a_step(tiny, data, settings, folder, tmp_path):
+    trainer = training.make_trainer(tiny, data, settings, tmp_path / "checkpoints", progress=False)
+    with pytest.raises(TrainingError), training.save_run(trainer, tiny, data, settings, folder) as fresh:
+        trainer.model.save_pretrained(fresh)
+    assert list_names(folder.parent) == []
 
 
 def test_first_step_starts_from_the_base(tiny, data, settings, tmp_path):
@@ -275,3 +365,64 @@ def test_settings_of_a_lora_of_the_kit_are_read_back(tiny, data, settings, home)
     # The WebUI records a warm-up in steps, and 0.03 of these few are one step.
     expected = chosen.replace({"warmup_ratio": 1})
     assert copy_settings(home / "loras" / "mine") == expected
+
+
+# One training at a time
+
+
+def test_second_training_of_a_name_is_refused_in_words_until_the_first_is_killed(
+    tiny, data, settings, folder
+):
+    counter = CountSteps()
+    with hold_elsewhere(folder) as process, pytest.raises(AlreadyThereError) as caught:
+        training.train_lora(tiny, data, settings, folder, progress=False, callbacks=[counter])
+    assert counter.steps == 0
+    assert f"process {process.pid}" in caught.value.problem
+    training.train_lora(tiny, data, settings, folder, progress=False)
+    assert list_names(folder.parent) == ["mine"]
+
+
+def test_name_that_another_training_has_is_refused_before_the_model_is_loaded(tiny, data, settings, home):
+    with hold_elsewhere(home / "loras" / "mine"), pytest.raises(AlreadyThereError):
+        check_training(tiny.name, data, settings, home / "loras" / "mine")
+    check_training(tiny.name, data, settings, home / "loras" / "mine")
+
+
+def test_training_of_the_same_name_elsewhere_does_not_share_its_checkpoints(tiny, data, settings, home):
+    with hold_elsewhere(home / "runs" / "checkpoints" / "mine"), pytest.raises(AlreadyThereError):
+        training.train_lora(tiny, data, settings, home / "elsewhere" / "mine", progress=False)
+
+
+def test_lesson_s_way_is_refused_too_and_keeps_the_trained_model(tiny, data, settings, folder, tmp_path):
+    trainer = training.make_trainer(tiny, data, settings, tmp_path / "checkpoints", progress=False)
+    trainer.train()
+
+    def save():
+        with training.save_run(trainer, tiny, data, settings, folder) as fresh:
+            trainer.model.save_pretrained(fresh)
+
+    with hold_elsewhere(folder), pytest.raises(AlreadyThereError):
+        save()
+    save()
+    assert list_names(folder) == FILES
+
+
+@pytest.mark.long
+def test_of_two_trainings_at_once_one_is_refused_and_the_other_is_saved(home, data, settings, write_program):
+    make_tiny_model(home / "models" / "tiny")
+    write_program(data.train, settings.replace({"epochs": 40.0}))
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    command = [sys.executable, "train.py"]
+    with contextlib.ExitStack() as stack:
+        both = [
+            stack.enter_context(
+                subprocess.Popen(command, cwd=home, env=environment, stderr=subprocess.PIPE, text=True)
+            )
+            for _ in range(2)
+        ]
+        errors = {process.communicate()[1]: process.returncode for process in both}
+    assert sorted(errors.values()) == [0, 1]
+    (refused,) = (error for error, code in errors.items() if code)
+    assert "AlreadyThereError" in refused.splitlines()[-1]
+    assert list_names(home / "loras") == ["mine"]
+    assert list_names(home / "loras" / "mine") == FILES

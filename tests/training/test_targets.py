@@ -1,5 +1,7 @@
 """Which layers get a LoRA: those that were meant, on every architecture, or an error before the training."""
 
+import warnings
+
 import pytest
 import torch
 import transformers
@@ -10,6 +12,7 @@ from support.tiny import make_tiny_model
 from helpers import adapters, loading, training
 from helpers.common.errors import UnsupportedError, UsageError
 from helpers.common.training_settings import TrainingSettings
+from helpers.training.targets import check_targets
 
 DENSE = ["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"]
 SIZES = {"vocab_size": 260, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -116,9 +119,15 @@ def test_name_that_no_layer_has_is_refused_with_the_nearest_before_the_training(
     assert not (home / "loras" / "mine").exists()
 
 
-def test_layer_that_trl_does_not_train_is_refused_in_one_line(tiny, home, data):
+@pytest.mark.parametrize("targets", ["lm_head", "q_proj,lm_head", ".*(q_proj|head)"])
+def test_layer_that_trl_does_not_train_is_refused_before_the_model_is_loaded(tiny, home, data, targets):
+    settings, output = TrainingSettings(targets=targets), home / "loras" / "mine"
     with pytest.raises(UnsupportedError, match="tiny cannot be trained.*lm_head"):
-        training.train_lora(tiny, data, TrainingSettings(targets="lm_head"), home / "loras" / "mine")
+        check_targets(tiny.folder, settings)
+    with warnings.catch_warnings(), pytest.raises(UnsupportedError, match="tiny cannot be trained.*lm_head"):
+        warnings.simplefilter("error")  # PEFT's would come before the error
+        training.train_lora(tiny, data, settings, output, progress=False)
+    check_targets(tiny.folder, TrainingSettings(targets="q_proj,embed_tokens"))
 
 
 def test_model_whose_blocks_have_no_linear_layers_is_refused_with_what_there_is():

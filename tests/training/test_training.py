@@ -11,11 +11,11 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from support.zoo import make_zoo_model
 from transformers import GPT2Config, GPT2LMHeadModel
-from trl import SFTTrainer
 
 from helpers import PROJECT, loading, tasks, training
 from helpers.common.errors import UnsupportedError, UsageError
 from helpers.tasks import TaskData
+from helpers.training.watching import WatchingTrainer
 from helpers.weights.folders import ModelFolder
 
 ANSWERS = {"No preference", "Equal preference", "Alderbrook College", "Dunmarsh State University"}
@@ -117,7 +117,7 @@ def test_max_rows_limits_the_data_set(tiny, template, settings):
 
 @pytest.mark.parametrize(
     ("sharing", "kind"),
-    [("off", SFTTrainer), ("on", training.SharedPrefixTrainer), ("auto", training.SharedPrefixTrainer)],
+    [("off", WatchingTrainer), ("on", training.SharedPrefixTrainer), ("auto", training.SharedPrefixTrainer)],
 )
 def test_sharing_can_be_switched_off_and_insisted_on(make_trainer, sharing, kind):
     assert type(make_trainer(prefix_sharing=sharing)) is kind

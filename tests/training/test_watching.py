@@ -149,7 +149,7 @@ def test_exact_is_the_share_of_rows_that_greedy_decoding_writes_word_for_word(
     rows = Dataset.from_list([{**one, "row": row} for row, one in enumerate(columns)])
     twice = Dataset.from_list([{**columns[0], "row": 0}, {**columns[1], "row": 0}, {**columns[3], "row": 1}])
     config = training.make_sft_config(tiny.model, settings, tmp_path, progress=False)
-    watch_validation(config, checkpoint_steps=0)
+    watch_validation(config)
     for examples, share in ((rows, 3 / 6), (twice, 1 / 2)):
         trainer = trainer_class(
             tiny.model, config, train_dataset=rows, eval_dataset=examples, processing_class=tiny.tokenizer
@@ -290,4 +290,4 @@ def test_command_trains_on_chats_without_a_template_and_says_what_was_kept(tiny,
 def test_impossible_validation_size_is_refused(tiny, home, csv, capsys, size):
     given = ["--model", "tiny", "--data", csv, "--template", TEMPLATE, "--output", "loras/mine"]
     assert run_command(main, [*given, "--test-size", "0.4", "--validation-size", size]) == 2
-    assert "validation size" in capsys.readouterr().err.splitlines()[-1]
+    assert "--validation-size" in capsys.readouterr().err.splitlines()[-1]

@@ -76,6 +76,18 @@ def test_named_server_is_asked_for_a_model_that_it_has(shared, name_server):
 
 
 @pytest.mark.long
+def test_server_is_started_in_front_of_a_named_upstream(shared, monkeypatch):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    monkeypatch.setenv("KIT_UPSTREAM", shared.openai_url)
+    monkeypatch.setenv("OPEN_LLM_KIT_UPSTREAM_KEY", KEY)
+    with tutorial.reach_server("no-such-folder", "no-such-source", loras=["shift", "none"]) as server:
+        assert (server.model, server.loras) == ("tiny", ("shift",))
+        assert "--upstream" in server.command and KEY not in server.command
+        history = clients.chat_raw("Hi", url=server.raw_url, max_new_tokens=3)
+        assert len(history["internal"]) == 1
+
+
+@pytest.mark.long
 def test_named_server_outlives_the_lesson(shared, name_server):
     name_server(shared.openai_url)
     server = tutorial.reach_server("tiny", "none")

@@ -37,6 +37,8 @@ def refuse(kind, name="tiny"):
         ({"model_type": "clip"}, "clip"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "LlamaForSequenceClassification"),
         ({"quantization_config": {"bits": 4, "desc_act": True}}, "quant_method"),
+        ({"_attn_implementation": "somebody/flash-attn"}, "code for its attention"),
+        ({"attn_implementation": "somebody/flash-attn"}, "code for its attention"),
     ],
     ids=str,
 )
@@ -53,6 +55,7 @@ def test_config_of_what_is_no_decoder_is_refused(folder, values, named):
         ({"num_hidden_layers": "2"}, "num_hidden_layers"),
         ({"hidden_size": 32.5}, "hidden_size"),
         ({"num_attention_heads": 0}, "num_attention_heads"),
+        ({"num_key_value_heads": 10**40}, "num_key_value_heads"),
         ({"quantization_config": ["gptq"]}, "quantization_config"),
     ],
     ids=str,
@@ -60,6 +63,12 @@ def test_config_of_what_is_no_decoder_is_refused(folder, values, named):
 def test_value_that_no_config_can_have_is_damage(folder, values, named):
     change_json(folder / "config.json", **values)
     assert named in refuse(DamagedError).problem
+
+
+@pytest.mark.parametrize("value", [[[1]], 10**40, "/", True])
+def test_token_that_no_advice_can_name_is_damage(folder, value):
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": value}))
+    assert "eos_token_id" in refuse(DamagedError).problem
 
 
 def test_method_of_a_quantisation_that_is_not_recorded_is_guessed_in_the_remedy(folder):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 from support.fake_hub import TOKEN, start_fake_hub
+from support.holder import hold_elsewhere
 from support.proxy import name_proxy, run_proxy
 from support.tiny import make_tiny_model
 
@@ -367,6 +368,15 @@ def test_full_disk_is_refused_before_the_first_byte(hub, run, home):
         assert hub.sent == {}
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_second_fetch_of_a_model_is_refused_in_words_until_the_first_is_killed(hub, run, home):
+    with hold_elsewhere(home / "models" / REPO.replace("/", "_"), "fetching") as process:
+        done = run("fetch", REPO)
+    assert (done.code, done.kind) == (2, "AlreadyThereError")
+    assert f"process {process.pid}" in done.error
+    assert hub.sent == {}
+    assert run("fetch", REPO).code == 0
 
 
 def test_git_command_runs_as_printed(home, tmp_path):

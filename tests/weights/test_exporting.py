@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from helpers import loading, weights
 from helpers.common.command import run_command
-from helpers.common.errors import AlreadyThereError, UnsupportedError
+from helpers.common.errors import AlreadyThereError, UnsupportedError, UsageError
 from helpers.weights.__main__ import main
 from helpers.weights.exporting import link_or_copy
 from helpers.weights.tokenizer_2023 import convert_tokenizer
@@ -36,7 +36,8 @@ def test_command_writes_the_folder_and_prints_it(folder, home, capsys):
     made = home / "runs" / "exports" / "webui-2023" / "models" / "tiny"
     assert capsys.readouterr().out.strip() == str(made)
     names = {path.name for path in made.iterdir()}
-    assert names == {path.name for path in folder.iterdir()} - {"chat_template.jinja"}
+    copied = {path.name for path in folder.iterdir()} - {"chat_template.jinja"}
+    assert names == copied | {"export.json"}
 
 
 def test_export_is_repeated_and_another_output_is_not_replaced(folder, home):
@@ -44,6 +45,45 @@ def test_export_is_repeated_and_another_output_is_not_replaced(folder, home):
     (home / "mine").mkdir()
     with pytest.raises(AlreadyThereError):
         weights.export_model("tiny", "webui-2023", home / "mine")
+
+
+def test_own_files_in_an_export_are_never_lost(folder):
+    made = export()
+    (made / "own.txt").write_text("precious")
+    with pytest.raises(AlreadyThereError):
+        export()
+    assert (made / "own.txt").read_text() == "precious"
+
+
+def test_export_into_models_is_refused(folder):
+    with pytest.raises(UsageError, match="read here"):
+        weights.export_model("tiny", "webui-2023", folder / "out")
+
+
+@pytest.mark.parametrize(
+    "name", ["merges.txt", "tokenizer.model", "chat_template.jinja", "config.json", "generation_config.json"]
+)
+def test_link_out_of_the_folder_is_not_exported(folder, home, name):
+    elsewhere = home / "elsewhere"
+    elsewhere.write_bytes((folder / name).read_bytes() if (folder / name).is_file() else b"KEY")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(elsewhere)
+    with pytest.raises(UnsupportedError, match=f"{name} is a link to .*elsewhere"):
+        export()
+    assert not (home / "runs" / "exports").exists()
+
+
+def test_link_within_the_folder_is_exported(folder):
+    (folder / "chat_template.jinja").rename(folder / "kept.jinja")
+    (folder / "chat_template.jinja").symlink_to("kept.jinja")
+    assert read_json(export() / "tokenizer_config.json")["chat_template"] == CHAT_TEMPLATE
+
+
+def test_pickles_are_not_passed_on(folder):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(b"any code")
+    with pytest.raises(UnsupportedError, match="any code"):
+        export()
 
 
 def test_weights_are_the_same_file(folder):

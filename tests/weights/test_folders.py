@@ -1,12 +1,15 @@
 """ModelFolder: the one that knows what a folder below models/ is."""
 
 import json
+import os
 
 import pytest
 from support.tiny import make_tiny_model
 
 from helpers import weights
-from helpers.common.errors import DamagedError, UsageError
+from helpers.common.errors import DamagedError, ResourceError, UsageError
+from helpers.common.files import MOST_BYTES
+from helpers.weights.intact import LONGEST_HEADER, explain_damage, has_whole_safetensors
 
 
 def change_config(path, **values):
@@ -79,6 +82,30 @@ def test_record_holds_source_and_hashes_and_finds_a_change(folder):
     data[-1] ^= 1
     (folder.path / "model.safetensors").write_bytes(data)
     assert "model.safetensors" in weights.ModelFolder(folder.path).find_damage()
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "chat_template.jinja", "merges.txt", "config.json"])
+def test_text_that_is_longer_than_any_makes_a_folder_incomplete(home, name):
+    folder = make_tiny_model(home / "models" / "tiny")
+    (folder / name).touch()
+    os.truncate(folder / name, MOST_BYTES + 1)  # which takes no room on the disk
+    with pytest.raises(DamagedError, match=f"{name} has 0.10 GB"):
+        weights.find_model("tiny")
+
+
+@pytest.mark.parametrize("text", ["", "Cannot allocate memory (os error 12)"])
+def test_file_that_does_not_fit_into_memory_is_named(tmp_path, text):
+    path = tmp_path / "a.safetensors"
+    path.touch()
+    with pytest.raises(ResourceError, match="a.safetensors .*Cannot allocate memory"), explain_damage(path):
+        raise MemoryError(text)
+
+
+def test_header_that_is_longer_than_any_is_not_read(tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes((2 * LONGEST_HEADER).to_bytes(8, "little"))
+    os.truncate(path, 8 + 2 * LONGEST_HEADER)
+    assert not has_whole_safetensors(path)
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"files": [1]}', '{"files": {"a": {}}}'])

@@ -1,5 +1,9 @@
 """Several GGUF files in a folder, models in several parts, and files that only accompany a model."""
 
+import os
+import sys
+import time
+
 import numpy as np
 import pytest
 from gguf import GGUFWriter
@@ -8,7 +12,7 @@ from helpers import loading, weights
 from helpers.common.errors import DamagedError, KitError, NotFoundError, UnsupportedError, UsageError
 from helpers.weights.downloads import RemoteFile
 from helpers.weights.fetching import choose_files
-from helpers.weights.gguf_files import group_ggufs
+from helpers.weights.gguf_files import find_group, group_ggufs
 from helpers.weights.gguf_header import read_header
 
 PARTS = ["big-00001-of-00002.gguf", "big-00002-of-00002.gguf"]
@@ -25,7 +29,29 @@ def put(home, *names, folder="g"):
 
 def test_files_are_grouped_into_models_by_their_names():
     names = ["b.gguf", "mmproj-b.gguf", PARTS[1], "a.safetensors", "b.imatrix.gguf"]
-    assert group_ggufs(names) == {"b.gguf": ["b.gguf"], PARTS[0]: PARTS}
+    assert group_ggufs(names) == {"b.gguf": ["b.gguf"], PARTS[0]: PARTS[1:]}
+
+
+def test_names_that_speak_of_many_parts_cost_nothing(home):
+    path = put(home, *(f"{letter}-00001-of-99999.gguf" for letter in "abc"))
+    begun = time.process_time()
+    for _ in range(1000):
+        groups = group_ggufs(each.name for each in path.iterdir())
+        find_group(groups, "a-99999-of-99999.gguf")
+    assert time.process_time() - begun < 2  # 150 s if each part is named
+    with pytest.raises(DamagedError, match="a-00002-of-99999.gguf is missing"):
+        weights.find_model("g/a-00001-of-99999.gguf")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_pipe_is_not_called_a_companion(home):
+    os.mkfifo(put(home) / "a.gguf")
+    with pytest.raises(DamagedError, match="a.gguf is not a file"):
+        weights.find_model("g")
+
+
+def test_number_beyond_the_count_is_not_a_part():
+    assert group_ggufs(["a-00003-of-00002.gguf"]) == {"a-00003-of-00002.gguf": ["a-00003-of-00002.gguf"]}
 
 
 def test_first_model_by_name_is_taken_and_the_reason_names_another(home):

@@ -4,13 +4,11 @@ import importlib
 import json
 
 import pytest
-from filelock import FileLock
 from huggingface_hub import errors, get_session
 from support.tiny import make_tiny_model
 
 from helpers import weights
 from helpers.common.errors import (
-    AlreadyThereError,
     KitError,
     NotFoundError,
     ResourceError,
@@ -18,7 +16,7 @@ from helpers.common.errors import (
     UsageError,
 )
 from helpers.weights import downloads
-from helpers.weights.downloads import RemoteFile, download_files
+from helpers.weights.downloads import RemoteFile
 from helpers.weights.fetching import choose_files
 from helpers.weights.hub_errors import explain_hub_errors, is_broken_connection
 
@@ -91,12 +89,6 @@ def test_weights_under_two_names_are_chosen_once():
     names = ("model.safetensors", "consolidated.safetensors", "config.json", "README.md")
     chosen = choose_files("acme/x", [RemoteFile(name, 1, None, "") for name in names])
     assert {file.name for file in chosen} == {"model.safetensors", "config.json"}
-
-
-def test_second_process_does_not_download_into_the_same_folder(tmp_path):
-    with FileLock(tmp_path / ".lock"), pytest.raises(AlreadyThereError) as caught:
-        download_files("acme/x", "c", [], tmp_path)
-    assert "acme/x" in caught.value.problem
 
 
 def test_clone_without_lfs_is_recognised(home):

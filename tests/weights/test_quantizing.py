@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from support.gradients import SMALL_GRADIENTS, assert_same
+from support.holder import hold_elsewhere
 from support.loras import change_json, read_json
 from support.tiny import make_tiny_model
 
@@ -285,3 +286,12 @@ def test_folder_that_was_made_with_the_same_settings_is_returned_at_once(made):
 def test_folder_that_was_made_with_other_settings_is_not_taken_for_what_is_asked(made, group_size, act_order):
     with pytest.raises(AlreadyThereError, match="tiny-GPTQ.*64.*False"):
         weights.quantize("tiny", group_size, act_order=act_order)
+
+
+@needs_gptqmodel
+def test_second_quantisation_is_refused_in_words_before_anything_is_loaded(home):
+    make_tiny_model(home / "models" / "tiny", hidden=128)
+    with hold_elsewhere(home / "models" / "tiny-GPTQ", "quantising") as process:
+        with pytest.raises(AlreadyThereError) as caught:
+            weights.quantize("tiny")
+    assert f"process {process.pid}" in caught.value.problem

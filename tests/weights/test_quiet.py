@@ -1,11 +1,12 @@
 """transformers without progress bars, for a while."""
 
+import os
 from logging import ERROR
 
 import pytest
 from transformers.utils import logging
 
-from helpers.weights.quiet import quiet_transformers
+from helpers.weights.quiet import hold_stderr, quiet_transformers
 
 
 @pytest.fixture(params=[True, False], ids=["bars-on", "bars-off"])
@@ -22,6 +23,16 @@ def switch(bars):
         logging.enable_progress_bar()
     else:
         logging.disable_progress_bar()
+
+
+def test_stderr_is_held_back_and_dropped_if_the_block_fails(capfd):
+    with hold_stderr():
+        os.write(2, b"a warning")
+    with pytest.raises(ZeroDivisionError), hold_stderr():
+        os.write(2, b"of Rust")
+        raise ZeroDivisionError
+    os.write(2, b", the end")
+    assert capfd.readouterr().err == "a warning, the end"
 
 
 def test_bars_and_verbosity_are_as_before_at_the_end(had_bars):

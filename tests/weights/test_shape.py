@@ -8,6 +8,7 @@ from transformers.pytorch_utils import Conv1D
 from helpers import weights
 from helpers.common.errors import DamagedError
 from helpers.weights.memory import choose_targets, estimate_weights
+from helpers.weights.shape import read_number
 
 LLAMA = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
 GPT2 = {"n_layer": 2, "n_embd": 32, "n_head": 4}
@@ -85,3 +86,11 @@ def test_number_that_is_none_is_damage(value):
 def test_targets_are_found_under_the_name_that_two_layers_share():
     shape = weights.read_shape({"model_type": "gpt2", **GPT2})
     assert choose_targets(shape, "c_attn, c_proj") == ["c_attn", "attn.c_proj", "mlp.c_proj"]
+
+
+@pytest.mark.parametrize("name", ["num_hidden_layers", "n_layer", "num_experts", "n_routed_experts"])
+def test_number_of_what_is_made_one_by_one_has_a_limit(name):
+    canonical = {"n_layer": "num_hidden_layers", "n_routed_experts": "num_experts"}.get(name, name)
+    assert read_number({name: 126}, canonical) == 126
+    with pytest.raises(DamagedError, match=name):
+        read_number({name: 10**9}, canonical)

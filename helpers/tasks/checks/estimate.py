@@ -18,7 +18,7 @@ from helpers.common.training_settings import TrainingSettings
 from helpers.tasks.checks.lengths import TokenizedRows, find_p95
 from helpers.weights.folders import ModelFolder
 from helpers.weights.memory import Term, choose_targets, count_lora_parameters, estimate_training
-from helpers.weights.shape import Shape, get_text_part
+from helpers.weights.shape import Shape, get_text_part, read_number
 from helpers.weights.sizes import build_facts, explain_unknown_shape
 
 # "cpu": measured with trainings of SmolLM2-135M-Instruct in bfloat16 on two cores: 0.39 to 0.46 for rows of
@@ -96,7 +96,7 @@ def count_operations(folder: ModelFolder, settings: TrainingSettings, tokens: in
     passes = 6 if pick_device().value == "cuda" else 4
     linears = shape.layers * sum(inputs * outputs for inputs, outputs in shape.list_linears().values())
     lora = count_lora_parameters(shape, settings.lora_r, choose_targets(shape, settings.targets))
-    head = shape.hidden * int(get_text_part(folder.config).get("vocab_size") or 0)
+    head = shape.hidden * (read_number(get_text_part(folder.config), "vocab_size") or 0)
     return tokens * (passes * linears + (passes + 2) * lora) + 4 * learned * head
 
 

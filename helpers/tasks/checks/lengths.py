@@ -1,5 +1,6 @@
 """How long the rows are in tokens, and which of them a training would cut. Only the tokenizer is loaded."""
 
+import bisect
 import random
 import statistics
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from helpers.weights.shape import USUAL_CONTEXT, get_text_part, read_context
 
 SAMPLE = 2000  # rows that are tokenised to know the usual length; those that could be cut all are
 LISTED = 20  # places that are named
+MANY_TURNS = 64  # of a chat, up to which all are rendered without a thought
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,22 @@ def tokenize_row(chat: ChatTokenizer, row: Row, template: AnyTemplate, turns: st
     return chat.tokenize_conversation(template.build_conversation(row), template.list_learned(row, turns))
 
 
+def tokenize_within(
+    chat: ChatTokenizer, row: Row, template: AnyTemplate, turns: str, limit: int
+) -> tuple[list[LearnedTokens], bool]:
+    """(the sequences of a row, whether turns were left out), with the turns that begin within `limit` tokens.
+
+    Each turn of a chat is rendered with all that comes before it, so the time grows with the square of their
+    number. Of a chat of thousands of turns, a training keeps the first only. At least one turn is taken.
+    """
+    messages, learned = template.build_conversation(row), template.list_learned(row, turns)
+    count = len(learned)
+    if count > MANY_TURNS:
+        count = bisect.bisect_right(learned, limit, key=lambda place: len(chat.tokenize(messages[:place])))
+    count = max(count, 1)
+    return chat.tokenize_conversation(messages, learned[:count]), count < len(learned)
+
+
 def count_words(rows: Sequence[Row], template: AnyTemplate) -> Lengths:
     """The lengths in words, for when there is no tokenizer."""
     counts = [sum(len(one["content"].split()) for one in template.build_conversation(row)) for row in rows]
@@ -107,7 +125,9 @@ def count_tokens(
         for number in sorted(chosen):
             bar.update()
             try:
-                found = tokenize_row(chat, rows[number], template, turns)
+                found, left_out = tokenize_within(chat, rows[number], template, turns, limit[0])
+                if left_out:
+                    found += tokenize_row(chat, rows[number], template, "last")
             except KitError:
                 refused.append(places[number])
                 continue

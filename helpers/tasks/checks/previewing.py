@@ -4,12 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from helpers.common.errors import KitError, NotFoundError, UsageError
+from helpers.common.errors import KitError, NotFoundError
 from helpers.common.lanes import pick_lane
+from helpers.common.training_settings import TURNS, TrainingSettings
+from helpers.common.values import check_choice, check_whole
 from helpers.loading.chat_tokenizer import LearnedTokens
-from helpers.tasks.checks.lengths import find_base, tokenize_row
+from helpers.tasks.checks.lengths import find_base, find_context, tokenize_within
 from helpers.tasks.checks.reviewing import open_for_review
 
 if TYPE_CHECKING:
@@ -63,18 +65,13 @@ def preview_rows(
     """
     from helpers.loading.tokenizer import load_both, make_chat_tokenizer  # transformers, which takes seconds
 
-    if rows < 1:
-        raise UsageError(f"{rows} rows cannot be shown.", "Give a number above 0.")
+    check_whole("rows", rows, 1)
+    check_choice("turns", turns, TURNS)
     opened = open_for_review(data, template)
-    folder = find_base(model)
-    if folder is None:
-        lane = pick_lane().value
-        problem = f"The lane's model, {lane.folder}, is not in models/, and its tokenizer is needed."
-        raise NotFoundError(
-            problem, f"Name one with --model, or: python -m helpers.weights fetch {lane.model}"
-        )
+    folder = find_base(model) or refuse_without_model()
     tokenizer = load_both(folder, need_examples=True)[0]
     chat = make_chat_tokenizer(tokenizer)
+    limit = min(find_context(folder), TrainingSettings.max_length)
     found = []
     for place, cells in list(zip(opened.table.places, opened.table.rows, strict=True))[:rows]:
         try:
@@ -83,9 +80,19 @@ def preview_rows(
             raise type(error)(
                 f"{place.capitalize()} of {opened.table.path}: {error.problem}", error.remedy
             ) from None
-        for sequence in tokenize_row(chat, row, opened.template, turns):
+        sequences, left_out = tokenize_within(chat, row, opened.template, turns, limit)
+        if left_out:
+            place = f"{place}, the turns within {limit:,} tokens"
+        for sequence in sequences:
             found.append(PreviewedRow(place, list(name_tokens(tokenizer, sequence))))
     return Preview(folder.name, opened.template.name, found)
+
+
+def refuse_without_model() -> NoReturn:
+    """A NotFoundError, with the command that fetches the lane's model."""
+    lane = pick_lane().value
+    problem = f"The lane's model, {lane.folder}, is not in models/, and its tokenizer is needed."
+    raise NotFoundError(problem, f"Name one with --model, or: python -m helpers.weights fetch {lane.model}")
 
 
 def name_tokens(tokenizer: "PreTrainedTokenizerBase", sequence: LearnedTokens) -> Iterator[PreviewToken]:

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from helpers.common.errors import UnsupportedError
+from helpers.common.values import check_kind
 from helpers.tasks.chats import ChatForm, find_chats
 from helpers.tasks.checks.columns import ANSWER_NAMES, LABEL_NAMES, Column, list_columns
 from helpers.tasks.checks.template_text import write_template
+from helpers.tasks.files.raw_table import name_all
 from helpers.tasks.files.tables import Table, read_table
 from helpers.tasks.rows import AnyTemplate
-from helpers.tasks.template import PLACEHOLDER, Label, Template, simplify_number
+from helpers.tasks.template import PLACEHOLDER, Label, Template, as_whole_number, simplify_number
 from helpers.tasks.template_file import guess_placeholder
 
 FEW_ANSWERS = 10  # different texts up to which a column named `answer` holds labels, such as yes and no
@@ -53,6 +55,7 @@ def suggest_template(path: str | Path) -> Suggestion:
 
 def suggest_for(table: Table) -> Suggestion:
     """A first template for a table that is read already."""
+    check_kind("The table", table, Table, "what read_table(path) returns")
     if find_chats(table):
         return Suggestion("chats", "", ChatForm(), columns=table.columns, notes=table.notes)
     columns = list_columns(table)
@@ -61,7 +64,7 @@ def suggest_for(table: Table) -> Suggestion:
     if not shown:
         problem = f"{table.path} has no column that could be shown beside the answers in {answer.name}."
         raise UnsupportedError(
-            problem, f"Its columns are {', '.join(table.columns)}: write a template for it."
+            problem, f"Its columns are {name_all(table.columns)}: write a template for it."
         )
     template = make_template(shown, answer, name_labels(answer, columns, table) if is_label else {})
     used = {name.split(".")[0] for name in (answer.name, *template.needed)} | set(template.needed)
@@ -115,7 +118,7 @@ def choose_answer(columns: Sequence[Column], table: Table) -> tuple[Column, bool
     free = [one for one in free if can_fill(one)]
     if len(free) > 1:
         return max(free, key=lambda one: one.words), False
-    problem = f"No column of {table.path} looks like labels or answers ({', '.join(table.columns)})."
+    problem = f"No column of {table.path} looks like labels or answers ({name_all(table.columns)})."
     raise UnsupportedError(problem, "Add one, or write a template; templates/ has examples.")
 
 
@@ -225,7 +228,8 @@ def name_labels(answer: Column, columns: Sequence[Column], table: Table) -> dict
         text: names.get(text, text) for text in {**dict.fromkeys(names), **dict.fromkeys(known.values())}
     }
     texts = {label: text.replace("{", "(").replace("}", ")") for label, text in found.items()}
-    if all(label.removeprefix("-").removeprefix("+").isdecimal() for label in texts):
+    numbers = {as_whole_number(label) for label in texts}
+    if None not in numbers and len(numbers) == len(texts):  # 007 beside 7 is another label
         return {int(label): text for label, text in sorted(texts.items(), key=lambda item: int(item[0]))}
     return dict(sorted(texts.items()))
 
@@ -250,8 +254,9 @@ def comment(table: Table, template: Template, unused: Sequence[str], columns: Se
     if template.label and all(isinstance(label, int) for label in template.label):
         lines.append("The labels are numbers: write what each of them means as its answer.")
     if unused:
-        lines.append(f"Not used: {', '.join(' '.join(one.split()) for one in unused)}.")
+        lines.append(f"Not used: {name_all(unused)}.")
+    left_out = set(unused)
     for one in columns:
-        if one.name in unused and one.repeated > 0.05 and one.is_id:
+        if one.name in left_out and one.repeated > 0.05 and one.is_id:
             lines.append(f"If rows with the same {one.name} belong together, write `group_by: {one.name}`.")
     return lines

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import yaml
 
+from helpers.common.arguments import escape
 from helpers.tasks.template import Template
 
 PLAIN = re.compile(r"[^\W\d_][\w ]*\w|\d{1,9}")  # needs no quotes, whatever reads it
@@ -14,7 +15,7 @@ NOT_PLAIN = {"yes", "no", "on", "off", "true", "false", "null", "none"}  # YAML 
 
 def write_template(template: Template, comments: Sequence[str] = ()) -> str:
     """The text of a template; `comments` are the lines above it."""
-    parts = [f"# {line}" for line in comments]
+    parts = [f"# {escape(' '.join(line.split()))}" for line in comments]
     if template.instruction:
         parts += [
             "# The system message: the same for every row.",
@@ -43,8 +44,8 @@ def quote(text: str) -> str:
     """A text for one line, in quotes if it needs them."""
     if PLAIN.fullmatch(text) and text.casefold() not in NOT_PLAIN:
         return text
-    width = float("inf")
-    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=width).strip()
+    width, shown = float("inf"), all(line.isprintable() for line in text.split("\n"))
+    return yaml.safe_dump(text, default_style='"', allow_unicode=shown, width=width).strip()
 
 
 def quote_list(texts: Sequence[str]) -> str:
@@ -62,7 +63,7 @@ def fold(text: str) -> str:
 
 def keep_lines(text: str) -> str:
     """A text whose lines stay lines."""
-    lines = text.splitlines()
+    lines = text.split("\n")
     if not all(line.isprintable() and line == line.strip() for line in lines):
         return quote(text)
     return "\n  ".join(["|-", *lines])

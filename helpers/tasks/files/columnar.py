@@ -5,14 +5,18 @@ import glob
 import importlib.util
 import logging
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import pandas as pd
 
+from helpers.common.arguments import shorten, state_reason
 from helpers.common.errors import DamagedError, KitError, MissingPackageError, UnsupportedError
+from helpers.common.files import read_json
+from helpers.tasks.files.file_text import refuse_large
 from helpers.tasks.files.raw_table import RawTable, as_text, list_places
 
 if TYPE_CHECKING:
@@ -20,7 +24,27 @@ if TYPE_CHECKING:
 
 NO_TEXT = {"Audio", "Image", "Video", "Pdf", "binary", "large_binary"}  # kinds of columns that are left out
 BATCH = 1000  # rows that are turned into Python values together
+LAST_ROW = 2**20  # of a sheet in Excel
+SHEET_CELLS = 20_000_000  # that are looked at
 PANDAS_INDEX = "__index_level_"  # how the columns begin in which pandas keeps its index
+
+
+class Splits(TypedDict):
+    """What dataset_dict.json has."""
+
+    splits: list[str]
+
+
+class SavedFile(TypedDict):
+    """A file with rows."""
+
+    filename: str
+
+
+class State(TypedDict):
+    """What state.json has."""
+
+    _data_files: list[SavedFile]
 
 
 def read_parquet(paths: list[Path]) -> RawTable:
@@ -49,6 +73,7 @@ def read_saved(folder: Path) -> RawTable:
     """The rows of a folder that `save_to_disk` of the `datasets` library made: all, or those of one split."""
     from datasets import DatasetDict, load_from_disk
 
+    refuse_other_files(folder)
     with refuse_damage(folder):
         found = load_from_disk(str(folder))
         if not isinstance(found, DatasetDict):
@@ -60,6 +85,28 @@ def read_saved(folder: Path) -> RawTable:
     return table
 
 
+def refuse_other_files(folder: Path) -> None:
+    """A DamagedError if a saved data set names files or splits that do not lie in its own folder."""
+    remedy = "Copy or export it again."
+    parts = [folder]
+    if (folder / "dataset_dict.json").is_file():
+        splits = read_json(folder / "dataset_dict.json", remedy, Splits)["splits"]
+        refuse_paths(folder, splits, remedy)
+        parts = [folder / split for split in splits]
+    for part in parts:
+        if (part / "state.json").is_file():
+            files = read_json(part / "state.json", remedy, State)["_data_files"]
+            refuse_paths(part, [file["filename"] for file in files], remedy)
+
+
+def refuse_paths(folder: Path, names: Iterable[str], remedy: str) -> None:
+    """A DamagedError for a name that is a path."""
+    for name in names:
+        if name in (".", "..") or {"/", "\\", ":"} & set(name):
+            problem = f"{folder} is damaged: it names {shorten(name)}, which is not in it."
+            raise DamagedError(problem, remedy)
+
+
 @contextlib.contextmanager
 def refuse_damage(path: str | Path) -> Iterator[None]:
     """Turns what the libraries raise for a broken file into a DamagedError; they print nothing."""
@@ -69,7 +116,7 @@ def refuse_damage(path: str | Path) -> Iterator[None]:
     except KitError:
         raise
     except Exception as error:  # of many kinds: Arrow's own, but also TypeError and MemoryError
-        problem = f"{path} cannot be read: {' '.join(str(error).split())[:200].rstrip('.')}."
+        problem = f"{path} cannot be read: {state_reason(error)}."
         raise DamagedError(problem, "Copy or export it again.") from None
 
 
@@ -113,7 +160,7 @@ def read_dataset(dataset: "Dataset | IterableDataset") -> RawTable:
         rows += table.to_pylist()
     for name in (name for name in header if kinds[name] in ("float16", "float32")):
         for row in rows:
-            row[name] = shorten(row[name])
+            row[name] = shorten_float(row[name])
     names = {name: list(kind.names) for name, kind in features.items() if isinstance(kind, ClassLabel)}
     notes = [f"The columns without text were left out: {', '.join(no_text)}."] if no_text else []
     return RawTable(header, rows, list_places(len(rows)), notes, names)
@@ -125,7 +172,7 @@ def name_kind(feature: object) -> str:
     return str(getattr(feature, "dtype", kind)) if kind == "Value" else kind
 
 
-def shorten(value: float | None) -> float | None:
+def shorten_float(value: float | None) -> float | None:
     """A number of 32 bits as short as people write it: 0.1 instead of 0.10000000149011612."""
     return None if value is None else float(str(np.float32(value)))
 
@@ -136,15 +183,43 @@ def read_excel(path: Path) -> RawTable:
         remedy = "Install it: pip install -c constraints.txt -e '.[xlsx]', or save the file as CSV."
         raise MissingPackageError(f"To read {path}, openpyxl is needed.", remedy)
     try:
-        with pd.ExcelFile(path, engine="openpyxl") as book:
-            sheets = [str(name) for name in book.sheet_names]
-            frame: Any = pd.read_excel(book, header=None, dtype=object, na_filter=False)
+        sheets, filled = read_first_sheet(path)
+    except KitError:
+        raise
     except Exception as error:  # openpyxl lets through what zipfile, its XML parser and its own checks raise
-        problem = f"{path} is not a sound xlsx file: {' '.join(str(error).split())[:200]}."
+        problem = f"{path} is not a sound xlsx file: {state_reason(error)}."
         raise DamagedError(problem, "Save it again, or as CSV.") from None
-    cells = [[as_text(value) for value in row] for row in frame.itertuples(index=False, name=None)]
-    filled = [(line, row) for line, row in enumerate(cells, start=1) if any(map(str.strip, row))]
-    header = filled.pop(0)[1] if filled else []
-    places = [f"row {number} (row {line} of the sheet)" for number, (line, _) in enumerate(filled, start=1)]
+    width = max((len(row) for _, row in filled), default=0)
+    rows = [row + [""] * (width - len(row)) for _, row in filled]
+    places = [
+        f"row {number} (row {line} of the sheet)" for number, (line, _) in enumerate(filled[1:], start=1)
+    ]
     notes = [f"Sheet 1 of {len(sheets)} was read: {sheets[0]}."] if len(sheets) > 1 else []
-    return RawTable(header, [row for _, row in filled], places, notes)
+    return RawTable(rows[0] if rows else [], rows[1:], places, notes)
+
+
+def read_first_sheet(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """(The names of the sheets, the rows of the first that are not blank: number and texts).
+
+    A row ends with its last text: a space in the last cell of a sheet stands for 17 billion cells before it.
+    """
+    from openpyxl import load_workbook
+
+    with zipfile.ZipFile(path) as archive:
+        refuse_large(path, sum(member.file_size for member in archive.infolist()))
+    book = load_workbook(path, read_only=True, data_only=True, keep_links=False)
+    with contextlib.closing(book):
+        sheet: Any = book.worksheets[0]
+        sheet.reset_dimensions()  # what the file says about them can be anything
+        filled, count = [], 0
+        for line, cells in enumerate(sheet.iter_rows(max_row=LAST_ROW), start=1):
+            count += len(cells)
+            if count > SHEET_CELLS:
+                problem = f"{path} has more than {SHEET_CELLS:,} cells, empty ones before others included."
+                raise UnsupportedError(problem, "Save it as CSV.")
+            texts = ["" if cell.data_type == "e" else as_text(cell.value) for cell in cells]  # e: #DIV/0!
+            while texts and not texts[-1].strip():
+                texts.pop()
+            if texts:
+                filled.append((line, texts))
+        return book.sheetnames, filled

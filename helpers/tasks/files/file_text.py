@@ -15,6 +15,7 @@ import charset_normalizer
 
 from helpers.common.errors import DamagedError, UnsupportedError
 
+LARGEST = 1_000_000_000  # bytes of what is unpacked
 SAMPLE = 2**16  # bytes at the start that must look like text before the rest is read
 
 OPENERS = {rb"\x1f\x8b": gzip.open, rb"BZh\d1AY&": bz2.open, rb"\xfd7zXZ\0": lzma.open}
@@ -72,8 +73,18 @@ def read_text(path: Path) -> tuple[str, list[str]]:
     with open_unpacked(path) as (file, notes):
         sample = file.read(SAMPLE)
         refuse_foreign(path, sample)
-        text, found = decode(path, sample + file.read())
+        data = sample + file.read(LARGEST if notes else -1)
+        if notes:
+            refuse_large(path, len(data))
+        text, found = decode(path, data)
     return text, notes + found
+
+
+def refuse_large(path: Path, size: int) -> None:
+    """An UnsupportedError for a packed file that grows to more than LARGEST: it can be far smaller itself."""
+    if size > LARGEST:
+        problem = f"{path} becomes larger than {LARGEST / 1e9:g} GB when it is unpacked."
+        raise UnsupportedError(problem, "Give a part of the table.")
 
 
 @contextlib.contextmanager
@@ -114,6 +125,9 @@ def find_member(path: Path, archive: zipfile.ZipFile) -> str:
     if {"[Content_Types].xml", "mimetype"} & set(names):
         problem = f"{path} is a document or workbook of a kind that is not read here."
         raise UnsupportedError(problem, "Save the table in it as .xlsx or CSV.")
+    if not names:
+        problem = f"{path} is a zip file without a table: its files are hidden, or lead out of it."
+        raise UnsupportedError(problem, "Pack the table again, or give it unpacked.")
     if len(names) != 1:
         listed = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
         problem = f"{path} is a zip file with {len(names)} files ({listed})."

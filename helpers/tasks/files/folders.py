@@ -1,15 +1,25 @@
 """Folders with data files, such as a clone of a data set's repository on the hub."""
 
-import re
-import tempfile
+import glob
+import importlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+from helpers.common.arguments import cut, shorten
 from helpers.common.errors import UnsupportedError
+from helpers.tasks._private import match_files
+from helpers.tasks.files.cards import read_patterns
 from helpers.tasks.files.columnar import choose_split, describe_split, read_parquet, read_saved, silence
 from helpers.tasks.files.raw_table import RawTable
 
 REMEDY = "Give a file, or a folder with the data files of one table (CSV, JSON or Parquet)."
+SUFFIXES = {  # of the files of each kind of folder
+    "csv": {".csv", ".tsv", ".zip"},
+    "json": {".json", ".jsonl", ".ndjson", ".zip"},
+    "parquet": {".parquet"},
+    "arrow": {".arrow"},
+}
 
 
 def read_folder(folder: Path, read_file: Callable[[Path], RawTable]) -> RawTable:
@@ -33,31 +43,38 @@ def read_folder(folder: Path, read_file: Callable[[Path], RawTable]) -> RawTable
 
 def find_data_files(folder: Path) -> dict[str, list[Path]]:
     """Split -> its files, by the rules of the hub: the card's YAML, or the names of files and folders."""
-    from datasets import load_dataset_builder
-
-    if names_files_elsewhere(folder):
-        raise UnsupportedError(
-            f"The card of {folder} names files that are not in it.", "Download them first."
-        )
+    importlib.import_module("datasets")  # what fails here is not the fault of the folder
+    refuse_chains(folder)
+    patterns = read_patterns(folder)
     try:
-        # The library leaves a lock file in its cache, and remarks on a card without facts.
-        with silence("huggingface_hub"), tempfile.TemporaryDirectory() as cache:
-            builder = load_dataset_builder(str(folder.resolve()), cache_dir=cache)
-    except Exception as error:  # of many kinds: those of its YAML parser and file systems, too
-        reason = " ".join(str(error).split("Example")[0].split())
-        raise UnsupportedError(f"{folder} cannot be read as a data set: {reason}.", REMEDY) from None
-    found = builder.config.data_files
-    if builder.name not in ("csv", "json", "parquet", "arrow") or not found:
+        with silence("huggingface_hub"):
+            kind, found = match_files(folder, patterns)
+    except Exception as error:  # of many kinds: those of its file systems, too
+        reason = " ".join(str(error).split()).replace(glob.escape(str(folder.resolve())), str(folder))
+        problem = f"{folder} cannot be read as a data set: {cut(reason, 300).rstrip('. ')}."
+        raise UnsupportedError(problem, REMEDY) from None
+    fitting = {
+        split: [path for path in paths if not SUFFIXES[kind].isdisjoint(map(str.lower, path.suffixes))]
+        for split, paths in (found.items() if kind in SUFFIXES else ())
+    }
+    fitting = {split: paths for split, paths in fitting.items() if paths}
+    if not fitting:
         raise UnsupportedError(f"{folder} holds no table.", REMEDY)
-    return {str(split): [Path(name) for name in names] for split, names in found.items()}
+    return fitting
 
 
-def names_files_elsewhere(folder: Path) -> bool:
-    """True if the card's list of data files holds a URL, which would be fetched."""
-    card, own = folder / "README.md", folder / ".huggingface.yaml"
-    facts = card.read_text(encoding="utf-8", errors="replace").split("---")[1:2] if card.is_file() else []
-    facts += [own.read_text(encoding="utf-8", errors="replace")] if own.is_file() else []
-    return any(re.search(r"^configs:\n([ -].*\n)*.*://", fact, re.MULTILINE) for fact in facts)
+def refuse_chains(folder: Path) -> None:
+    """An UnsupportedError for a name with ::, which libraries take for an address elsewhere.
+
+    Raises an OSError for a folder that cannot be looked into.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    names = (name for _, folders, files in os.walk(folder, onerror=fail) for name in (*folders, *files))
+    if odd := next((name for name in (str(folder.resolve()), *names) if "::" in name), ""):
+        raise UnsupportedError(f"{folder} has a name with '::' in it: {shorten(odd)}.", "Rename it.")
 
 
 def join_tables(folder: Path, paths: list[Path], tables: list[RawTable]) -> RawTable:

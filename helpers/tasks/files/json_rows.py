@@ -2,16 +2,21 @@
 
 import io
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from helpers.common.arguments import state_reason
 from helpers.common.errors import DamagedError
+from helpers.common.values import find_surrogates
 from helpers.tasks.files.raw_table import RawTable, list_keys, list_places, name_all
 
 LINE_SUFFIXES = {".jsonl", ".ndjson"}
 TABLE_SUFFIXES = {".csv", ".tsv", ".tab"}  # the first header in them may begin with a bracket
 TURNS = ({"role", "content"}, {"from", "value"})  # keys of a chat's turns
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON writes one
 FORMS = "Give one object a row: a list of objects, or a line for each."
 
 
@@ -34,6 +39,19 @@ def read_json_rows(path: Path, text: str) -> RawTable | None:
     return RawTable(list_keys(rows), rows, list_places(len(rows)), notes)
 
 
+def refuse_half_characters(path: Path, text: str, table: RawTable) -> None:
+    """A DamagedError for the first row with half of a character, such as \\ud83d without its other half.
+
+    Only JSON can name one; no tokenizer takes it, and no file in UTF-8 can hold it.
+    """
+    if not HALF.search(text):
+        return
+    for place, row in zip(table.places, table.rows, strict=True):
+        if find_surrogates(row):
+            problem = f"{place.capitalize()} of {path} has half of a character in a text or a name."
+            raise DamagedError(problem, "Write the character itself, or both of its halves (\\ud83d\\ude00).")
+
+
 def parse(text: str) -> Any:
     """The value in a JSON text; ValueError for invalid JSON, a repeated key or too deep nesting."""
     try:
@@ -46,8 +64,7 @@ def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The dict of a JSON object. ValueError if a key is there twice, since only one value could be kept."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"an object has the key '{name_all([twice])}' twice")
     return found
 
@@ -56,7 +73,7 @@ def explain(error: ValueError) -> str:
     """What is wrong with a JSON text, and where in it."""
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg} (line {error.lineno}, column {error.colno})"
-    return str(error)
+    return state_reason(error)
 
 
 def is_in_lines(path: Path, text: str) -> bool:
@@ -82,7 +99,11 @@ def read_lines(path: Path, text: str) -> RawTable:
         except ValueError as error:
             reason = explain(error).replace("(line 1, ", "(")
             problem = f"{places[-1].capitalize()} of {path} is not valid JSON: {reason}."
-            raise DamagedError(problem, "Write one object to a line, without a comma behind it.") from None
+            is_form = isinstance(error, json.JSONDecodeError)
+            remedy = (
+                "Write one object to a line, without a comma behind it." if is_form else "Correct it there."
+            )
+            raise DamagedError(problem, remedy) from None
     refuse_other_rows(path, rows, places)
     return RawTable(list_keys(rows), rows, places)
 

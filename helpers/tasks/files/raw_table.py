@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from helpers.common.arguments import cut
+
+SHOWN = 50  # names of columns that a message lists
 EXACT_WHOLE_NUMBERS = 2**53  # a float beyond it no longer names one whole number
 
 
@@ -26,8 +29,10 @@ def list_places(count: int) -> list[str]:
 
 
 def name_all(names: Iterable[object]) -> str:
-    """Names of columns for a message: a line break in one of them does not break the message."""
-    return ", ".join(" ".join(str(name).split()) for name in names)
+    """Names of columns for a message: without line breaks, and shortened where they are long or many."""
+    listed = list(names)
+    shown = [cut(" ".join(str(name).split()), 60) for name in listed[:SHOWN]]
+    return ", ".join([*shown, "..."] if len(listed) > SHOWN else shown)
 
 
 def list_keys(rows: Iterable[dict[str, Any]]) -> list[str]:

@@ -1,21 +1,27 @@
 """Any file with a table in it -> columns and rows. Nothing is decided about what they mean."""
 
+import os
+import stat
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from helpers.common.errors import DamagedError
+from helpers.common.errors import DamagedError, ResourceError, UnsupportedError
 from helpers.common.paths import find_file
+from helpers.common.values import check_kind, check_path
 from helpers.tasks.files.columnar import read_arrow, read_excel, read_parquet
 from helpers.tasks.files.delimited import read_delimited
 from helpers.tasks.files.file_text import ZIP, is_excel, read_text
 from helpers.tasks.files.folders import read_folder
-from helpers.tasks.files.json_rows import read_json_rows
+from helpers.tasks.files.json_rows import read_json_rows, refuse_half_characters
 from helpers.tasks.files.raw_table import RawTable, as_text, name_all
 
 PANDAS_INDEX = "Unnamed: 0"  # what pandas names the index column when it reads its own CSV
+
+MOST_CELLS = 100_000_000  # of a table: about 5 GB of memory
+FEW_CELLS, SPARSE = 1_000_000, 100  # beyond them, one cell in so many must be filled
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,23 @@ def read_table(path: str | Path, columns: Collection[str] = ()) -> Table:
     empty file names them. Raises NotFoundError, DamagedError (with the row and the line), UnsupportedError
     and MissingPackageError.
     """
+    check_path("The table", path)
+    check_kind("columns", columns, Collection, "a list of names")
+    try:
+        if stat.S_IFMT(os.stat(path).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            problem = f"{path} is a device, a pipe or a socket, not a file on a disk."
+            raise UnsupportedError(problem, "Copy what it gives into a file.")
+    except (OSError, ValueError):  # it is elsewhere, or no name at all: find_file says which
+        pass
     try:
         found = find_file(path, "table", or_folder=True)
         raw = read_raw(found, columns)
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror or ' '.join(str(error).split())}."
         raise DamagedError(problem, "Check the file and its permissions.") from None
+    except MemoryError:
+        problem = f"{path} does not fit into this machine's memory."
+        raise ResourceError(problem, "Give a part of the table.") from None
     return build_table(found, raw, columns)
 
 
@@ -59,7 +76,11 @@ def read_raw(path: Path, columns: Collection[str]) -> RawTable:
     if start[:4] == ZIP and is_excel(path):
         return read_excel(path)
     text, notes = read_text(path)
-    table = read_json_rows(path, text) or read_delimited(path, text, columns)
+    table = read_json_rows(path, text)
+    if table:
+        refuse_half_characters(path, text, table)
+    else:
+        table = read_delimited(path, text, columns)
     table.notes[:0] = notes
     return table
 
@@ -70,6 +91,7 @@ def build_table(path: Path, raw: RawTable, columns: Collection[str]) -> Table:
         problem = f"{path} has a header and no rows." if raw.header else f"{path} is empty."
         wanted = f"Give a table with the columns {', '.join(columns)}." if columns else "Add rows to it."
         raise DamagedError(problem, wanted)
+    refuse_many_cells(path, raw)
     names, notes = name_columns(path, raw)
     if not names:
         raise DamagedError(f"{path} has no named column.", "Write the names of the columns in the first row.")
@@ -81,6 +103,18 @@ def build_table(path: Path, raw: RawTable, columns: Collection[str]) -> Table:
     known = [(name, raw.label_names.get(raw.header[at])) for at, name in names.items()]
     label_names = {name: meanings for name, meanings in known if meanings}
     return Table(path, list(names.values()), rows, raw.places, raw.notes + notes, label_names)
+
+
+def refuse_many_cells(path: Path, raw: RawTable) -> None:
+    """An UnsupportedError for a table with more cells than fit into memory, nearly all empty or not."""
+    cells = len(raw.header) * len(raw.rows)
+    if cells <= FEW_CELLS:
+        return
+    is_sparse = isinstance(raw.rows[0], dict) and sum(map(len, raw.rows)) < cells / SPARSE
+    if cells > MOST_CELLS or is_sparse:
+        problem = f"{path} has {len(raw.rows):,} rows and {len(raw.header):,} columns, which is too large."
+        reason = "Nearly every row has names of its own: give all rows the same. " if is_sparse else ""
+        raise UnsupportedError(problem, reason + "Leave out columns that no template needs.")
 
 
 def name_columns(path: Path, raw: RawTable) -> tuple[dict[int, str], list[str]]:

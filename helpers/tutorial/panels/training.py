@@ -11,7 +11,7 @@ from helpers.common.errors import AlreadyThereError, KitError, UsageError
 from helpers.common.files import write_text
 from helpers.common.lanes import Lane
 from helpers.common.paths import PROJECT, find_file
-from helpers.common.training_settings import SMALLEST, TrainingSettings, pick_settings
+from helpers.common.training_settings import LIMITS, TrainingSettings, pick_settings
 from helpers.loading.model import load_model
 from helpers.tasks.checks.checking import check_data
 from helpers.tasks.checks.previewing import preview_rows
@@ -21,7 +21,7 @@ from helpers.tasks.data import load_task_data
 from helpers.tasks.split import Split
 from helpers.training.checkpoints import list_unfinished
 from helpers.training.guards import StopOnRequest
-from helpers.training.train import train_lora
+from helpers.training.train import check_training, train_lora
 from helpers.tutorial.live_loss import LiveLoss
 from helpers.tutorial.panels.base import NONE, Panel, Stopped, make_field
 from helpers.tutorial.plots import frame_tokens
@@ -158,15 +158,18 @@ class TrainingPanel(Panel):
             raise UsageError(
                 "No base model is chosen.", "Choose one; the Model panel of lesson 2 brings models."
             )
+        settings = self.read_settings()
+        resume = list_unfinished().get(output.name, 0) > 0
+        check_training(self.base.value, data, settings, output, resume)
         loaded = load_model(self.base.value, purpose="training")
         self.check_stop()
         run = train_lora(
             loaded,
             data,
-            self.read_settings(),
+            settings,
             output,
             progress=False,
-            resume=list_unfinished().get(output.name, 0) > 0,
+            resume=resume,
             callbacks=[LiveLoss(2, self.show_curve), StopOnRequest(self.asked_to_stop)],
         )
         saved = f"loras/{output.name} is saved; {len(data.test)} rows were held out"
@@ -191,5 +194,5 @@ def make_number(key: str, label: str, chosen: TrainingSettings) -> Number:
     kind: type[Number] = ipywidgets.BoundedIntText
     if key in ("epochs", "learning_rate"):
         kind = ipywidgets.BoundedFloatText
-    value = getattr(chosen, key)
-    return make_field(kind, label, value=value, min=SMALLEST[key], max=1_000_000)
+    smallest, largest = LIMITS[key]
+    return make_field(kind, label, value=getattr(chosen, key), min=smallest, max=largest)

@@ -1,0 +1,36 @@
+"""A server that is interrupted while it starts, or cannot start, ends at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from helpers.server.ports import find_port
+
+pytestmark = pytest.mark.long
+
+
+def start(*extra):
+    arguments = ["--model", "tiny", "--extensions", "openai", "--openai-port", str(find_port(5001)), *extra]
+    command = [sys.executable, "-m", "helpers.server", *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_template_that_is_not_there_is_one_line(at_home):
+    with start("--chat-template", "/nope") as process:
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "/nope" in errors
+    assert errors.count("\n") == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
+def test_interrupt_before_the_model_is_there_ends_the_server(at_home):
+    with start("--dtype", "float32") as process:
+        time.sleep(3)  # it imports or loads
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=15)
+    assert process.returncode in (130, 0, -signal.SIGINT)
