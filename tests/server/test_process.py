@@ -197,7 +197,7 @@ def test_stream_ends_with_done(server):
     ("settings", "param"),
     [
         ({"n": 65}, "n"),
-        ({"tools": [{"type": "function"}]}, "tools"),
+        ({"tools": [{"type": "function"}]}, "tools.0.function"),
         ({"messages": []}, "messages"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),

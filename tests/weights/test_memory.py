@@ -145,6 +145,7 @@ import sys
 from pathlib import Path
 from helpers import loading, tasks, training
 name, dtype, batch, home, words = sys.argv[1:]
+output = Path(home) / "loras" / f"memory-{dtype}-{batch}-{words}"  # tests at the same time use other names
 template = tasks.load_template("templates/college_preferences.yaml")
 rows = tasks.load_rows("data/college_preferences/dataset.csv", template)
 if words := int(words):  # a few rows with comments of so many words
@@ -153,7 +154,7 @@ chosen = training.pick_settings("tiny").replace({"batch_size": int(batch), "max_
 loaded = loading.load_model(name, dtype=dtype)
 lengths = [len(ids) for ids in training.build_dataset(rows, template, chosen, loaded.tokenizer)["input_ids"]]
 data = tasks.TaskData(template, rows)
-record = training.train_lora(loaded, data, chosen, Path(home) / "loras" / "x", progress=False)
+record = training.train_lora(loaded, data, chosen, output, progress=False)
 print(record["peak_mb"], max(lengths))
 """
 
