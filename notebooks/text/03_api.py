@@ -76,7 +76,8 @@ for name, (value, reason) in lanes.describe().items():
 #
 # This cell starts one as a process of its own, as you would in a terminal. Each dialect has a **port**, the number of the door it
 # listens at: 5000 raw, 5001 OpenAI-style. When one is taken (on a Mac, AirPlay sits on 5000), the notebook takes a free one.
-#
+
+# %% [markdown] slideshow={"slide_type": "skip"}
 # In a course, one server can serve everyone: if `OPENAI_BASE_URL` names it (with `OPENAI_API_KEY` and `OPENAI_MODEL`), the cell
 # starts none. It has no raw API, so the cells that need one are skipped. `KIT_UPSTREAM` in its place lets the cell start the kit's
 # server in front of that one: then both dialects are there.
