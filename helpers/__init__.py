@@ -20,8 +20,8 @@ def end_in_one_line(kind, error, trace) -> None:
         line, code = "stopped", 130
     elif issubclass(kind, ModuleNotFoundError):
         line, code = f"error: {error}. Run `make setup`, then use the Python in .venv.", 2
-    elif isinstance(error, FileNotFoundError) and not has_working_directory():
-        line, code = "error: The working directory has been deleted. Change to another.", 2
+    elif isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's, for jupyter_core
+        line, code = "error: This user has no home directory. Set HOME to a folder of your own.", 2
     elif wrong := explain_wrong_variable(error):
         line, code = f"error: {wrong}", 2
     else:
@@ -38,16 +38,22 @@ def explain_wrong_variable(error):
     return hub_environment.explain_wrong_variable(error)
 
 
-def has_working_directory() -> bool:
-    """False if it was deleted."""
+def find_obstacle() -> str | None:
+    """Why no command can run here, if that is so: libraries would end in words of their own."""
+    if sys.flags.optimize > 1:
+        return "transformers reads docstrings, which -OO removes. Leave out -OO, or unset PYTHONOPTIMIZE."
     try:
-        return bool(os.getcwd())
+        os.getcwd()
     except FileNotFoundError:
-        return False
+        return "The working directory has been deleted. Change to another."
+    return None
 
 
 if any(flag == "-m" and name.split(".")[0] in COMMANDS for flag, name in pairwise(sys.orig_argv)):
     sys.excepthook = end_in_one_line
+    if obstacle := find_obstacle():
+        print(f"error: {obstacle}", file=sys.stderr)
+        sys.exit(2)
 
 from helpers.common.errors import KitError as KitError  # noqa: E402, it imports packages
 from helpers.common.paths import PROJECT as PROJECT  # noqa: E402, it imports packages

@@ -150,12 +150,18 @@ def stream_openai(
     with explain_openai_errors(client.base_url, watch):
         with watch:
             chunks = client.chat.completions.create(**request)
+        watch.renew()
         with chunks:
             for chunk in read_until_broken(chunks):
                 for piece in read_form(chunk, Chunk).get("choices") or ():
                     finished = finished or piece.get("finish_reason") is not None
-                    if text := (piece.get("delta") or {}).get("content"):
+                    delta = piece.get("delta") or {}
+                    if text := delta.get("content"):
                         yield repair_text(text)
+                    if any(
+                        value for key, value in delta.items() if key != "role"
+                    ):  # also thoughts, and calls
+                        watch.renew()
     if not finished:
         remedy = "Check that a model is loaded, and the messages and parameters; look at the server's output."
         raise ServerError(f"{client.base_url} ended the stream before the end of the answer.", remedy)

@@ -15,30 +15,31 @@ from contextvars import ContextVar
 from typing import Any, Self
 
 LARGEST_REPLY = 64_000_000  # bytes
-LARGEST_LINE = 16_000_000  # bytes, of a stream: the end of a line is the end of a piece
+LARGEST_PIECE = 16_000_000  # bytes, of a stream, from one piece of the answer to the next
 BLOCK = 1 << 16  # bytes that are read at once
 
 
 class TooLargeError(Exception):
-    """A reply is larger than LARGEST_REPLY, or a line of it than LARGEST_LINE; or it is packed unasked."""
+    """A reply is larger than LARGEST_REPLY, or a piece of it than LARGEST_PIECE; or it is packed unasked."""
 
 
 class TooLateError(TimeoutError):
-    """A line of a stream took longer than it may."""
+    """A piece of a stream took longer than it may."""
 
 
 class Watch:
     """A context in which a request is sent; when its time is over, the request's connections are cut.
 
-    For a reply that is a stream, `seconds` limit each line instead, once the reply has begun; the context
-    ends there. Without `seconds` only the size is limited.
+    For a reply that is a stream, `seconds` limit each piece of the answer instead, once the reply has begun;
+    the context ends there. Whoever reads the stream calls `renew` after each piece: lines that carry none,
+    such as comments, do not extend the time. Without `seconds` only the size is limited.
     """
 
     def __init__(self, seconds: float | None, is_stream: bool = False):
         self.seconds = seconds
         self.is_stream = is_stream
         self.expired = False
-        self.size = 0  # bytes so far, of a stream those of the line
+        self.size = 0  # bytes so far, of a stream those since the last piece
         self.since = time.monotonic()
         self.find_sockets: list[Callable[[], socket.socket | None]] = []
         self.timer: threading.Timer | None = None
@@ -69,12 +70,14 @@ class Watch:
         if self.expired:
             self.expire()
 
+    def renew(self) -> None:
+        """A piece of a stream has come: the limits are for the next one."""
+        self.size, self.since = 0, time.monotonic()
+
     def count(self, block: bytes) -> bytes:
-        """The block of a reply, which is counted. TooLargeError, or TooLateError for a line of a stream."""
+        """The block of a reply, which is counted. TooLargeError, or TooLateError for a piece of a stream."""
         self.size += len(block)
-        if self.is_stream and b"\n" in block:
-            self.size, self.since = len(block) - block.rindex(b"\n"), time.monotonic()
-        if self.size > (LARGEST_LINE if self.is_stream else LARGEST_REPLY):
+        if self.size > (LARGEST_PIECE if self.is_stream else LARGEST_REPLY):
             raise TooLargeError
         if self.is_stream and self.seconds is not None and time.monotonic() - self.since > self.seconds:
             raise TooLateError

@@ -24,6 +24,7 @@ from helpers.common.workspaces import DONE, NEW, exchange, open_workspace, remov
 T = TypeVar("T")
 READ_AGAIN = 20  # how often a folder is read that is replaced again and again
 ABSENT_AGAIN = 4  # how often it is looked for while there is none
+BLOCK = 1 << 20  # bytes that are read at once
 MOST_BYTES = 100_000_000  # that a text file may have; the largest tokenizers have 35 MB
 
 
@@ -110,8 +111,10 @@ def read_text(path: Path, remedy: str, most: int = MOST_BYTES) -> str:
     cannot be read at all.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(most + 1)
+        content = bytearray()
+        with path.open("rb") as file:  # block by block: read(most) would ask for so much memory at once
+            while len(content) <= most and (block := file.read(BLOCK)):
+                content += block
         if len(content) > most:
             raise DamagedError(f"{path} has more than {show_bytes(most)}, too much for what it is.", remedy)
         return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()

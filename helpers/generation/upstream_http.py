@@ -70,6 +70,7 @@ class Exchange:
     def wait(self, seconds: float) -> None:
         """The next text may take so long."""
         self.deadline = time.monotonic() + seconds
+        self.watch.renew()
 
     @property
     def is_late(self) -> bool:

@@ -53,7 +53,7 @@ def test_reply_that_comes_byte_by_byte_ends_with_the_timeout(call, begin):
 @pytest.mark.parametrize("call", [*WHOLE, stream])
 def test_reply_without_an_end_is_given_up_at_a_size(call, monkeypatch):
     monkeypatch.setattr(bounded, "LARGEST_REPLY", 200_000)
-    monkeypatch.setattr(bounded, "LARGEST_LINE", 200_000)
+    monkeypatch.setattr(bounded, "LARGEST_PIECE", 200_000)
     with serve_bytes(EVENTS, forever=b"x" * 10_000) as url, pytest.raises(ServerError, match="larger"):
         call(url)
 
@@ -93,6 +93,38 @@ def test_stream_may_take_longer_than_its_timeout_for_a_piece():
     with serve_bytes(EVENTS, forever=piece, pause=0.05) as url:
         pieces = clients.stream_openai(clients.make_openai_client(url), HI, timeout=0.2)
         assert [next(pieces) for _ in range(8)] == ["a"] * 8
+
+
+EMPTY = [
+    b": ping\n",
+    b"\n",
+    b'data: {"choices": []}\n\n',
+    b'data: {"choices": [{"delta": {"content": ""}}]}\n\n',
+]
+
+
+@pytest.mark.parametrize("line", EMPTY)
+def test_lines_that_carry_no_text_do_not_extend_the_wait(line):
+    start = time.monotonic()
+    with serve_bytes(EVENTS, forever=line, pause=0.02) as url, pytest.raises(ServerError, match="in time"):
+        stream(url, timeout=0.3)
+    assert time.monotonic() - start < 3
+
+
+def test_event_of_endless_lines_is_given_up_at_a_size(monkeypatch):
+    monkeypatch.setattr(bounded, "LARGEST_PIECE", 200_000)
+    with serve_bytes(EVENTS, forever=b"data: x\n" * 1000) as url, pytest.raises(ServerError, match="larger"):
+        stream(url)
+
+
+def test_program_that_takes_its_time_between_pieces_does_not_use_up_the_wait():
+    piece = b'data: {"choices": [{"delta": {"content": "a"}}]}\n\n'
+    with serve_bytes(EVENTS, forever=piece, pause=0.05) as url:
+        pieces = clients.stream_openai(clients.make_openai_client(url), HI, timeout=0.2)
+        for _ in range(2):
+            assert next(pieces) == "a"
+            time.sleep(0.4)
+        assert next(pieces) == "a"
 
 
 @pytest.mark.parametrize("begin", [b"HTTP/1.1 200 OK\r\nX: ", b""])

@@ -18,6 +18,7 @@ from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import KitError, ResourceError, UsageError
 from helpers.common.os_errors import explain_os_error
 
+NOBODY = ["setpriv", "--reuid", "54321", "--clear-groups"]  # a user without an entry, and so without a home
 posix = pytest.mark.skipif(os.name == "nt", reason="uses signals, folders and devices as POSIX has them")
 
 
@@ -166,19 +167,40 @@ def test_ctrl_c_while_a_command_imports_ends_it_in_one_line():
 
 
 @posix
-def test_command_in_a_deleted_folder_ends_in_one_line(tmp_path):
+@pytest.mark.parametrize("command", ["tasks check x.csv", "evaluation mine", "tutorial", "weights list"])
+def test_command_in_a_deleted_folder_ends_in_one_line(tmp_path, command):
     (tmp_path / "gone").mkdir()
-    lines = f"cd {tmp_path}/gone && rmdir ../gone && {sys.executable} -m helpers.tasks check x.csv"
+    lines = f"cd {tmp_path}/gone && rmdir ../gone && {sys.executable} -m helpers.{command}"
     done = subprocess.run(
         ["bash", "-c", lines], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(PROJECT)}
     )
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "has been deleted" in done.stderr
 
 
 def test_python_without_the_packages_is_told_where_they_are():
     done = run_module("helpers.tasks", "check", "x.csv", flags=["-S"], cwd=PROJECT)
     assert done.returncode == 2
     assert "make setup" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("module", ["weights", "tasks"])
+def test_python_without_docstrings_is_told_so(module):
+    done = run_module(f"helpers.{module}", "--help", flags=["-OO"], cwd=PROJECT)
+    assert done.returncode == 2
+    assert "-OO" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+@posix
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv to become a user without a home")
+def test_user_without_a_home_is_told_to_set_one():
+    if subprocess.run([*NOBODY, "true"], capture_output=True).returncode:
+        pytest.skip("only root may become another user")
+    homeless = {name: value for name, value in os.environ.items() if name != "HOME"}
+    command = [*NOBODY, sys.executable, "-m", "helpers.tutorial", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT, env=homeless)
+    assert done.returncode == 2, done.stderr
+    assert "HOME" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("variable", [("HF_ENDPOINT", "http://[bad"), ("HF_HUB_DOWNLOAD_TIMEOUT", "x")])
