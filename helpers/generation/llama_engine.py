@@ -1,6 +1,6 @@
 """The engine on llama.cpp: it reads a GGUF file directly, and LoRAs that are converted to GGUF while loading.
 
-llama.cpp itself computes simultaneous requests together.
+llama.cpp itself computes simultaneous requests together, each in a slot.
 """
 
 import re
@@ -18,6 +18,7 @@ from helpers.generation.forms import TextForm
 from helpers.generation.llama_answer import Answer
 from helpers.generation.llama_chat import cut_behind_controls, make_llama_chat
 from helpers.generation.llama_server import PARALLEL, LlamaServer, convert_loras
+from helpers.generation.llama_slots import SlotPool
 from helpers.generation.prompts import UnknownToken
 from helpers.generation.request import MIROSTAT_MODES, Generation, GenerationRequest, Piece
 from helpers.generation.structure import translate
@@ -75,6 +76,7 @@ class LlamaEngine(Engine):
         if self.chat:
             self._control = self.chat.control_pattern
         self._threads = ThreadPoolExecutor(self.server.parallel, thread_name_prefix="inference")
+        self._slots = SlotPool(self.server.parallel)
 
     def read_advice(self, name: str, neutral: float) -> float:
         """The advice in generation_config.json beside the GGUF file; `neutral` without one."""
@@ -119,7 +121,7 @@ class LlamaEngine(Engine):
     def submit(
         self, request: GenerationRequest, prompt: list[int], emit: Callable[[Piece], None]
     ) -> Future[Generation]:
-        """Hands the request to a thread; there are as many of them as llama.cpp has conversations."""
+        """Hands the request to a thread; there are as many of them as slots for answers."""
         return self._threads.submit(self._run, request, prompt, emit)
 
     def close(self) -> None:
@@ -145,17 +147,14 @@ class LlamaEngine(Engine):
         body = {**build_body(request, prompt, self.context), **adapter}
         form = TextForm(request.structure, body["n_predict"]) if request.structure else None
         answer = Answer(request, prompt, emit, partial(self.must_end, request), find_likeliest, form)
-        self.server.complete(body, answer.take)
+        with self._slots.take(request.adapter, prompt) as (slot, reusable):
+            self.server.complete({**body, "id_slot": slot, "cache_prompt": reusable}, answer.take)
         reason = answer.finish()
         return Generation("", len(prompt), answer.count, reason)
 
     def describe_adapter(self, adapter: str | None) -> dict[str, Any]:
-        """The part of llama.cpp's request that turns a LoRA on and says whether the prompt cache may be used.
-
-        With LoRAs it may not: llama.cpp would also take what another LoRA has computed.
-        """
-        turned_on = [{"id": self.adapters.index(adapter), "scale": 1.0}] if adapter else []
-        return {"lora": turned_on, "cache_prompt": not self.adapters}
+        """The part of llama.cpp's request that turns a LoRA on."""
+        return {"lora": [{"id": self.adapters.index(adapter), "scale": 1.0}] if adapter else []}
 
 
 def build_body(request: GenerationRequest, prompt: list[int], context: int) -> dict[str, Any]:

@@ -181,16 +181,41 @@ def test_answers_of_an_adapter_contain_nothing_that_another_one_computed(engine)
     assert together == expected
 
 
-def count_read(engine, ids):
-    """Tokens of a prompt that llama.cpp has to read, rather than find in its cache."""
-    body = {"prompt": ids, "n_predict": 1, **engine.describe_adapter(None)}
-    return engine.server.ask("/completion", body)["timings"]["prompt_n"]
+def count_read(engine, monkeypatch, prompts):
+    """Of each (adapter, prompt), one after another: the tokens that llama.cpp reads, and does not find."""
+    counts, complete = [], engine.server.complete
+
+    def count(body, take):
+        events = []
+        complete(body, lambda event: bool(events.append(event)) or take(event))
+        counts.append(events[-1]["timings"]["prompt_n"])
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine.server, "complete", count)
+        for adapter, prompt in prompts:
+            ask(engine, prompt=prompt, adapter=adapter, max_new_tokens=1)
+    return counts
 
 
-def test_prompts_are_cached_only_without_adapters(base_engine, engine):
-    ids = engine.tokenize("One two three four five six seven. " * 4)
-    assert [count_read(base_engine, ids) for _ in range(2)] == [len(ids), 1]
-    assert [count_read(engine, ids) for _ in range(2)] == [len(ids), len(ids)]
+def test_begin_of_a_prompt_is_read_once_for_each_adapter(engine, monkeypatch):
+    begin = "Each prompt of this test begins so. " * 4
+    prompts = [begin + end for end in ("One.", "Two?", "Six!")]
+    asked = [(adapter, prompt) for prompt in prompts for adapter in (None, "shift", "twist")]
+    whole = [len(engine.tokenize(prompt)) for prompt in prompts]
+    counts = count_read(engine, monkeypatch, asked)
+    assert counts[:3] == [whole[0]] * 3
+    assert counts[3:] == [
+        max(1, length - len(engine.tokenize(begin))) for length in whole[1:] for _ in range(3)
+    ]
+
+
+def test_question_about_the_next_token_leaves_the_slots_of_the_answers_alone(engine, monkeypatch):
+    prompt = "Only this test asks about that. " * 4
+    ids = engine.tokenize(prompt)
+    assert count_read(engine, monkeypatch, [("shift", prompt)])[0] > len(ids) / 2
+    for _ in range(PARALLEL):
+        engine.measure_log_probability(ids, 5)
+    assert count_read(engine, monkeypatch, [("shift", prompt)]) == [1]
 
 
 def test_conversion_leaves_the_folders_of_the_loras_alone(llama_home, engine):
@@ -214,9 +239,10 @@ def test_simultaneous_requests_are_computed_together(base_engine):
 @pytest.mark.parametrize(
     ("layers", "width", "heads", "heads_kv", "trained", "free_gb", "count", "context"),
     [
-        (30, 576, 9, 3, 8192, 8, 4, 8192),  # the embedded model, 189 MB a conversation
-        (30, 576, 9, 3, 8192, 2, 2, 8192),
-        (32, 4096, 32, 32, 4096, 24, 2, 4096),  # Llama 2 with 7 billion parameters, 2.1 GB a conversation
+        (30, 576, 9, 3, 8192, 16, 16, 8192),  # the embedded model, 189 MB a conversation
+        (30, 576, 9, 3, 8192, 8, 9, 8192),
+        (30, 576, 9, 3, 8192, 2, 1, 8192),
+        (32, 4096, 32, 32, 4096, 24, 1, 4096),  # Llama 2 with 7 billion parameters, 2.1 GB a conversation
         (80, 8192, 64, 8, 131072, 4, 1, 8192),
     ],
 )
