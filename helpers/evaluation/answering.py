@@ -5,17 +5,13 @@ limit of tokens and counts as it is.
 """
 
 import math
-from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import TypeVar
-
-from tqdm.auto import tqdm
 
 from helpers.adapters.attaching import find_active
-from helpers.common.values import check_kind, refuse
+from helpers.common.values import check_kind
+from helpers.evaluation.asking import Ask, ask_all, map_prompts
 from helpers.evaluation.free_answers import JudgedAnswers, judge_texts
-from helpers.evaluation.judging import Ask, check_reply
 from helpers.evaluation.scoring import ScoredRow, fill_scores
 from helpers.generation.request import Generation, GenerationRequest
 from helpers.generation.transformers_engine import MAX_BATCH, TransformersEngine
@@ -26,13 +22,10 @@ from helpers.tasks.given import check_rows, check_template, list_columns
 from helpers.tasks.rows import AnyTemplate
 from helpers.tasks.template import Row
 
-Result = TypeVar("Result")
-
 RIGHT = "right"  # the label of the only answer that is scored
 LEAST_TOKENS = 32  # the limit of an answer is at least this
 TIMES_LONGEST = 3  # and this many times the longest right answer
 TOKENS_AT_ONCE = 8000  # of prompts and answers that are generated together: 4 GB of memory for Llama 2 7B
-REQUESTS_AT_ONCE = 4  # that a server gets
 
 
 def judge_answers(
@@ -107,17 +100,13 @@ def generate_answers(
 
 
 def ask_answers(ask: Ask, rows: list[Row], template: AnyTemplate, progress: bool = True) -> JudgedAnswers:
-    """What a server replies to each row through `ask`, such as clients.ask_openai; four rows at a time.
+    """What a server replies to each row through `ask`, such as clients.ask_openai; several rows at a time.
 
     Raises what `ask` raises.
     """
     check_template(template)
     check_rows(rows, list_columns(template), empty=True)
-    if not callable(ask):
-        refuse("ask", ask, "a function that takes messages and returns the reply's text")
-    prompts = [template.build_messages(row) for row in rows]
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        said = map_prompts(pool, lambda messages: check_reply(ask(messages)), prompts, "asking", progress)
+    said = ask_all(ask, [template.build_messages(row) for row in rows], progress)
     return JudgedAnswers(judge_texts(rows, template, said))
 
 
@@ -125,15 +114,3 @@ def limit_reply(rows: list[Row], template: AnyTemplate) -> int:
     """The limit of an answer for a server, whose tokens cannot be counted: a token has about three bytes."""
     longest = max(len(template.build_answer(row).encode()) for row in rows)
     return max(LEAST_TOKENS, TIMES_LONGEST * longest // 3)
-
-
-def map_prompts(
-    pool: Executor,
-    function: Callable[[list[Message]], Result],
-    prompts: list[list[Message]],
-    what: str,
-    progress: bool,
-) -> list[Result]:
-    """What the function returns for each prompt, in their order, with a progress bar."""
-    results = pool.map(function, prompts)
-    return list(tqdm(results, desc=what, total=len(prompts), unit="row", disable=not progress))

@@ -5,11 +5,7 @@ A prediction is the answer with the highest probability, its end-of-turn token i
 spaces around it.
 """
 
-from collections.abc import Callable
-
-from tqdm.auto import tqdm
-
-from helpers.common.values import check_kind, repair_text
+from helpers.evaluation.asking import Ask, ask_all
 from helpers.evaluation.metrics import (
     Evaluation,
     Scores,
@@ -23,7 +19,6 @@ from helpers.tasks.given import check_labelled, check_rows, list_columns
 from helpers.tasks.template import Label, Row, Template
 
 ASK_ANSWERS = "ask_answers, judge_answers and summarise_answers"
-Ask = Callable[[list[dict[str, str]]], str]  # takes messages, returns the reply's text
 
 
 def evaluate(loaded: LoadedModel, rows: list[Row], template: Template, progress: bool = True) -> Evaluation:
@@ -50,21 +45,19 @@ def evaluate_over_url(ask: Ask, rows: list[Row], template: Template, progress: b
     return summarise_predictions(truth, ask_predictions(ask, rows, template, progress), list(template.label))
 
 
-def check_reply(reply: object) -> str:
-    """What `ask` returned, without halves of characters; a UsageError if that is not a text."""
-    check_kind("What ask returned", reply, str, "a function that returns the reply's text")
-    return repair_text(str(reply))
-
-
 def ask_predictions(
     ask: Ask, rows: list[Row], template: Template, progress: bool = True
 ) -> list[Label | None]:
-    """The label of the answer that a server replies to each row; None for any other reply."""
+    """The label of the answer that a server replies to each row; None for any other reply.
+
+    Several rows are asked at a time. Raises what `ask` raises.
+    """
     check_labelled(template, ASK_ANSWERS)
     check_rows(rows, list_columns(template), empty=True)
-    predictions = []
-    for row in tqdm(rows, desc="asking", disable=not progress):
-        reply = check_reply(ask(template.build_messages(row))).strip()
-        labels = {answer.strip(): label for label, answer in template.build_answers(row).items()}
-        predictions.append(labels.get(reply))
-    return predictions
+    said = ask_all(ask, [template.build_messages(row) for row in rows], progress)
+    return [find_label(reply, template.build_answers(row)) for reply, row in zip(said, rows, strict=True)]
+
+
+def find_label(reply: str, answers: dict[Label, str]) -> Label | None:
+    """The label whose answer the reply is, whatever the spaces around it; None for any other reply."""
+    return {answer.strip(): label for label, answer in answers.items()}.get(reply.strip())

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from helpers.evaluation.answering import ask_answers, judge_answers, limit_reply
+from helpers.evaluation.asking import Ask
 from helpers.evaluation.free_answers import (
     AnswerEvaluation,
     JudgedAnswers,
@@ -12,7 +13,7 @@ from helpers.evaluation.free_answers import (
     measure_answer_gains,
     summarise_answers,
 )
-from helpers.evaluation.judging import Ask, ask_predictions
+from helpers.evaluation.judging import ask_predictions
 from helpers.evaluation.metrics import Evaluation, list_right, pick_predictions, summarise_predictions
 from helpers.evaluation.resampling import Gain, measure_gain
 from helpers.evaluation.scoring import score_answers
