@@ -37,6 +37,8 @@ from helpers.generation.request import Generation, GenerationRequest
 from helpers.generation.sampling import NO_TOKEN, Sampler
 from helpers.loading.attention import avoid_cudnn
 
+ALIKE = 1.5  # the longest prompt of a pass may have this many times the tokens of the shortest
+
 
 @dataclass
 class PendingAnswer:
@@ -115,6 +117,17 @@ class PendingAnswer:
             self.job.set_exception(error)
 
 
+def group_alike(answers: list[PendingAnswer]) -> list[list[PendingAnswer]]:
+    """The answers in groups whose prompts have about the same length: padding is computed like tokens."""
+    groups: list[list[PendingAnswer]] = []
+    for answer in sorted(answers, key=lambda each: len(each.prompt)):
+        if groups and len(answer.prompt) <= ALIKE * len(groups[-1][0].prompt):
+            groups[-1].append(answer)
+        else:
+            groups.append([answer])
+    return groups
+
+
 def extend_all(answers: list[PendingAnswer], logits: torch.Tensor, likeliest: torch.Tensor) -> None:
     """Gives each answer its next token by its row of the logits (rows, vocabulary).
 
@@ -169,8 +182,8 @@ class Batch:
                     self._compute_next()
                 short = [answer for answer in new if not self._reads_first(answer)]
                 self.unread += [answer for answer in new if self._reads_first(answer)]
-                if short:
-                    self._join(short, *self._compute_prompts([answer.prompt for answer in short]))
+                for group in group_alike(short):
+                    self._join(group, *self._compute_prompts([answer.prompt for answer in group]))
                 self._drop_cancelled()
                 if self.unread:
                     self._read()

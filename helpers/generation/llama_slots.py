@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from helpers.generation.prefix import count_shared
+from helpers.generation.prompts import count_shared
 
 UNKNOWN = object()  # whose tokens a slot holds after an error, or when it is new
 

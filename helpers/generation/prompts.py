@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from itertools import takewhile
 
 from helpers.common.arguments import shorten
 from helpers.common.errors import UsageError
@@ -186,3 +187,8 @@ def explain_unknown(number: int, vocabulary_size: int) -> tuple[str, str]:
     """What is wrong with a token id that the model does not have, and what to do."""
     problem = f"There is no token {shorten(number)}; the model has 0 to {vocabulary_size - 1}."
     return problem, "Use token ids of its own tokenizer."
+
+
+def count_shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens both prompts begin with."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

@@ -6,7 +6,8 @@ from support.tiny import make_tiny_adapter, make_tiny_model
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from helpers.generation.passes import pad_rows, run_pass
-from helpers.generation.prefix import LEAST, MOST, Prefix, count_shared
+from helpers.generation.prefix import LEAST, MOST, Prefix
+from helpers.generation.prompts import count_shared
 from helpers.generation.request import GenerationRequest
 from helpers.server.service import ModelChoice, Service
 
