@@ -45,6 +45,14 @@ class ServerError(KitError):
         self.status = status  # of the HTTP reply that refused; None without such a reply
 
 
+class ServerLate(ServerError):
+    """A server that does not reply in time."""
+
+
+class ServerAway(ServerError):
+    """A server that is out of reach."""
+
+
 class MissingPackageError(KitError):
     """A Python package that is not installed."""
 

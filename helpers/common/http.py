@@ -18,7 +18,14 @@ from requests.adapters import HTTPAdapter
 from helpers.common.addresses import HTTP, find_fault, is_local
 from helpers.common.arguments import cut, shorten
 from helpers.common.bounded import BLOCK, TooLargeError, Watch
-from helpers.common.errors import KitError, MissingPackageError, ServerError, UsageError
+from helpers.common.errors import (
+    KitError,
+    MissingPackageError,
+    ServerAway,
+    ServerError,
+    ServerLate,
+    UsageError,
+)
 from helpers.common.forms import find_misfit
 from helpers.common.values import check_key, check_text, check_wait, find_surrogates, repair
 
@@ -212,11 +219,11 @@ def explain_failure(
     causes = list(list_causes(error))
     timed_out = expired or isinstance(error, requests.Timeout)
     if timed_out or any(isinstance(cause, TimeoutError) for cause in causes):
-        return ServerError(f"No reply from {url} in {timeout} s.", remedies["timeout"])
+        return ServerLate(f"No reply from {url} in {timeout} s.", remedies["timeout"])
     if any(isinstance(cause, BROKEN) for cause in causes):
         return ServerError(f"{url} closed the connection before it had replied.", remedies["closed"])
     if isinstance(error, requests.ConnectionError):
-        return ServerError(f"No server answers at {url}.", remedies["unreachable"])
+        return ServerAway(f"No server answers at {url}.", remedies["unreachable"])
     odd_address = isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema)
     if odd_address or not isinstance(error, requests.RequestException):  # `url` itself was checked
         reason = cut(" ".join(str(error).split()), MAX_REASON)
@@ -225,7 +232,7 @@ def explain_failure(
         )
     if isinstance(error, ValueError | requests.exceptions.InvalidJSONError):  # it was never sent
         return UsageError(f"The request to {url} is not valid: {error}.", "Check the address and the values.")
-    return ServerError(f"The request to {url} failed: {error}.", remedies["unreachable"])
+    return ServerAway(f"The request to {url} failed: {error}.", remedies["unreachable"])
 
 
 def list_causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -10,6 +10,8 @@ from typing import Any
 from llguidance import LLMatcher, LLParserLimits
 from llguidance.gbnf_to_lark import any_to_lark
 
+from helpers.generation.schemas import MOST, adapt_schema
+
 HEAD = "%llguidance {}\n"  # by which llama.cpp knows such a grammar
 # What llguidance may use for one. The schemas of real tools need a hundredth of it.
 LIMITS = LLParserLimits(
@@ -18,10 +20,6 @@ LIMITS = LLParserLimits(
 )  # fmt: skip
 
 SURROGATES = range(0xD800, 0xE000)  # halves of characters in UTF-16
-# Times that a part is repeated, also in a schema. llama.cpp takes gigabytes for a hundred millions.
-MOST = 10_000
-COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
-
 ASCII = {r"\d": "0-9", r"\w": "A-Za-z0-9_"}  # other servers take these classes so; Rust's have all of Unicode
 
 # JSON as Python writes it, and as models have read it most often.
@@ -41,21 +39,6 @@ def write_lark(kind: str, source: str, special: bool) -> str:
     if problem := LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(grammar), limits=LIMITS):
         raise ValueError(find_reason(problem))
     return grammar
-
-
-def limit_counts(value: Any) -> Any:
-    """A JSON schema whose largest numbers of items, characters and properties are left out beyond MOST.
-
-    Raises a ValueError for smallest ones beyond it: no answer reaches them.
-    """
-    if isinstance(value, list):
-        return [limit_counts(one) for one in value]
-    if not isinstance(value, Mapping):
-        return value
-    beyond = {key for key in COUNTS if isinstance(value.get(key), int | float) and value[key] > MOST}
-    if unreachable := [key for key in beyond if key.startswith("min")]:
-        raise ValueError(f"{unreachable[0]} is more than {MOST}, which no answer reaches")
-    return {key: limit_counts(one) for key, one in value.items() if key not in beyond}
 
 
 def refuse_repeats(source: str) -> None:
@@ -80,7 +63,7 @@ def write_text(text: str) -> str:
 def write_json(schema: Mapping[str, Any], lenient: bool = False) -> str:
     """JSON of a schema. `lenient` leaves out what llguidance cannot check."""
     settings = {**SEPARATORS, "lenient": lenient}
-    return f"%json {json.dumps({**limit_counts(schema), 'x-guidance': settings})}"
+    return f"%json {json.dumps({**adapt_schema(schema), 'x-guidance': settings})}"
 
 
 def write_calls(source: str, special: bool) -> str:

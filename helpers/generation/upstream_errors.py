@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from helpers.common.errors import KitError, ServerError, UsageError
+from helpers.common.errors import KitError, ServerAway, ServerError, ServerLate, UsageError
 from helpers.common.http import REMEDIES
 from helpers.generation.engine import EngineBusy
 
@@ -56,9 +56,9 @@ def sort_out(error: ServerError, reply: str = "") -> KitError:
         return UpstreamRefused(problem, error.remedy, param, code)
     if status == 429:
         return EngineBusy(problem, "Try again in a few seconds.")
-    if error.remedy == UPSTREAM_REMEDIES["timeout"]:
+    if isinstance(error, ServerLate):
         return UpstreamLate(problem, error.remedy)
-    if error.remedy == UPSTREAM_REMEDIES["unreachable"]:
+    if isinstance(error, ServerAway):
         return UpstreamAway(problem, error.remedy)
     return UpstreamFailed(problem, error.remedy, status)
 
