@@ -5,7 +5,7 @@ for example, is led to it in time: when no more tokens are left than a short way
 that way. So it is not cut off, unless the limit is smaller than the form itself. No torch.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -23,6 +23,8 @@ MAX_WAY_OUT = 512  # tokens; a form without a shorter way out is cut off where t
 
 class Follower:
     """Where an answer is in its form, and a short way out from there."""
+
+    longest: int | None = None  # tokens of a way out that is looked for; None for as many as are left
 
     def __init__(self, structure: Structure, tokenizer: LLTokenizer, most: int, special: bool = True):
         """`most` is how many tokens the answer may have, the one that ends it included.
@@ -61,12 +63,16 @@ class Follower:
             return None
         # Mostly the last one still is one: as it was, inside a text, or without its first token.
         for way in (self._known[1:], self._known):
-            if 0 < len(way) <= left and self.matcher.validate_tokens(way) == len(way):
+            if way and self.fits(way, left) and self.matcher.validate_tokens(way) == len(way):
                 self._known = way
                 return way
-        found = find_way_out(self.matcher, self.tokenizer, left)
+        found = find_way_out(self.matcher, self.tokenizer, self.longest or left)
         self._known = found or self._known
-        return found
+        return found if found and self.fits(found, left) else None
+
+    def fits(self, way: list[int], left: int) -> bool:
+        """Whether so many tokens are enough for a way out."""
+        return len(way) <= left
 
     def refuse_error(self) -> None:
         """Raises StructureRefused for a form that became too complex, or tokens that it does not allow."""
@@ -104,13 +110,20 @@ class Form(Follower):
 class TextForm(Follower):
     """Follows the text of an answer whose tokens llama.cpp chooses, by the same rules.
 
-    A token has one byte at least, so a way out of ten bytes has ten tokens at most.
+    It is followed byte by byte. `count_tokens` says how many tokens of the model a text has.
     """
 
-    def __init__(self, structure: Structure, most: int):
-        super().__init__(structure, byte_tokenizer(), most, special=False)
+    longest = MAX_WAY_OUT
+
+    def __init__(self, structure: Structure, most: int, count_tokens: Callable[[str], int]):
+        self.count_tokens = count_tokens
         self.most = most
+        super().__init__(structure, byte_tokenizer(), most, special=False)
         self.ended = False  # whether the way out was taken
+
+    def fits(self, way: list[int], left: int) -> bool:
+        """As Follower.fits. A token has one byte at least, so a short way need not be counted."""
+        return len(way) <= left or self.count_tokens(read_way(way)) < left
 
     def settle(self, text: str, count: int) -> str:
         """The next text of the answer, which has `count` tokens with it.
@@ -126,7 +139,12 @@ class TextForm(Follower):
         if taken:
             return text
         self.ended = True
-        return bytes((self.way_out or [])[:-1]).decode(errors="replace")
+        return read_way(self.way_out or [])
+
+
+def read_way(way: list[int]) -> str:
+    """The text of a way out in bytes, without the token that ends it."""
+    return bytes(way[:-1]).decode(errors="replace")
 
 
 class Prepared(NamedTuple):

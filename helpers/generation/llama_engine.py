@@ -21,7 +21,7 @@ from helpers.generation.llama_server import PARALLEL, LlamaServer, convert_loras
 from helpers.generation.llama_slots import SlotPool
 from helpers.generation.prompts import UnknownToken
 from helpers.generation.request import MIROSTAT_MODES, Generation, GenerationRequest, Piece
-from helpers.generation.structure import translate
+from helpers.generation.structure import Structure, translate
 from helpers.weights.folders import ModelFolder
 
 SEPARATOR = -1  # not a token; llama.cpp returns ids among the texts that it tokenizes unchanged
@@ -145,12 +145,16 @@ class LlamaEngine(Engine):
         adapter = self.describe_adapter(request.adapter)
         find_likeliest = partial(self.server.find_likeliest, settings=adapter)
         body = {**build_body(request, prompt, self.context), **adapter}
-        form = TextForm(request.structure, body["n_predict"]) if request.structure else None
+        form = self.make_form(request.structure, body["n_predict"]) if request.structure else None
         answer = Answer(request, prompt, emit, partial(self.must_end, request), find_likeliest, form)
         with self._slots.take(request.adapter, prompt) as (slot, reusable):
             self.server.complete({**body, "id_slot": slot, "cache_prompt": reusable}, answer.take)
         reason = answer.finish()
         return Generation("", len(prompt), answer.count, reason)
+
+    def make_form(self, structure: Structure, most: int) -> TextForm:
+        """What leads an answer of at most `most` tokens to its end."""
+        return TextForm(structure, most, lambda text: len(self.encode(text, add_special=False)))
 
     def describe_adapter(self, adapter: str | None) -> dict[str, Any]:
         """The part of llama.cpp's request that turns a LoRA on."""

@@ -94,9 +94,26 @@ def test_form_that_cannot_be_is_refused_in_one_line(kind, source):
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
+def count_bytes(text):
+    """As many tokens as a model needs at most."""
+    return len(text.encode())
+
+
+def test_room_for_the_way_out_is_counted_in_the_tokens_of_the_model():
+    schema = {"type": "object", "properties": {"a name that is long": {"type": "string"}}}
+    structure = Structure("json_schema", json.dumps({**schema, "required": list(schema["properties"])}))
+    tight, roomy = (TextForm(structure, 20, count) for count in (count_bytes, lambda text: len(text) // 4))
+    assert tight.settle("{", 1) == "{" and tight.way_out is None  # 25 bytes to its end
+    assert roomy.settle("{", 1) == "{" and roomy.way_out is not None
+    begun = '"a name that is long": "and'
+    assert roomy.settle(begun, 7) == begun
+    assert roomy.settle(" so on and on", 18) == " so on and on"
+    assert roomy.settle(" and on", 20) == '"}' and roomy.ended
+
+
 def test_text_of_another_program_is_followed_and_ended():
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
-    form = TextForm(Structure("json_schema", json.dumps(schema)), 20)
+    form = TextForm(Structure("json_schema", json.dumps(schema)), 20, count_bytes)
     assert form.settle('{"a": "größ', 8) == '{"a": "größ'
     assert not form.ended
     assert form.settle("er und größer", 18) == '"}'
@@ -109,7 +126,7 @@ OPEN = Structure("json_schema", '{"type": "object", "additionalProperties": {"ty
 
 @pytest.mark.parametrize("most", [60, 500, 520, 5000])
 def test_answer_with_room_is_not_led_out(tokenizer, most):
-    form, text_form = Form(OPEN, tokenizer, most), TextForm(OPEN, most)
+    form, text_form = Form(OPEN, tokenizer, most), TextForm(OPEN, most, count_bytes)
     tokens = tokenizer.tokenize_str(LONG)
     assert [form.settle(token) for token in tokens] == tokens
     assert text_form.settle(LONG, len(tokens)) == LONG and not text_form.ended
@@ -120,13 +137,13 @@ def test_part_that_takes_long_to_close_is_begun_while_there_is_room():
     wide["required"] = list(wide["properties"])
     structure = Structure("json_schema", json.dumps({"type": "object", "properties": {"wide": wide}}))
     begun = '{"wide": {"k0": null'
-    assert TextForm(structure, 5000).settle(begun, 20) == begun  # 700 bytes to its end
-    assert TextForm(structure, 500).settle(begun, 20) == "{}"
+    assert TextForm(structure, 5000, count_bytes).settle(begun, 20) == begun  # 700 bytes to its end
+    assert TextForm(structure, 500, count_bytes).settle(begun, 20) == "{}"
 
 
 def test_text_that_the_form_does_not_allow_is_refused():
     with pytest.raises(StructureRefused):
-        TextForm(ANY_OBJECT, 20).settle("Here is", 1)
+        TextForm(ANY_OBJECT, 20, count_bytes).settle("Here is", 1)
 
 
 def chain(count):

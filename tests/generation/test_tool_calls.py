@@ -30,7 +30,7 @@ def template():
 
 def accepts(structure, text):
     """Whether the text has the form, and is whole."""
-    form = TextForm(structure, 10_000)
+    form = TextForm(structure, 10_000, len)
     try:
         form.take(list(text.encode()), 5_000)
     except StructureRefused:
