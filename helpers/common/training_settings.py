@@ -62,7 +62,7 @@ LONGEST_FILE = 1_000_000  # bytes of a settings file
 
 
 class SettingsLoader(yaml.SafeLoader):
-    """PyYAML's safe loader, for which 2e-4 is a number, as in YAML 1.2: it takes only 2.0e-4 for one.
+    """PyYAML's safe loader with the numbers of YAML 1.2: 2e-4 is one, 1:30 is not.
 
     A key that is there twice is an error, as in YAML 1.2, and not the last one. So are mappings merged into
     one another (<<) that grow beyond what settings can be.
@@ -86,9 +86,19 @@ class SettingsLoader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(problem="too many keys", problem_mark=node.start_mark)
 
 
+# YAML 1.2's numbers. YAML 1.1, as PyYAML reads it, takes 1:30 for 90, 010 for 8, and 2e-4 for a text.
+INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+SettingsLoader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in found if tag not in (INT, FLOAT)]
+    for first, found in SettingsLoader.yaml_implicit_resolvers.items()
+}
+SettingsLoader.add_implicit_resolver(INT, re.compile(r"[-+]?\d+$"), list("-+0123456789"))
 SettingsLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789")
+    FLOAT,
+    re.compile(r"[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"),
+    list("-+.0123456789"),
 )
+SettingsLoader.add_constructor(INT, lambda loader, node: int(loader.construct_scalar(node)))
 
 
 @dataclass(frozen=True)

@@ -179,10 +179,14 @@ def list_apis(options: argparse.Namespace) -> list[str]:
 
 def open_ports(options: argparse.Namespace, host: str) -> dict[str, socket.socket]:
     """{name of the API: its listening socket}. Raises a ResourceError with the flag if a port is in use."""
-    ports = {}
-    for name in list_apis(options):
-        ports[name] = open_port(host, getattr(options, f"{name}_port"), FLAGS[name])
-    return ports
+    wanted = {name: getattr(options, f"{name}_port") for name in list_apis(options)}
+    flags: dict[int, str] = {}  # by the port; 0 is any free one
+    for name, port in wanted.items():
+        if port and port in flags:
+            problem = f"{flags[port]} and {FLAGS[name]} are both {port}."
+            raise UsageError(problem, "Give each API a port of its own.")
+        flags[port] = FLAGS[name]
+    return {name: open_port(host, port, FLAGS[name]) for name, port in wanted.items()}
 
 
 def make_apps(options: argparse.Namespace, service: Service) -> dict[str, FastAPI]:

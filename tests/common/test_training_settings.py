@@ -161,6 +161,17 @@ def test_numbers_may_have_an_exponent_without_a_decimal_point(write, number):
     assert pick_settings(str(write(f"learning_rate: {number}"))).learning_rate == 0.0002
 
 
+@pytest.mark.parametrize("text", ["010", "+10", "10"])
+def test_whole_numbers_are_decimal(write, text):
+    assert pick_settings(str(write(f"max_rows: {text}"))).max_rows == 10
+
+
+@pytest.mark.parametrize("text", ["1:30", "1_000", "0x1f", "0b11", "1.5.2", ".inf", ".nan"])
+def test_what_yaml_1_2_does_not_take_for_a_number_is_refused(write, text):
+    with pytest.raises(UsageError, match="epochs"):
+        pick_settings(str(write(f"epochs: {text}")))
+
+
 def test_file_that_is_missing_is_named(home):
     with pytest.raises(NotFoundError, match="nothing.yaml"):
         pick_settings("nothing.yaml")

@@ -142,6 +142,14 @@ def test_wrong_command_line_ends_with_one_line_and_code_2(at_home, capsys, argum
     assert len(error.splitlines()) == 1
 
 
+def test_two_apis_cannot_have_the_same_port(at_home, capsys):
+    port = str(find_port(5001))
+    arguments = ["--model", "tiny", "--api", "--extensions", "openai", "--openai-port", port]
+    assert run_command(main, [*arguments, "--api-blocking-port", port]) == 2
+    error = capsys.readouterr().err
+    assert "--openai-port" in error and "--api-blocking-port" in error and "both" in error
+
+
 def test_port_in_use_is_named_with_its_flag(at_home, capsys):
     taken = open_port("127.0.0.1", 0, "--openai-port")  # as a server that is loading its model holds it
     port = str(taken.getsockname()[1])
