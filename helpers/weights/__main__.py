@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from helpers.common import arguments as types
+from helpers.common.arguments import escape
 from helpers.common.command import CommandParser, run_command
 from helpers.weights.catalogue import CATALOGUE
 from helpers.weights.exporting import PROGRAMS, export_model
@@ -79,7 +80,7 @@ def list_catalogue(options: argparse.Namespace) -> object:
         for source in CATALOGUE:
             facts = f"{source.origin:5} {source.download_gb:7.2f} GB  {source.access:6} {source.note}"
             print(f"{source.name:37} {facts}")
-        print(f"In {models_folder()}: {', '.join(list_models()) or 'nothing yet'}")
+        print(escape(f"In {models_folder()}: {', '.join(list_models()) or 'nothing yet'}"))
     return {"catalogue": CATALOGUE, "here": list_models()}
 
 
@@ -94,7 +95,7 @@ def list_branches(options: argparse.Namespace) -> object:
             bits, group, order = ("-" if value is None else str(value) for value in kind.values())
             numbers = f"{branch.disk_bytes / 1e9:8.2f} {branch.memory_bytes / 1e9:9.2f}"
             fits = "yes" if branch.fits else "no"
-            print(f"{branch.name:40} {bits:>4} {group:>5} {order:>9} {numbers}  {fits}")
+            print(f"{escape(branch.name):40} {bits:>4} {group:>5} {order:>9} {numbers}  {fits}")
     return branches
 
 

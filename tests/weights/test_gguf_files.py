@@ -9,7 +9,9 @@ import pytest
 from gguf import GGUFWriter
 
 from helpers import loading, weights
+from helpers.common.command import run_command
 from helpers.common.errors import DamagedError, KitError, NotFoundError, UnsupportedError, UsageError
+from helpers.weights.__main__ import main
 from helpers.weights.downloads import RemoteFile
 from helpers.weights.fetching import choose_files
 from helpers.weights.gguf_files import find_group, group_ggufs
@@ -68,6 +70,13 @@ def test_each_of_several_models_is_listed_and_found_by_folder_and_file(home):
     found = weights.find_model("g/z.Q8.gguf")
     assert (found.name, found.gguf) == ("g/z.Q8.gguf", path / "z.Q8.gguf")
     assert found.weight_bytes == len("z.Q8.gguf")
+
+
+def test_name_that_would_move_the_cursor_is_listed_escaped(home, capsys):
+    put(home, "a.gguf", folder="x\x1b[2Jy")
+    assert run_command(main, ["list"]) == 0
+    shown = capsys.readouterr().out
+    assert "x\\x1b[2Jy" in shown and "\x1b" not in shown
 
 
 def test_only_model_of_a_folder_is_listed_once(home):
