@@ -13,10 +13,11 @@ import nbformat
 
 from helpers.common import lanes
 from helpers.common.command import CommandParser, run_command
+from helpers.common.errors import DamagedError
 from helpers.common.paths import PROJECT
 from helpers.tutorial.notebook_files import read_notebook
 from helpers.tutorial.records import RECORDS, read_records
-from tools.files import update_file
+from tools.files import RESTORE, read_source, update_file
 
 TAG = "cost"  # of the cell that is the box
 
@@ -63,10 +64,10 @@ def write_boxes(project: Path = PROJECT) -> list[Path]:
         box = build_box(path.stem, records)
         files[path] = fill_notebook(path, box)
         pair = project / "notebooks" / "text" / f"{path.stem}.py"
-        files[pair] = fill_pair(pair.read_text(encoding="utf-8"), box)
+        files[pair] = fill_pair(read_source(pair), box)
     readme = project / "README.md"
     if "tiny" in records:
-        files[readme] = fill_readme(readme.read_text(encoding="utf-8"), records["tiny"])
+        files[readme] = fill_readme(read_source(readme), records["tiny"])
     return [path for path, text in files.items() if update_file(path, text)]
 
 
@@ -101,8 +102,10 @@ def describe_cost(name: str, lane: str, record: Record | None) -> str:
 def fill_notebook(path: Path, box: str) -> str:
     """The content of the notebook's file, with the box in its place."""
     notebook = read_notebook(path)
-    cell = next(cell for cell in notebook.cells if TAG in cell.metadata.get("tags", []))
-    cell.source = box
+    cells = [cell for cell in notebook.cells if TAG in cell.metadata.get("tags", [])]
+    if not cells:
+        raise DamagedError(f"{path} has no cell with the tag {TAG}.", RESTORE)
+    cells[0].source = box
     return nbformat.writes(notebook) + "\n"
 
 

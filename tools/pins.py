@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import tomllib
 from pathlib import Path
 
 from helpers.common.command import CommandParser, run_command
@@ -16,6 +15,7 @@ from helpers.common.errors import ServerError
 from helpers.common.files import write_text
 from helpers.common.paths import PROJECT
 from helpers.common.pins import HASHES, Pin, read_pins
+from tools.files import read_source, read_toml
 
 EXTRAS = ("dev", "lab", "llamacpp", "gptq")  # of the kit that `make setup` installs
 PYTHON = "3.11.5"  # the oldest that the tested versions take; soupsieve asks for it
@@ -36,7 +36,7 @@ def main(arguments: list[str]) -> None:
         description=f"Writes constraints.txt and {HASHES} from what this Python has.",
     ).parse_args(arguments)
     constraints = PROJECT / "constraints.txt"
-    header = re.match(r"(?:#.*\n)*", constraints.read_text(encoding="utf-8"))
+    header = re.match(r"(?:#.*\n)*", read_source(constraints))
     freeze = run(sys.executable, "-m", "pip", "freeze", "--exclude-editable")
     versions = re.sub(r"\+.*", "", freeze)  # without the build of torch, such as +cpu
     write_text(constraints, (header[0] if header else "") + versions)
@@ -49,7 +49,7 @@ def build_hashes(versions: str, torch: Pin | None) -> str:
     Hashes that an older file has of the same version of torch (`torch`) stay: PyTorch's index cannot be
     reached from everywhere.
     """
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = read_toml(PROJECT / "pyproject.toml")
     with tempfile.TemporaryDirectory() as scratch:
         tested, build = Path(scratch, "tested.txt"), Path(scratch, "build.in")
         tested.write_text(versions, encoding="utf-8")

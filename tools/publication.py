@@ -6,12 +6,12 @@ how to run the kit from its folder, and a set-up cell that finds no kit says wha
 """
 
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.common.errors import DamagedError
 from helpers.common.paths import PROJECT
+from tools.files import read_toml
 
 SETUP = """\
 # @title Set-up: run this cell first
@@ -86,7 +86,7 @@ class Publication:
 
 def read_publication(project: Path = PROJECT) -> Publication | None:
     """What pyproject.toml says; None if nothing is published. Raises DamagedError if half of it is there."""
-    content = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))
+    content = read_toml(project / "pyproject.toml")
     repository = content["project"].get("urls", {}).get("Repository")
     pinned = content["tool"].get("open-llm-kit", {})
     if bool(repository) != bool(pinned):

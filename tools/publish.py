@@ -15,7 +15,7 @@ from pathlib import Path
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import MismatchError, NotFoundError, UsageError
 from helpers.common.paths import PROJECT
-from tools.files import differs, update_all
+from tools.files import differs, read_source, update_all
 from tools.publication import Publication, put_into_pyproject
 from tools.tidy_notebooks import build_files
 
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
 def publish(publication: Publication | None, project: Path = PROJECT, dry_run: bool = False) -> list[Path]:
     """Writes the publication, or none, into every place; prints and returns the files that change."""
     pyproject = project / "pyproject.toml"
-    files = {pyproject: put_into_pyproject(pyproject.read_text(encoding="utf-8"), publication)}
+    files = {pyproject: put_into_pyproject(read_source(pyproject), publication)}
     files |= build_files(project, publication)
     changed = {path: text for path, text in files.items() if differs(path, text)}
     if not dry_run:
@@ -128,7 +128,7 @@ def names_address(publication: Publication, project: Path) -> bool:
 
 def describe_change(path: Path, text: str) -> str:
     """The lines that leave the file and those that come into it."""
-    before = path.read_text(encoding="utf-8").splitlines()
+    before = read_source(path).splitlines()
     lines = difflib.unified_diff(before, text.splitlines(), lineterm="", n=0)
     return "".join(f"  {line}\n" for line in list(lines)[2:] if not line.startswith("@@"))
 

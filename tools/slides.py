@@ -21,6 +21,7 @@ from helpers.common.files import write_text
 from helpers.common.outputs import check_output
 from helpers.common.paths import PROJECT, find_home
 from helpers.tutorial.notebook_files import read_notebook
+from tools.files import read_source
 
 REVEAL = Path(__file__).parent / "reveal"  # reveal.js, see the README there
 WIDTH, HEIGHT = 1280, 720  # of a slide, in CSS pixels
@@ -190,7 +191,7 @@ def list_scripts() -> list[str]:
 
 def read_reveal(name: str) -> str:
     """The text of a file in tools/reveal/."""
-    return (REVEAL / name).read_text(encoding="utf-8")
+    return read_source(REVEAL / name)
 
 
 def escape_script(script: str) -> str:

@@ -13,11 +13,12 @@ import nbformat
 from nbformat import NotebookNode
 
 from helpers.common.command import CommandParser, run_command
+from helpers.common.errors import DamagedError
 from helpers.common.files import write_text
 from helpers.common.paths import PROJECT
 from helpers.tutorial.notebook_files import clean_notebook, read_notebook
 from tools._private import combine_pair
-from tools.files import differs
+from tools.files import RESTORE, differs, read_source
 from tools.publication import (
     PAGES,
     Publication,
@@ -59,7 +60,7 @@ def build_files(project: Path, publication: Publication | None) -> dict[Path, st
         files |= build_pair(notebook, publication)
     for page in (project / name for name in PAGES):
         if page.is_file():
-            files[page] = put_into_page(page.read_text(encoding="utf-8"), publication)
+            files[page] = put_into_page(read_source(page), publication)
     return files
 
 
@@ -81,7 +82,10 @@ def update_from_text(notebook: NotebookNode, path: Path) -> NotebookNode:
     pair = name_pair(path)
     if not pair.is_file() or pair.stat().st_mtime <= path.stat().st_mtime:
         return notebook
-    return combine_pair(pair.read_text(encoding="utf-8"), notebook, TEXT)
+    combined = combine_pair(read_source(pair), notebook, TEXT)
+    if not combined.cells:
+        raise DamagedError(f"{pair} has no cells.", RESTORE)
+    return combined
 
 
 def tidy_notebook(notebook: NotebookNode, name: str, publication: Publication | None) -> None:

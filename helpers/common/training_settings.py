@@ -85,6 +85,10 @@ class SettingsLoader(yaml.SafeLoader):
         if len(node.value) > LONGEST:
             raise yaml.constructor.ConstructorError(problem="too many keys", problem_mark=node.start_mark)
 
+    def construct_decimal(self, node: Any) -> int:
+        """A whole number, whose first digits may be zeros."""
+        return int(self.construct_scalar(node))
+
 
 # YAML 1.2's numbers. YAML 1.1, as PyYAML reads it, takes 1:30 for 90, 010 for 8, and 2e-4 for a text.
 INT, FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
@@ -92,13 +96,15 @@ SettingsLoader.yaml_implicit_resolvers = {
     first: [(tag, form) for tag, form in found if tag not in (INT, FLOAT)]
     for first, found in SettingsLoader.yaml_implicit_resolvers.items()
 }
-SettingsLoader.add_implicit_resolver(INT, re.compile(r"[-+]?\d+$"), list("-+0123456789"))
+SettingsLoader.add_implicit_resolver(INT, re.compile(r"[-+]?[0-9]+$"), list("-+0123456789"))
 SettingsLoader.add_implicit_resolver(
     FLOAT,
-    re.compile(r"[-+]?(?:\.\d+|\d+(?:\.\d*)?)(?:[eE][-+]?\d+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"),
+    re.compile(
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    ),
     list("-+.0123456789"),
 )
-SettingsLoader.add_constructor(INT, lambda loader, node: int(loader.construct_scalar(node)))
+SettingsLoader.add_constructor(INT, SettingsLoader.construct_decimal)
 
 
 @dataclass(frozen=True)
