@@ -68,7 +68,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # torchao (a dependency of gptqmodel) warns at import about CUDA libraries that a CPU torch cannot load;
 # the kit uses none of them. bitsandbytes repeats for every layer that 8-bit layers compute in float16.
-for noisy in ("torchao", "torch.utils._pytree", "bitsandbytes"):
+# transformers warns of texts that are longer than the context, which the kit refuses or cuts.
+for noisy in ("torchao", "torch.utils._pytree", "bitsandbytes", "transformers.tokenization_utils_base"):
     logging.getLogger(noisy).setLevel(logging.ERROR)
 
 # TRL 1.16 and PEFT 0.21 use a name that transformers has renamed since; a user of the kit cannot fix it.

@@ -15,7 +15,7 @@ import openai
 
 from helpers.clients.remedies import SERVER_REMEDIES
 from helpers.common.addresses import check_proxies, is_local
-from helpers.common.arguments import cut
+from helpers.common.arguments import cut, escape
 from helpers.common.bounded import TooLargeError, Watch, list_async_hooks, list_hooks
 from helpers.common.errors import KitError, ServerError, UsageError
 from helpers.common.forms import find_misfit
@@ -248,7 +248,8 @@ def explain_openai_error(error: Exception, base_url: object) -> KitError | None:
         response = error.response
         return build_refusal(error.status_code, response.reason_phrase, response.text, SERVER_REMEDIES)
     if isinstance(error, openai.APIError):
-        problem = f"{base_url} gave no complete answer: {error.message.rstrip('.')}."
+        said = escape(cut(" ".join(error.message.split()), 300)).rstrip(".")
+        problem = f"{base_url} gave no complete answer: {said}."
         return ServerError(problem, "Look at the server's output.")
     if isinstance(error, TypeError) and NOT_SENT.search(str(error)):
         remedy = "Correct it; fields that the client does not know go into extra_body={...}."

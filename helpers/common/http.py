@@ -16,7 +16,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from helpers.common.addresses import HTTP, find_fault, is_local
-from helpers.common.arguments import cut, shorten
+from helpers.common.arguments import cut, escape, shorten
 from helpers.common.bounded import BLOCK, TooLargeError, Watch
 from helpers.common.errors import (
     KitError,
@@ -36,6 +36,7 @@ REMEDIES: dict[int | str, str] = {
     401: "Give the server's API key.",
     403: "Check the address and the port: another program may be listening there.",
     404: "Check the address: the server has nothing there.",
+    429: "Wait, then try again.",
     500: "Look at the server's output for the cause.",
     "timeout": "Give a longer timeout, or look at the server's output.",
     "unreachable": "Check the address, and that the server is running.",
@@ -246,7 +247,9 @@ def build_refusal(
     status: int, reason: str, text: str, remedies: Mapping[int | str, str] = REMEDIES
 ) -> ServerError:
     """The error to raise for a reply that is a refusal, with the server's own words from its body `text`."""
-    said = read_reason(text)[:MAX_REASON] or reason or "it gave no reason."
+    said = read_reason(text)[:MAX_REASON] or escape(reason or "") or "it gave no reason."
+    if status < 400:  # such as a server that is not one of websockets
+        return ServerError(f"The server replied with status {status} ({said}).", remedies["not JSON"], status)
     problem = f"The server refused the request: {said} (status {status})"
     return ServerError(problem, remedies.get(status, "Correct what it names."), status)
 
@@ -261,6 +264,7 @@ def read_reason(text: str) -> str:
         return ""
     try:
         reply = json.loads(text)
-        return str(reply["error"]["message"] if "error" in reply else reply["detail"])
+        text = str(reply["error"]["message"] if "error" in reply else reply["detail"])
     except (ValueError, LookupError, TypeError, RecursionError):
-        return text
+        pass
+    return escape(" ".join(text.split()))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from llguidance import LLMatcher, LLParserLimits
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from llguidance.gbnf_to_lark import any_to_lark
 
 from helpers.generation.schemas import MOST, adapt_schema
@@ -38,7 +38,17 @@ def write_lark(kind: str, source: str, special: bool) -> str:
     grammar = HEAD + writers[kind](source)
     if problem := LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(grammar), limits=LIMITS):
         raise ValueError(find_reason(problem))
+    if kind != "calls":  # whose special tokens only the model's own tokenizer has
+        refuse_impossible(grammar)
     return grammar
+
+
+def refuse_impossible(grammar: str) -> None:
+    """Raises a ValueError for a form that no text can have, such as `root ::= root`."""
+    matcher = LLMatcher(LLTokenizer("byte"), LLMatcher.grammar_from_lark(grammar), log_level=0, limits=LIMITS)
+    may_come = any(matcher.compute_bitmask())
+    if matcher.is_error() or not may_come:
+        raise ValueError("no text has this form")
 
 
 def refuse_repeats(source: str) -> None:

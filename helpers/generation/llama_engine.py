@@ -5,7 +5,7 @@ llama.cpp itself computes simultaneous requests together, each in a slot.
 
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ from helpers.generation.engine import GREEDY_BELOW, Engine
 from helpers.generation.forms import TextForm
 from helpers.generation.llama_answer import Answer
 from helpers.generation.llama_chat import cut_behind_controls, make_llama_chat
-from helpers.generation.llama_server import PARALLEL, LlamaServer, convert_loras
+from helpers.generation.llama_server import PARALLEL, PROMPT_STEP, LlamaServer, convert_loras
 from helpers.generation.llama_slots import SlotPool
 from helpers.generation.prompts import UnknownToken
 from helpers.generation.request import MIROSTAT_MODES, Generation, GenerationRequest, Piece
@@ -147,10 +147,25 @@ class LlamaEngine(Engine):
         body = {**build_body(request, prompt, self.context), **adapter}
         form = self.make_form(request.structure, body["n_predict"]) if request.structure else None
         answer = Answer(request, prompt, emit, partial(self.must_end, request), find_likeliest, form)
-        with self._slots.take(request.adapter, prompt) as (slot, reusable):
-            self.server.complete({**body, "id_slot": slot, "cache_prompt": reusable}, answer.take)
+        with self._slots.take(request.adapter, prompt) as (slot, held):
+            body |= {"id_slot": slot, "cache_prompt": held > 0}
+            for part in self._read_parts(prompt, held):
+                if self.must_end(request):
+                    return Generation("", len(prompt), 0, "length")
+                self.server.ask("/completion", {**body, "prompt": part, "n_predict": 0, "grammar": ""})
+                body["cache_prompt"] = True
+            self.server.complete(body, answer.take)
         reason = answer.finish()
         return Generation("", len(prompt), answer.count, reason)
+
+    @staticmethod
+    def _read_parts(prompt: list[int], held: int) -> Iterator[list[int]]:
+        """The begins of a long prompt that are read one after another, each with PROMPT_STEP tokens more.
+
+        llama.cpp itself would read all of it before it begins another answer.
+        """
+        for end in range(held + PROMPT_STEP, len(prompt), PROMPT_STEP):
+            yield prompt[:end]
 
     def make_form(self, structure: Structure, most: int) -> TextForm:
         """What leads an answer of at most `most` tokens to its end."""

@@ -35,14 +35,14 @@ class SlotPool:
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def take(self, adapter: str | None, prompt: Sequence[int]) -> Iterator[tuple[int, bool]]:
-        """(number of a slot, whether what it holds may be reused) for an answer, which the block computes."""
+    def take(self, adapter: str | None, prompt: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """(number of a slot, tokens of the prompt that it holds) for an answer, which the block computes."""
         with self._lock:
             slot = self._choose(adapter, prompt)
             self._free.remove(slot)
-        reusable, slot.adapter = slot.adapter == adapter, UNKNOWN
+        held, slot.adapter = slot.count_reusable(adapter, prompt), UNKNOWN
         try:
-            yield slot.number, reusable
+            yield slot.number, held
             slot.adapter, slot.prompt = adapter, prompt
         finally:
             with self._lock:

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from helpers.common.arguments import shorten
 from helpers.common.bounded import BLOCK, TooLargeError, Watch
@@ -159,15 +160,25 @@ def read_lines(watch: Watch, response: requests.Response) -> Iterator[bytes]:
 
     Raises what requests raises, and TooLargeError.
     """
-    # A chunk is passed on when it is there. Without chunks, only single bytes are.
-    size = BLOCK if getattr(response.raw, "chunked", False) else 1
     rest: list[bytes] = []
-    for block in response.iter_content(size):
+    for block in read_blocks(response):
         first, *others = watch.count(block).split(b"\n")
         rest.append(first)
         for part in others:
             yield b"".join(rest)
             rest = [part]
+
+
+def read_blocks(response: requests.Response) -> Iterator[bytes]:
+    """The bytes of a reply as they come. Raises what requests raises."""
+    if getattr(response.raw, "chunked", False):
+        yield from response.iter_content(BLOCK)
+        return
+    try:  # without chunks, iter_content waits for a whole block
+        while block := response.raw.read1(BLOCK):
+            yield block
+    except HTTPError as error:
+        raise requests.exceptions.ChunkedEncodingError(error) from error
 
 
 def read_events(lines: Iterable[bytes], url: str) -> Iterator[Any]:

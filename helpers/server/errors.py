@@ -3,6 +3,7 @@
 `REFUSALS` says which KitError becomes which status; an exception that nobody foresaw is a 500.
 """
 
+import logging
 from dataclasses import dataclass, replace
 
 from fastapi.responses import JSONResponse
@@ -113,6 +114,12 @@ def as_api_error(error: Exception, param: str | None = None) -> ApiError:
     if field is None and refusal.status == 400:
         field = param
     return ApiError(refusal.status, str(error), field, refusal.code)
+
+
+def log_unforeseen(error: Exception) -> None:
+    """Logs an error that ends a stream, with its traceback, unless it is one for the client."""
+    if not isinstance(error, ApiError | KitError):
+        logging.getLogger("uvicorn.error").error("A streamed answer failed", exc_info=error)
 
 
 def describe_error(error: Exception) -> dict[str, str | None]:

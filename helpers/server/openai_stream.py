@@ -1,7 +1,6 @@
 """Answers of the OpenAI-style API as a stream of server-sent events."""
 
 import json
-import logging
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -11,11 +10,10 @@ from typing import Any
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from helpers.common.errors import KitError
 from helpers.generation.engine import Engine
 from helpers.generation.request import Generation, GenerationRequest, Piece
 from helpers.server.answers import Answers
-from helpers.server.errors import describe_error
+from helpers.server.errors import describe_error, log_unforeseen
 from helpers.server.openai_dialects import Dialect
 from helpers.server.openai_replies import count_usage
 
@@ -79,8 +77,7 @@ async def write_events(call: Call, answers: Answers) -> AsyncIterator[str]:
             usage = count_usage(generations, call.dialect.choices_per_prompt)
             yield write_event({**base, "choices": [], "usage": usage.model_dump()})
     except Exception as error:
-        if not isinstance(error, KitError):
-            logging.getLogger("uvicorn.error").exception("A streamed answer failed")
+        log_unforeseen(error)
         yield write_event({"error": describe_error(error)})
     yield "data: [DONE]\n\n"
 

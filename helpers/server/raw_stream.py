@@ -9,7 +9,6 @@ see the connection end as it did then. When the server ends, it ends the answer 
 import asyncio
 import contextlib
 import json
-import logging
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -19,13 +18,12 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
-from helpers.common.errors import KitError
 from helpers.generation.engine import Engine, EngineStopping
 from helpers.generation.request import Piece
 from helpers.server.answers import stream
 from helpers.server.apps import explain_validation, make_app
 from helpers.server.connections import RESTARTING
-from helpers.server.errors import ApiError, describe_error
+from helpers.server.errors import ApiError, describe_error, log_unforeseen
 from helpers.server.raw_answers import PreparedRequest, RunningRequests, prepare_chat, prepare_generate
 from helpers.server.raw_bodies import ChatBody, GenerateBody, RawBody
 from helpers.server.request_bodies import decode_json
@@ -175,8 +173,7 @@ class Connection:
         """Sends the error and closes the connection."""
         if isinstance(error, RequestValidationError):
             error = explain_validation(error)
-        if not isinstance(error, ApiError | KitError):
-            logging.getLogger("uvicorn.error").exception("A streamed answer failed")
+        log_unforeseen(error)
         described = describe_error(error)
         stopping = isinstance(error, EngineStopping)
         with contextlib.suppress(WebSocketDisconnect):

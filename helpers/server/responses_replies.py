@@ -1,6 +1,5 @@
 """Replies of /v1/responses, whole or as a stream of events."""
 
-import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -9,11 +8,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from helpers.common.errors import KitError
 from helpers.generation.request import Generation, Piece
 from helpers.generation.tool_calls import CallPart, CallReader, Part, read_answer
 from helpers.server.answers import Answers
-from helpers.server.errors import describe_error
+from helpers.server.errors import describe_error, log_unforeseen
 from helpers.server.openai_dialects import name_call
 from helpers.server.openai_stream import write_event
 from helpers.server.responses_body import ResponsesBody
@@ -104,8 +102,7 @@ class Responder:
                 for event in events.add(news) if isinstance(news, Piece) else events.finish(news):
                     yield event
         except Exception as error:
-            if not isinstance(error, KitError):
-                logging.getLogger("uvicorn.error").exception("A streamed answer failed")
+            log_unforeseen(error)
             said = describe_error(error)
             yield events.write("error", code=said["code"], message=said["message"], param=said["param"])
 

@@ -159,7 +159,7 @@ def find_resumable(name: str, plan: dict[str, Any], resume: bool) -> tuple[Path,
 
 
 def refuse_foreign(folder: Path) -> None:
-    """An AlreadyThereError for what has a checkpoint's name and is not one: it would be written or removed."""
+    """An AlreadyThereError for what only has the name of a checkpoint: it would be written or removed."""
     for path in folder.glob("checkpoint-*"):
         if NAME.fullmatch(path.name) and not is_checkpoint(path):
             problem = f"{path} has the name of a checkpoint, but no training wrote it."

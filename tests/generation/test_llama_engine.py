@@ -16,6 +16,7 @@ from helpers.generation.decoding import read_bytes
 from helpers.generation.engine import EngineStopping
 from helpers.generation.llama_engine import LlamaEngine, build_body
 from helpers.generation.llama_server import PARALLEL, PROMPT_STEP, ConversationPlan, plan_conversations
+from helpers.generation.llama_slots import SlotPool
 from helpers.generation.prompts import PromptTooLong, UnknownToken
 from helpers.generation.request import GenerationRequest
 from helpers.generation.structure import Structure
@@ -216,6 +217,28 @@ def test_question_about_the_next_token_leaves_the_slots_of_the_answers_alone(eng
     for _ in range(PARALLEL):
         engine.measure_log_probability(ids, 5)
     assert count_read(engine, monkeypatch, [("shift", prompt)]) == [1]
+
+
+def test_long_prompt_is_read_in_parts_between_which_others_are_answered(engine, monkeypatch):
+    prompt = "One part of a long prompt after another. " * 24
+    ids, read, ask_server = engine.tokenize(prompt), [], engine.server.ask
+    alone = ask(engine, prompt="Hi", adapter="twist")
+    expected = ask(engine, prompt=prompt, adapter="shift").text  # in another slot than the next one
+
+    def note(path, body=None):
+        if path == "/completion":
+            read.append(len(body["prompt"]))
+            with monkeypatch.context() as patch:
+                patch.setattr(engine.server, "ask", ask_server)
+                assert ask(engine, prompt="Hi", adapter="twist") == alone
+        return ask_server(path, body)
+
+    engine._slots = SlotPool(PARALLEL)  # nothing is held
+    monkeypatch.setattr(engine.server, "ask", note)
+    assert ask(engine, prompt=prompt, adapter="shift").text == expected
+    assert read == list(range(PROMPT_STEP, len(ids), PROMPT_STEP)) and len(read) > 2
+    assert ask(engine, prompt=prompt + "More", adapter="shift").text  # all of it is held now
+    assert len(read) == len(range(PROMPT_STEP, len(ids), PROMPT_STEP))
 
 
 def test_conversion_leaves_the_folders_of_the_loras_alone(llama_home, engine):
