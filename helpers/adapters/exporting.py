@@ -44,7 +44,7 @@ def export_adapter(name: str, program: str, output: Path | None = None) -> Path:
         problem = f"The kit cannot write files for a program called '{program}'."
         raise UsageError(problem, f"Use one of: {', '.join(WRITERS)}.")
     if output and os.path.lexists(check_path(output)):
-        raise AlreadyThereError(f"{output} is there already.", "Choose another --output, or delete it.")
+        raise AlreadyThereError(f"{output} is there already.", "Choose another --output.")
     folder = find_adapter(name)
     if output:
         refuse_kept(output, [folder.path])

@@ -42,6 +42,7 @@ TEXTS = (  # of a LoRA, as PEFT, transformers, the WebUI and the kit write them
 OWN_FILES = (*WEIGHTS, *TEXTS)
 PEFT_DEFAULTS = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}  # for what a config does not say
 CACHE = re.compile(r"(?:^|/)models--(.+?)--([^/]+)")  # the hub's cache: models--OWNER--NAME/snapshots/HASH
+NOT_A_LORA = "If it is to hold a LoRA, train or fetch that again under another name."
 TRAIN_AGAIN = "Delete the folder, then train or fetch the LoRA again."
 WITHOUT_RECORD = "Delete the file, or train the LoRA again."
 
@@ -83,7 +84,7 @@ class AdapterFolder:
         """
         path = self.path / "adapter_config.json"
         if not path.is_file():
-            raise DamagedError(f"The LoRA folder {self.path} has no {path.name}.", TRAIN_AGAIN)
+            raise DamagedError(f"The folder {self.path} has no {path.name}.", NOT_A_LORA)
         config = {**PEFT_DEFAULTS, **read_json(path, TRAIN_AGAIN, AdapterConfig)}
         kind = config.get("peft_type", "LORA")
         if kind != "LORA":

@@ -50,7 +50,7 @@ def merge_adapter(
     template = pick_for_all(chat_template, [folder])
     saved = as_dtype(dtype) if dtype else stored
     needed = base_folder.weight_bytes * saved.itemsize // stored.itemsize
-    check_output(target, "folder", bytes_needed=needed, remedy="Choose another --output, or delete it.")
+    check_output(target, "folder", bytes_needed=needed, remedy="Choose another --output.")
     with hold(target, "a merge"):
         remove_abandoned(target)  # a complete folder of a killed merge takes its place
         refuse_what_stays(target, "folder")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from helpers.common.arguments import state_reason
 from helpers.common.errors import DamagedError, KitError
 from helpers.common.forms import find_misfit
-from helpers.common.os_errors import explain_number, fills_disk
+from helpers.common.os_errors import explain_number, fills_disk, find_full
 from helpers.common.outputs import explain_unwritable, refuse_what_stays, show_bytes
 from helpers.common.paths import check_path
 from helpers.common.values import check_text
@@ -69,7 +69,7 @@ def name_full_disk(target: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, KitError) or not fills_disk(error):
             raise
-        raise explain_number(errno.ENOSPC, str(target)) from error
+        raise explain_number(find_full(error), str(target)) from error
 
 
 def give_ordinary_mode(fresh: Path, workspace: Path) -> None:

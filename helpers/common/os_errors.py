@@ -43,6 +43,12 @@ def fills_disk(error: BaseException) -> bool:
     return not numbers.isdisjoint(FULL) or bool(TORCH.search(str(error)))
 
 
+def find_full(error: BaseException) -> int:
+    """Which of FULL it is."""
+    numbers = [find_number(each) for each in list_causes(error)]
+    return next((number for number in numbers if number in FULL), errno.ENOSPC)
+
+
 def list_causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error, and those that led to it."""
     seen = set()
@@ -72,6 +78,9 @@ def explain_number(number: int, path: str = "") -> KitError:
         problem = f"The name {name[:40]}... is too long for this disk." if name else "A name is too long."
         return UsageError(problem, "Choose a shorter one: most disks take 255 bytes.")
     where, reason = name or "A file", os.strerror(number)
+    if number == errno.EFBIG:
+        remedy = "Raise the limit of this shell (ulimit -f), or choose another disk."
+        return ResourceError(f"{where} is larger than a file may be: {reason}.", remedy)
     if number in FULL:
         return ResourceError(
             f"{where} could not be written: {reason}.", "Free some space, then run it again."

@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
-from urllib3.exceptions import HTTPError
 
 from helpers.common.arguments import shorten
 from helpers.common.bounded import BLOCK, TooLargeError, Watch
@@ -174,10 +173,15 @@ def read_blocks(response: requests.Response) -> Iterator[bytes]:
     if getattr(response.raw, "chunked", False):
         yield from response.iter_content(BLOCK)
         return
-    try:  # without chunks, iter_content waits for a whole block
-        while block := response.raw.read1(BLOCK):
-            yield block
-    except HTTPError as error:
+    while block := read_block(response.raw):
+        yield block
+
+
+def read_block(raw: Any) -> bytes:
+    """What has come of a reply without chunks, of which requests itself would wait for a whole block."""
+    try:
+        return raw.read1(BLOCK)
+    except Exception as error:  # urllib3's, when the connection breaks: requests turns its own into this
         raise requests.exceptions.ChunkedEncodingError(error) from error
 
 

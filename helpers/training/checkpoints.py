@@ -31,11 +31,9 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = 2  # that are kept: a kill may leave the last one half written
 NAME = re.compile(r"checkpoint-[1-9][0-9]{0,17}")
-WRITTEN = {
-    "adapter_model.safetensors",
-    "adapter_config.json",
-    "trainer_state.json",
-}  # some are in any checkpoint
+# Some of them are in any checkpoint. The card comes first: a checkpoint that was cut short may have no more.
+WRITTEN = {"adapter_model.safetensors", "adapter_config.json", "trainer_state.json"}
+CARD = "README.md"
 COMPARED = {  # in a plan, beside base and settings; with the words for a difference
     "template_sha256": "another template",
     "chat_template_sha256": "another chat template",
@@ -172,7 +170,14 @@ def is_checkpoint(path: Path) -> bool:
         return False
     inside = list(path.iterdir())
     is_odd = any(not (each.is_file() or each.is_dir()) for each in inside)  # such as a pipe
-    return not is_odd and (not inside or any(each.name in WRITTEN for each in inside))
+    names = {each.name for each in inside}
+    return not is_odd and (not inside or not names.isdisjoint(WRITTEN) or names == {CARD} and has_card(path))
+
+
+def has_card(path: Path) -> bool:
+    """Whether README.md is PEFT's, which begins with YAML, or the begin of one."""
+    with (path / CARD).open("rb") as file:
+        return file.read(4) in (b"", b"---\n")
 
 
 def find_whole(folder: Path) -> Path:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -135,6 +136,8 @@ def export_folder(options: argparse.Namespace) -> object:
     folder = export_model(options.name, options.program, options.output)
     if not options.json:
         print(folder)
+    words = "Weights there are links to those of the model, or copies on another disk: do not change them."
+    print(words, file=sys.stderr)
     return {"folder": str(folder)}
 
 

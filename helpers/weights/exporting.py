@@ -47,7 +47,7 @@ def export_model(name: str, program: str, output: Path | None = None) -> Path:
     anything is written.
     """
     if output and os.path.lexists(check_path(output)):
-        raise AlreadyThereError(f"{output} is there already.", "Choose another --output, or delete it.")
+        raise AlreadyThereError(f"{output} is there already.", "Choose another --output.")
     folder = find_model(name)
     if output:
         refuse_kept(output, [folder.path])

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from helpers.common.errors import UnsupportedError, UsageError
@@ -123,6 +124,8 @@ def build_facts(
 def find_facts(name: str, revision: str) -> ModelFacts:
     """The facts of a folder in models/, or of OWNER/REPO on the hub if it has not been fetched."""
     wanted = name if revision == "main" else name_folder(name, revision)
+    if Path(name).is_dir() and Path(name).name != name:  # such as models/NAME
+        return read_local(str(Path(name).absolute()))
     if "/" not in name or locate(wanted, models_folder()):
         return read_local(wanted)  # under the name that was given, so that an error can say how to fetch it
     return read_remote(name, revision)

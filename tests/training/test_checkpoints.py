@@ -250,6 +250,18 @@ def test_what_only_has_the_name_of_a_checkpoint_is_refused_and_stays(train, sett
     assert (place / "README.md").read_text() == "precious" and len(list(place.iterdir())) <= 2
 
 
+@pytest.mark.parametrize("card", ["---\nbase_model: x\n", ""], ids=["card", "empty"])
+def test_checkpoint_that_was_cut_short_after_its_card_stands_in_nobody_s_way(
+    train, settings, checkpoints, card
+):
+    settings = settings.replace({"checkpoint_steps": 5})
+    interrupt(train, settings, checkpoints, last=7)
+    (checkpoints / "checkpoint-10").mkdir()
+    (checkpoints / "checkpoint-10/README.md").write_text(card)
+    train(settings, resume=True)
+    assert not checkpoints.exists()
+
+
 @pytest.mark.parametrize(
     ("best", "count", "kept"),
     [
