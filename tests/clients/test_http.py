@@ -88,6 +88,7 @@ def test_client_replaces_remedies_by_its_own():
         ("[1]", "[1]"),
         ("Internal Server Error", "Internal Server Error"),
         ("  <html>Forbidden</html>", ""),
+        ('{"detail": "a\\n  b\\u001b[31m"}', "a b\\x1b[31m"),
         ("", ""),
     ],
 )

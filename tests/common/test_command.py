@@ -131,6 +131,7 @@ def test_error_of_the_system_has_the_class_of_its_remedy():
     assert isinstance(explain_os_error(OSError(errno.ENAMETOOLONG, "long", "x" * 300)), UsageError)
     assert isinstance(explain_os_error(RuntimeError("I/O error (os error 28)")), ResourceError)
     assert explain_os_error(ValueError("x")) is None
+    assert "ulimit" in str(explain_os_error(OSError(errno.EFBIG, "large", "x")))
 
 
 def test_unfinished_file_is_named_as_what_it_would_become():

@@ -84,7 +84,8 @@ def test_form_that_does_not_fit_into_the_tokens_is_cut_off(tokenizer):
         ("json_schema", "{"), ("json_schema", "[]"), ("json_schema", '{"type": "objct"}'),
         ("json_schema", '{"items": ' * 5000 + "{}" + "}" * 5000),
         ("json_schema", f'{{"const": "{"x" * 70_000}"}}'), ("regex", "(a"), ("regex", "(?=a)"),
-        ("grammar", ""), ("grammar", "root ::= foo"), ("grammar", "root ::= " + "[" * 16_000),
+        ("grammar", ""), ("grammar", "root ::= root"), ("grammar", "root ::= foo"),
+        ("grammar", "root ::= " + "[" * 16_000),
         ("grammar", f"root ::= {'(' * 30_000}{')' * 30_000}"),
     ],
 )  # fmt: skip

@@ -20,12 +20,13 @@ from helpers.generation.request import GenerationRequest
 from helpers.generation.transformers_engine import TransformersEngine
 from helpers.loading.model import load_model
 from helpers.server.__main__ import main, parse_arguments
-from helpers.server.errors import ApiError, as_api_error
+from helpers.server.errors import ApiError, as_api_error, log_unforeseen
 from helpers.server.openai_api import make_openai_app
 from helpers.server.openai_bodies import ChatCompletionBody
 from helpers.server.ports import FLAGS, PORTS, find_port, open_port, refuse_taken_port
 from helpers.server.service import ModelChoice, NoModel, Service
 from helpers.server.serving import ServerGroup
+from helpers.server.threads import explain_leaving
 
 ANY_PORTS = ["--api-blocking-port", "0", "--api-streaming-port", "0"]
 HI = {"model": "x", "messages": [{"role": "user", "content": "Hi"}], "temperature": 0}
@@ -103,6 +104,14 @@ def test_refusal_stays_what_it_is_and_an_unforeseen_error_is_a_500():
 
 
 # Ports and the command line
+
+
+def test_only_errors_that_nobody_foresaw_are_logged(caplog):
+    for error in (explain_leaving(), UsageError("wrong.", "Correct it.")):
+        log_unforeseen(error)
+    assert not caplog.records
+    log_unforeseen(ZeroDivisionError())
+    assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
 
 
 def test_every_api_has_a_port_and_a_flag():

@@ -388,6 +388,8 @@ FAULTS = {
     "broken off": (dict(head=EVENTS + say("a")), 502, "before the end"),
     "nothing": (dict(head=b""), 502, "closed the connection"),
     "one line without end": (dict(head=CHUNKED, forever=b"100000\r\n%s\r\n" % (b"x" * 2**20)), 502, "larger"),
+    "one line without end or chunks": (dict(forever=b"x" * 2**20), 502, "larger"),
+    "lines and colours": (dict(head=refuse(500, {"detail": "a\n b\x1b[31m"})), 502, r"a b\x1b[31m"),
     "late": (dict(forever=b": still here\n\n", pause=0.05), 504, "no text for 0.5 s"),
 }  # fmt: skip
 

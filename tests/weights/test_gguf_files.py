@@ -190,6 +190,13 @@ def test_other_file_than_the_one_that_is_there_is_not_taken_for_it(home):
         weights.fetch("acme/x", file="b.gguf")
 
 
+def test_folder_below_the_working_directory_is_not_taken_for_a_repository(home, monkeypatch):
+    put(home, "a.gguf")
+    monkeypatch.chdir(home)
+    with pytest.raises(UnsupportedError, match="a GGUF model of"):  # it was read, and no hub was asked
+        weights.measure_size("models/g")
+
+
 def test_size_counts_all_parts(home):
     put(home, *PARTS)
     for name in ("g", f"g/{PARTS[0]}"):
