@@ -109,7 +109,7 @@ def build_call(
     if request.stop:
         body["stop"] = [text for text in request.stop if text][:MAX_STOPS]
     if request.structure:
-        body |= write_structure(request.structure, kind)
+        body |= write_structure(request.structure, kind, is_chat=dialogue is not None)
     return path, {**request.passed_on, **body}
 
 
@@ -153,9 +153,12 @@ def write_logprobs(top: int | None, is_chat: bool) -> dict[str, Any]:
     return {"logprobs": True, "top_logprobs": max(1, top)} if is_chat else {"logprobs": max(1, top)}
 
 
-def write_structure(structure: Structure, kind: Kind) -> dict[str, Any]:
-    """The field that asks for a form, as OpenAI, vLLM, llama.cpp and the WebUI have it."""
-    if kind in (KIT, VLLM):
+def write_structure(structure: Structure, kind: Kind, is_chat: bool) -> dict[str, Any]:
+    """The field that asks for a form, as OpenAI, vLLM, llama.cpp and the WebUI have it.
+
+    A chat's schema goes into OpenAI's own field, which may stand beside tools.
+    """
+    if kind in (KIT, VLLM) and not (is_chat and structure.kind == "json_schema"):
         name = {"json_schema": "json"}.get(structure.kind, structure.kind)
         is_json = structure.kind in ("json_schema", "choice")
         return {"structured_outputs": {name: json.loads(structure.source) if is_json else structure.source}}

@@ -76,6 +76,9 @@ OPENAI = {
     "log-probabilities": {"logprobs": True, "top_logprobs": 3},
     "log-probabilities without rivals": {"logprobs": True},
     "schema": {"extra_body": {"structured_outputs": {"choice": ["yes", "no"]}}},
+    "schema and tools": {
+        "tools": [TOOL], "response_format": {"type": "json_object"}, "tool_choice": "auto", "max_tokens": 200,
+    },
     "a tool": {"tools": [TOOL], "tool_choice": "required", "max_tokens": 200},
     "a tool, streamed": {"tools": [TOOL], "tool_choice": NAMED, "max_tokens": 200, "stream": True},
     "a result": {"tools": [TOOL], "messages": [*HI, CALLED, RESULT], "max_tokens": 5},
