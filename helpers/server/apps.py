@@ -4,6 +4,7 @@ That includes the errors that FastAPI and starlette raise themselves: a body tha
 path, a wrong method, and exceptions that nobody foresaw.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -72,12 +73,31 @@ def list_methods(app: FastAPI, request: Request) -> list[str]:
     return sorted(methods)
 
 
+def name_field(place: tuple[int | str, ...]) -> str:
+    """The field at a place in the body, without pydantic's words for which of several forms it tried.
+
+    Example: "tool_choice.type" for ("body", "tool_choice", "ChosenTool", "type").
+    """
+    path = [str(part) for part in place[1:]]  # the first part is "body"
+    kept = [
+        part
+        for number, part in enumerate(path)
+        if not re.search(r"[\[(]", part)
+        and not (part[:1].isupper() and number < len(path) - 1)
+        and part != "".join(path[number - 1 : number])
+    ]
+    return ".".join(kept)
+
+
 def explain_validation(error: RequestValidationError) -> ApiError:
-    """The refusal of a body that does not have the right form; it names the first wrong field."""
-    first = error.errors()[0]
+    """The refusal of a body that does not have the right form; it names the first wrong field.
+
+    A wrong "type" comes before all else: other fields may only be wrong because they are those of that type.
+    """
+    wrong = error.errors()
+    first = next((each for each in wrong if each["loc"][-1] == "type"), wrong[0])
     if first["type"] == "json_invalid":
         return ApiError(400, "The body is not valid JSON.", None, "json_invalid")
-    path = first["loc"][1:]  # the first part is "body"
-    field = ".".join(str(part) for part in path) or "body"
-    problem = first["msg"].removeprefix("Value error, ")
+    field = name_field(first["loc"]) or "body"
+    problem = first["msg"].removeprefix("Value error, ").replace(" found using name_kind()", "")
     return ApiError(400, f"{field}: {problem}.", field, first["type"])

@@ -125,6 +125,8 @@ def test_replies_and_events_are_of_openai_types(client):
         ({"input": [{"type": "item_reference", "id": "x"}]}, "input.0"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input.0.message.content"),
         ({"tools": [{"type": "web_search", "name": "x"}]}, "tools.0.type"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"tools": [TOOL], "tool_choice": {"type": "web_search"}}, "tool_choice.type"),
         ({"max_output_tokens": 10_000}, "max_output_tokens"),
         ({"text": {"format": {**SCHEMA, "schema": {"$ref": "#/nowhere"}}}}, "text.format"),
         ({"conversation": "conv_1"}, "conversation"),
