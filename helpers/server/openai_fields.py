@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 
 from helpers.generation.engine import MAX_REQUESTS
 from helpers.server.errors import ApiError
@@ -100,8 +100,20 @@ Prompts = Annotated[
     Field(min_length=1, max_length=MAX_REQUESTS),
     BeforeValidator(wrap_prompt, json_schema_input_type=str | list[str] | Ids | list[Ids]),
 ]
+
+
+def refuse_true(value: bool) -> bool:
+    """The value, which has to be False."""
+    if value:
+        raise ValueError("Input should be false")
+    return value
+
+
 Count = Annotated[int, Field(ge=0)]
 PositiveCount = Annotated[int, Field(ge=1)]
+# Not Literal, which takes False for 0 and 0 for False.
+Zero = Annotated[int, Field(ge=0, le=0)]
+Off = Annotated[bool, AfterValidator(refuse_true), Field(json_schema_extra={"const": False})]
 # -1 is "no limit".
 LimitOrNothing = Annotated[
     Count | None, BeforeValidator(drop_minus_one, json_schema_input_type=Count | Literal[-1] | None)

@@ -1,7 +1,7 @@
 """Fields that chats and completions share: sampling, stop texts, forms, streams."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
@@ -18,6 +18,7 @@ from helpers.server.openai_fields import (
     Bias,
     Limit,
     LimitOrNothing,
+    Off,
     Stops,
     TokenId,
     refuse_unknown_fields,
@@ -33,7 +34,7 @@ class StreamOptions(BaseModel):
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None  # padding against eavesdroppers, which this server never sends
-    continuous_usage_stats: Literal[False] | None = None  # of vLLM: usage in every event
+    continuous_usage_stats: Off | None = None  # of vLLM: usage in every event
 
 
 class SamplingBody(BaseModel):

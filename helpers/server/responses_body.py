@@ -12,7 +12,7 @@ from helpers.server.answer_forms import NamedSchema, PlainFormat
 from helpers.server.errors import ApiError
 from helpers.server.fields import Text
 from helpers.server.openai_bodies import ChatCompletionBody
-from helpers.server.openai_fields import Limit, join_text_parts, refuse_unknown_fields
+from helpers.server.openai_fields import Limit, Off, Zero, join_text_parts, refuse_unknown_fields
 from helpers.server.openai_messages import MAX_MESSAGES, Role
 from helpers.server.openai_sampling import StreamOptions
 from helpers.server.openai_tools import MAX_TOOLS, FunctionField, FunctionName
@@ -149,11 +149,11 @@ class ResponsesBody(BaseModel):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     previous_response_id: None = None  # this server keeps no replies
-    background: Literal[False] | None = None
+    background: Off | None = None
     truncation: Literal["disabled"] | None = None
     include: list[Text] | None = None  # of what these models do not have
     reasoning: dict[str, Any] | None = None
-    top_logprobs: Literal[0] | None = None
+    top_logprobs: Zero | None = None
 
     def as_chat(self) -> ChatCompletionBody:
         """The same for /v1/chat/completions. Raises an ApiError for what this server does not support."""

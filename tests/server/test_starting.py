@@ -8,13 +8,11 @@ import time
 
 import pytest
 
-from helpers.server.ports import find_port
-
 pytestmark = pytest.mark.long
 
 
 def start(*extra):
-    arguments = ["--model", "tiny", "--extensions", "openai", "--openai-port", str(find_port(5001)), *extra]
+    arguments = ["--model", "tiny", "--extensions", "openai", "--openai-port", "0", *extra]
     command = [sys.executable, "-m", "helpers.server", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
