@@ -20,10 +20,8 @@ def end_in_one_line(kind, error, trace) -> None:
         line, code = "stopped", 130
     elif issubclass(kind, ModuleNotFoundError):
         line, code = f"error: {error}. Run `make setup`, then use the Python in .venv.", 2
-    elif isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's, for jupyter_core
-        line, code = "error: This user has no home directory. Set HOME to a folder of your own.", 2
-    elif wrong := explain_wrong_variable(error):
-        line, code = f"error: {wrong}", 2
+    elif known := explain_import(error):
+        line, code = f"error: {known}", 2
     else:
         sys.__excepthook__(kind, error, trace)
         return
@@ -31,11 +29,11 @@ def end_in_one_line(kind, error, trace) -> None:
     os._exit(code)
 
 
-def explain_wrong_variable(error):
-    """What is wrong with a variable that a library reads while it is imported; None if nothing is."""
-    from helpers.common import hub_environment
+def explain_import(error):
+    """What the system refused, or which variable a library cannot use while it is imported; None for others."""
+    from helpers.common import hub_environment, os_errors
 
-    return hub_environment.explain_wrong_variable(error)
+    return os_errors.explain_os_error(error) or hub_environment.explain_wrong_variable(error)
 
 
 def find_obstacle() -> str | None:

@@ -17,7 +17,14 @@ from helpers.adapters.parts import check_attachable, list_copies, refuse_more_th
 from helpers.adapters.tensors import count_broken, pair_factors, read_shapes, read_tensors
 from helpers.adapters.webui_parameters import build_parameters, read_recorded_settings
 from helpers.common.errors import AlreadyThereError, DamagedError, MismatchError, UnsupportedError, UsageError
-from helpers.common.exports import ANOTHER_OUTPUT, MODEL_EXPORTS, is_export, list_own_files, open_export
+from helpers.common.exports import (
+    ANOTHER_OUTPUT,
+    ELSEWHERE,
+    MODEL_EXPORTS,
+    is_export,
+    list_own_files,
+    open_export,
+)
 from helpers.common.files import size_of, write_json
 from helpers.common.outputs import check_output, check_path, refuse_kept
 from helpers.common.paths import find_home
@@ -44,7 +51,7 @@ def export_adapter(name: str, program: str, output: Path | None = None) -> Path:
         problem = f"The kit cannot write files for a program called '{program}'."
         raise UsageError(problem, f"Use one of: {', '.join(WRITERS)}.")
     if output and os.path.lexists(check_path(output)):
-        raise AlreadyThereError(f"{output} is there already.", "Choose another --output.")
+        raise AlreadyThereError(f"{output} is there already.", ELSEWHERE)
     folder = find_adapter(name)
     if output:
         refuse_kept(output, [folder.path])

@@ -15,6 +15,7 @@ from helpers.adapters.folders import AdapterFolder, find_adapter
 from helpers.adapters.parts import check_names, check_supported, count_tokens
 from helpers.adapters.tensors import read_shapes
 from helpers.common.errors import DamagedError, UnsupportedError
+from helpers.common.exports import ELSEWHERE
 from helpers.common.files import replace_when_complete
 from helpers.common.locks import hold
 from helpers.common.machine import name_dtype
@@ -50,7 +51,7 @@ def merge_adapter(
     template = pick_for_all(chat_template, [folder])
     saved = as_dtype(dtype) if dtype else stored
     needed = base_folder.weight_bytes * saved.itemsize // stored.itemsize
-    check_output(target, "folder", bytes_needed=needed, remedy="Choose another --output.")
+    check_output(target, "folder", bytes_needed=needed, remedy=ELSEWHERE)
     with hold(target, "a merge"):
         remove_abandoned(target)  # a complete folder of a killed merge takes its place
         refuse_what_stays(target, "folder")

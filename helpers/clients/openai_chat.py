@@ -158,9 +158,7 @@ def stream_openai(
                     delta = piece.get("delta") or {}
                     if text := delta.get("content"):
                         yield repair_text(text)
-                    if any(
-                        value for key, value in delta.items() if key != "role"
-                    ):  # also thoughts, and calls
+                    if any(delta.get(key) for key in delta if key != "role"):  # also thoughts, and calls
                         watch.renew()
     if not finished:
         remedy = "Check that a model is loaded, and the messages and parameters; look at the server's output."

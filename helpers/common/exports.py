@@ -12,6 +12,7 @@ from helpers.common.locks import hold
 
 RECORD = "export.json"  # in each export: its files, as they were written
 MODEL_EXPORTS = "models"  # in runs/exports/PROGRAM: the folder with the exports of models
+ELSEWHERE = "Choose another --output."  # what is there may be what is read
 ANOTHER_OUTPUT = "Move it away, delete it, or choose another --output."
 
 

@@ -34,7 +34,7 @@ def check_output(
     """
     path = check_path(path)
     if str(path).startswith("~"):  # the shell puts a home in its place, if there is one
-        problem = f"{str(path)[:40]} begins with ~, which stands for a home."
+        problem = f"{str(path)[:40]} begins with ~, which stands for a home directory."
         raise UsageError(problem, "Write the path in full.")
     refuse_what_stays(path, kind, made_by_kit, remedy)
     parent = find_parent(path)

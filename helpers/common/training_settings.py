@@ -100,7 +100,8 @@ SettingsLoader.add_implicit_resolver(INT, re.compile(r"[-+]?[0-9]+$"), list("-+0
 SettingsLoader.add_implicit_resolver(
     FLOAT,
     re.compile(
-        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+        r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$"
+        r"|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
     ),
     list("-+.0123456789"),
 )

@@ -1,4 +1,4 @@
-"""A server is asked, several rows at a time: it computes requests that come together at one go."""
+"""Asking a server, several rows at a time: it computes requests that come together in one batch."""
 
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor

@@ -79,7 +79,7 @@ def start() -> "subprocess.Popen[str]":
 
 
 def wait_for(stream: Any, seconds: float) -> bool:
-    """Whether there is something to be read within the time. Windows cannot tell of a pipe."""
+    """Whether there is something to be read within the time. Windows cannot tell for a pipe."""
     if sys.platform == "win32":
         return True
     return bool(select.select([stream], [], [], seconds)[0])

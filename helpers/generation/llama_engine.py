@@ -17,7 +17,7 @@ from helpers.generation.engine import GREEDY_BELOW, Engine
 from helpers.generation.forms import TextForm
 from helpers.generation.llama_answer import Answer
 from helpers.generation.llama_chat import cut_behind_controls, make_llama_chat
-from helpers.generation.llama_server import PARALLEL, PROMPT_STEP, LlamaServer, convert_loras
+from helpers.generation.llama_server import PARALLEL, PROMPT_STEP, ListedToken, LlamaServer, convert_loras
 from helpers.generation.llama_slots import SlotPool
 from helpers.generation.prompts import UnknownToken
 from helpers.generation.request import MIROSTAT_MODES, Generation, GenerationRequest, Piece
@@ -111,9 +111,7 @@ class LlamaEngine(Engine):
 
         Raises UnknownToken.
         """
-        found = self.server.find_likeliest(
-            before, lambda entry: entry["id"] == token, self.describe_adapter(None)
-        )
+        found = self._find_likeliest(before, lambda entry: entry["id"] == token, self.describe_adapter(None))
         if not found:
             raise UnknownToken(f"The model has no token {token}.", "Use token ids of its own tokenizer.")
         return found[0]["logprob"]
@@ -143,9 +141,9 @@ class LlamaEngine(Engine):
         if request.cancelled.is_set() or request.max_new_tokens == 0:
             return Generation("", len(prompt), 0, "length")
         adapter = self.describe_adapter(request.adapter)
-        find_likeliest = partial(self.server.find_likeliest, settings=adapter)
+        find_likeliest = partial(self._find_likeliest, settings=adapter)
         body = {**build_body(request, prompt, self.context), **adapter}
-        form = self.make_form(request.structure, body["n_predict"]) if request.structure else None
+        form = self._make_form(request.structure, body["n_predict"]) if request.structure else None
         answer = Answer(request, prompt, emit, partial(self.must_end, request), find_likeliest, form)
         with self._slots.take(request.adapter, prompt) as (slot, held):
             body |= {"id_slot": slot, "cache_prompt": held > 0}
@@ -158,6 +156,11 @@ class LlamaEngine(Engine):
         reason = answer.finish()
         return Generation("", len(prompt), answer.count, reason)
 
+    def _find_likeliest(self, *question: Any, **settings: Any) -> list[ListedToken]:
+        """LlamaServer.find_likeliest."""
+        with self._slots.ask():
+            return self.server.find_likeliest(*question, **settings)
+
     @staticmethod
     def _read_parts(prompt: list[int], held: int) -> Iterator[list[int]]:
         """The begins of a long prompt that are read one after another, each with PROMPT_STEP tokens more.
@@ -167,7 +170,7 @@ class LlamaEngine(Engine):
         for end in range(held + PROMPT_STEP, len(prompt), PROMPT_STEP):
             yield prompt[:end]
 
-    def make_form(self, structure: Structure, most: int) -> TextForm:
+    def _make_form(self, structure: Structure, most: int) -> TextForm:
         """What leads an answer of at most `most` tokens to its end."""
         return TextForm(structure, most, lambda text: len(self.encode(text, add_special=False)))
 

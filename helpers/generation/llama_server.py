@@ -28,7 +28,6 @@ from helpers.weights.gguf_header import read_header
 
 MAX_CONTEXT = 8192  # tokens of a conversation at most
 PARALLEL = 16  # answers computed together at most; more wait. On 2 cores 16 are 1.3 times as fast as 4
-QUESTIONS = 1  # slots more, for questions about the next token while an answer is computed in its own slot
 MEMORY_SHARE = 1 / 4  # the conversations may take this share of the free memory
 BYTES_PER_NUMBER = 2  # llama.cpp keeps keys and values in 16 bits
 # Tokens of a prompt that are read at once, in half a second on two cores. Between two such steps llama.cpp
@@ -68,8 +67,8 @@ class ConversationPlan:
 def plan_conversations(settings: Mapping[str, Any], free: float, most: int = PARALLEL) -> ConversationPlan:
     """The plan for a model with these settings (those of the GGUF header) and `free` bytes of memory.
 
-    There are at least one and at most `most` conversations, and the slot for questions. Each gets memory for
-    its whole context at the start: if they shared it, all of them would end in an error once it is full.
+    There are at least one and at most `most` conversations. Each gets memory for its whole context at the
+    start: if they shared it, all of them would end in an error once it is full.
     """
     family = settings.get("general.architecture")
 
@@ -84,7 +83,7 @@ def plan_conversations(settings: Mapping[str, Any], free: float, most: int = PAR
     needed = context * numbers_per_token * BYTES_PER_NUMBER
     if not needed:  # the header does not say how large the model is
         return ConversationPlan(most, context)
-    fitting = int(free * MEMORY_SHARE / needed) - QUESTIONS
+    fitting = int(free * MEMORY_SHARE / needed)
     return ConversationPlan(max(1, min(most, fitting)), context)
 
 
@@ -94,8 +93,8 @@ def make_settings(
     """llama.cpp's settings, an xllamacpp.CommonParams."""
     settings = xllamacpp.CommonParams()
     settings.model.path = str(gguf)
-    settings.n_parallel = plan.count + QUESTIONS
-    settings.n_ctx = settings.n_parallel * plan.context  # of all conversations together
+    settings.n_parallel = plan.count
+    settings.n_ctx = plan.count * plan.context  # of all conversations together
     settings.kv_unified = False  # each conversation has its own part of the context
     settings.n_batch = PROMPT_STEP
     # Otherwise it keeps old conversations, and may continue one that another LoRA has computed.
@@ -212,8 +211,7 @@ class LlamaServer:
                 "temperature": 0,
                 "n_probs": length,
                 "grammar": 'root ::= "a"',
-                "id_slot": self.parallel,  # those of the answers hold what their LoRAs have computed
-                "cache_prompt": False,
+                "cache_prompt": False,  # another LoRA may have computed what the slot holds
                 **settings,
             }
             listed = self.ask("/completion", body)["completion_probabilities"][0]["top_logprobs"]

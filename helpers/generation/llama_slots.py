@@ -33,6 +33,7 @@ class SlotPool:
     def __init__(self, count: int):
         self._free = [Slot(number) for number in range(count)]  # the first one has been free longest
         self._lock = threading.Lock()
+        self._questions = 0  # how often `ask` began or ended
 
     @contextlib.contextmanager
     def take(self, adapter: str | None, prompt: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -40,13 +41,36 @@ class SlotPool:
         with self._lock:
             slot = self._choose(adapter, prompt)
             self._free.remove(slot)
+            questions = self._questions
         held, slot.adapter = slot.count_reusable(adapter, prompt), UNKNOWN
+        whole = False
         try:
             yield slot.number, held
-            slot.adapter, slot.prompt = adapter, prompt
+            whole = True
         finally:
             with self._lock:
+                if whole and questions == self._questions:
+                    slot.adapter, slot.prompt = adapter, prompt
                 self._free.append(slot)
+
+    @contextlib.contextmanager
+    def ask(self) -> Iterator[None]:
+        """For a question of the block, which llama.cpp computes in any slot that is free, or becomes so.
+
+        Which one that was is not known, so nothing that a slot holds is reused afterwards. Such questions are
+        rare, and a slot of their own would take the memory of a whole conversation.
+        """
+        self._forget()
+        try:
+            yield
+        finally:
+            self._forget()
+
+    def _forget(self) -> None:
+        with self._lock:
+            self._questions += 1
+            for slot in self._free:
+                slot.adapter = UNKNOWN
 
     def _choose(self, adapter: str | None, prompt: Sequence[int]) -> Slot:
         """The slot that this prompt continues, or else one of those that have been free longest.

@@ -185,7 +185,7 @@ class Prompts(ABC):
 
 def explain_unknown(number: int, vocabulary_size: int) -> tuple[str, str]:
     """What is wrong with a token id that the model does not have, and what to do."""
-    problem = f"There is no token {shorten(number)}; the model has 0 to {vocabulary_size - 1}."
+    problem = f"There is no token {shorten(number)}; the model has tokens 0 to {vocabulary_size - 1}."
     return problem, "Use token ids of its own tokenizer."
 
 

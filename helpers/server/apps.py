@@ -76,7 +76,8 @@ def list_methods(app: FastAPI, request: Request) -> list[str]:
 def name_field(place: tuple[int | str, ...]) -> str:
     """The field at a place in the body, without pydantic's words for which of several forms it tried.
 
-    Example: "tool_choice.type" for ("body", "tool_choice", "ChosenTool", "type").
+    They are "list[str]", the name of a class, or a field again. Example: "tool_choice.type" for
+    ("body", "tool_choice", "ChosenTool", "type").
     """
     path = [str(part) for part in place[1:]]  # the first part is "body"
     kept = [
@@ -84,7 +85,7 @@ def name_field(place: tuple[int | str, ...]) -> str:
         for number, part in enumerate(path)
         if not re.search(r"[\[(]", part)
         and not (part[:1].isupper() and number < len(path) - 1)
-        and part != "".join(path[number - 1 : number])
+        and (part.isdigit() or part not in path[max(0, number - 1) : number])
     ]
     return ".".join(kept)
 

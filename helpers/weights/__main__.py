@@ -136,7 +136,7 @@ def export_folder(options: argparse.Namespace) -> object:
     folder = export_model(options.name, options.program, options.output)
     if not options.json:
         print(folder)
-    words = "Weights there are links to those of the model, or copies on another disk: do not change them."
+    words = "Its weights are links to the model's own files (copies, on another disk): do not change them."
     print(words, file=sys.stderr)
     return {"folder": str(folder)}
 

@@ -14,7 +14,14 @@ from typing import Any
 from safetensors import safe_open
 
 from helpers.common.errors import AlreadyThereError, UnsupportedError
-from helpers.common.exports import ANOTHER_OUTPUT, MODEL_EXPORTS, is_export, list_own_files, open_export
+from helpers.common.exports import (
+    ANOTHER_OUTPUT,
+    ELSEWHERE,
+    MODEL_EXPORTS,
+    is_export,
+    list_own_files,
+    open_export,
+)
 from helpers.common.files import explain_odd_form, read_json, write_json
 from helpers.common.outputs import check_output, check_path, find_parent, refuse_kept
 from helpers.common.paths import find_home
@@ -47,7 +54,7 @@ def export_model(name: str, program: str, output: Path | None = None) -> Path:
     anything is written.
     """
     if output and os.path.lexists(check_path(output)):
-        raise AlreadyThereError(f"{output} is there already.", "Choose another --output.")
+        raise AlreadyThereError(f"{output} is there already.", ELSEWHERE)
     folder = find_model(name)
     if output:
         refuse_kept(output, [folder.path])

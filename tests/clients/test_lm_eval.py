@@ -116,7 +116,7 @@ def test_written_answers_are_those_that_the_kit_gets(lm_eval, tmp_path, server, 
 
 def test_engine_that_cannot_score_prompts_says_so(server, real_model_name):
     if server.model == real_model_name:
-        pytest.skip("it can")
+        pytest.skip("the transformers engine scores prompts: nothing is refused")
     client = openai.OpenAI(base_url=server.openai_url, api_key="none", max_retries=0)
     with pytest.raises(openai.BadRequestError) as refused:
         client.completions.create(model="x", prompt=[[1, 2]], echo=True, logprobs=1, max_tokens=1)

@@ -210,13 +210,13 @@ def test_begin_of_a_prompt_is_read_once_for_each_adapter(engine, monkeypatch):
     ]
 
 
-def test_question_about_the_next_token_leaves_the_slots_of_the_answers_alone(engine, monkeypatch):
+def test_what_a_question_about_the_next_token_computed_is_never_reused(engine, monkeypatch):
     prompt = "Only this test asks about that. " * 4
     ids = engine.tokenize(prompt)
-    assert count_read(engine, monkeypatch, [("shift", prompt)])[0] > len(ids) / 2
-    for _ in range(PARALLEL):
-        engine.measure_log_probability(ids, 5)
-    assert count_read(engine, monkeypatch, [("shift", prompt)]) == [1]
+    asked = [("shift", prompt)]
+    assert count_read(engine, monkeypatch, asked * 2)[1] == 1
+    engine.measure_log_probability(ids, 5)
+    assert count_read(engine, monkeypatch, asked * 2) == [len(ids), 1]
 
 
 def test_long_prompt_is_read_in_parts_between_which_others_are_answered(engine, monkeypatch):
@@ -263,9 +263,9 @@ def test_simultaneous_requests_are_computed_together(base_engine):
     ("layers", "width", "heads", "heads_kv", "trained", "free_gb", "count", "context"),
     [
         (30, 576, 9, 3, 8192, 16, 16, 8192),  # the embedded model, 189 MB a conversation
-        (30, 576, 9, 3, 8192, 8, 9, 8192),
-        (30, 576, 9, 3, 8192, 2, 1, 8192),
-        (32, 4096, 32, 32, 4096, 24, 1, 4096),  # Llama 2 with 7 billion parameters, 2.1 GB a conversation
+        (30, 576, 9, 3, 8192, 8, 10, 8192),
+        (30, 576, 9, 3, 8192, 2, 2, 8192),
+        (32, 4096, 32, 32, 4096, 24, 2, 4096),  # Llama 2 with 7 billion parameters, 2.1 GB a conversation
         (80, 8192, 64, 8, 131072, 4, 1, 8192),
     ],
 )

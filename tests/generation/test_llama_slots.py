@@ -59,3 +59,14 @@ def test_after_an_error_nothing_is_reused():
     with pytest.raises(ZeroDivisionError), pool.take("a", [1, 2]):
         _ = 1 / 0
     assert use(pool, "a", [1, 2]) == (0, 0)
+
+
+def test_nothing_is_reused_of_what_was_held_before_or_during_a_question():
+    pool = SlotPool(2)
+    use(pool, "a", [1, 2])
+    with pool.take("b", [3, 4]):
+        with pool.ask():
+            assert use(pool, "a", [1, 2])[1] == 0
+    assert use(pool, "a", [1, 2])[1] == 0
+    with pool.take("a", [1, 2]) as (_, held), pool.take("b", [3, 4]) as (_, other):
+        assert (held, other) == (2, 0)

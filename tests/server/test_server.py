@@ -20,6 +20,7 @@ from helpers.generation.request import GenerationRequest
 from helpers.generation.transformers_engine import TransformersEngine
 from helpers.loading.model import load_model
 from helpers.server.__main__ import main, parse_arguments
+from helpers.server.apps import name_field
 from helpers.server.errors import ApiError, as_api_error, log_unforeseen
 from helpers.server.openai_api import make_openai_app
 from helpers.server.openai_bodies import ChatCompletionBody
@@ -112,6 +113,23 @@ def test_only_errors_that_nobody_foresaw_are_logged(caplog):
     assert not caplog.records
     log_unforeseen(ZeroDivisionError())
     assert [record.exc_info[0] for record in caplog.records] == [ZeroDivisionError]
+
+
+@pytest.mark.parametrize(
+    ("place", "field"),
+    [
+        (("body", "tool_choice", "ChosenTool", "type"), "tool_choice.type"),
+        (
+            ("body", "response_format", "json_schema", "json_schema", "schema"),
+            "response_format.json_schema.schema",
+        ),
+        (("body", "prompt", "list[list[int]]", 0, 0), "prompt.0.0"),
+        (("body", "Temperature"), "Temperature"),
+        (("body",), ""),
+    ],
+)
+def test_field_is_named_as_the_client_knows_it(place, field):
+    assert name_field(place) == field
 
 
 def test_every_api_has_a_port_and_a_flag():

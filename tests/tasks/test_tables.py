@@ -306,7 +306,8 @@ def test_folder_with_a_broken_card_is_refused(write, facts):
     [
         "configs:\n- config_name: a\n  data_files: https://example.com/a.csv",
         'configs: [{config_name: a, data_files: "hf://datasets/x/y/a.csv"}]',
-        "configs: \n- config_name: a\n\n  data_files:\n  - split: train\n    path: [a.csv, 'hf://datasets/x/y']",
+        "configs: \n- config_name: a\n\n  data_files:\n"
+        "  - split: train\n    path: [a.csv, 'hf://datasets/x/y']",
         '"configs":\n- config_name: a\n  data_files: "https\\x3a//example.com/a.csv"',
         "configs:\n- config_name: a\n  data_files: ../secret.csv",
         "configs:\n- config_name: a\n  data_dir: ..\n  data_files: '*.csv'",
