@@ -30,7 +30,7 @@ def end_in_one_line(kind, error, trace) -> None:
 
 
 def explain_import(error):
-    """What the system refused, or which variable a library cannot use while it is imported; None for others."""
+    """What the system refused, or which variable a library cannot use while it is imported; or None."""
     from helpers.common import hub_environment, os_errors
 
     return os_errors.explain_os_error(error) or hub_environment.explain_wrong_variable(error)
