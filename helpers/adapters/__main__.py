@@ -29,6 +29,11 @@ def describe_measured(facts: LoraFacts) -> str:
     return f"accuracy {facts.accuracy:.1%}" if facts.accuracy is not None else "accuracy not measured"
 
 
+def in_one_line(text: str) -> str:
+    """The text as a terminal may be given it, with the line breaks in a name as \\n."""
+    return escape(text).replace("\n", r"\n")
+
+
 def print_list() -> None:
     """A line for each folder in loras/; broken ones with the reason."""
     names = list_folders()
@@ -41,9 +46,9 @@ def print_list() -> None:
             f"data {facts.data or 'not recorded'}",
             describe_measured(facts),
         ]
-        print(escape(f"{facts.name:30} {'  '.join(known) if facts.rank else ''}"))
+        print(in_one_line(f"{facts.name:30} {'  '.join(known) if facts.rank else ''}"))
         if facts.problem:
-            print(escape(f"{'':30} cannot be attached: {facts.problem}"))
+            print(in_one_line(f"{'':30} cannot be attached: {facts.problem}"))
     if not names:
         print(f"No LoRA in {loras_folder()} yet: train one with lesson 4 or python -m helpers.training.")
 

@@ -17,7 +17,7 @@ from typing import Any
 from helpers.adapters.patterns import match_end
 from helpers.adapters.records import AdapterConfig, Parameters, Run
 from helpers.adapters.tensors import read_shapes
-from helpers.common.arguments import LARGEST_FLOAT
+from helpers.common.arguments import LARGEST_FLOAT, shorten
 from helpers.common.errors import (
     AlreadyThereError,
     DamagedError,
@@ -194,8 +194,13 @@ def loras_folder() -> Path:
 
 
 def list_folders(loras_dir: Path | None = None) -> list[str]:
-    """Names of all folders below loras/, also of incomplete ones, sorted; hidden ones are left out."""
-    return list_subfolders(loras_dir or loras_folder())
+    """Names of the folders below loras/, sorted, with incomplete ones and dead links, without hidden ones."""
+    folder = loras_dir or loras_folder()
+    found = list_subfolders(folder)
+    if found or folder.is_dir():
+        links = (path for path in folder.iterdir() if path.is_symlink() and not path.exists())
+        found += [path.name for path in links if not path.name.startswith(".")]
+    return sorted(found)
 
 
 def list_adapters(loras_dir: Path | None = None) -> list[str]:
@@ -232,7 +237,11 @@ def name_output(name: str) -> Path:
 
 
 def check_name(name: str) -> None:
-    """A UsageError for a name that PEFT cannot use: a dot would be a step in a module's path."""
+    """A UsageError for a path, and for a name with a dot, which PEFT takes for a step in a module's path."""
+    path = Path(name)
+    if path.is_absolute() or not {".", ".."}.isdisjoint(path.parts):
+        problem = f"{shorten(name)} is a path, not the name of a LoRA."
+        raise UsageError(problem, f"Give the name of its folder below loras/, {shorten(path.name)}.")
     if "." in name:
         problem = f"PEFT cannot attach a LoRA with a dot in its name ('{name}')."
         raise UsageError(problem, "Choose another folder name, such as my-lora.")

@@ -8,6 +8,7 @@ from helpers.adapters.folders import AdapterFolder, check_name, loras_folder
 from helpers.adapters.parts import check_supported, explain_changed_base
 from helpers.adapters.tensors import pair_factors, read_shapes
 from helpers.common.errors import KitError
+from helpers.common.paths import resolve_inside
 from helpers.weights.folders import ModelFolder
 
 
@@ -31,6 +32,7 @@ def describe_adapter(name: str, loras_dir: Path | None = None) -> LoraFacts:
     folder = AdapterFolder((loras_dir or loras_folder()) / name)
     try:
         check_name(folder.name)
+        resolve_inside(folder.path.parent, name, "LoRA")  # a link to nowhere is named as one
         folder.check_complete()
         return read_facts(folder)
     except KitError as error:

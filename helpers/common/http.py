@@ -171,7 +171,9 @@ def check_address(url: object, schemes: Sequence[str] = HTTP) -> None:
     """A UsageError for what is not the address of a server, or has a password in it: errors would show it."""
     check_text("The address", url)
     if "@" in str(url).partition("://")[2].partition("/")[0]:
-        raise UsageError("The address has a name or password in it.", "Take it out, and give an api_key.")
+        raise UsageError(
+            "The address has a name or password in it.", "Take it out: a key is given apart from the address."
+        )
     if fault := find_fault(str(url), schemes):
         raise UsageError(f"{shorten(url)} is not an address: {fault}.", "Correct it.")
 

@@ -27,6 +27,14 @@ def find_home() -> Path:
     raise NotFoundError(problem, "Run this inside the kit's folder, or set OPEN_LLM_KIT_HOME.")
 
 
+def list_homes() -> list[Path]:
+    """The home, or nothing where there is none."""
+    try:
+        return [find_home()]
+    except NotFoundError:
+        return []
+
+
 def expand_user(path: str | Path) -> Path:
     """The path with the home of a user in place of ~ or ~NAME; a UsageError if nobody is called so."""
     try:
@@ -67,7 +75,7 @@ def find_file(path: str | Path, what: str, or_folder: bool = False) -> Path:
 
     if is_there(path):  # this needs no home, which a researcher's own folder may not have
         return path
-    others = list(dict.fromkeys([find_home(), PROJECT]))
+    others = list(dict.fromkeys([*list_homes(), PROJECT]))
     for candidate in (folder / path for folder in others):
         if is_there(candidate):
             return candidate

@@ -46,6 +46,15 @@ def detect_loader(folder: ModelFolder) -> Choice[str]:
     return Choice("transformers", "safetensors with no quantisation: full precision")
 
 
+def check_loader(loader: str, folder: ModelFolder) -> None:
+    """An UnsupportedError for a loader of quantised weights and a folder whose weights are something else."""
+    found = folder.quantization
+    if loader in QUANTIZED and (found is None or found.method != loader):
+        kind = f"quantised with {found.method}" if found else "not quantised"
+        problem = f"The loader {loader} does not fit: {folder.name} is {kind}."
+        raise UnsupportedError(problem, "Omit the loader: the kit finds the one that fits.")
+
+
 def detect_quantized_loader(folder: ModelFolder) -> Choice[str]:
     """The loader for a folder whose weights are quantised already."""
     kind = folder.quantization

@@ -30,7 +30,7 @@ from helpers.loading._private import undo_compiling
 from helpers.loading.chat_templates import PickedTemplate
 from helpers.loading.gptq_training import let_gradients_through
 from helpers.loading.kernels import pick_kernel
-from helpers.loading.loaders import detect_loader, explain_missing_package
+from helpers.loading.loaders import check_loader, detect_loader, explain_missing_package
 from helpers.loading.outputs import restore_generation, restore_outputs
 from helpers.loading.tokenizer import load_both
 from helpers.weights._private import import_gptqmodel
@@ -115,6 +115,8 @@ def load_model(
 
 def pick_loader(folder: ModelFolder, loader: str | None) -> Choice[str]:
     """The loader that was asked for, or else the detected one; UnsupportedError if that is llama.cpp."""
+    if loader:
+        check_loader(loader, folder)
     chosen = Choice(loader, "asked for") if loader else detect_loader(folder)
     if chosen.value == "llama.cpp":
         remedy = (

@@ -12,10 +12,12 @@ import socket
 import sys
 import threading
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
 from helpers.common import arguments as types
+from helpers.common.addresses import is_address, is_local
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import UsageError
 from helpers.generation.upstream_engine import UpstreamEngine
@@ -189,6 +191,14 @@ def open_ports(options: argparse.Namespace, host: str) -> dict[str, socket.socke
     return {name: open_port(host, port, FLAGS[name]) for name, port in wanted.items()}
 
 
+def refuse_own_address(upstream: str | None, listeners: dict[str, socket.socket]) -> None:
+    """A UsageError for an upstream that is one of the ports of this server: it would wait for itself."""
+    own = {listener.getsockname()[1] for listener in listeners.values()}
+    if upstream and is_address(upstream) and is_local(upstream) and urlsplit(upstream).port in own:
+        problem = f"{types.shorten(upstream)} is the address of this server itself."
+        raise UsageError(problem, "Name the other server, or give this one another port.")
+
+
 def make_apps(options: argparse.Namespace, service: Service) -> dict[str, FastAPI]:
     """{name of the API: its application}."""
     from helpers.server.openai_api import make_openai_app
@@ -228,6 +238,7 @@ def main(arguments: list[str]) -> None:
         stop_with_parent()
     host = "0.0.0.0" if options.listen else "127.0.0.1"
     listeners = open_ports(options, host)
+    refuse_own_address(options.upstream, listeners)
     upstream = Upstream(options.upstream, options.upstream_key) if options.upstream else None
     service = Service(options.model_dir, options.lora_dir, upstream)
     choice = ModelChoice(options.model or "", tuple(options.lora), options.loader, options.dtype)

@@ -17,7 +17,7 @@ from helpers.common.errors import ServerError, UsageError
 from helpers.generation.engine import Engine
 from helpers.generation.upstream_engine import UpstreamEngine
 from helpers.generation.upstream_http import Upstream
-from helpers.loading.loaders import detect_loader
+from helpers.loading.loaders import check_loader, detect_loader
 from helpers.weights.folders import ModelFolder, find_model, list_models
 
 MAX_LORAS = 32  # each is read, attached and kept in memory; a class compares a handful
@@ -142,6 +142,7 @@ def find_choice(choice: ModelChoice, models_dir: Path | None, loras_dir: Path | 
     check_loras(choice.loras)
     folder = find_model(choice.model, models_dir)
     loader = choice.loader or detect_loader(folder).value
+    check_loader(loader, folder)
     loras = [find_adapter(name, loras_dir) for name in choice.loras]
     found = FoundChoice(choice, folder, loras, loader, pick_for_all(choice.chat_template, loras))
     if found.uses_llama and (choice.dtype or choice.bits):

@@ -34,6 +34,11 @@ NAME = re.compile(r"checkpoint-[1-9][0-9]{0,17}")
 # Some of them are in any checkpoint. The card comes first: a checkpoint that was cut short may have no more.
 WRITTEN = {"adapter_model.safetensors", "adapter_config.json", "trainer_state.json"}
 CARD = "README.md"
+# How the names begin of all that transformers, PEFT and accelerate write into a checkpoint.
+WRITTEN_BEGIN = re.compile(
+    r"(adapter|model|pytorch_model|optimizer|scheduler|scaler|rng_state|random_states|train|global_step|zero"
+    r"|latest|tokenizer|special_tokens|added_tokens|vocab|merges|chat_template|processor|README\.md$)"
+)
 COMPARED = {  # in a plan, beside base and settings; with the words for a difference
     "template_sha256": "another template",
     "chat_template_sha256": "another chat template",
@@ -64,10 +69,21 @@ def remove_checkpoints(folder: Path) -> None:
     A link to a folder stays, and so does what anybody else put there.
     """
     for path in list_checkpoints(folder):
-        shutil.rmtree(path)
+        remove_checkpoint(path)
     (folder / "plan.json").unlink(missing_ok=True)
     with contextlib.suppress(OSError):  # a link, or not empty
         folder.rmdir()
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Removes what a training wrote into a checkpoint; a note of the user's stays, and its folder with it."""
+    for found in path.iterdir():
+        if WRITTEN_BEGIN.match(found.name) and found.is_dir() and not found.is_symlink():
+            shutil.rmtree(found)
+        elif WRITTEN_BEGIN.match(found.name):
+            found.unlink()
+    with contextlib.suppress(OSError):  # not empty
+        path.rmdir()
 
 
 @contextlib.contextmanager
@@ -104,7 +120,8 @@ def drop_older(folder: Path, step: int, best: int | None, count: int) -> None:
         return count_steps(path) != best, count_steps(path) > step  # those beyond it could not be continued
 
     for path in sorted(list_checkpoints(folder), key=rank)[count:]:
-        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            remove_checkpoint(path)
 
 
 def open_checkpoints(

@@ -12,7 +12,7 @@ from support.tiny import make_tiny_model
 
 from helpers import adapters
 from helpers.adapters.__main__ import main
-from helpers.adapters.folders import PEFT_DEFAULTS, name_output
+from helpers.adapters.folders import PEFT_DEFAULTS, check_name, name_output
 from helpers.common.command import run_command
 from helpers.common.errors import DamagedError, NotFoundError, UnsupportedError, UsageError
 
@@ -270,6 +270,20 @@ def test_incomplete_lora_is_refused_with_the_file_that_is_missing_or_damaged(hom
 def test_name_that_a_lora_cannot_have_is_refused(made, name):
     with pytest.raises(UsageError):
         adapters.find_adapter(name)
+
+
+def test_path_in_place_of_a_name_is_refused_with_the_name(made):
+    with pytest.raises(UsageError, match="path") as caught:
+        check_name("../loras/mine")
+    assert caught.value.remedy.endswith("below loras/, 'mine'.")
+
+
+def test_link_to_nowhere_and_a_line_break_have_one_line_each(made, home, capsys):
+    (home / "loras" / "gone").symlink_to(home / "unmounted")
+    (home / "loras" / "two\nlines").mkdir()
+    lines = list_lines(capsys)
+    assert [line for line in lines if "gone" in line and "is a link to" in line]
+    assert [line for line in lines if line.startswith("two\\nlines")]
 
 
 def test_output_may_be_given_with_or_without_its_parent(home):

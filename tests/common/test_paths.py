@@ -134,7 +134,7 @@ def test_link_whose_target_is_gone_is_named_with_its_target(tmp_path):
 def test_file_that_is_there_needs_no_home(no_home):
     (no_home / "mine.csv").write_text("a\n1\n")
     assert str(find_file("mine.csv", "table")) == "mine.csv"
-    with pytest.raises(NotFoundError, match="OPEN_LLM_KIT_HOME"):
+    with pytest.raises(NotFoundError, match=r"No table at yours\.csv\."):
         find_file("yours.csv", "table")
 
 

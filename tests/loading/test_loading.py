@@ -86,6 +86,20 @@ def test_format_that_is_not_read_is_refused_by_its_name(home, name, quantization
         loading.load_model(name)
 
 
+@pytest.mark.parametrize(
+    ("quantization", "loader", "named"),
+    [
+        (None, "gptq", "is not quantised"),
+        (None, "bitsandbytes", "is not quantised"),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 32}, "awq", "is quantised with gptq"),
+    ],
+)
+def test_loader_of_another_quantisation_is_refused(home, quantization, loader, named):
+    make_folder(home, quantization=quantization)
+    with pytest.raises(UnsupportedError, match=named):
+        loading.load_model("tiny", loader)
+
+
 def test_pickles_are_never_opened(home):
     folder = make_folder(home)
     (folder / "model.safetensors").unlink()
@@ -184,9 +198,12 @@ def test_on_a_gpu_the_kernel_is_one_that_nothing_compiles(purpose):
     assert make_quantization("gptq", torch.float16, "inference", None, "cpu") is None
 
 
-@pytest.mark.parametrize(("settings", "named"), [({"bits": 3}, "3"), ({"bits": 4, "loader": "gptq"}, "gptq")])
-def test_bits_that_cannot_be_had_are_refused(home, settings, named):
-    make_folder(home)
+@pytest.mark.parametrize(
+    ("method", "settings", "named"),
+    [(None, {"bits": 3}, "3"), ("gptq", {"bits": 4, "loader": "gptq"}, "gptq")],
+)
+def test_bits_that_cannot_be_had_are_refused(home, method, settings, named):
+    make_folder(home, quantization=method and {"quant_method": method, "bits": 4, "group_size": 32})
     with pytest.raises(UsageError, match=named):
         loading.load_model("tiny", **settings)
 

@@ -177,6 +177,14 @@ def test_two_apis_cannot_have_the_same_port(at_home, capsys):
     assert "--openai-port" in error and "--api-blocking-port" in error and "both" in error
 
 
+def test_server_that_would_wait_for_itself_is_refused(at_home, capsys):
+    port = str(find_port(5001))
+    arguments = ["--upstream", f"http://localhost:{port}/v1", "--extensions", "openai", "--openai-port", port]
+    assert run_command(main, arguments) == 2
+    error = capsys.readouterr().err
+    assert "this server itself" in error and len(error.splitlines()) == 1
+
+
 def test_port_in_use_is_named_with_its_flag(at_home, capsys):
     taken = open_port("127.0.0.1", 0, "--openai-port")  # as a server that is loading its model holds it
     port = str(taken.getsockname()[1])

@@ -10,6 +10,8 @@ import zipfile
 from dataclasses import replace
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from helpers.common.errors import DamagedError, KitError, UnsupportedError
@@ -129,6 +131,19 @@ def write_excel(path, sheets=("Sheet1",), index=False, header=True):
     with pd.ExcelWriter(path, engine="openpyxl") as book:
         for sheet in sheets:
             frame.to_excel(book, sheet_name=sheet, index=index, header=header)
+
+
+def write_twins(path):
+    pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), path)
+
+
+def write_no_columns(path):
+    pq.write_table(pa.table({}), path)
+
+
+def write_map(path):
+    facts = pa.array([[("k", "v")]], pa.map_(pa.string(), pa.string()))
+    pq.write_table(pa.table({"text": ["a"], "facts": facts}), path)
 
 
 def write_gaps(path):
@@ -261,6 +276,8 @@ REFUSED = {
     "list of texts.json": ('["a", "b"]', DamagedError, ["Row 1", "a text"]),
     "broken.json": ('[{"text": "a"},\n {"text": }]', DamagedError, ["line 2, column 11"]),
     "key twice.jsonl": (LINES + '{"text": "a", "text": "b"}\n', DamagedError, ["Row 3 (line 3)", "'text'"]),
+    "number.json": ("42", DamagedError, ["Row 1", "a single value"]),
+    "text.jsonl": ('"a"\n"b"\n', DamagedError, ["Row 1", "a text"]),
     "deep.json": ("[" * 100_000, DamagedError, ["deep"]),
     "uneven lists.json": ('{"a": [1, 2], "b": [1]}', DamagedError, ["a 2, b 1"]),
     "uneven split.json": ('{"columns": ["a", "b"], "data": [[1, 2], [1]]}', DamagedError, ["Row 2"]),
@@ -281,6 +298,9 @@ REFUSED = {
     "damaged.csv.gz": (gzip.compress(PLAIN.encode() * 99)[:-20], DamagedError, ["unpacked"]),
     "damaged.zip": (b"PK\x03\x04" + bytes(50), DamagedError, ["unpacked"]),
     "damaged.parquet": (b"PAR1" + bytes(50), DamagedError, ["cannot be read"]),
+    "same name twice.parquet": (write_twins, DamagedError, ["'text'", "Rename"]),
+    "no columns.parquet": (write_no_columns, DamagedError, ["no columns"]),
+    "map.parquet": (write_map, UnsupportedError, ["facts", "map", "without it"]),
     "damaged.feather": (b"ARROW1" + bytes(50), DamagedError, ["cannot be read"]),
     "damaged.arrow": (b"\xff\xff\xff\xff\x10\0\0\0" + bytes(50), DamagedError, ["cannot be read"]),
     "damaged.xlsx": (zip_files({"xl/workbook.xml": "<x"}), DamagedError, ["xlsx"]),

@@ -348,6 +348,15 @@ def test_folder_with_a_name_that_libraries_take_for_an_address_is_refused(write)
         read_table(write(PLAIN, "folder/a.csv::b.csv").parent)
 
 
+def test_folder_says_which_tables_of_another_format_it_leaves_out(write):
+    write(PLAIN, "folder/a.csv")
+    folder = write('{"text": "fine"}\n', "folder/b.jsonl").parent
+    table = read_table(folder)
+    (note,) = [note for note in table.notes if "left out" in note]
+    assert ("a.csv" in note) != ("b.jsonl" in note)
+    assert len(table.rows) == (1 if "a.csv" in note else len(PLAIN.splitlines()) - 1)
+
+
 def test_folder_with_a_line_break_in_its_name_is_read(dataset, tmp_path):
     (tmp_path / "my\nfolder").mkdir()
     dataset.to_parquet(tmp_path / "my\nfolder" / "train.parquet")

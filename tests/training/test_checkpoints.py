@@ -298,5 +298,22 @@ def test_link_to_a_folder_takes_checkpoints_and_stays(train, settings, home, che
     assert list((home / "large disk").iterdir()) == []
 
 
+def test_note_inside_a_checkpoint_stays(tmp_path):
+    for step in (10, 20, 30):
+        make_checkpoint(tmp_path, step)
+    note = tmp_path / "checkpoint-10" / "why.txt"
+    note.write_text("precious")
+    drop_older(tmp_path, 30, None, 1)
+    remove_checkpoints(tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [note]
+
+
+def test_all_that_a_training_writes_into_a_checkpoint_is_removed_with_it(train, settings, checkpoints):
+    interrupt(train, settings.replace({"checkpoint_steps": 5}), checkpoints, last=7)
+    assert len(list((checkpoints / "checkpoint-5").iterdir())) > 4
+    remove_checkpoints(checkpoints)
+    assert not checkpoints.exists()
+
+
 def test_checkpoints_that_are_gone_already_are_no_error(tmp_path):
     remove_checkpoints(tmp_path / "nothing")

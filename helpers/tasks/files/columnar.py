@@ -17,7 +17,7 @@ from helpers.common.arguments import shorten, state_reason
 from helpers.common.errors import DamagedError, KitError, MissingPackageError, UnsupportedError
 from helpers.common.files import read_json
 from helpers.tasks.files.file_text import refuse_large
-from helpers.tasks.files.raw_table import RawTable, as_text, list_places
+from helpers.tasks.files.raw_table import RawTable, as_text, list_places, name_all, refuse_twins
 
 if TYPE_CHECKING:
     from datasets import Dataset, IterableDataset
@@ -53,7 +53,25 @@ def read_parquet(paths: list[Path]) -> RawTable:
 
     names: list[Any] = [glob.escape(str(path)) for path in paths]
     with refuse_damage(paths[0]), tempfile.TemporaryDirectory() as cache:  # a lock file is left in it
+        check_columns(paths[0])
         return read_dataset(Dataset.from_parquet(names, streaming=True, cache_dir=cache))
+
+
+def check_columns(path: Path) -> None:
+    """A KitError for a Parquet file without columns, with two of one name, or with one of an unknown type."""
+    import pyarrow.parquet
+    from datasets.features.features import generate_from_arrow_type
+
+    schema = pyarrow.parquet.read_schema(path)
+    refuse_twins(path, schema.names)
+    if not schema.names:
+        raise DamagedError(f"{path} has no columns.", "Copy or export it again.")
+    for field in schema:
+        try:
+            generate_from_arrow_type(field.type)
+        except ValueError:
+            problem = f"{path} has a column of a type that is not read here: {field.name}, {field.type}."
+            raise UnsupportedError(problem, "Save the table without it.") from None
 
 
 def read_arrow(path: Path) -> RawTable:
@@ -162,7 +180,7 @@ def read_dataset(dataset: "Dataset | IterableDataset") -> RawTable:
         for row in rows:
             row[name] = shorten_float(row[name])
     names = {name: list(kind.names) for name, kind in features.items() if isinstance(kind, ClassLabel)}
-    notes = [f"The columns without text were left out: {', '.join(no_text)}."] if no_text else []
+    notes = [f"The columns without text were left out: {name_all(no_text)}."] if no_text else []
     return RawTable(header, rows, list_places(len(rows)), notes, names)
 
 

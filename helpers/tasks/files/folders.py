@@ -11,7 +11,7 @@ from helpers.common.errors import UnsupportedError
 from helpers.tasks._private import match_files
 from helpers.tasks.files.cards import read_patterns
 from helpers.tasks.files.columnar import choose_split, describe_split, read_parquet, read_saved, silence
-from helpers.tasks.files.raw_table import RawTable
+from helpers.tasks.files.raw_table import RawTable, name_all
 
 REMEDY = "Give a file, or a folder with the data files of one table (CSV, JSON or Parquet)."
 SUFFIXES = {  # of the files of each kind of folder
@@ -29,7 +29,7 @@ def read_folder(folder: Path, read_file: Callable[[Path], RawTable]) -> RawTable
     """
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return read_saved(folder)
-    files = find_data_files(folder)
+    files, others = find_data_files(folder)
     split = choose_split(folder, list(files))
     paths = files[split]
     if all(path.suffix == ".parquet" for path in paths):
@@ -38,11 +38,18 @@ def read_folder(folder: Path, read_file: Callable[[Path], RawTable]) -> RawTable
         table = join_tables(folder, paths, [read_file(path) for path in paths])
     if len(files) > 1:
         table.notes.append(describe_split(split, list(files)))
+    if others:
+        table.notes.append(
+            f"Files of another format were left out: {name_all(path.name for path in others)}."
+        )
     return table
 
 
-def find_data_files(folder: Path) -> dict[str, list[Path]]:
-    """Split -> its files, by the rules of the hub: the card's YAML, or the names of files and folders."""
+def find_data_files(folder: Path) -> tuple[dict[str, list[Path]], list[Path]]:
+    """(Split -> its files, tables of another format that lie beside them).
+
+    The rules are those of the hub: the card's YAML, or the names of files and folders.
+    """
     importlib.import_module("datasets")  # what fails here is not the fault of the folder
     refuse_chains(folder)
     patterns = read_patterns(folder)
@@ -60,7 +67,9 @@ def find_data_files(folder: Path) -> dict[str, list[Path]]:
     fitting = {split: paths for split, paths in fitting.items() if paths}
     if not fitting:
         raise UnsupportedError(f"{folder} holds no table.", REMEDY)
-    return fitting
+    of_tables = set().union(*SUFFIXES.values())
+    others = [path for paths in found.values() for path in paths if path.suffix.lower() in of_tables]
+    return fitting, [path for path in others if path not in sum(fitting.values(), [])]
 
 
 def refuse_chains(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Rows from JSON lines and from JSON, whichever of the two the content is."""
 
+import contextlib
 import io
 import json
 import re
@@ -14,6 +15,7 @@ from helpers.common.values import find_surrogates
 from helpers.tasks.files.raw_table import RawTable, list_keys, list_places, name_all
 
 LINE_SUFFIXES = {".jsonl", ".ndjson"}
+JSON_SUFFIXES = {".json"} | LINE_SUFFIXES
 TABLE_SUFFIXES = {".csv", ".tsv", ".tab"}  # the first header in them may begin with a bracket
 TURNS = ({"role", "content"}, {"from", "value"})  # keys of a chat's turns
 HALF = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON writes one
@@ -23,7 +25,7 @@ FORMS = "Give one object a row: a list of objects, or a line for each."
 def read_json_rows(path: Path, text: str) -> RawTable | None:
     """The rows of a text in JSON; None if it is not JSON. Raises DamagedError with the row and its line."""
     if text.lstrip()[:1] not in ("{", "["):
-        return None
+        return refuse_single_value(path, text)
     try:
         content = parse(text)
     except ValueError as error:
@@ -37,6 +39,14 @@ def read_json_rows(path: Path, text: str) -> RawTable | None:
             return read_lines(path, text)
     rows, notes = find_rows(path, content)
     return RawTable(list_keys(rows), rows, list_places(len(rows)), notes)
+
+
+def refuse_single_value(path: Path, text: str) -> None:
+    """A DamagedError for a file of JSON that begins with a number, a text, true, false or null."""
+    if not JSON_SUFFIXES & set(map(str.lower, path.suffixes)):
+        return
+    with contextlib.suppress(ValueError):
+        refuse_other_rows(path, [parse(text.strip().partition("\n")[0])], list_places(1))
 
 
 def refuse_half_characters(path: Path, text: str, table: RawTable) -> None:

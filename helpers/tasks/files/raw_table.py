@@ -2,11 +2,14 @@
 
 import datetime
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from helpers.common.arguments import cut
+from helpers.common.errors import DamagedError
 
 SHOWN = 50  # names of columns that a message lists
 EXACT_WHOLE_NUMBERS = 2**53  # a float beyond it no longer names one whole number
@@ -33,6 +36,14 @@ def name_all(names: Iterable[object]) -> str:
     listed = list(names)
     shown = [cut(" ".join(str(name).split()), 60) for name in listed[:SHOWN]]
     return ", ".join([*shown, "..."] if len(listed) > SHOWN else shown)
+
+
+def refuse_twins(path: Path, names: Iterable[str]) -> None:
+    """A DamagedError if two columns have one name."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        problem = f"{path} has the column '{name_all(twice[:1])}' twice."
+        raise DamagedError(problem, "Rename or remove one of them.")
 
 
 def list_keys(rows: Iterable[dict[str, Any]]) -> list[str]:

@@ -2,7 +2,6 @@
 
 import os
 import stat
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from helpers.tasks.files.delimited import read_delimited
 from helpers.tasks.files.file_text import ZIP, is_excel, read_text
 from helpers.tasks.files.folders import read_folder
 from helpers.tasks.files.json_rows import read_json_rows, refuse_half_characters
-from helpers.tasks.files.raw_table import RawTable, as_text, name_all
+from helpers.tasks.files.raw_table import RawTable, as_text, name_all, refuse_twins
 
 PANDAS_INDEX = "Unnamed: 0"  # what pandas names the index column when it reads its own CSV
 
@@ -134,11 +133,7 @@ def name_columns(path: Path, raw: RawTable) -> tuple[dict[int, str], list[str]]:
             remedy = "Name it; the first row must hold the names of the columns."
             raise DamagedError(f"Column {at + 1} of {path} has no name.", remedy)
         del names[at]
-    twice = [name for name, count in Counter(names.values()).items() if count > 1]
-    if twice:
-        raise DamagedError(
-            f"{path} has the column '{name_all(twice[:1])}' twice.", "Rename or remove one of them."
-        )
+    refuse_twins(path, names.values())
     trimmed = [name for at, name in names.items() if name != written[at]]
     if trimmed:
         notes.append(f"Spaces around names of columns were removed: {name_all(trimmed)}.")
