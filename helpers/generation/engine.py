@@ -59,6 +59,7 @@ class Engine(Prompts):
 
     adapters: list[str]  # names of the loaded LoRAs
     honoured: frozenset[str] = frozenset()  # the request's optional fields that have an effect here
+    elsewhere: str = "serve the model's safetensors folder"  # what to do for the other fields
     template: PickedTemplate | None = None  # where the chat template is from
     passes_on: bool = False  # whether it takes `passed_on`
     refuses_late: bool = False  # whether a request can be refused in its future, before its first piece

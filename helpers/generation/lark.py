@@ -158,5 +158,7 @@ def write_grammar(source: str) -> str:
     source = re.sub(r"\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})", write_character, source)
     try:
         return any_to_lark(source).removeprefix(HEAD.strip())
+    except (RecursionError, MemoryError):
+        raise
     except Exception as error:  # it has no class of its own for all that may be wrong
         raise ValueError(str(error)) from None

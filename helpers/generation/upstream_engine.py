@@ -63,6 +63,7 @@ class UpstreamEngine(Engine):
 
     refuses_late = True
     passes_on = True
+    elsewhere = "omit it, or ask the upstream itself"
 
     def __init__(self, upstream: Upstream, model: str | None = None, loras: Sequence[str] = ()):
         """`model` is the base, by default the upstream's first; the first of `loras` answers by default.

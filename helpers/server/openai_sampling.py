@@ -149,7 +149,7 @@ class SamplingBody(BaseModel):
         if unsupported := engine.list_unsupported(requests[0]):
             field, *others = self.list_fields(unsupported[0])
             asked = " with ".join([field, *others])
-            problem = f"The loaded engine does not support {asked}: serve the model's safetensors folder."
+            problem = f"The loaded engine does not support {asked}: {engine.elsewhere}."
             raise ApiError(400, problem, field, "unsupported_parameter")
         return requests
 

@@ -170,8 +170,9 @@ PATTERNS = [{"type": "string", "pattern": f".*a{number}.*"} for number in range(
         Structure(
             "json_schema", json.dumps({"allOf": PATTERNS})
         ),  # this one takes exponential time and memory
+        Structure("grammar", "root ::= " + "(" * 5000 + '"a"' + ")" * 5000),
     ],
-    ids=["chain of rules", "chain of definitions", "patterns"],
+    ids=["chain of rules", "chain of definitions", "patterns", "brackets of GBNF"],
 )
 def test_form_that_would_end_or_hold_up_the_process_is_refused(structure):
     with pytest.raises(StructureRefused, match="too much time, memory or depth"):

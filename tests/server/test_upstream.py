@@ -209,6 +209,13 @@ def test_completion_and_its_log_probabilities_are_the_same_as_directly(apis):
     assert replies[0]["usage"] == replies[1]["usage"]
 
 
+def test_what_no_upstream_is_asked_for_is_refused_with_a_remedy_for_it(apis):
+    *_, front = apis[1]
+    refused = requests.post(f"{front}/v1/completions", json={"prompt": "Hi", "prompt_logprobs": 1})
+    assert refused.status_code == 400
+    assert "prompt_logprobs: omit it" in refused.json()["error"]["message"]
+
+
 def test_tokens_are_counted_by_the_upstream(apis):
     for body in ({"prompt": "Grüße"}, {"messages": HI}):
         replies = [requests.post(f"{url}/tokenize", json=body, timeout=60).json() for *_, url in apis]
