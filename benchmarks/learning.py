@@ -110,15 +110,15 @@ def count_clean_answers(loaded: LoadedModel, rows: list, template: Template) -> 
 
 def judge_without_lora(
     model: str, fit: list, test: list, template: Template
-) -> tuple[list[Scores], list[dict]]:
-    """(the base's scores, lines of the table) of what needs no LoRA."""
-    base = score_answers(load_model(model), test, template)
-    lines = [
-        describe("base", base, test, template),
-        describe("bag of words", score_bag_of_words(fit, test), test, template),
-    ]
-    majority = summarise_scores(base, test, template).majority_accuracy
-    return base, [{"what": "majority class", "accuracy": majority}, *lines]
+) -> tuple[dict[str, list[Scores]], list[dict]]:
+    """({name: scores}, lines of the table) of what needs no LoRA."""
+    known = {
+        "base": score_answers(load_model(model), test, template),
+        "bag of words": score_bag_of_words(fit, test),
+    }
+    lines = [describe(name, scores, test, template) for name, scores in known.items()]
+    majority = summarise_scores(known["base"], test, template).majority_accuracy
+    return known, [{"what": "majority class", "accuracy": majority}, *lines]
 
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
@@ -147,7 +147,11 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
 
 
 def judge_lora(
-    seed: int, options: argparse.Namespace, template: Template, parts: dict, bases: dict[str, list[Scores]]
+    seed: int,
+    options: argparse.Namespace,
+    template: Template,
+    parts: dict,
+    rivals: dict[str, dict[str, list[Scores]]],
 ) -> list[dict]:
     """Lines of the table: a LoRA trained with this seed, judged on the test part of each file."""
     name = f"{name_data(options.data[0])}-seed-{seed}".replace("_", "-")
@@ -155,15 +159,18 @@ def judge_lora(
     settings = pick_settings(options.settings).replace({"seed": seed})
     loaded, figures = train(options.model, fit, template, settings, name)
     lines = []
-    for path, base in bases.items():
+    for path, known in rivals.items():
         test = parts[path][1]
         scores = score_answers(loaded, test, template)
-        low, high = bootstrap_gain(base, scores, test)
+        gains = {
+            f"above_{name.replace(' ', '_')}": bootstrap_gain(found, scores, test, template)
+            for name, found in known.items()
+        }
         if path == options.data[0]:
             some = random.Random(0).sample(test, min(200, len(test)))
             figures["clean_answers"] = count_clean_answers(loaded, some, template)
         what = f"LoRA, seed {seed}"
-        line = describe(what, scores, test, template, gain_low=low, gain_high=high, **figures)
+        line = describe(what, scores, test, template, **gains, **figures)
         lines.append({"data": name_data(path), **line, "rows": len(test)})
         print(lines[-1], flush=True)
     return lines
@@ -188,13 +195,13 @@ def main(arguments: list[str]) -> None:
         path: split_rows(load_rows(path, template), options.test_size)
         for path in dict.fromkeys([*options.data, *options.train])
     }
-    bases, lines = {}, []
+    rivals, lines = {}, []
     for path in options.data:
-        bases[path], found = judge_without_lora(options.model, *parts[path], template)
+        rivals[path], found = judge_without_lora(options.model, *parts[path], template)
         lines += [{"data": name_data(path), **line, "rows": len(parts[path][1])} for line in found]
     print(pd.DataFrame(lines).to_string(), flush=True)
     for seed in options.seeds:
-        lines += judge_lora(seed, options, template, parts, bases)
+        lines += judge_lora(seed, options, template, parts, rivals)
     print(pd.DataFrame(lines).to_string(index=False, float_format="{:.3f}".format))
     keep_table(record, options, lines)
 
