@@ -17,7 +17,6 @@ import json
 import random
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
@@ -33,7 +32,7 @@ from helpers.evaluation.metrics import Scores, bootstrap_gain, measure_pairwise_
 from helpers.evaluation.scoring import score_answers
 from helpers.loading.messages import list_end_ids, tokenize_chat
 from helpers.loading.model import LoadedModel, load_model
-from helpers.tasks.baseline import list_texts, make_bag_of_words
+from helpers.tasks.baseline import score_bag_of_words
 from helpers.tasks.data import TaskData
 from helpers.tasks.rows import load_rows
 from helpers.tasks.split import split_rows
@@ -64,13 +63,6 @@ def describe(name: str, scores: list[Scores], rows: list, template: Template, **
         "told_apart": measure_pairwise_accuracy(scores, rows),
         **more,
     }
-
-
-def score_bag_of_words(train: list, test: list) -> list[Scores]:
-    """Log-probabilities of the labels from a bag of words that is fitted on `train`."""
-    model = make_bag_of_words().fit(list_texts(train), [row["label"] for row in train])
-    chances = np.log(model.predict_proba(list_texts(test)))
-    return [dict(zip(model.classes_.tolist(), line, strict=True)) for line in chances.tolist()]
 
 
 def train(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from helpers.adapters.folders import find_adapter as find_adapter
     from helpers.adapters.folders import list_adapters as list_adapters
     from helpers.adapters.folders import list_folders as list_folders
+    from helpers.adapters.folders import list_shipped as list_shipped
     from helpers.adapters.folders import loras_folder as loras_folder
     from helpers.adapters.folders import name_output as name_output
     from helpers.adapters.gguf import export_gguf as export_gguf

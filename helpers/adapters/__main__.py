@@ -7,7 +7,7 @@ from helpers.adapters.bases import find_base
 from helpers.adapters.chat_template import pick_for_all
 from helpers.adapters.exporting import PROGRAMS, build_vllm_command, export_adapter
 from helpers.adapters.fingerprint import list_prompts
-from helpers.adapters.folders import find_adapter, list_folders, loras_folder
+from helpers.adapters.folders import find_adapter, list_folders, list_shipped, loras_folder
 from helpers.adapters.listing import LoraFacts, describe_adapter
 from helpers.adapters.merging import merge_adapter
 from helpers.adapters.parts import check_attachable
@@ -35,22 +35,30 @@ def in_one_line(text: str) -> str:
 
 
 def print_list() -> None:
-    """A line for each folder in loras/; broken ones with the reason."""
+    """A line for each folder in loras/, broken ones with the reason, and for each LoRA of the kit."""
     names = list_folders()
-    for facts in map(describe_adapter, names):
-        known = [
-            f"base {facts.base or 'not recorded'}",
-            f"rank {facts.rank}",
-            f"{facts.bytes / 1e6:.1f} MB",
-            facts.targets or "",
-            f"data {facts.data or 'not recorded'}",
-            describe_measured(facts),
-        ]
-        print(in_one_line(f"{facts.name:30} {'  '.join(known) if facts.rank else ''}"))
-        if facts.problem:
-            print(in_one_line(f"{'':30} cannot be attached: {facts.problem}"))
+    for name in names:
+        print_facts(describe_adapter(name))
     if not names:
         print(f"No LoRA in {loras_folder()} yet: train one with lesson 4 or python -m helpers.training.")
+    for name in list_shipped():
+        if name not in names:
+            print_facts(describe_adapter(name), "comes with the kit")
+
+
+def print_facts(facts: LoraFacts, origin: str = "") -> None:
+    """A line about a LoRA, and a second one if it cannot be attached."""
+    known = [
+        f"base {facts.base or 'not recorded'}",
+        f"rank {facts.rank}",
+        f"{facts.bytes / 1e6:.1f} MB",
+        facts.targets or "",
+        f"data {facts.data or 'not recorded'}",
+        describe_measured(facts),
+    ]
+    print(in_one_line(f"{facts.name:30} {'  '.join([*known, origin]) if facts.rank else ''}".rstrip()))
+    if facts.problem:
+        print(in_one_line(f"{'':30} cannot be attached: {facts.problem}"))
 
 
 def print_proof(name: str, model: str | None, template: str | None, chat_template: str | None) -> bool:

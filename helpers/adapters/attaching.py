@@ -16,13 +16,12 @@ from peft.utils import AuxiliaryTrainingWrapper
 from safetensors.torch import save_file
 
 from helpers.adapters._private import use_lean_layers
-from helpers.adapters.folders import WEIGHTS, AdapterFolder, find_adapter, loras_folder
+from helpers.adapters.folders import WEIGHTS, AdapterFolder, find_adapter, locate_adapter
 from helpers.adapters.parts import check_attachable, list_copies, write_merge_command
 from helpers.adapters.tensors import read_shapes
 from helpers.common.errors import KitError, MismatchError, NotFoundError, UnsupportedError, UsageError
 from helpers.common.files import read_steadily, write_json
 from helpers.common.messages import hold_messages
-from helpers.common.paths import resolve_inside
 from helpers.loading.model import LoadedModel
 from helpers.weights._private import import_gptqmodel
 
@@ -53,7 +52,7 @@ def attach_adapter(
         with hold_messages(), open_for_peft(folder) as path:
             return attach_folder(loaded, folder, path)
 
-    return read_steadily(resolve_inside(loras_dir or loras_folder(), name, "LoRA"), attach)
+    return read_steadily(locate_adapter(name, loras_dir), attach)
 
 
 def check_module_name(name: str) -> None:

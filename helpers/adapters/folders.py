@@ -29,9 +29,10 @@ from helpers.common.errors import (
 )
 from helpers.common.files import identify, list_subfolders, read_json
 from helpers.common.outputs import name_new_folder
-from helpers.common.paths import PATH_BYTES, find_home, resolve_inside
+from helpers.common.paths import PATH_BYTES, PROJECT, find_home, resolve_inside
 from helpers.common.workspaces import remove_abandoned
 
+SHIPPED = PROJECT / "shipped"  # LoRAs that come with the kit, a folder each
 WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")  # the first that is there is read
 TEXTS = (  # of a LoRA, as PEFT, transformers, the WebUI and the kit write them
     "adapter_config.json", "run.json", "README.md", "report.html", "chat_template.jinja",
@@ -193,6 +194,22 @@ def loras_folder() -> Path:
     return find_home() / "loras"
 
 
+def list_shipped() -> list[str]:
+    """Names of the LoRAs that come with the kit, sorted; they are found like those in loras/."""
+    return [name for name in list_subfolders(SHIPPED) if (SHIPPED / name / "adapter_config.json").is_file()]
+
+
+def locate_adapter(name: str, loras_dir: Path | None = None) -> Path:
+    """The path of the LoRA `name`: below `loras_dir`, or else below loras/ or among those of the kit.
+
+    It need not be there. Raises what resolve_inside raises.
+    """
+    path = resolve_inside(loras_dir or loras_folder(), name, "LoRA")
+    if loras_dir is None and not path.is_dir() and name in list_shipped():
+        return SHIPPED / name
+    return path
+
+
 def list_folders(loras_dir: Path | None = None) -> list[str]:
     """Names of the folders below loras/, sorted, with incomplete ones and dead links, without hidden ones."""
     folder = loras_dir or loras_folder()
@@ -215,14 +232,13 @@ def find_adapter(name: str, loras_dir: Path | None = None) -> AdapterFolder:
     Raises NotFoundError for one that is not there, UsageError for a name that it cannot have, DamagedError
     for an incomplete one, UnsupportedError for an adapter that is not a LoRA.
     """
-    loras_dir = loras_dir or loras_folder()
-    folder = AdapterFolder(resolve_inside(loras_dir, name, "LoRA"))
+    folder = AdapterFolder(locate_adapter(name, loras_dir))
     check_name(name)
     if not folder.path.is_dir():
         remove_abandoned(folder.path)  # a complete LoRA of a killed training takes its place
     if not folder.path.is_dir():
-        there = ", ".join(list_adapters(loras_dir)) or "none yet"
-        problem = f"No LoRA '{name}' in {loras_dir} (there: {there})."
+        there = ", ".join([*list_adapters(loras_dir), *([] if loras_dir else list_shipped())]) or "none yet"
+        problem = f"No LoRA '{name}' in {loras_dir or loras_folder()} (there: {there})."
         raise NotFoundError(problem, "Train one: lesson 4, or python -m helpers.training.")
     _ = folder.identity  # noted before anything is read
     folder.check_complete()

@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from helpers.adapters.bases import explain_other_base, list_bases
-from helpers.adapters.folders import AdapterFolder, check_name, loras_folder
+from helpers.adapters.folders import AdapterFolder, check_name, locate_adapter, loras_folder
 from helpers.adapters.parts import check_supported, explain_changed_base
 from helpers.adapters.tensors import pair_factors, read_shapes
 from helpers.common.errors import KitError
-from helpers.common.paths import resolve_inside
 from helpers.weights.folders import ModelFolder
 
 
@@ -32,7 +31,7 @@ def describe_adapter(name: str, loras_dir: Path | None = None) -> LoraFacts:
     folder = AdapterFolder((loras_dir or loras_folder()) / name)
     try:
         check_name(folder.name)
-        resolve_inside(folder.path.parent, name, "LoRA")  # a link to nowhere is named as one
+        folder = AdapterFolder(locate_adapter(name, loras_dir))  # a link to nowhere is named as one
         folder.check_complete()
         return read_facts(folder)
     except KitError as error:

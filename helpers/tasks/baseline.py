@@ -19,7 +19,7 @@ from helpers.common.errors import UsageError
 from helpers.common.values import check_seed, check_whole
 from helpers.tasks.given import check_labelled, check_rows, list_group_columns
 from helpers.tasks.split import name_groups
-from helpers.tasks.template import Row, Template
+from helpers.tasks.template import Label, Row, Template
 
 PAIR = (1, 2)  # the labels of the lessons' task that say whose side a comment is on
 
@@ -38,11 +38,23 @@ def make_bag_of_words(fast: bool = False) -> Pipeline:
     return make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), model)
 
 
+def score_bag_of_words(train: Sequence[Row], test: Sequence[Row]) -> list[dict[Label, float]]:
+    """{label: log P(label), in nats} of each row of `test`, by a bag of words that is fitted on `train`.
+
+    A label that `train` lacks has no score.
+    """
+    model = make_bag_of_words().fit(list_texts(train), [row["label"] for row in train])
+    scores = model.predict_log_proba(list_texts(test))  # (rows, labels)
+    return [dict(zip(model.classes_.tolist(), line, strict=True)) for line in scores.tolist()]
+
+
 def judge_fitted_bag(train: Sequence[Row], test: Sequence[Row]) -> float:
     """The accuracy on `test` of a bag of words that is fitted on `train`."""
-    model = make_bag_of_words().fit(list_texts(train), [row["label"] for row in train])
-    found = model.predict(list_texts(test))
-    return float(np.mean([label == row["label"] for label, row in zip(found, test, strict=True)]))
+    scores = score_bag_of_words(train, test)
+    right = [
+        max(found, key=found.__getitem__) == row["label"] for found, row in zip(scores, test, strict=True)
+    ]
+    return float(np.mean(right))
 
 
 def judge_bag_of_words(
