@@ -21,6 +21,7 @@ from helpers.weights.folders import models_folder
 pytestmark = pytest.mark.slow
 
 ROWS = 6
+NEAR_TIE = 0.25  # nats
 HERE = Path(__file__).parent / "lm_eval"
 OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 
@@ -94,6 +95,19 @@ def test_likeliest_answers_are_those_that_the_kit_finds(
     assert figures["acc,none"] == evaluation.evaluate(loaded, rows, template, progress=False).accuracy
 
 
+def is_near_tie(client, model, messages, other):
+    """Whether the model was undecided between its answer and the other one, where the two part."""
+    limits = {"temperature": 0, "max_tokens": 12, "logprobs": True, "top_logprobs": 2}
+    reply = client.chat.completions.create(model=model, messages=messages, **limits)
+    said = ""
+    for token in reply.choices[0].logprobs.content:
+        said += token.token
+        if not other.startswith(said):
+            first, second = token.top_logprobs
+            return first.logprob - second.logprob < NEAR_TIE
+    return False
+
+
 @pytest.mark.parametrize(
     ("model", "path"),
     [("local-completions", "completions"), ("local-chat-completions", "chat/completions")],
@@ -115,12 +129,8 @@ def test_written_answers_are_those_that_the_kit_gets(
         assert not differing
     # llama.cpp rounds a prompt differently by what it has kept of it, so that a near-tie may turn.
     assert all(is_near_tie(client, server.model, messages, said) for messages, said in differing)
-    differing = [
-        (sample["resps"][0][0], answer) for sample, answer in pairs if sample["resps"][0][0] != answer
-    ]
-    assert len(differing) <= turned, differing
     found = evaluation.evaluate_over_url(ask, rows, template, progress=False)
-    assert abs(figures["exact_match,none"] - found.accuracy) <= turned / len(rows)
+    assert abs(figures["exact_match,none"] - found.accuracy) <= len(differing) / len(rows)
 
 
 def test_engine_that_cannot_score_prompts_says_so(server, real_model_name):
