@@ -1,5 +1,8 @@
 """The talk: the slide cells of all lessons as one reveal.js page, a single file that needs no network.
 
+What the speaker says is in the metadata of each slide's first cell, where learners do not see it:
+`minutes`, a number, and `speaker`, Markdown.
+
 nbconvert makes the slides. Its template loads reveal.js from the network; ours puts the copy in tools/reveal/
 into the page.
 """
@@ -30,7 +33,6 @@ TITLE = "Open LLM Kit: the talk"
 IMAGE = r"!\[[^\]]*\]\(https?://[^)]*\)"  # from the network: ![...](https://...)
 REMOTE_IMAGE = re.compile(rf"(\[{IMAGE}\]\([^)]*\)|{IMAGE})\n*")  # linked, as the Colab badge is, or not
 LESSON_LINK = re.compile(r"\[([^\]]+)\]\(0\w+\.ipynb\)")  # from lesson to lesson
-MINUTES = re.compile(r"\*\*To the speaker, ([\d.]+) min\.\*\*")  # how a speaker note begins
 
 # The blocks are those of nbconvert's template. `resources.deck` comes from build_deck.
 TEMPLATE = """{% extends 'reveal/index.html.j2' %}
@@ -130,7 +132,9 @@ def join_notebooks(paths: list[Path]) -> NotebookNode:
     for path in paths:
         notebook = read_notebook(path)
         titles.append(notebook.cells[0].source.splitlines()[0].removeprefix("# "))
-        cells += [copy.deepcopy(cell) for cell in notebook.cells if read_type(cell) != "skip"]
+        for cell in notebook.cells:
+            if read_type(cell) != "skip":
+                cells += [copy.deepcopy(cell), *make_notes(cell)]
     cells.insert(0, make_title_slide(titles))
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number}"  # unique in the page
@@ -146,6 +150,14 @@ def make_title_slide(titles: list[str]) -> NotebookNode:
     return nbformat.v4.new_markdown_cell("\n".join(lines), metadata={"slideshow": {"slide_type": "slide"}})
 
 
+def make_notes(cell: NotebookNode) -> list[NotebookNode]:
+    """The speaker's notes of a slide, as nbconvert wants them: a cell of their own; none for other cells."""
+    if "speaker" not in cell.metadata:
+        return []
+    text = f"**{cell.metadata['minutes']:g} min.** {cell.metadata['speaker']}"
+    return [nbformat.v4.new_markdown_cell(text, metadata={"slideshow": {"slide_type": "notes"}})]
+
+
 def remove_links(text: str) -> str:
     """Markdown without images from the network, and with lessons named instead of linked."""
     return LESSON_LINK.sub(r"\1", REMOTE_IMAGE.sub("", text))
@@ -157,19 +169,17 @@ def read_type(cell: NotebookNode) -> str:
 
 
 def list_minutes(notebook: NotebookNode) -> list[float]:
-    """How many minutes each speaker note gives, in order. Raises UsageError for a note that does not say."""
+    """How many minutes each slide takes, in order. Raises UsageError for notes that do not say."""
     minutes = []
     for cell in notebook.cells:
-        if read_type(cell) != "notes":
+        if "speaker" not in cell.metadata:
             continue
-        found = MINUTES.match(cell.source)
-        if found is None:
+        found = cell.metadata.get("minutes")
+        if not isinstance(found, int | float):
             first_line = cell.source.splitlines()[0]
-            raise UsageError(
-                f"A speaker note does not say its minutes: {first_line}",
-                "Begin it with **To the speaker, 2 min.**",
-            )
-        minutes.append(float(found[1]))
+            problem = f"The speaker's notes of a slide do not say its minutes: {first_line}"
+            raise UsageError(problem, 'Add `minutes` to the metadata of its cell, such as "minutes": 2.')
+        minutes.append(float(found))
     return minutes
 
 

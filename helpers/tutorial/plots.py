@@ -12,11 +12,13 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import HTML, display
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import AutoLocator
+from matplotlib.ticker import AutoLocator, PercentFormatter
 
 from helpers.evaluation.metrics import estimate_interval
+from helpers.evaluation.scoreboard import ANSWER, SIDE, Scoreboard
 
 # Blue and ochre. Their contrast with white is 13.7 and 5.1 to 1 (text needs 4.5), with each other 2.7 to 1 in
 # grey, and they stay apart with every common colour blindness.
@@ -56,6 +58,37 @@ def frame_tokens(tokens: Sequence[str], learned: Sequence[bool]) -> str:
         shown.append(text)
     words = f"{len(taught)} of {len(tokens)} tokens are learned (framed): {''.join(taught)}"
     return f"<p>{''.join(shown)}</p><p>{html.escape(words)}</p>"
+
+
+def draw_scoreboard(board: Scoreboard) -> Figure:
+    """A scoreboard's columns side by side: bars of the shares that are right, with 95 % intervals.
+
+    The dotted line of the second column is what a coin gets.
+    """
+    columns = [ANSWER, SIDE] if board.on_side else [ANSWER]
+    figure, axes = plt.subplots(1, len(columns), figsize=(9.6, 0.6 + 0.42 * len(board.lines)), squeeze=False)
+    for axis, column in zip(axes[0], columns, strict=True):
+        shares = board.get_shares(column)
+        for place, name in enumerate(board.lines):
+            if name in shares:
+                draw_share(axis, place, *shares[name])
+        rows = len(board.rows if column == ANSWER else board.on_side)
+        axis.set(xlim=(0, 1), ylim=(len(board.lines) - 0.5, -0.5), title=f"{column} ({rows} rows)")
+        axis.set_yticks(range(len(board.lines)), list(board.lines) if column == ANSWER else [])
+        axis.xaxis.set_major_formatter(PercentFormatter(1))
+        axis.spines[["top", "right"]].set_visible(False)
+        if column == SIDE:
+            axis.axvline(0.5, color=MIDDLE, linestyle=":", linewidth=1.5)
+    figure.tight_layout()
+    return figure
+
+
+def draw_share(axis: Axes, place: int, share: float, rows: int) -> None:
+    """One bar with its interval and its figure."""
+    low, high = estimate_interval(round(share * rows), rows)
+    axis.barh(place, share, height=0.6, color=PALE, edgecolor=DARK)
+    axis.errorbar(share, place, xerr=[[share - low], [high - share]], color=DARK, capsize=3)
+    axis.annotate(f"{share:.0%}", (0.01, place), va="center", color=DARK)
 
 
 def draw_loss(losses: Sequence[float], window: int = 10) -> Figure:

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from helpers.adapters.folders import AdapterFolder, find_adapter, loras_folder
+from helpers.adapters.folders import AdapterFolder, find_adapter, list_shipped, loras_folder
 from helpers.common.errors import UnsupportedError
 from helpers.common.lanes import Lane
 from helpers.common.paths import find_file
@@ -57,9 +57,24 @@ def pick_task() -> Task:
     return task
 
 
+def find_ready(task: Task, lane: Lane) -> str | None:
+    """The name of a LoRA for this task and this lane's model that comes with the kit; None without one."""
+    for name in list_shipped():
+        run = find_adapter(name).run
+        if run.get("template") == task.name and run.get("base") == lane.folder:
+            return name
+    return None
+
+
 def ensure_adapter(task: Task, lane: Lane) -> AdapterFolder:
-    """The folder of the task's LoRA; if it is missing, a small one is trained first (about a minute)."""
+    """The folder of the task's LoRA: the one of lesson 4, or else the one that comes with the kit.
+
+    If there is neither, a small one is trained first (about a minute).
+    """
     folder = loras_folder() / task.adapter
+    ready = find_ready(task, lane)
+    if not folder.exists() and ready:
+        return find_adapter(ready)
     if not folder.exists():
         settings = pick_settings(lane.name).replace({"max_rows": SMALL_RUN, "checkpoint_steps": 0})
         loaded = load_model(lane.folder, purpose="training")

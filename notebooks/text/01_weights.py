@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Who is in the room: who has loaded a model, who has trained one? Everything shown today runs on a laptop; say how to get the kit, and that each slide is a cell to run at home."
 # # Lesson 1: where weights come from
 #
 # ## What you will do
@@ -23,10 +23,6 @@
 # 5. Know how to get access to the gated LLaMA 2.
 #
 # Prerequisites: a little Python. No account, no token and no GPU.
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 2 min.** Who is in the room: who has loaded a model, who has trained one? Everything shown today runs on a laptop; say
-# how to get the kit, and that each slide is a cell to run at home.
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
 # **What it takes**, with the weights already there:
@@ -69,7 +65,7 @@ from helpers.tutorial import checks
 for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="A model is a folder of files. Open one in a terminal beside the slide: there is no magic in it."
 # ## A model in one line
 #
 # **Weights** are the numbers that training found. Together with a little text that says how to use them, they are the model. The kit's
@@ -89,9 +85,6 @@ print(folder.relative_to(find_home()))
 # %% slideshow={"slide_type": "-"}
 for path in sorted(folder.iterdir()):
     print(f"{path.stat().st_size:>12,} bytes  {path.name}")
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1 min.** A model is a folder of files. Open one in a terminal beside the slide: there is no magic in it.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # | file | what it is |
@@ -114,7 +107,7 @@ for key in ("architectures", "num_hidden_layers", "hidden_size", "vocab_size", "
 # **Read it:** `LlamaForCausalLM` is the architecture of LLaMA. This model is built like its big relative of 2023, only smaller.
 # `hidden_size` is the width of a layer, `max_position_embeddings` the longest text in tokens, and `dtype` the number format of the weights.
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Eight bytes, a header in JSON, numbers: no library is needed to see what one has downloaded. Ask which matrices make up a layer before you point at them."
 # ## Reading the weights by hand
 #
 # A **safetensors** file is simple: eight bytes hold the length of a header, the header is JSON and lists the tensors (arrays of numbers),
@@ -130,10 +123,6 @@ print(f"{len(tensors)} tensors; the header takes {length:,} bytes")
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
 for name in sorted(name for name in tensors if "embed" in name or ".layers.0." in name):
     print(f"{tensors[name]['dtype']}  {tensors[name]['shape']!s:14} {name}")
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** Eight bytes, a header in JSON, numbers: no library is needed to see what one has downloaded. Ask which
-# matrices make up a layer before you point at them.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** first the embedding, one row for each token of the vocabulary. Then the first of the layers: four matrices of the
@@ -194,7 +183,7 @@ gguf = weights.find_model("SmolLM2-135M-Instruct-GGUF").gguf
 for path in (folder / "model.safetensors", gguf):
     print(f"{path.stat().st_size / 1e6:6.0f} MB  {path.stat().st_size * 8 / parameters:5.2f} bits for each parameter  {path.name}")
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Let the room work out one number: 70 thousand million parameters, 16 bits. Then the table. The weights are only the first term; leave a fifth free."
 # ## What fits where
 #
 # Weights need at least parameters × bits / 8 bytes. Here is the table, for the kit's model and the three sizes of LLaMA 2.
@@ -210,10 +199,6 @@ gigabytes = pd.DataFrame({name: [count * bits / 8 / 1e9 for count in models.valu
 total = machine.measure_memory().value[1] / 1e9
 print(f"This machine: {total:.1f} GB ({machine.measure_memory().reason})")
 gigabytes.map(lambda needed: f"{needed:.2f} GB, {'fits' if needed < total else 'too large'}")
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** Let the room work out one number: 70 thousand million parameters, 16 bits. Then the table. The weights are
-# only the first term; leave a fifth free.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the table counts the weights alone. The text being processed needs memory too, so leave a fifth free. The last row is the
@@ -241,7 +226,7 @@ for purpose, parts in (("to run it with 2048 tokens", size.running), ("to train 
 # python -m helpers.weights size SmolLM2-135M-Instruct
 # ```
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Sixteen levels for each group. Ask why the error at 32 is nearly zero: the file had been in 4 bits before. What quantisation removes is gone."
 # ### What 4 bits can say
 #
 # Four bits count from 0 to 15. So a **group** of neighbouring weights is stored as 16 evenly spaced levels between its smallest and its
@@ -285,10 +270,6 @@ for group_size in (32, 64, 128, 512):
     error = (round_to_4_bits(matrix, group_size) - matrix).norm() / matrix.norm()
     print(f"{group_size:10} {error:7.1%}   {4 + (16 + 4) / group_size:.2f}")
 
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** Sixteen levels for each group. Ask why the error at 32 is nearly zero: the file had been in 4 bits before.
-# What quantisation removes is gone.
-
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** from 64 on, the larger the group, the larger the error. And at 32 there is nearly none. Too good to be true? Count how many
 # different values stand in one group of 32.
@@ -305,7 +286,7 @@ checks.confirm(levels <= 16, "these weights were stored in 4 bits before", "fetc
 # We rounded each weight alone. **GPTQ**, the method of TheBloke's files, is more careful: it rounds column by column and corrects
 # the columns still to come for the error made so far, measured on sample texts.
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Why branches: a repository is a git repository. Read one name aloud, part by part. The account is silent since January 2024; the files are still there."
 # ## TheBloke, and one branch for each variant
 #
 # In 2023 most people did not quantise models themselves. They took them from [TheBloke](https://huggingface.co/TheBloke), the account of
@@ -322,10 +303,6 @@ checks.confirm(levels <= 16, "these weights were stored in 4 bits before", "fetc
 # | `gptq-4bit-64g-actorder_True` | 4 | 64 | yes | between the two: the choice of the 2023 tutorial |
 # | `gptq-4bit-128g-actorder_True` | 4 | 128 | yes | less memory |
 # | `gptq-8bit--1g-actorder_True` | 8 | none: one scale for each row | yes | nearly the quality of 16 bits, twice the memory of 4 |
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** Why branches: a repository is a git repository. Read one name aloud, part by part. The account is silent
-# since January 2024; the files are still there.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # Not every repository has every branch. **Act order** (`desc_act` in `quantize_config.json`) means that GPTQ handles the columns that matter most first: better

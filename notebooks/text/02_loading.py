@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="Now the folder becomes something that answers."
 # # Lesson 2: loading a model and asking it
 #
 # ## What you will do
@@ -23,9 +23,6 @@
 # 5. Know the settings for larger models, and the same steps in the WebUI.
 #
 # Prerequisites: lesson 1 (what is in a model's folder). What it fetched is fetched here when it is missing.
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 0.5 min.** Now the folder becomes something that answers.
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
 # **What it takes**, with the weights already there:
@@ -104,7 +101,7 @@ with tempfile.TemporaryDirectory() as scratch:
     Path(scratch, "config.json").write_text(json.dumps(config))
     print(*loading.detect_loader(weights.ModelFolder(Path(scratch))), sep=": ")
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Three lines to remember. dtype and device are the two choices; the rest has good defaults. Show the live cell if there is time."
 # ## Loading
 #
 # Two choices come first. The **device** is where the model computes: `cuda` (an NVIDIA GPU) or `cpu`. The **dtype** is the number format that it
@@ -137,16 +134,12 @@ after = machine.measure_used().value
 print(f"{type(model).__name__}, {model.num_parameters():,} parameters, weights {model.get_memory_footprint() / 1e6:.0f} MB")
 print(f"used before: {before / 1e6:.0f} MB, after: {after / 1e6:.0f} MB ({machine.measure_used().reason})")
 
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** Three lines to remember. dtype and device are the two choices; the rest has good defaults. Show the live cell
-# if there is time.
-
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** on a GPU the memory grows by the size of the weights. On a CPU it may grow by less: the file is *mapped*, which means that a part
 # of it enters memory when it is first used. We will measure again after the first answer. `trust_remote_code=False`:
 # a folder may bring Python code of its own; it is not run.
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="The one slide to take home: a chat is one text. Most bad answers of local models are a wrong template. Point at the open assistant turn at the end."
 # ## What a chat really is
 #
 # A language model continues a text. A conversation must therefore become one text, in the notation that this model was trained on: its
@@ -161,10 +154,6 @@ messages = [
 picked = loading.set_chat_template(tokenizer, folder.name)  # LLaMA 2's tokenizer of 2023 had none
 print(f"chat template: {picked.name}, because {picked.reason}\n")
 print(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** The one slide to take home: a chat is one text. Most bad answers of local models are a wrong template. Point
-# at the open assistant turn at the end.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it** (in the tiny lane; other models have another notation):
@@ -191,7 +180,7 @@ for token in inputs["input_ids"][0, -13:].tolist():
 # %% [markdown] slideshow={"slide_type": "skip"}
 # A space belongs to the word behind it, and a line break is a token too.
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Why does it stop? Because it wrote EOS. Keep this in mind: lesson 4 breaks it on purpose."
 # ## The answer
 #
 # The model gives each token of the vocabulary a score for coming next. The simplest choice is **greedy**: always take the highest.
@@ -213,9 +202,6 @@ stops = output[0, -1].item() == tokenizer.eos_token_id
 print(f"EOS is {tokenizer.eos_token!r} (id {tokenizer.eos_token_id}), padding is {tokenizer.pad_token!r} (id {tokenizer.pad_token_id})")
 checks.confirm(stops, "the answer ended with EOS", "raise max_new_tokens: it was cut off")
 
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** Why does it stop? Because it wrote EOS. Keep this in mind: lesson 4 breaks it on purpose.
-
 # %% slideshow={"slide_type": "skip"}
 short = model.generate(**inputs, max_new_tokens=3, do_sample=False, temperature=None, top_p=None)
 print(repr(tokenizer.decode(short[0, start:])), "cut off, no EOS")
@@ -233,7 +219,7 @@ for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True):
 # Here EOS and padding are the same token. For generating that is fine. In training it is the classic mistake: a program that ignores padding
 # ignores EOS as well, and the model never learns to stop. Lesson 4 takes care of it.
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Let the room say which column is which before you point. The seed repeats a draw on one machine, not on all."
 # ## Chance and temperature
 #
 # Scores become probabilities (softmax), and a token can be drawn by lot: **sampling**. The **temperature** divides the scores first. A low one makes the
@@ -248,9 +234,6 @@ with torch.inference_mode():
 top = scores.topk(5).indices
 columns = {f"temperature {t}": [f"{p:.1%}" for p in torch.softmax(scores / t, dim=0)[top].tolist()] for t in (0.2, 1.0, 2.0)}
 pd.DataFrame(columns, index=[repr(tokenizer.decode([token])) for token in top.tolist()])
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** Let the room say which column is which before you point. The seed repeats a draw on one machine, not on all.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The draw is made by a generator of random numbers. Set its **seed**, and the same draw comes again on the same machine.
@@ -293,7 +276,7 @@ try:
 except KitError as error:
     print(error.remedy)
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Ask for guesses first: which is fastest here? On a CPU speed follows the bytes that are read for each token."
 # ## One model, several number formats
 #
 # Lesson 1 counted bytes. Now measure what they buy: the same model in float32, in bfloat16, in 4 bits as **GPTQ** and in 4 bits as **GGUF**. The first three are
@@ -336,9 +319,6 @@ fastest = max(compared, key=lambda row: row["tokens_per_s"])
 print("fastest:", fastest["format"])
 checks.compare_guess(guess, fastest["tokens_per_s"] / table["float32"]["tokens_per_s"], "times")
 checks.confirm(table["bfloat16"]["perplexity"] < 1.02 * table["float32"]["perplexity"], "bfloat16 predicts as float32 does", "look at the table again")
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** Ask for guesses first: which is fastest here? On a CPU speed follows the bytes that are read for each token.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Larger models: the other lanes

@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="From a notebook to a service: other programs are to use the model."
 # # Lesson 3: one model, two APIs
 #
 # ## What you will do
@@ -23,9 +23,6 @@
 # 5. Take the same client to another server, and know the WebUI's switches, then and now.
 #
 # Prerequisites: lesson 2 (what a chat template is). The model is fetched when it is missing.
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 0.5 min.** From a notebook to a service: other programs are to use the model.
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
 # **What it takes**, with the weights already there:
@@ -68,7 +65,7 @@ from helpers.tutorial import checks
 for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="One command. It listens on this computer only; say so, people worry about it, and rightly."
 # ## A server
 #
 # An **API** (application programming interface) lets another program use the model: it sends a request over HTTP, the protocol of web
@@ -93,13 +90,10 @@ if server.note:  # a usual port is taken
 print("raw:   ", server.raw_url)
 print("OpenAI:", server.openai_url)
 
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1 min.** One command. It listens on this computer only; say so, people worry about it, and rightly.
-
 # %% [markdown] slideshow={"slide_type": "skip"}
 # A server of this notebook listens on 127.0.0.1: only this computer can reach it. The conversation for both dialects: one earlier turn, then a question.
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="This API is gone from the WebUI since November 2023. It is here because much code still speaks it, and because it shows that the server keeps nothing."
 # ## The raw API of 2023
 #
 # The WebUI's first API took many parameters, and the history as pairs: what the user said, what the model replied.
@@ -123,10 +117,6 @@ if server.raw_url:
     print("status", response.status_code)
     for said, replied in history["internal"]:
         print(f"user:  {said}\nmodel: {replied}")
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** This API is gone from the WebUI since November 2023. It is here because much code still speaks it, and
-# because it shows that the server keeps nothing.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the reply is the whole history with a new row at the end. The server keeps nothing: whoever wants to go on sends the
@@ -161,7 +151,7 @@ if server.raw_url:
     print("internal:", tricky["internal"][-1][0])
     print("visible: ", tricky["visible"][-1][0])
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="The dialect that won. The same client talks to vLLM, llama.cpp and the WebUI; only base_url changes."
 # ## The OpenAI-style API
 #
 # The same conversation as a list of **messages**, each with a **role**: system (how to behave), user, assistant (the model). The
@@ -184,9 +174,6 @@ checks.publish("answer.openai", reply.choices[0].message.content)
 print(f"answered by {reply.model}, ended because of {reply.choices[0].finish_reason!r}")
 print(f"{reply.usage.prompt_tokens} tokens read, {reply.usage.completion_tokens} written")
 
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** The dialect that won. The same client talks to vLLM, llama.cpp and the WebUI; only base_url changes.
-
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The tutorial of 2023 sent `model="x"`. The kit's server answers an unknown name with what is loaded, as the WebUI does; started with
 # `--strict-model`, it says 404, as OpenAI and vLLM do. `client.models.list()` tells the names it knows.
@@ -194,7 +181,7 @@ print(f"{reply.usage.prompt_tokens} tokens read, {reply.usage.completion_tokens}
 # %% slideshow={"slide_type": "skip"}
 print("models:", [model.id for model in client.models.list()])
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Do not read the table out. Point at one line: the repetition penalty of 1.1 that nobody asked for."
 # ## Side by side
 #
 # | | raw API, 2023 | OpenAI-style |
@@ -207,9 +194,6 @@ print("models:", [model.id for model in client.models.list()])
 # | no sampling | `do_sample: false` | `temperature: 0` |
 # | repetition penalty | 1.1 unless you say otherwise | none |
 # | the answer | `results[0].history.visible[-1][1]`, escaped | `choices[0].message.content`, plain |
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1 min.** Do not read the table out. Point at one line: the repetition penalty of 1.1 that nobody asked for.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # Both become the same prompt for the same model. The wording can still differ: the raw API's default `repetition_penalty` of 1.1 makes
@@ -254,7 +238,7 @@ if server.streaming_url:
         print(grown["internal"][-1][1], end="\r", flush=True)
     print(grown["internal"][-1][1])
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Greedy takes the longest bar. With log-probabilities one can also judge without generating: lesson 4 does."
 # ## How sure was it?
 #
 # For each token the model computes a probability of every token it knows. `logprobs` sends them along, as natural logarithms: here the
@@ -274,9 +258,6 @@ from helpers.tutorial import plots
 words = ", ".join(f"{token} {share:.1%}" for token, share in shares.items())
 plots.show(plots.draw_shares(shares, "probability as the first token"), f"Bars: {words}")
 print(words)
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** Greedy takes the longest bar. With log-probabilities one can also judge without generating: lesson 4 does.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** greedy decoding takes the longest bar. Sampling draws: a **temperature** below 1 makes the long bars longer, above 1 it

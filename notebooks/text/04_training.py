@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="The longest part. The task: which of two colleges does the writer of a comment prefer?"
 # # Lesson 4: training a LoRA
 #
 # ## What you will do
@@ -23,9 +23,6 @@
 # 5. Save it, judge it on unseen comments, and say honestly what it learned.
 #
 # Prerequisites: lesson 2 (what a model, a tokenizer and a chat template are). Everything this lesson needs is made when it is missing.
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 0.5 min.** The longest part. The task: which of two colleges does the writer of a comment prefer?
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
 # **What it takes**, with the weights already there:
@@ -68,7 +65,7 @@ from helpers.tutorial import checks
 for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="A row becomes a prompt and a completion. Training and use must share this text to the letter."
 # ## From a row to a prompt
 #
 # The task: read a forum comment and say which of two colleges its writer prefers. Each row of the CSV has the comment, two options
@@ -112,9 +109,6 @@ example = template.build_example(rows[0])
 for part, message in zip(("instruction", "task", "label"), [*example["prompt"], *example["completion"]]):
     print(f"{part} -> {message['role']}:\n{message['content']}\n")
 
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** A row becomes a prompt and a completion. Training and use must share this text to the letter.
-
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The model was trained on chats in a fixed notation, its **chat template**. The tokenizer knows it. Training must use the very text
 # that the model will see later behind an API; otherwise the LoRA learns to answer a question nobody asks.
@@ -132,7 +126,7 @@ print(prompt)
 # **Read it:** the text ends where the assistant is about to speak. What comes after it, the answer and the end-of-turn token, is the
 # completion. Only there will the model be told how wrong it was.
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Collect guesses from the room before the number appears. A random split of rows leaks; a grouped one does not. Ask who has checked that in a project of their own."
 # ## Rows to learn from, rows to be judged on
 #
 # One comment stands in several rows, once for each pair of colleges that it speaks of. A split that draws rows at random puts the
@@ -160,10 +154,6 @@ data = tasks.TaskData(template, train, test, task.data, task.template, split)
 leaked = len(tasks.find_leaks(train, test))
 print(f"split by comment: {leaked} of {len(test)} test rows leak, {len(train)} rows to train on")
 print("labels in training:", tasks.count_labels(train), "in the test:", tasks.count_labels(test))
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 2 min.** Collect guesses from the room before the number appears. A random split of rows leaks; a grouped one does not.
-# Ask who has checked that in a project of their own.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The split keeps all rows of a comment together (*grouped*) and the shares of the labels alike (*stratified*). It writes
@@ -201,7 +191,7 @@ print(f"bag of words: {audit.bag_of_words:.1%} right; label 1 told from label 2 
 # comments that it was not fitted on, in five turns over all rows.) Lengths differ a little between labels, so a lane that
 # trains on short rows draws as many of each label, all below one limit of length.
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="What would a lazy answer get? Without these figures an accuracy means nothing."
 # ## Before training: the numbers to beat
 #
 # - **Majority class:** always answer the most frequent label. No reading needed.
@@ -220,9 +210,6 @@ base = evaluation.summarise_scores(base_scores, test, template)
 checks.publish("accuracy.majority", checks.describe_accuracy(base.majority_accuracy, base.rows))
 checks.publish("accuracy.base", checks.describe_accuracy(base.accuracy, base.rows))
 
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** What would a lazy answer get? Without these figures an accuracy means nothing.
-
 # %% [markdown] slideshow={"slide_type": "skip"}
 # What does it *say*? The same model, asked as a user would, on three comments of the test:
 
@@ -231,7 +218,7 @@ asked = [next(row for row in test if row["label"] == label) for label in list(te
 before = [loading.chat(loaded, template.build_messages(row), max_new_tokens=24) for row in asked]
 print(*before, sep="\n---\n")
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="W stays, B A is added. B starts at zero, so training starts from the base. Count the numbers of one layer with the room."
 # ## LoRA: few numbers, many layers
 #
 # Training all weights would need several times the model's memory. **LoRA** (low-rank adaptation) leaves every weight matrix W as it
@@ -254,10 +241,6 @@ lora = LoraConfig(
 layer = loaded.model.model.layers[0].mlp.up_proj
 inputs, outputs = layer.in_features, layer.out_features
 print(f"one layer: W has {inputs * outputs:,} numbers, A and B together {chosen.lora_r * (inputs + outputs):,}")
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 2 min.** W stays, B A is added. B starts at zero, so training starts from the base. Count the numbers of one layer with
-# the room.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The settings begin with those of the 2023 tutorial. What this lane changes, and why:
@@ -287,7 +270,7 @@ config = SFTConfig(
 )
 trainer = SFTTrainer(model=loaded.model, args=config, train_dataset=examples, processing_class=loaded.tokenizer, peft_config=lora)
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Only the framed tokens are learned, the end of the turn among them. In 2023 that last token was lost, and models rambled."
 # ### What the loss sees
 #
 # Below, each token of one row: those of the prompt carry the label -100, which means *ignore*. The answer
@@ -301,10 +284,6 @@ batch = next(iter(trainer.get_train_dataloader()))
 ids, labels = batch["input_ids"][0], batch["labels"][0]
 tokens = [loaded.tokenizer.decode(token) for token, kept in zip(ids, batch["attention_mask"][0]) if kept]
 plots.show_tokens(tokens, learned=[label != -100 for label in labels])
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** Only the framed tokens are learned, the end of the turn among them. In 2023 that last token was lost, and
-# models rambled.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the framed tokens are learned, the others are only read. In 2023 the loss ran over all of them: most of what the model was taught
@@ -345,7 +324,7 @@ trainer.train()
 stock_rate = 2 * chosen.batch_size / (time.monotonic() - start)
 print(f"stock: {stock_rate:.1f} rows a second, {trainer.model.num_parameters(only_trainable=True):,} numbers trained")
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Sharing the prompt's beginning saves most of the time. The steep fall is the form of the answer, not the task: do not be impressed by it."
 # ## The same training, less work
 #
 # Every prompt begins with the same tokens, the instruction, and some rows go on alike. Within one step the weights do not change, so what
@@ -380,10 +359,6 @@ trainer = SharedPrefixTrainer(
 )
 result = trainer.train()
 print(f"ours: {result.metrics['train_samples_per_second']:.1f} rows a second, stock: {stock_rate:.1f}")
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 2 min.** Sharing the prompt's beginning saves most of the time. The steep fall is the form of the answer, not the task:
-# do not be impressed by it.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # What saves the time? Tokens that are not computed twice. One batch, laid out both ways:
@@ -432,7 +407,7 @@ with training.save_run(trainer, loaded, data, chosen, folder) as fresh:
 for path in sorted(folder.iterdir()):
     print(f"{path.name:30} {path.stat().st_size / 1e6:8.3f} MB")
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Do the intervals overlap? Say what this run has shown and what it has not. Set the LoRA beside the word count, not only beside the base."
 # ## After training: the judgement
 #
 # The same test rows, the same scoring. **Predict:** the base, the majority and the bag of words you have seen. What share will the LoRA get right?
@@ -462,10 +437,6 @@ for name, (accuracy, count) in compared.items():
 # %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 low, high = evaluation.bootstrap_gain(base_scores, tuned_scores, test)
 print(f"LoRA above base: {tuned.accuracy - base.accuracy:+.1%}  (95 % interval {low:+.1%} to {high:+.1%}, comments resampled)")
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 2 min.** Do the intervals overlap? Say what this run has shown and what it has not. Set the LoRA beside the
-# word count, not only beside the base.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** beating the base and the majority is the easy part. Compare the last two bars, and look whether their intervals overlap:

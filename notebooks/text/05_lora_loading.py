@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="A LoRA loads without an error and does nothing: who has seen it?"
 # # Lesson 5: loading a LoRA, and serving it
 #
 # ## What you will do
@@ -23,9 +23,6 @@
 # 5. Take it to where people serve: the WebUI of 2023 and of today, llama.cpp, vLLM.
 #
 # Prerequisites: lesson 4 made `loras/college-preferences`. Without it, this lesson trains a small adapter first (about a minute).
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 0.5 min.** A LoRA loads without an error and does nothing: who has seen it?
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
 # **What it takes**, with the weights already there:
@@ -68,7 +65,7 @@ from helpers.tutorial import checks
 for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Small, and useless without its base. The folder says which base that is."
 # ## What is in the folder
 #
 # A LoRA is no model. It is the difference that training made, as thin matrices, and a note of the base they belong to.
@@ -88,9 +85,6 @@ config, run = folder.config, folder.run
 for key in ("base_model_name_or_path", "peft_type", "r", "lora_alpha", "target_modules"):
     print(f"{key:24} {config[key]}")
 print(f"{'trained on':24} {run['rows']} rows in {run['seconds']:.0f} s, {run['date']}, {run['device']}")
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1 min.** Small, and useless without its base. The folder says which base that is.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The weights: for each adapted layer a matrix A (r rows) and a matrix B (r columns). Their product has the shape of the layer's W.
@@ -123,7 +117,7 @@ checks.compare_guess(guess, numbers / plain.num_parameters(), "%")
 loaded.model = PeftModel.from_pretrained(plain, folder.path, adapter_name=task.adapter).eval()
 print(type(plain).__name__, "->", type(loaded.model).__name__)
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Proof from all sides, in another process than the one that trained. The fingerprint is the strongest: the saved logits must come again."
 # ## Does it do anything?
 #
 # The most common disappointment is a LoRA that loads without an error and changes nothing: PEFT only warns when the names in the file
@@ -146,14 +140,10 @@ for finding in findings:
 # %% slideshow={"slide_type": "-"}
 checks.confirm_adapter(findings)
 
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** Proof from all sides, in another process than the one that trained. The fingerprint is the strongest: the
-# saved logits must come again.
-
 # %% [markdown] slideshow={"slide_type": "skip"}
 # In a terminal the same is `python -m helpers.adapters prove college-preferences`. It ends with an error when one of them fails.
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Guess first: attention or MLP? A picture of where the training has left its mark."
 # ## Where it works
 #
 # How much does the LoRA add to each weight matrix? The figure shows the *Frobenius norm* of `scale * B A`: the root of the sum of all
@@ -175,9 +165,6 @@ words += f" Mean of a layer: from {layers.min():.2f} (layer {layers.idxmin()}) t
 plots.show(plots.draw_norms(norms), f"Heat map of the norm of scale B A by layer and module. {words}")
 print(words)
 checks.compare_guess(guess, means.index[0])
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1 min.** Guess first: attention or MLP? A picture of where the training has left its mark.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Side by side
@@ -227,7 +214,7 @@ adapters.switch_adapter(loaded, None)  # the base alone
 adapters.switch_adapter(loaded, task.adapter)
 print(f"off and on again: {time.monotonic() - start:.3f} s; on the model: {adapters.list_attached(loaded)}")
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Merged is simple to serve and cannot be switched. Into 4 bits nothing can be merged."
 # ## Merging
 #
 # B A has the shape of W, so it can be added to it once and for all. The result is a model folder like any other: it needs no PEFT,
@@ -270,15 +257,12 @@ for name, result in results.items():
     low, high = result.interval
     print(f"{name:36} {result.accuracy:.1%} of {result.rows} rows, 95 % interval {low:.0%} to {high:.0%}")
 
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** Merged is simple to serve and cannot be switched. Into 4 bits nothing can be merged.
-
 # %% slideshow={"slide_type": "skip"}
 for path in merged[:1]:
     off = abs(results["LoRA on its base"].accuracy - results[path.name].accuracy)
     checks.confirm(off <= 2 / len(judged), "merged, it judges as base and LoRA do, but for two rows at most", "merge again, into its own base")
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="One base, many LoRAs: the client picks by name. This is how one GPU serves a class."
 # ## Over an API
 #
 # The server from lesson 3 takes adapters with `--lora`, one or several. No model is left in this notebook: two copies would be one too many.
@@ -300,9 +284,6 @@ print("models:", [model.id for model in client.models.list()])
 for model in (server.choose_model(task.adapter), server.model):
     reply = client.chat.completions.create(model=model, messages=template.build_messages(shown[0]), temperature=0, max_tokens=12)
     print(f"{model:24} {reply.choices[0].message.content!r}")
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1.5 min.** One base, many LoRAs: the client picks by name. This is how one GPU serves a class.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **The raw way of 2023.** The instruction goes into `context_instruct`, the task into `user_input`. There is no model to pick: what was
@@ -492,16 +473,13 @@ def name_as_peft(name):
 mended = {name_as_peft(name) for name in saved}
 checks.confirm(mended == set(read_tensors(folder.weights)), "every name has its layer", "print a name of the file that works beside a mended one")
 
-# %% [markdown] slideshow={"slide_type": "slide"}
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="The road once more, and where to go on: lesson 1 tonight, an own CSV tomorrow. Questions."
 # ## Recap
 #
 # - An adapter folder is small and useless without its base; it records which one that is.
 # - Loading without an error proves nothing. A fingerprint does.
 # - Merged weights are simple to serve and cannot be switched; LoRAs on one base can, in a moment.
 # - In the OpenAI dialect an adapter is picked by its name; the raw API serves what was loaded.
-
-# %% [markdown] slideshow={"slide_type": "notes"}
-# **To the speaker, 1 min.** The road once more, and where to go on: lesson 1 tonight, an own CSV tomorrow. Questions.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Check yourself

@@ -2,16 +2,11 @@
 
 import re
 
-from support.lessons import NOTEBOOKS, each_lesson, read_notebook, read_slide_type
+from support.lessons import NOTEBOOKS, each_lesson, read_notebook
 
 from tools.cost_boxes import TAG
 
 FIELDS = {"max_seq_len", "gpu-split", "ctx-size", "gpu-layers"}  # bold because they are fields of a page
-
-
-def list_cells(path):
-    """The lesson's cells without the speaker's notes."""
-    return [cell for cell in read_notebook(path).cells if read_slide_type(cell) != "notes"]
 
 
 def join_markdown(cells):
@@ -21,7 +16,7 @@ def join_markdown(cells):
 
 @each_lesson
 def test_lesson_begins_with_goals_prerequisites_box_and_one_set_up_cell(path):
-    title, box, setup, first = list_cells(path)[:4]
+    title, box, setup, first = read_notebook(path).cells[:4]
     assert title.source.startswith("# Lesson") and "## What you will do" in title.source
     assert 3 <= len(re.findall(r"^\d\. [A-Z]", title.source, flags=re.MULTILINE)) <= 5
     assert "\nPrerequisites: " in title.source
@@ -32,7 +27,7 @@ def test_lesson_begins_with_goals_prerequisites_box_and_one_set_up_cell(path):
 
 @each_lesson
 def test_lesson_ends_with_recap_questions_freed_memory_and_the_next_lesson(path):
-    *cells, free, last = list_cells(path)
+    *cells, free, last = read_notebook(path).cells
     recap, _, questions = join_markdown(cells).partition("\n## Recap\n")[2].partition("## Check yourself")
     assert recap.count("\n- ") >= 3 and questions.count("<details><summary>") >= 2
     assert "machine.free_memory()" in free.source and ".ipynb)" in last.source
@@ -41,7 +36,7 @@ def test_lesson_ends_with_recap_questions_freed_memory_and_the_next_lesson(path)
 @each_lesson
 def test_words_that_a_lesson_introduces_are_in_the_glossary(path):
     glossary = (NOTEBOOKS / "glossary.md").read_text(encoding="utf-8").lower()
-    text = re.sub(r"```.*?```", "", join_markdown(list_cells(path)), flags=re.DOTALL)
+    text = re.sub(r"```.*?```", "", join_markdown(read_notebook(path).cells), flags=re.DOTALL)
     bold = set(re.findall(r"\*\*([a-z][^*\n:]*)\*\*", text))
     words = {word for word in bold if len(word.split()) <= 2} - FIELDS
     unknown = [

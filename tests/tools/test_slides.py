@@ -14,7 +14,6 @@ from helpers.common.errors import UsageError
 from helpers.common.files import hash_file
 from tools.slides import (
     HEIGHT,
-    MINUTES,
     REVEAL,
     WIDTH,
     build_deck,
@@ -25,7 +24,7 @@ from tools.slides import (
     read_type,
 )
 
-TYPES = {"slide", "-", "fragment", "notes", "skip"}
+TYPES = {"slide", "-", "fragment", "skip"}
 
 # The elements of the current slide that are partly outside the window, or hidden inside a box, each with the
 # number of pixels that are missing.
@@ -77,24 +76,26 @@ def test_every_cell_says_whether_it_is_on_a_slide(path):
 
 
 @each_lesson
-def test_every_slide_has_a_heading_and_one_note_with_minutes(path):
+def test_every_slide_has_a_heading_and_the_speaker_s_notes(path):
     cells = [cell for cell in read_notebook(path).cells if read_type(cell) != "skip"]
     starts = [number for number, cell in enumerate(cells) if read_type(cell) == "slide"]
     for start, end in zip(starts, [*starts[1:], len(cells)], strict=True):
         assert cells[start].source.startswith("#")
-        notes = [cell for cell in cells[start:end] if read_type(cell) == "notes"]
-        assert len(notes) == 1 and MINUTES.match(notes[0].source), cells[start].source.splitlines()[0]
+        assert cells[start].metadata["speaker"], cells[start].source.splitlines()[0]
+        assert not [cell for cell in cells[start + 1 : end] if "speaker" in cell.metadata]
 
 
 def test_talk_has_25_to_35_slides_for_45_minutes():
     notebook = join_notebooks(PATHS)
+    minutes = list_minutes(notebook)
     assert 25 <= sum(read_type(cell) == "slide" for cell in notebook.cells) <= 35
-    assert sum(list_minutes(notebook)) == 45
+    assert len(minutes) == sum(read_type(cell) == "slide" for cell in notebook.cells) - 1  # the title
+    assert sum(minutes) == 45
 
 
 def test_note_without_minutes_is_an_error():
-    cell = nbformat.v4.new_markdown_cell("Speak up.", metadata={"slideshow": {"slide_type": "notes"}})
-    with pytest.raises(UsageError, match="Speak up."):
+    cell = nbformat.v4.new_markdown_cell("# Weights", metadata={"speaker": "Speak up."})
+    with pytest.raises(UsageError, match="# Weights"):
         list_minutes(nbformat.v4.new_notebook(cells=[cell]))
 
 
@@ -145,7 +146,8 @@ def test_speaker_view_shows_the_notes(browser, talk):
         page.keyboard.press("s")
     notes = popup.value.locator(".speaker-controls-notes .value")
     notes.wait_for()
-    assert "To the speaker, 2 min." in notes.inner_text()
+    text = read_notebook(PATHS[0]).cells[0].metadata["speaker"]
+    assert notes.inner_text().startswith("2 min.") and text in notes.inner_text()
 
 
 def test_deck_never_takes_the_place_of_a_folder_or_pipe(tmp_path, capsys):
