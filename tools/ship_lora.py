@@ -17,10 +17,13 @@ from helpers.common.files import replace_when_complete
 from helpers.common.lanes import LANES
 from helpers.common.training_settings import pick_settings
 from helpers.evaluation.judging import summarise_scores
+from helpers.evaluation.metrics import Scores
 from helpers.evaluation.scoring import score_answers
 from helpers.loading.model import LoadedModel, load_model
 from helpers.tasks.baseline import judge_fitted_bag
 from helpers.tasks.data import TaskData
+from helpers.tasks.template import Template
+from helpers.tasks.template_file import load_template
 from helpers.training.runs import was_trained_here
 from helpers.training.train import train_lora
 from helpers.tutorial.task import Task
@@ -32,13 +35,16 @@ NAME = "college-preferences-15-minutes"
 
 def main(arguments: list[str]) -> None:
     """`python -m tools.ship_lora`."""
-    CommandParser(prog="python -m tools.ship_lora", description=__doc__.splitlines()[0]).parse_args(arguments)
+    CommandParser(
+        prog="python -m tools.ship_lora", description="Trains the LoRA that comes with the kit."
+    ).parse_args(arguments)
     data, folder = TASK.load(), loras_folder() / NAME
     loaded = load_model(LANES["tiny"].folder, purpose="training")
-    base = score_answers(loaded, data.test, data.template)
+    template = load_template(TASK.template)
+    base = score_answers(loaded, data.test, template)
     train_lora(loaded, data, pick_settings(PRESET), folder)
     round_weights(loaded, AdapterFolder(folder))
-    record(loaded, AdapterFolder(folder), data, base)
+    record(loaded, AdapterFolder(folder), data, template, base)
     with replace_when_complete(SHIPPED / NAME, was_trained_here) as fresh:
         shutil.copytree(folder, fresh, dirs_exist_ok=True)
     print(SHIPPED / NAME)
@@ -53,12 +59,13 @@ def round_weights(loaded: LoadedModel, folder: AdapterFolder) -> None:
     save_file(tensors, folder.weights, metadata={"format": "pt"})
 
 
-def record(loaded: LoadedModel, folder: AdapterFolder, data: TaskData, base: list) -> None:
+def record(
+    loaded: LoadedModel, folder: AdapterFolder, data: TaskData, template: Template, base: list[Scores]
+) -> None:
     """Writes the figures and fingerprints of the rounded weights into run.json and the card."""
-    tuned = score_answers(loaded, data.test, data.template)
-    prints = [take_fingerprint(loaded, messages) for messages in make_prompts(data.template)]
-    scores = {"base": base, "lora": tuned}
-    found = {name: summarise_scores(found, data.test, data.template) for name, found in scores.items()}
+    scores = {"base": base, "lora": score_answers(loaded, data.test, template)}
+    prints = [take_fingerprint(loaded, messages) for messages in make_prompts(template)]
+    found = {name: summarise_scores(each, data.test, template) for name, each in scores.items()}
     bag = {"accuracy": judge_fitted_bag(data.train, data.test), "rows": len(data.test)}
     add_to_run(folder, fingerprint=prints, evaluation=found, baselines={"bag of words": bag})
 
