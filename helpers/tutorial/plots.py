@@ -23,6 +23,7 @@ from helpers.evaluation.metrics import estimate_interval
 DARK = "#0b2f4f"
 MIDDLE = "#9a6200"
 PALE = "#d5dbdb"  # fills a bar; what one sees of the bar is its dark edge
+LIT = "#d6eaf8"  # the ground of what is to be looked at, with a dark edge around it
 
 
 def render(figure: Figure, alt: str) -> str:
@@ -46,7 +47,7 @@ def show_tokens(tokens: Sequence[str], learned: Sequence[bool]) -> None:
 
 def frame_tokens(tokens: Sequence[str], learned: Sequence[bool]) -> str:
     """The tokens of one row as HTML, framed and bold if the loss sees them; then their number, in words."""
-    frame = f"border:1px solid {DARK};background:#d6eaf8;color:#000;font-weight:bold"
+    frame = f"border:1px solid {DARK};background:{LIT};color:#000;font-weight:bold"
     shown, taught = [], []
     for token, seen in zip(tokens, learned, strict=False):
         text = html.escape(token).replace("\n", "⏎<br>")

@@ -191,7 +191,7 @@ def test_learned_tokens_are_framed_bold_and_counted_in_words(monkeypatch):
 @pytest.mark.parametrize("path", sorted((PROJECT / "helpers").rglob("*.py")), ids=lambda path: path.stem)
 def test_colours_that_the_package_writes_into_pages_can_be_read(path):
     source = path.read_text(encoding="utf-8")
-    source = re.sub(r"\{(DARK|MIDDLE|PALE)\}", lambda found: getattr(plots, found[1]), source)
+    source = re.sub(r"\{(DARK|MIDDLE|PALE|LIT)\}", lambda found: getattr(plots, found[1]), source)
     rule = r"(?<![\w-])(?:color|background(?:-color)?):\s*[#a-z]"
     for style in re.findall(rf"[\"'][^\"'\n]*{rule}[^\"'\n]*[\"']", source):
         check_style(style)
