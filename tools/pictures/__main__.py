@@ -9,6 +9,8 @@ from helpers.common.files import write_json
 from helpers.common.paths import PROJECT
 from tools.files import update_file
 from tools.pictures.facts import FACTS, measure_facts
+from tools.pictures.layer import draw_layer
+from tools.pictures.lora import draw_lora
 from tools.pictures.maps import STATIONS, draw_map
 from tools.pictures.svg import Picture
 
@@ -17,6 +19,8 @@ FOLDER = PROJECT / "notebooks" / "images"
 PICTURES: dict[str, Callable[[], Picture]] = {
     "map": draw_map,
     **{f"map-{number}": partial(draw_map, number) for number in STATIONS},
+    "lora": draw_lora,
+    "layer": draw_layer,
 }
 
 
