@@ -12,6 +12,7 @@ from tools.pictures.facts import FACTS, measure_facts
 from tools.pictures.layer import draw_layer
 from tools.pictures.lora import draw_lora
 from tools.pictures.maps import STATIONS, draw_map
+from tools.pictures.request import draw_request
 from tools.pictures.svg import Picture
 
 FOLDER = PROJECT / "notebooks" / "images"
@@ -21,6 +22,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     **{f"map-{number}": partial(draw_map, number) for number in STATIONS},
     "lora": draw_lora,
     "layer": draw_layer,
+    "request": draw_request,
 }
 
 
