@@ -13,6 +13,7 @@ from tools.pictures.layer import draw_layer
 from tools.pictures.lora import draw_lora
 from tools.pictures.maps import STATIONS, draw_map
 from tools.pictures.request import draw_request
+from tools.pictures.rounding import draw_rounding
 from tools.pictures.svg import Picture
 
 FOLDER = PROJECT / "notebooks" / "images"
@@ -21,6 +22,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "map": draw_map,
     **{f"map-{number}": partial(draw_map, number) for number in STATIONS},
     "lora": draw_lora,
+    "rounding": draw_rounding,
     "layer": draw_layer,
     "request": draw_request,
 }
