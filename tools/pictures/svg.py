@@ -20,7 +20,7 @@ LINE = 1.35  # from one line of text to the next, in sizes of the text
 
 Point = tuple[float, float]
 
-__all__ = ["CODE", "DARK", "INK", "LIT", "MIDDLE", "PALE", "QUIET", "WHITE", "Picture", "Point", "shorten"]
+__all__ = ["CODE", "DARK", "INK", "LIT", "MIDDLE", "PALE", "QUIET", "WHITE", "Picture", "Point"]
 
 
 @dataclass
@@ -147,8 +147,3 @@ def write_attributes(attributes: dict[str, object]) -> str:
 def round_off(value: float) -> str:
     """A number with two decimals at most, and without zeros at its end."""
     return f"{value:.2f}".rstrip("0").rstrip(".").replace("-0", "0" if round(value, 2) == 0 else "-0")
-
-
-def shorten(text: str, length: int) -> str:
-    """A text of at most `length` characters, cut at its end with an ellipsis."""
-    return text if len(text) <= length else text[: length - 1].rstrip() + "…"
