@@ -31,10 +31,11 @@ def describe(shape: Shape) -> str:
         f"{name} {inputs} to {outputs}" for name, (inputs, outputs) in shape.list_linears().items()
     )
     return (
-        f"One of {shape.layers} decoder layers. A stream of {shape.hidden} numbers a token runs through. Attention "
-        f"and MLP each read it through a norm and add to it. A LoRA on all linear layers sits on the seven "
-        f"projections, inputs to outputs: {sizes}; not on the norms. Attention has {shape.heads} heads of "
-        f"{shape.head_size} numbers, which share {shape.kv_heads} heads of keys and values."
+        f"One of {shape.layers} decoder layers. A stream of {shape.hidden} numbers a token runs through. "
+        "Attention and MLP each read it through a norm and add to it. A LoRA on all linear layers sits "
+        f"on the seven projections, inputs to outputs: {sizes}; not on the norms. Attention has "
+        f"{shape.heads} heads of {shape.head_size} numbers, which share {shape.kv_heads} heads of keys "
+        "and values."
     )
 
 

@@ -29,10 +29,11 @@ def draw_lora() -> Picture:
 def describe(inputs: int, outputs: int, rank: int, scale: float) -> str:
     """The alt text."""
     return (
-        f"A layer with a LoRA. Its input x goes two ways: through W, {outputs} by {inputs} numbers and frozen, "
-        f"and through A, which makes {rank} numbers of {inputs}, then B, which makes {outputs} of {rank}. The "
-        f"second way is multiplied by {scale:g} and added to the first. W has {inputs * outputs:,} numbers, A and "
-        f"B together {rank * (inputs + outputs):,}. B starts at 0, so step 0 changes nothing."
+        f"A layer with a LoRA. Its input x goes two ways: through W, {outputs} by {inputs} numbers and "
+        f"frozen, and through A, which makes {rank} numbers of {inputs}, then B, which makes {outputs} of "
+        f"{rank}. The second way is multiplied by {scale:g} and added to the first. W has "
+        f"{inputs * outputs:,} numbers, A and B together {rank * (inputs + outputs):,}. B starts at 0, so "
+        "step 0 changes nothing."
     )
 
 

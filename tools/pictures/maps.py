@@ -36,7 +36,8 @@ STATIONS = {
     1: Station("weights", "a model in a folder", 20, BOTTOM, (("weights", "a model's files"),)),
     2: Station("loading", "the model answers", 20 + 3 * COLUMN, BOTTOM, (("model", "it answers"),)),
     3: Station(
-        "API", "programs ask it", 655, BOTTOM, (("server", "HTTP, JSON"), ("client", "curl, Python")), 265, 104
+        "API", "programs ask it", 655, BOTTOM,
+        (("server", "HTTP, JSON"), ("client", "curl, Python")), 265, 104,
     ),
     4: Station(
         "training", "it learns a task", 20, TOP,
@@ -61,9 +62,9 @@ def draw_map(here: int | None = None) -> Picture:
 def describe_map(here: int | None) -> str:
     """The alt text: the story, and where the reader is in it."""
     story = (
-        "Map of the five lessons. Lesson 4, above: a CSV becomes prompts, prompts train a LoRA. Below: weights "
-        "(lesson 1) become a loaded model (lesson 2), the LoRA is put on it (lesson 5), and a server answers "
-        "a client (lesson 3). The weights also go, frozen, into the training."
+        "Map of the five lessons. Lesson 4, above: a CSV becomes prompts, prompts train a LoRA. Below: "
+        "weights (lesson 1) become a loaded model (lesson 2), the LoRA is put on it (lesson 5), and a "
+        "server answers a client (lesson 3). The weights also go, frozen, into the training."
     )
     return f"{story} You are here: lesson {here}, {STATIONS[here].name}." if here else story
 

@@ -36,11 +36,11 @@ def describe(judging: dict[str, Any], training: dict[str, Any]) -> str:
     """The alt text."""
     root = judging["segments"][0]["tokens"]
     return (
-        f"A tree of {judging['rows']} token sequences. All begin with the instruction, {root} tokens. It branches "
-        "into two rows about one comment, and each row branches into its four possible answers. Row by row "
-        f"these are {judging['tokens_row_by_row']} tokens to compute, as a tree {judging['tokens_once']}. In a "
-        f"training batch of {training['rows']} rows, {training['tokens_once']} instead of "
-        f"{training['tokens_row_by_row']}."
+        f"A tree of {judging['rows']} token sequences. All begin with the instruction, {root} tokens. It "
+        "branches into two rows about one comment, and each row branches into its four possible answers. "
+        f"Row by row these are {judging['tokens_row_by_row']} tokens to compute, as a tree "
+        f"{judging['tokens_once']}. In a training batch of {training['rows']} rows, "
+        f"{training['tokens_once']} instead of {training['tokens_row_by_row']}."
     )
 
 
@@ -52,7 +52,7 @@ def place_segments(segments: list[dict[str, Any]]) -> list[tuple[float, float]]:
     ]
     leaves = [number for number, below in enumerate(children) if not below]
     parents = sorted({segments[leaf]["parent"] for leaf in leaves})
-    middles = {
+    middles: dict[int, float] = {
         leaf: TOP + LEAF * place + GAP * parents.index(segments[leaf]["parent"])
         for place, leaf in enumerate(leaves)
     }

@@ -1,7 +1,7 @@
 """The path of a request: from a client through the server to the model, token by token, and back."""
 
 from tools.pictures.facts import ASKED, read_facts
-from tools.pictures.svg import CODE, DARK, LIT, MIDDLE, PALE, QUIET, WHITE, Picture
+from tools.pictures.svg import CODE, DARK, LIT, MIDDLE, PALE, QUIET, Picture
 
 WIDTH, HEIGHT = 940, 470
 CLIENT = (20, 56, 236, 394)  # x, y, width, height
@@ -27,10 +27,11 @@ def draw_request() -> Picture:
 def describe(count: int) -> str:
     """The alt text."""
     return (
-        "The path of a request. A client sends JSON with messages over HTTP. In the server a chat template makes "
-        f"them one text, and the tokenizer makes that {count} tokens. The model, with its LoRA, gives the next "
-        "token, which is appended to the tokens, again and again, until the token that ends the answer. Each "
-        "token becomes text and goes back to the client at once as a line of the stream, or all of it at the end."
+        "The path of a request. A client sends JSON with messages over HTTP. In the server a chat "
+        f"template makes them one text, and the tokenizer makes that {count} tokens. The model, with its "
+        "LoRA, gives the next token, which is appended to the tokens, again and again, until the token "
+        "that ends the answer. Each token becomes text and goes back to the client at once as a line of "
+        "the stream, or all of it at the end."
     )
 
 
@@ -69,9 +70,9 @@ def draw_question(picture: Picture) -> None:
 def draw_prompt(picture: Picture, ids: list[int]) -> None:
     """Upper row of the server: messages, chat template, tokens."""
     picture.open("prompt")
-    user = ASKED[-1]["content"]
+    written = ["writes them as one text:", "<|im_start|>user", f"{ASKED[-1]['content'][:10]} …"]
     cover(picture, 350, 128, "messages", ["a list:", "system, user"], 1)
-    cover(picture, 512, 188, "chat template", ["writes them as one text:", "<|im_start|>user", f"{user[:10]} …"], 1)
+    cover(picture, 512, 188, "chat template", written, 1)
     first, last = " ".join(map(str, ids[:SHOWN])), " ".join(map(str, ids[-SHOWN:]))
     cover(picture, 734, 166, "tokens", [f"{len(ids)} numbers:", f"{first} …", f"… {last}"], 1)
     for x, end in ((480, 510), (702, 732)):

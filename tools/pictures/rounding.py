@@ -93,11 +93,12 @@ def describe(each: Rounded, gptq: Rounded) -> str:
     """The alt text."""
     lowest, step = find_grid()
     return (
-        f"A group of {len(WEIGHTS)} weights between −{-lowest:.2f} and {WEIGHTS.max():.2f}. {LEVELS} levels, "
-        f"{step:.2f} apart, lie between the two, and each weight becomes the number of its nearest level, 0 to "
-        f"{LEVELS - 1}. Rounded each by itself, the errors add up to {sign(each.errors.sum())}. GPTQ rounds one "
-        "after the other and moves the others so that they make up for the error; it picks another level for "
-        f"{(each.codes != gptq.codes).sum()} weights, and the errors add up to {sign(gptq.errors.sum())}."
+        f"A group of {len(WEIGHTS)} weights between −{-lowest:.2f} and {WEIGHTS.max():.2f}. {LEVELS} "
+        f"levels, {step:.2f} apart, lie between the two, and each weight becomes the number of its "
+        f"nearest level, 0 to {LEVELS - 1}. Rounded each by itself, the errors add up to "
+        f"{sign(each.errors.sum())}. GPTQ rounds one after the other and moves the others so that they "
+        f"make up for the error; it picks another level for {(each.codes != gptq.codes).sum()} weights, "
+        f"and the errors add up to {sign(gptq.errors.sum())}."
     )
 
 
@@ -167,30 +168,36 @@ def draw_codes(picture: Picture, y: float, name: str, codes: np.ndarray, before:
 
 
 def draw_gptq(picture: Picture, each: Rounded, gptq: Rounded, moves: np.ndarray) -> None:
-    """Below: the first weight's error shared out to the others, and what GPTQ arrives at."""
+    """Below: what GPTQ does first, and what it arrives at."""
     picture.open("gptq")
     picture.line([(24, 294), (916, 294)], stroke=PALE, stroke_width=2)
     picture.text(24, 324, "GPTQ: one after the other", 17, font_weight="bold", fill=DARK)
-    first = LEFT - 20
-    picture.text(24, 366, "first weight", 14, font_weight="bold")
-    picture.rect(first, 349, 40, 24, rx=4, fill=LIT, stroke_width=1)
-    picture.text(LEFT, 366, str(gptq.codes[0]), 14, anchor="middle", font_weight="bold")
-    for place in range(1, len(WEIGHTS)):
-        x = LEFT + place * COLUMN
-        picture.arrow([(x, 348), (x, 360)], color=MIDDLE)
-        picture.text(x, 378, sign(moves[place]), 14, anchor="middle", fill=MIDDLE)
-    picture.line([(LEFT, 348), (LEFT, 340), (LEFT + 7 * COLUMN, 340)], stroke=MIDDLE)
-    for place in range(1, len(WEIGHTS)):
-        picture.line([(LEFT + place * COLUMN, 340), (LEFT + place * COLUMN, 350)], stroke=MIDDLE)
-    made_good = [f"It lost {each.errors[0]:.3f}: the others, not yet", "rounded, are moved to make up for it.",
-                 "Then the second, and so on."]  # fmt: skip
-    picture.lines(RIGHT, 349, made_good, 14)
+    draw_first(picture, each, gptq, moves)
     draw_codes(picture, 418, "code", gptq.codes, each.codes)
     draw_row(picture, 452, "error", [sign(error) for error in gptq.errors], MIDDLE)
-    changed = f"{(gptq.codes != each.codes).sum()} weights take another level"
-    picture.text(RIGHT, 418, changed, 14)
-    picture.text(RIGHT, 452, f"they add up to {sign(gptq.errors.sum())}", 15, font_weight="bold", fill=MIDDLE)
+    picture.text(RIGHT, 418, f"{(gptq.codes != each.codes).sum()} weights take another level", 14)
+    total = f"they add up to {sign(gptq.errors.sum())}"
+    picture.text(RIGHT, 452, total, 15, font_weight="bold", fill=MIDDLE)
     before, after = each.measure_output_error(), gptq.measure_output_error()
     words = f"Error of the layer's output, for inputs that rise and fall together (correlation {ALIKE}):"
     picture.text(24, 484, f"{words} each by itself {before:.3f}, GPTQ {after:.3f}", 14)
     picture.close()
+
+
+def draw_first(picture: Picture, each: Rounded, gptq: Rounded, moves: np.ndarray) -> None:
+    """The first weight is rounded, and its error moves the others."""
+    picture.text(24, 366, "first weight", 14, font_weight="bold")
+    picture.rect(LEFT - 20, 349, 40, 24, rx=4, fill=LIT, stroke_width=1)
+    picture.text(LEFT, 366, str(gptq.codes[0]), 14, anchor="middle", font_weight="bold")
+    end = LEFT + (len(WEIGHTS) - 1) * COLUMN
+    picture.line([(LEFT, 348), (LEFT, 340), (end, 340)], stroke=MIDDLE)
+    for place in range(1, len(WEIGHTS)):
+        x = LEFT + place * COLUMN
+        picture.arrow([(x, 340), (x, 360)], color=MIDDLE)
+        picture.text(x, 378, sign(moves[place]), 14, anchor="middle", fill=MIDDLE)
+    made_good = [
+        f"It lost {each.errors[0]:.3f}: the others, not yet",
+        "rounded, are moved to make up for it.",
+        "Then the second, and so on.",
+    ]
+    picture.lines(RIGHT, 349, made_good, 14)

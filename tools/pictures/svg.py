@@ -146,4 +146,5 @@ def write_attributes(attributes: dict[str, object]) -> str:
 
 def round_off(value: float) -> str:
     """A number with two decimals at most, and without zeros at its end."""
-    return f"{value:.2f}".rstrip("0").rstrip(".").replace("-0", "0" if round(value, 2) == 0 else "-0")
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text

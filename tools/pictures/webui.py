@@ -53,12 +53,11 @@ class Panel:
         """Words at the left of the line."""
         self.picture.text(self.x + 16, self.y + 19, words, size, **attributes)
 
-    def draw_field(self, name: str, value: str, kind: str = "", width: float = 224, click: bool = True) -> None:
-        """A line with a field: a text, a list (kind ▾), or a list with its button to read it again (↻)."""
+    def draw_field(self, name: str, value: str, kind: str = "") -> None:
+        """A line with a field to click: a text, a list (kind ▾), or a list and its refresh button (↻)."""
         self.draw_label(name)
-        self.draw_value(FIELD, value, kind, width)
-        if click:
-            self.mark_click(self.x + PANEL_WIDTH - 22, self.y + 14)
+        self.draw_value(FIELD, value, kind, 224)
+        self.mark_click(self.x + PANEL_WIDTH - 22, self.y + 14)
         self.y += ROW
 
     def draw_value(self, left: float, value: str, kind: str, width: float) -> None:
@@ -194,23 +193,23 @@ def draw_chat(panel: Panel) -> None:
 PANELS: dict[str, tuple[Callable[[Panel], None], str]] = {
     "model": (
         draw_model,
-        "Model tab: choose the model, its loader, press Load; choose a LoRA, press Apply LoRAs. Below, Download "
-        "takes owner, name and branch.",
+        "Model tab: choose the model, its loader, press Load; choose a LoRA, press Apply LoRAs. Below, "
+        "Download takes owner, name and branch.",
     ),
     "session": (
         draw_session,
-        "Session tab: tick api among the Boolean command-line flags, press Apply flags/extensions and restart. In "
-        "2023, api and openai were ticked among the extensions.",
+        "Session tab: tick api among the Boolean command-line flags, press Apply flags/extensions and "
+        "restart. In 2023, api and openai were ticked among the extensions.",
     ),
     "training": (
         draw_training,
-        "Training tab: name of the LoRA, target all linear layers, rank, alpha, learning rate, epochs, the file of "
-        "the data set, its template, and the button Start LoRA Training.",
+        "Training tab: name of the LoRA, target all linear layers, rank, alpha, learning rate, epochs, "
+        "the file of the data set, its template, and the button Start LoRA Training.",
     ),
     "chat": (
         draw_chat,
-        "Chat tab: mode instruct, a question and its answer, the field for a message and Send. In the Parameters "
-        "tab, temperature and top_p.",
+        "Chat tab: mode instruct, a question and its answer, the field for a message and Send. In the "
+        "Parameters tab, temperature and top_p.",
     ),
 }
 HONEST = (
@@ -236,7 +235,8 @@ def draw_webui() -> Picture:
 def draw_tab(name: str) -> Picture:
     """One of the tabs."""
     draw, words = PANELS[name]
-    picture = Picture(f"The WebUI: {name}, drawn", f"The WebUI, as a drawing. {words}", 480, PANEL_HEIGHT + 98)
+    alt = f"The WebUI, as a drawing. {words}"
+    picture = Picture(f"The WebUI: {name}, drawn", alt, PANEL_WIDTH + 40, PANEL_HEIGHT + 98)
     draw(Panel(picture, 20, 20))
     picture.lines(24, PANEL_HEIGHT + 48, HONEST, 13, fill=QUIET)
     return picture
