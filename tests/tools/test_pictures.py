@@ -3,10 +3,12 @@
 import xml.etree.ElementTree as ElementTree
 from functools import cache
 
+import numpy as np
 import pytest
 from support.browser import needs_chromium
 
 from helpers.common.paths import PROJECT
+from tools.pictures import rounding
 from tools.pictures.__main__ import FOLDER, PICTURES, draw_all
 from tools.pictures.facts import MODEL, measure_facts, read_facts
 from tools.pictures.svg import SMALLEST, Picture
@@ -47,13 +49,18 @@ def each_picture(function):
     return pytest.mark.parametrize("name", PICTURES)(function)
 
 
-def list_texts(browser, picture):
-    """What LIST_TEXTS finds in a picture."""
+@pytest.fixture(scope="module")
+def page(browser):
+    """A page of the browser, for one picture after the other."""
     page = browser.new_page()
-    page.set_content(f'<body style="margin: 0">{picture.render()}</body>')
-    texts = page.evaluate(LIST_TEXTS)
+    yield page
     page.close()
-    return texts
+
+
+def list_texts(page, picture):
+    """What LIST_TEXTS finds in a picture."""
+    page.set_content(f'<body style="margin: 0">{picture.render()}</body>')
+    return page.evaluate(LIST_TEXTS)
 
 
 def find_overlaps(texts):
@@ -134,36 +141,48 @@ def test_picture_needs_nothing_from_elsewhere(name):
 
 @needs_chromium
 @each_picture
-def test_every_text_lies_inside_the_card_and_nothing_lies_on_it(browser, name):
-    texts = list_texts(browser, draw(name))
+def test_every_text_lies_inside_the_card_and_nothing_lies_on_it(page, name):
+    texts = list_texts(page, draw(name))
     assert texts and find_outside(texts, draw(name)) == [] and find_overlaps(texts) == []
     assert [text["words"] for text in texts if text["covered"]] == []
 
 
 @needs_chromium
 @each_picture
-def test_every_text_can_be_read_on_what_lies_below_it(browser, name):
+def test_every_text_can_be_read_on_what_lies_below_it(page, name):
     weak = [
         text["words"]
-        for text in list_texts(browser, draw(name))
+        for text in list_texts(page, draw(name))
         if measure_contrast(text["ink"], text["ground"]) < READABLE
     ]
     assert weak == []
 
 
 @needs_chromium
-def test_search_for_bad_texts_finds_them(browser):
+def test_search_for_bad_texts_finds_them(page):
     picture = Picture("Bad", "", 200, 100)
     picture.text(20, 50, "one")
     picture.text(25, 52, "two", fill="#cccccc")
     picture.text(190, 90, "three")
     picture.text(120, 50, "four")
     picture.rect(80, 30, 50, 30)
-    texts = list_texts(browser, picture)
+    texts = list_texts(page, picture)
     assert find_overlaps(texts) == [("two", "one")] and find_outside(texts, picture) == ["three"]
     weak = [measure_contrast(text["ink"], text["ground"]) < READABLE for text in texts]
     assert weak == [False, True, True, False]
     assert [text["covered"] for text in texts] == [False, False, False, True]
+
+
+def test_rounding_moves_no_weight_by_more_than_half_a_level():
+    _, step = rounding.find_grid()
+    assert np.abs(rounding.round_each().errors).max() <= step / 2
+    assert {0, rounding.LEVELS - 1} <= set(rounding.round_each().codes)
+
+
+def test_gptq_changes_the_output_less_than_rounding_each_weight():
+    gptq, moves = rounding.round_as_gptq()
+    assert gptq.measure_output_error() < rounding.round_each().measure_output_error()
+    assert moves[0] == 0 and (moves[1:] * rounding.round_each().errors[0] > 0).all()
 
 
 @pytest.mark.skipif(not (PROJECT / "models" / MODEL).is_dir(), reason=f"{MODEL} is not here: run lesson 1")

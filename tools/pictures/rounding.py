@@ -132,7 +132,7 @@ def draw_grid(picture: Picture, each: Rounded) -> None:
     picture.text(24, 117, "16 levels", 14)
     kept = [f"{step:.2f} from level to level. Stored once", "for the group: this step and where 0 is."]
     picture.lines(RIGHT, 88, kept, 14)
-    picture.text(RIGHT, 130, "Here 8 weights; in files 32 to 128.", 14, fill=QUIET)
+    picture.text(RIGHT, 130, f"{len(WEIGHTS)} made-up weights; really 32 to 128.", 14, fill=QUIET)
     picture.close()
 
 
