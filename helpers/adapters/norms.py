@@ -14,6 +14,7 @@ from helpers.adapters.folders import AdapterFolder
 from helpers.adapters.tensors import find_scales, pair_factors, read_tensors
 from helpers.common.errors import MismatchError
 from helpers.loading.model import LoadedModel
+from helpers.weights.shape import LLAMA
 
 AT_ONCE = 512  # inputs whose weights a layer is asked for
 
@@ -30,7 +31,7 @@ def measure_norms(folder: AdapterFolder) -> pd.DataFrame:
 def measure_relative_norms(loaded: LoadedModel, folder: AdapterFolder) -> pd.DataFrame:
     """||scale B A|| / ||W||, a share: 0.01 if what the LoRA adds is a hundredth of the matrix.
 
-    Lines and columns as in measure_norms, columns in the order in which the model has its modules. The LoRA
+    Lines and columns as in measure_norms, but columns in the order in which a Llama computes them. The LoRA
     need not be attached. Raises MismatchError if the model lacks one of its layers.
     """
     products = measure_products(folder)
@@ -39,11 +40,14 @@ def measure_relative_norms(loaded: LoadedModel, folder: AdapterFolder) -> pd.Dat
     if lacking := sorted(set(products) - set(layers)):
         problem = f"{loaded.name} does not have the layer {lacking[0]}, which the LoRA {folder.name} changes."
         raise MismatchError(problem, "Load the base that it was trained on.")
-    places = {module: place for place, module in enumerate(layers)}
-    shares = {}
-    for module in sorted(products, key=lambda name: places[name]):
-        shares[module] = products[module] / measure_weights(unwrap(layers[module]), loaded.model.dtype)
-    return tabulate(shares)
+    norms = tabulate(
+        {
+            module: product / measure_weights(unwrap(layers[module]), loaded.model.dtype)
+            for module, product in products.items()
+        }
+    )
+    first = [name for name in LLAMA if name in norms]
+    return norms.reindex(columns=[*first, *norms.columns.difference(first)])
 
 
 def measure_products(folder: AdapterFolder) -> dict[str, float]:

@@ -67,7 +67,7 @@ def test_relative_norm_is_the_norm_of_the_product_beside_that_of_the_matrix(made
     )
 
 
-def test_relative_norms_come_in_the_order_of_the_model(made, load_tiny):
+def test_relative_norms_come_in_the_order_in_which_a_layer_computes(made, load_tiny):
     columns = adapters.measure_relative_norms(load_tiny(), adapters.AdapterFolder(made[0])).columns
     assert columns.tolist() == ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
