@@ -12,7 +12,7 @@ RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m
 # Which lines of helpers the unit tests run. Files that are covered whole are left out of the table.
 COVERAGE := --cov=helpers --cov-report=term:skip-covered
 
-.PHONY: help setup tutorial lab test test-slow zoo gptq slides screenshots bench constraints clean
+.PHONY: help setup tutorial lab test test-slow zoo gptq pictures slides screenshots bench constraints clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 - /p' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ zoo: setup  ## walk tiny models of many architectures through every step and pri
 gptq: setup  ## make a 4-bit GPTQ folder of the embedded model (a minute)
 	@$(RUN) helpers.weights fetch smollm2-135m-instruct
 	@$(RUN) helpers.weights gptq smollm2-135m-instruct
+
+pictures: setup  ## draw the pictures of the lessons again: notebooks/images/*.svg
+	@$(RUN) tools.pictures
 
 slides: setup  ## build the talk: runs/slides.html, one file for a browser
 	@$(RUN) tools.slides

@@ -89,6 +89,7 @@ STYLE = """
 }
 .reveal .jp-OutputArea-output { padding-left: 12px; border-left: 4px solid #b9770e }
 .reveal img { max-height: 340px; max-width: 100% }
+.reveal img[src^="data:image/svg"] { max-height: 500px }
 """
 
 SETTINGS = {  # of reveal.js
@@ -184,11 +185,12 @@ def list_minutes(notebook: NotebookNode) -> list[float]:
 
 
 def build_deck(notebook: NotebookNode) -> str:
-    """The slides as one HTML page."""
+    """The slides as one HTML page, with the pictures of the lessons in it."""
     config = Config({"TagRemovePreprocessor": {"enabled": True, "remove_input_tags": {"remove-input"}}})
-    exporter = SlidesExporter(config=config, raw_template=TEMPLATE)
+    exporter = SlidesExporter(config=config, raw_template=TEMPLATE, embed_images=True)
     deck = {"title": TITLE, "styles": [read_reveal("reveal.css"), STYLE], "scripts": list_scripts()}
-    page, _ = exporter.from_notebook_node(notebook, resources={"deck": deck})
+    place = {"path": str(PROJECT / "notebooks")}  # where the names of pictures lead from
+    page, _ = exporter.from_notebook_node(notebook, resources={"deck": deck, "metadata": place})
     # ✅ and ❌ need an emoji font, which not every machine has.
     return page.replace("✅", "✔").replace("❌", "✘")
 

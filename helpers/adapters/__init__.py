@@ -2,9 +2,9 @@
 
 What a folder below loras/ holds (`folders`: AdapterFolder; `parts`), which model it belongs to (`bases`),
 what is known of each (`listing`), attaching LoRAs to a model and switching them (`attaching`), the proof that
-one works (`proving`, `fingerprint`), merging (`merging`), the forms that other programs take (`exporting`,
-`gguf`, `webui_parameters`), and the card that says what was measured (`card`, made of `facts`, `results` and
-`curves`). `python -m helpers.adapters` is its command line.
+one works (`proving`, `fingerprint`), how much it adds where (`norms`), merging (`merging`), the forms that
+other programs take (`exporting`, `gguf`, `webui_parameters`), and the card that says what was measured
+(`card`, made of `facts`, `results` and `curves`). `python -m helpers.adapters` is its command line.
 """
 
 from typing import TYPE_CHECKING
@@ -37,10 +37,11 @@ if TYPE_CHECKING:
     from helpers.adapters.listing import LoraFacts as LoraFacts
     from helpers.adapters.listing import describe_adapter as describe_adapter
     from helpers.adapters.merging import merge_adapter as merge_adapter
+    from helpers.adapters.norms import measure_norms as measure_norms
+    from helpers.adapters.norms import measure_relative_norms as measure_relative_norms
     from helpers.adapters.proving import Finding as Finding
     from helpers.adapters.proving import answer_both_ways as answer_both_ways
     from helpers.adapters.proving import measure_change as measure_change
-    from helpers.adapters.proving import measure_norms as measure_norms
     from helpers.adapters.proving import prove as prove
     from helpers.adapters.tensors import read_tensors as read_tensors
     from helpers.adapters.webui_parameters import copy_settings as copy_settings

@@ -10,8 +10,9 @@ from helpers.adapters.fingerprint import list_prompts
 from helpers.adapters.folders import find_adapter, list_folders, list_shipped, loras_folder
 from helpers.adapters.listing import LoraFacts, describe_adapter
 from helpers.adapters.merging import merge_adapter
+from helpers.adapters.norms import measure_norms
 from helpers.adapters.parts import check_attachable
-from helpers.adapters.proving import Finding, answer_both_ways, measure_norms, prove
+from helpers.adapters.proving import Finding, answer_both_ways, prove
 from helpers.common import arguments as types
 from helpers.common.arguments import escape
 from helpers.common.command import CommandParser, run_command

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from helpers.adapters.attaching import find_unmatched, list_attached
 from helpers.adapters.fingerprint import (
@@ -23,7 +22,8 @@ from helpers.adapters.fingerprint import (
     list_prompts,
 )
 from helpers.adapters.folders import AdapterFolder, find_adapter
-from helpers.adapters.tensors import count_broken, find_scales, pair_factors, read_tensors
+from helpers.adapters.norms import measure_norms
+from helpers.adapters.tensors import count_broken
 from helpers.loading.messages import chat
 from helpers.loading.model import LoadedModel
 from helpers.tasks.template import Template
@@ -133,24 +133,6 @@ def prove_change(change: float) -> Finding:
     if not math.isfinite(change):
         return Finding("it changes the model", False, seen, "Its logits are not numbers: train it again.")
     return Finding("it changes the model", change > 1e-6, seen, "It is switched off, or a LoRA of zeros.")
-
-
-def measure_norms(folder: AdapterFolder) -> pd.DataFrame:
-    """||scale B A||, the Frobenius norm of what the LoRA adds to each weight matrix.
-
-    One line for each layer, one column for each module; NaN if a module has no LoRA. B A itself is never
-    built: ||B A||² is the sum over (A Aᵀ) * (Bᵀ B), element by element.
-    """
-    norms: dict[str, dict[int, float]] = {}
-    pairs = pair_factors(read_tensors(folder.weights))
-    scales = find_scales(folder.config, list(pairs))
-    for module, pair in pairs.items():
-        a, b = pair["A"].astype(np.float64), pair["B"].astype(np.float64)
-        squared = float(((a @ a.T) * (b.T @ b)).sum())
-        layer = next((int(part) for part in module.split(".") if part.isdigit()), 0)
-        column = norms.setdefault(module.rpartition(".")[2], {})
-        column[layer] = scales[module] * max(squared, 0.0) ** 0.5
-    return pd.DataFrame(norms).sort_index().rename_axis("layer")
 
 
 def measure_change(loaded: LoadedModel, messages: Messages) -> float:

@@ -6,6 +6,7 @@ The lesson also gives the numbers of a figure in words or in a table beside it.
 import base64
 import html
 import io
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from helpers.evaluation.scoreboard import ANSWER, SIDE, Scoreboard
 DARK = "#0b2f4f"
 MIDDLE = "#9a6200"
 PALE = "#d5dbdb"  # fills a bar; what one sees of the bar is its dark edge
+LIT = "#d6eaf8"  # the ground of what is to be looked at, with a dark edge around it
 
 
 def render(figure: Figure, alt: str) -> str:
@@ -48,7 +50,7 @@ def show_tokens(tokens: Sequence[str], learned: Sequence[bool]) -> None:
 
 def frame_tokens(tokens: Sequence[str], learned: Sequence[bool]) -> str:
     """The tokens of one row as HTML, framed and bold if the loss sees them; then their number, in words."""
-    frame = f"border:1px solid {DARK};background:#d6eaf8;color:#000;font-weight:bold"
+    frame = f"border:1px solid {DARK};background:{LIT};color:#000;font-weight:bold"
     shown, taught = [], []
     for token, seen in zip(tokens, learned, strict=False):
         text = html.escape(token).replace("\n", "⏎<br>")
@@ -134,6 +136,43 @@ def draw_accuracies(results: dict[str, tuple[float, int]]) -> Figure:
     return figure
 
 
+def draw_accuracy_over_minutes(
+    points: Sequence[tuple[float, float, int]], baselines: dict[str, float]
+) -> Figure:
+    """Accuracy by minutes of training: points of (minutes, accuracy, rows judged), each with its interval.
+
+    `baselines` are accuracies that need no training of a LoRA, such as that of the bag of words: level lines,
+    each with its name at its right end.
+    """
+    figure, axes = plt.subplots(figsize=(7.2, 3.8))
+    points = sorted(points)
+    minutes = [point[0] for point in points]
+    end = 1.06 * max(minutes)
+    for accuracy in baselines.values():
+        axes.plot([0, end], [accuracy, accuracy], "--", color=MIDDLE, linewidth=1.5)
+    for (name, accuracy), place in zip(baselines.items(), spread_out(list(baselines.values())), strict=True):
+        axes.text(1.01 * end, place, f"{name} {accuracy:.0%}", va="center", color=MIDDLE)
+    axes.plot(minutes, [point[1] for point in points], "-o", color=DARK)
+    for minute, accuracy, rows in points:
+        interval = estimate_interval(round(accuracy * rows), rows)
+        axes.plot([minute, minute], interval, "-", color=DARK)
+        axes.annotate(f"{accuracy:.0%}", (minute, accuracy), (7, -13), textcoords="offset points", color=DARK)
+    axes.set(xlim=(0, end), ylim=(0, 1), xlabel="minutes of training")
+    axes.set(ylabel="accuracy, with 95 % interval")
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def spread_out(values: Sequence[float], least: float = 0.065) -> list[float]:
+    """Places for labels at these values, in their order, moved apart where two are nearer than `least`."""
+    places = list(values)
+    order = sorted(range(len(values)), key=lambda number: values[number])
+    for below, above in itertools.pairwise(order):
+        places[above] = max(places[above], places[below] + least)
+    return places
+
+
 def draw_formats(rows: Sequence[dict[str, Any]]) -> Figure:
     """The rows of formats.compare_formats as bars with their values, one panel for each measure."""
     measures = {
@@ -169,6 +208,31 @@ def draw_norms(norms: pd.DataFrame) -> Figure:
     axes.set(yticks=range(0, len(norms), 5), yticklabels=norms.index[::5])
     axes.tick_params(axis="x", labelsize=8)
     figure.colorbar(image, label="||scale B A||")
+    return figure
+
+
+def draw_relative_norms(norms: pd.DataFrame) -> Figure:
+    """The norms of adapters.measure_relative_norms, one panel for each module: a line over the layers.
+
+    All panels have one scale. Each has its module's name and its mean above it.
+    """
+    lines = -(-len(norms.columns) // 4)
+    figure, grid = plt.subplots(
+        lines, 4, figsize=(8.4, 0.3 + 1.9 * lines), sharex=True, sharey=True, squeeze=False
+    )
+    for panel, name in itertools.zip_longest(grid.flat, norms.columns):
+        if name is None:
+            panel.set_axis_off()
+            continue
+        panel.plot(norms.index, norms[name], "-", color=DARK)
+        panel.set_title(f"{name}, mean {norms[name].mean():.2%}", fontsize=10)
+        panel.set_xlabel("layer")
+        panel.spines[["top", "right"]].set_visible(False)
+        panel.tick_params(labelbottom=True)
+    grid[0, 0].set_ylim(bottom=0)
+    grid[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
+    figure.supylabel("||scale B A|| / ||W||", fontsize=10)
+    figure.tight_layout()
     return figure
 
 

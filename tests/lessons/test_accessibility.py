@@ -57,11 +57,15 @@ FORMATS = [
     for name in ("float32", "bfloat16")
 ]
 NORMS = pd.DataFrame({"q_proj": [0.1, 0.2], "up_proj": [0.4, 0.3]})
+POINTS = [(2.5, 0.42, 300), (15.0, 0.72, 300)]
+BASELINES = {"majority": 0.26, "base": 0.28, "bag of words": 0.46}
 FIGURES = {
     "draw_loss": lambda: plots.draw_loss([3.0, 2.0, 1.5, 1.2]),
     "draw_accuracies": lambda: plots.draw_accuracies({"majority": (0.4, 100), "LoRA": (0.75, 100)}),
+    "draw_accuracy_over_minutes": lambda: plots.draw_accuracy_over_minutes(POINTS, BASELINES),
     "draw_formats": lambda: plots.draw_formats(FORMATS),
     "draw_norms": lambda: plots.draw_norms(NORMS),
+    "draw_relative_norms": lambda: plots.draw_relative_norms(NORMS / 10),
     "draw_shares": lambda: plots.draw_shares({"Blue": 0.7, "Red": 0.2}, "probability"),
 }
 
@@ -157,6 +161,43 @@ def test_heat_map_names_the_mean_of_each_column():
     assert labels == ["q_proj\n0.15", "up_proj\n0.35"]
 
 
+def read_texts(axes) -> dict[str, float]:
+    """{words: height} of the texts in one axes."""
+    return {text.get_text(): text.get_position()[1] for text in axes.texts}
+
+
+def test_every_baseline_and_every_point_is_named_with_its_value():
+    drawn = FIGURES["draw_accuracy_over_minutes"]()
+    texts = read_texts(drawn.axes[0])
+    plt.close(drawn)
+    assert set(texts) == {"majority 26%", "base 28%", "bag of words 46%", "42%", "72%"}
+
+
+def test_names_of_baselines_that_lie_close_do_not_lie_on_each_other():
+    drawn = FIGURES["draw_accuracy_over_minutes"]()
+    drawn.canvas.draw()
+    boxes = [text.get_window_extent() for text in drawn.axes[0].texts]
+    plt.close(drawn)
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_interval_of_a_point_has_its_accuracy_inside():
+    drawn = FIGURES["draw_accuracy_over_minutes"]()
+    upright = [line.get_ydata() for line in drawn.axes[0].lines if len(set(line.get_xdata())) == 1]
+    plt.close(drawn)
+    assert len(upright) == len(POINTS)
+    assert all(low < accuracy < high for (low, high), (_, accuracy, _) in zip(upright, POINTS, strict=True))
+
+
+def test_panels_of_relative_norms_have_one_scale_and_name_the_mean_of_each_module():
+    drawn = FIGURES["draw_relative_norms"]()
+    panels = [axes for axes in drawn.axes if axes.lines]
+    titles, limits = [axes.get_title() for axes in panels], {axes.get_ylim() for axes in panels}
+    plt.close(drawn)
+    assert titles == ["q_proj, mean 1.50%", "up_proj, mean 3.50%"]
+    assert len(limits) == 1 and next(iter(limits))[0] == 0
+
+
 class StyleFinder(HTMLParser):
     """Collects every style attribute of a page in `found`."""
 
@@ -191,7 +232,7 @@ def test_learned_tokens_are_framed_bold_and_counted_in_words(monkeypatch):
 @pytest.mark.parametrize("path", sorted((PROJECT / "helpers").rglob("*.py")), ids=lambda path: path.stem)
 def test_colours_that_the_package_writes_into_pages_can_be_read(path):
     source = path.read_text(encoding="utf-8")
-    source = re.sub(r"\{(DARK|MIDDLE|PALE)\}", lambda found: getattr(plots, found[1]), source)
+    source = re.sub(r"\{(DARK|MIDDLE|PALE|LIT)\}", lambda found: getattr(plots, found[1]), source)
     rule = r"(?<![\w-])(?:color|background(?:-color)?):\s*[#a-z]"
     for style in re.findall(rf"[\"'][^\"'\n]*{rule}[^\"'\n]*[\"']", source):
         check_style(style)

@@ -1,5 +1,6 @@
 """The talk: what its cells say about themselves, and the page itself in a browser without a network."""
 
+import base64
 import os
 import re
 
@@ -12,6 +13,7 @@ from support.lessons import PATHS, each_lesson, name_pair, read_notebook, read_s
 from helpers.common.command import run_command
 from helpers.common.errors import UsageError
 from helpers.common.files import hash_file
+from helpers.common.paths import PROJECT
 from tools.slides import (
     HEIGHT,
     REVEAL,
@@ -109,6 +111,15 @@ def test_files_of_reveal_are_those_that_its_readme_names():
 @pytest.mark.parametrize("text", ["<script>", "</script>", "<!-- a comment", "</SCRIPT>"])
 def test_script_cannot_end_its_element(text):
     assert text not in escape_script(f"const text = '{text}';")
+
+
+def test_picture_of_a_lesson_is_in_the_deck_itself():
+    source = "# The map\n\n![The five lessons, from weights to LoRA](images/map.svg)"
+    cell = nbformat.v4.new_markdown_cell(source, metadata={"slideshow": {"slide_type": "slide"}})
+    page = build_deck(nbformat.v4.new_notebook(cells=[cell]))
+    picture = base64.b64encode((PROJECT / "notebooks" / "images" / "map.svg").read_bytes()).decode()
+    assert f"data:image/svg+xml;base64,{picture}" in page and "images/map.svg" not in page
+    assert 'alt="The five lessons, from weights to LoRA"' in page
 
 
 def test_comparison_in_a_script_stays():

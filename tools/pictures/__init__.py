@@ -1,0 +1,1 @@
+"""The pictures of the lessons, drawn in code: a module for each picture, or for each kind."""
