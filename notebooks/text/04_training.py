@@ -23,8 +23,7 @@
 # 5. Put every figure on one scoreboard, with its margin of error.
 #
 # Prerequisites: lesson 2 (what a model, a tokenizer and a chat template are). If a file is missing, the lesson makes it.
-
-# %% [markdown] slideshow={"slide_type": "skip"}
+#
 # ![Map of the five lessons. Lesson 4, above: a CSV becomes prompts, prompts train a LoRA. Below: weights (lesson 1) become a loaded model (lesson 2), the LoRA is put on it (lesson 5), and a server answers a client (lesson 3). The weights also go, frozen, into the training. You are here: lesson 4, training.](images/map-4.svg)
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
@@ -72,7 +71,7 @@ for name, (value, reason) in lanes.describe().items():
 # ## You first
 #
 # Somebody writes about two colleges. Whose side are they on? Here are five comments, and under each the four answers.
-# In a few minutes a model will be asked the same five.
+# Soon a model will be asked the same five.
 
 # %% slideshow={"slide_type": "-"}
 from helpers import tasks, tutorial
@@ -89,11 +88,10 @@ mine = [None, None, None, None, None]  # your answers: the numbers in bold, such
 game.keep_answers(mine, rounds, task.name)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** you asked yourself two questions. *Is there a preference at all?* Words such as *same* or *both* give that away.
-# *Whose side is it?* For that you had to read: the same words can praise either college. Keep the two apart. They return on
-# the scoreboard at the end.
+# **Read it:** you asked yourself two questions. *Is there a preference?* Words such as *same* or *both* give that away. *Whose side is it?* For that you had to read: the same
+# words can praise either college. Both questions return on the scoreboard.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="A row becomes a prompt and a completion. Training and use must share this text to the letter: a LoRA that was trained on other words answers a question that nobody asks."
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="A row becomes a prompt and a completion. Training and use must share this text to the letter: a LoRA that was trained on other words answers a question that nobody asks."
 # ## From a row to a prompt
 #
 # The comments come from a CSV. Each row has a comment, two options, and a **label**: the right answer, as a number. A language model
@@ -112,12 +110,11 @@ for key in ("instruction", "task", "label"):
     print(f"\n{key}:\n{recipe[key]}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# `instruction` is the same for every row, `task` has `{placeholders}` for the columns, and `label` gives each number its words: the
-# three keys of the 2023 tutorial. Its script filled in one placeholder after the other, so a column that contained `{text}` was filled
-# again. `tasks.load_template` fills all of them in one pass.
+# The three keys are those of the 2023 tutorial: `instruction` is the same for every row, `task` has `{placeholders}` for the columns, `label` gives each number its words. The script
+# of 2023 filled one placeholder after the other, so a column that contained `{text}` was filled twice. `tasks.load_template` fills all in one pass.
 #
-# The model was trained on chats in a fixed notation, its [chat template](glossary.md#chat-template), and the tokenizer knows it.
-# Here is the text that the model really reads:
+# The model was trained on chats in a fixed notation, its [chat template](glossary.md#chat-template). Below is the text that it really reads. It stops where the assistant is
+# about to speak. What follows, the answer and the token that ends it, is the completion.
 
 # %% slideshow={"slide_type": "-"}
 from helpers import loading, weights
@@ -127,10 +124,6 @@ weights.fetch(lane.model, lane.revision)
 loaded = loading.load_model(lane.folder)
 example = template.build_example(rounds[0])
 print(loaded.tokenizer.apply_chat_template(example["prompt"], tokenize=False, add_generation_prompt=True))
-
-# %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** the text stops where the assistant is about to speak. What follows, the answer and the token that ends it, is the
-# completion. (The colleges are invented and the comments were written for this kit: see `data/college_preferences/README.md`.)
 
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Collect guesses before the number appears. Ask who has checked this in a project of their own."
 # ## An honest test
@@ -153,24 +146,18 @@ seen = {row["text"] for row in shuffled[cut:]}
 leaked = sum(row["text"] in seen for row in shuffled[:cut])
 print(f"rows drawn at random: {leaked} of {cut} test rows have a comment that is also trained on")
 checks.compare_guess(guess, leaked / cut, "%")
-
-# %% slideshow={"slide_type": "fragment"}
-leaked = len(tasks.find_leaks(train, test))
-print(f"split by comment:     {leaked} of {len(test)} test rows leak; {len(train)} rows to train on")
-print("labels in training:", tasks.count_labels(train), "in the test:", tasks.count_labels(test))
+print(f"split by comment: {len(tasks.find_leaks(train, test))} of {len(test)} test rows; {len(train)} rows to train on")
 
 # %% slideshow={"slide_type": "skip"}
 from helpers import find_home
 
+# load_task_data has split by comment (grouped), with the labels in equal shares (stratified).
 files = tasks.write_split(find_home() / "runs" / task.name, template, train, test)
 print(*(path.relative_to(find_home()) for path in files))
+print("labels in training:", tasks.count_labels(train), "in the test:", tasks.count_labels(test))
 checks.confirm_split(train, test)
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# `tasks.load_task_data` made that split: all rows of a comment on one side (*grouped*), the labels in equal shares (*stratified*).
-# `train.json` and `test.json` hold prompt and answer apart; the rows of 2023's `test.json` ended with the answer.
-
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Three ways to answer without a LoRA. Let the room guess the last one: whose side, by counting words. It is a coin."
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Three ways to answer without a LoRA. Let the room guess the last one: whose side, by counting words. It is a coin."
 # ## The numbers to beat
 #
 # - **Majority**: always give the most frequent answer.
@@ -182,7 +169,7 @@ checks.confirm_split(train, test)
 # %% slideshow={"slide_type": "skip"}
 guess = 0.7  # yours
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "-"} tags=["remove-input"]
 from helpers import evaluation
 
 base_scores = evaluation.score_answers(loaded, test, template, progress=False)
@@ -191,27 +178,19 @@ board = evaluation.Scoreboard(test, template)
 board.add_majority()
 board.add_scores("base", "the model before training", base_scores)
 board.add_scores("bag of words", "counts words and pairs of words; fitted on the training rows", bag_scores)
-board.tabulate()
-
-# %% slideshow={"slide_type": "skip"}
-checks.compare_guess(guess, board.get_shares("right side").get("bag of words", (0.5, 0))[0], "%")
-base = evaluation.summarise_scores(base_scores, test, template)
-checks.publish("accuracy.majority", checks.describe_accuracy(base.majority_accuracy, base.rows))
-checks.publish("accuracy.base", checks.describe_accuracy(base.accuracy, base.rows))
+display(board.tabulate())
 print(board.describe_rows())
+checks.compare_guess(guess, board.get_shares("right side").get("bag of words", (0.5, 0))[0], "%")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** *right answer* counts all four answers. *Right side* looks only at the comments that prefer one college, and asks which of the
-# two scores higher: a coin gets 50 %. The bag of words beats the base by far on the first and is no better than a coin on the second. The
-# brackets hold the 95 % interval: how far the figure could be off with this many rows
-# ([Wilson](glossary.md#wilson-interval)). `above` is the difference from the bag of words, row by row, in percentage points.
-
-# %% [markdown] slideshow={"slide_type": "skip"}
+# **Read it:** *right answer* counts all four answers. *Right side* takes only the comments that prefer a college, and asks which of the two scores higher: a coin gets 50 %. The bag of words
+# is far above the base on the first, and a coin on the second. Brackets hold the 95 % interval, how far a figure could be off with so few rows
+# ([Wilson](glossary.md#wilson-interval)); `above` is the difference from the bag of words in percentage points.
+#
 # ## Training, the stock way
 #
-# Three objects: the LoRA's shape, the settings of the run, and the trainer that joins them with model and rows. They come from two
-# libraries that everybody uses, PEFT and TRL. *SFT* means supervised fine-tuning: learning from examples with answers. A *LoRA* is a
-# small addition to the model, and the only part that is trained. You'll take one apart in a moment.
+# Three objects, from the two libraries that everybody uses, PEFT and TRL: the LoRA's shape, the settings, and the trainer that joins them with model and rows. *SFT* means supervised
+# fine-tuning: learning from examples with answers. A *LoRA* is a small addition to the model, the only part that is trained. You'll take one apart in a moment.
 
 # %% slideshow={"slide_type": "skip"}
 import torch
@@ -248,6 +227,8 @@ config = SFTConfig(
 )
 
 # %% slideshow={"slide_type": "skip"}
+import time
+
 trainer = SFTTrainer(
     model=loaded.model,
     args=config,
@@ -255,6 +236,11 @@ trainer = SFTTrainer(
     processing_class=loaded.tokenizer,
     peft_config=lora,
 )
+trainer.args.max_steps = 2  # enough to see that it works
+start = time.monotonic()
+trainer.train()
+stock_rate = 2 * chosen.batch_size / (time.monotonic() - start)
+print(f"{stock_rate:.1f} rows a second, so all {len(train)} rows take {len(train) / stock_rate / 60:.0f} minutes")
 
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Only the framed tokens are learned, the end of the turn among them. In 2023 that last token was lost, and models rambled on."
 # ### What the loss sees
@@ -264,7 +250,6 @@ trainer = SFTTrainer(
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
 from helpers.tutorial import plots
-
 batch = next(iter(trainer.get_train_dataloader()))
 ids, labels = batch["input_ids"][0], batch["labels"][0]
 tokens = [loaded.tokenizer.decode(token) for token, kept in zip(ids, batch["attention_mask"][0]) if kept]
@@ -282,29 +267,19 @@ for name, taught in {"by its place": batch["labels"], "by its token": by_token}.
     print(f"padding known {name}: {int((taught == end).any(1).sum())} of {len(taught)} rows teach the end")
 checks.confirm_endings(batch["labels"], end)
 
-# %% slideshow={"slide_type": "skip"}
-import time
-
-trainer.args.max_steps = 2  # enough to see that it works
-start = time.monotonic()
-trainer.train()
-stock_rate = 2 * chosen.batch_size / (time.monotonic() - start)
-print(f"SFTTrainer: {stock_rate:.1f} rows a second, so all {len(train)} rows take {len(train) / stock_rate / 60:.0f} minutes")
-
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Now for real
 #
-# One line changes: `SFTTrainer` becomes `SharedPrefixTrainer`, the kit's own. It computes what the rows have in common once instead of once a row,
-# and arrives at the same gradients. **Start it, and read on while it runs**: the curve shows the loss, the next section what is being trained.
+# One line changes: `SFTTrainer` becomes `SharedPrefixTrainer`, the kit's own. What rows have in common, it computes once. The gradients stay the same. **Start it, and read on while
+# it runs.**
 #
 # <details><summary>How it got faster, and why the result is the same</summary>
 #
 # ![A tree of 8 token sequences. All begin with the instruction, 66 tokens. It branches into two rows about one comment, and each row branches into its four possible answers. Row by row these are 920 tokens to compute, as a tree 191. In a training batch of 8 rows, 488 instead of 950.](images/prefix.svg)
 #
-# Every prompt begins with the same instruction, and some rows go on alike. Within one step the weights do not change, so the trainer lays
-# a batch out as a tree: first what all rows share, then the branches. A token sees the tokens on its way back to the root and nothing else, so
-# each row gets what it would have got alone. A test holds loss and gradients against SFTTrainer's: they agree to within 1e-5.
-# Saved arithmetic pays on a CPU or a small GPU; a large GPU with short rows has plenty (`benchmarks/results.md` has the figures).
+# Every prompt begins with the same instruction, and the weights don't change within a step. So the trainer lays a batch out as a tree: first what all rows share, then the branches. A
+# token sees its way back to the root and nothing else, so each row gets what it would have got alone. A test compares loss and gradients with SFTTrainer's: they agree to within 1e-5.
+# This pays on a CPU or a small GPU; a large GPU with short rows has arithmetic to spare (`benchmarks/results.md`).
 # </details>
 
 # %% slideshow={"slide_type": "skip"}
@@ -331,10 +306,10 @@ print(f"SharedPrefixTrainer: {rate:.1f} rows a second, SFTTrainer: {stock_rate:.
 # ## Meanwhile: what a LoRA is
 #
 # ![A layer with a LoRA. Its input x goes two ways: through W, 576 by 576 numbers and frozen, and through A, which makes 16 numbers of 576, then B, which makes 576 of 16. The second way is multiplied by 2 and added to the first. W has 331,776 numbers, A and B together 18,432. B starts at 0, so step 0 changes nothing.](images/lora.svg)
-
-# %% [markdown] slideshow={"slide_type": "skip"}
+#
 # Training all weights would need several times the model's memory. A LoRA (low-rank adaptation) leaves every matrix W alone and adds the
-# product of two thin ones: `W + (alpha / r) * B @ A`. The **rank** r is their width. Ten lines of torch are enough:
+# product of two thin ones: `W + (alpha / r) * B @ A`. The **rank** r is their width. B starts at zero, so training begins with exactly the base. (The 2023 script set
+# `init_lora_weights=False`. Then B is random, and training begins with a damaged model.) Ten lines of torch are enough:
 
 # %% slideshow={"slide_type": "skip"}
 class LoraLinear(torch.nn.Module):
@@ -355,21 +330,11 @@ by_hand = LoraLinear(W, chosen.lora_r, chosen.lora_alpha).to(A.device, W.weight.
 inputs, outputs = W.in_features, W.out_features
 x = torch.randn(1, inputs).to(A.device, W.weight.dtype)
 print("at step 0 it changes nothing:", torch.equal(by_hand(x), W(x)))
-
-# %% slideshow={"slide_type": "skip"}
 by_hand.A.data, by_hand.B.data = A.to(W.weight.dtype), B.to(W.weight.dtype)
 apart = (by_hand(x) - layer(x)).norm() / layer(x).norm()
 moved = (layer(x) - W(x)).norm() / W(x).norm()
 print(f"with the trained A and B: {moved:.1%} away from W, {apart:.2%} away from PEFT's layer (rounding)")
 print(f"W has {inputs * outputs:,} numbers, A and B together {A.numel() + B.numel():,}")
-
-# %% [markdown] slideshow={"slide_type": "skip"}
-# In 2023 the script set `init_lora_weights=False`: then B does not start at zero, and training begins with a damaged model. What else this lane does
-# differently from the 2023 tutorial, and why:
-
-# %% slideshow={"slide_type": "skip"}
-pd.set_option("display.max_colwidth", None)  # show whole sentences
-pd.DataFrame(training.explain_changes(lane.name), columns=["setting", "2023", "here", "because"])
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Save it
@@ -379,7 +344,6 @@ pd.DataFrame(training.explain_changes(lane.name), columns=["setting", "2023", "h
 
 # %% slideshow={"slide_type": "skip"}
 from helpers import adapters
-
 folder = find_home() / "loras" / task.adapter
 with training.save_run(trainer, loaded, data, chosen, folder) as fresh:
     trainer.model.save_pretrained(fresh)
@@ -399,62 +363,37 @@ for name, scores in {"base": base_scores, "bag of words": bag_scores, "LoRA": tu
     players[name] = [said[test.index(row)] for row in rounds]
 game.compare_players(players, rounds, template)
 
-# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Guess first. Then the right-hand panel: the bag of words sits on the coin's line, the LoRA does not. That is reading."
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Guess first. Then the right-hand panel: the bag of words sits on the coin's line, the LoRA does not. That is reading. The last line is the same recipe for a quarter of an hour, one I baked earlier."
 # ## Whose side is it on?
 #
-# **Predict:** the bag of words does no better than a coin. How often is the LoRA right about the side? (0 to 1)
+# **Predict:** the bag of words does no better than a coin. How often is the live LoRA right about the side? (0 to 1)
 
 # %% slideshow={"slide_type": "skip"}
 guess = 0.6  # yours
 
 # %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 board.add_scores("live LoRA", "trained in this lesson, in one pass over the training rows", tuned_scores)
-shares = {column: board.get_shares(column) for column in ("right answer", "right side")}
-words = "; ".join(f"{column}: " + ", ".join(f"{name} {share:.0%}" for name, (share, _) in found.items()) for column, found in shares.items())
-plots.show(plots.draw_scoreboard(board), f"Bars with intervals for each way to answer. {words}.")
-checks.compare_guess(guess, shares["right side"].get("live LoRA", (0.5, 0))[0], "%")
-
-# %% slideshow={"slide_type": "skip"}
-tuned = evaluation.summarise_scores(tuned_scores, test, template)
-checks.publish("accuracy.lora", checks.describe_accuracy(tuned.accuracy, tuned.rows))
-adapters.add_to_run(adapters.AdapterFolder(folder), evaluation={"base": base, "lora": tuned})
-checks.confirm(tuned.accuracy > max(base.accuracy, base.majority_accuracy), "the LoRA beats base and majority", "train on more rows")
-gain, (low, high) = board.measure_gain("live LoRA", "bag of words")
-print(f"above the bag of words: {100 * gain:+.1f} percentage points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f}")
-
-# %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** the last line compares the two row by row, on the same rows, and draws the comments again to see how much luck is in it. If the whole
-# interval is above zero, this LoRA has learned to do something that counting words cannot.
-#
-# Where does it still go wrong? In the **confusion matrix** each line is a true answer, each column a verdict. Right ones are on the diagonal.
-
-# %% slideshow={"slide_type": "skip"}
-names = list(template.label.values())
-pd.DataFrame(tuned.confusion, index=[f"truly {name}" for name in names], columns=names)
-
-# %% slideshow={"slide_type": "skip"}
-for row, verdict, gap in evaluation.find_worst(tuned_scores, test, 2):
-    answers = template.build_answers(row)
-    print(f"{row['text']}\n  right: {answers[row['label']]}, said: {answers[verdict]} (surer by {gap:.1f} nats)\n")
-
-# %% [markdown] slideshow={"slide_type": "skip"}
-# These are the mistakes of which it was surest. Is the label wrong, the comment hard, or the model blind? Always look.
-
-# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="The same recipe, a quarter of an hour instead of four minutes. Time buys accuracy, less with each minute."
-# ## What would a quarter of an hour buy?
-#
-# The kit comes with a LoRA from the same rows and the same recipe, two and a half passes instead of one. It never saw these test rows either.
-
-# %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
-ready = tutorial.find_ready(task, lane)
+ready = tutorial.find_ready(task, lane)  # "one I baked earlier"
 if ready:
     adapters.attach_adapter(loaded, ready)
     scores = evaluation.score_answers(loaded, test, template, progress=False)
     board.add_scores("15-minute LoRA", "comes with the kit: the same recipe, two and a half passes", scores)
-else:
-    print("No ready LoRA comes with the kit for this task and model; python -m tools.ship_lora makes one.")
+plots.show_scoreboard(board)
+checks.compare_guess(guess, board.get_shares("right side").get("live LoRA", (0.5, 0))[0], "%")
+
+# %% slideshow={"slide_type": "skip"}
+base, tuned = (evaluation.summarise_scores(scores, test, template) for scores in (base_scores, tuned_scores))
+for name, share in {"majority": base.majority_accuracy, "base": base.accuracy, "lora": tuned.accuracy}.items():
+    checks.publish(f"accuracy.{name}", checks.describe_accuracy(share, base.rows))
+adapters.add_to_run(adapters.AdapterFolder(folder), evaluation={"base": base, "lora": tuned})
+better = tuned.accuracy > max(base.accuracy, base.majority_accuracy)
+checks.confirm(better, "the LoRA beats base and majority", "train on more rows")
 board.save(tutorial.name_board(task))
 board.tabulate()
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# **Read it:** `above bag of words` compares row by row, and draws the comments again to see how much is luck. If the whole interval is above zero, the LoRA does something that counting
+# words cannot. The last line comes with the kit: the same recipe, two and a half passes, and it never saw these test rows either. What did the extra minutes buy?
 
 # %% slideshow={"slide_type": "skip"} tags=["remove-input"]
 points = [(0, base.accuracy, base.rows), (result.metrics["train_runtime"] / 60, tuned.accuracy, tuned.rows)]
@@ -464,11 +403,21 @@ if ready:
 lines = {name: board.get_shares()[name][0] for name in ("majority", "bag of words")}
 words = ", ".join(f"{share:.0%} after {minutes:.1f} minutes" for minutes, share, _ in points)
 plots.show(plots.draw_accuracy_over_minutes(points, lines), f"Accuracy against minutes of training: {words}.")
-print(f"Right answers on the test rows: {words}.")
+print(f"Right answers on the {base.rows} test rows: {words}.")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** every line of the table was judged on the same rows. Remember what these figures are: short, plain comments, written for a lesson. On the long,
-# messy comments of a real forum a model of this size does far worse; [the appendix](04b_training_appendix.ipynb) has those figures, what the rows give away,
+# Where does the live LoRA go wrong? In the **confusion matrix** each line is a true answer, each column a verdict; the diagonal is right. Below are the mistakes of which it was
+# surest. Is the label wrong, the comment hard, or the model blind? Always look.
+
+# %% slideshow={"slide_type": "skip"}
+names = list(template.label.values())
+display(pd.DataFrame(tuned.confusion, index=[f"truly {name}" for name in names], columns=names))
+for row, verdict, gap in evaluation.find_worst(tuned_scores, test, 2):
+    answers = template.build_answers(row)
+    print(f"{row['text']}\n  right: {answers[row['label']]}, said: {answers[verdict]} (surer by {gap:.1f} nats)\n")
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# Remember what these figures are of: short, plain comments, written for a lesson. On the long, messy comments of a real forum a model of this size does far worse; [the appendix](04b_training_appendix.ipynb) has those figures, what the rows give away,
 # chats and free answers, the WebUI's Training tab, and a panel to train your own table by clicking.
 #
 # ## The same in one line
@@ -484,13 +433,11 @@ print(f"Right answers on the test rows: {words}.")
 #
 # `--settings tiny-15-minutes` trains two and a half passes. With `KIT_LANE=large` in the environment, the cells above train a LoRA on TheBloke's 4-bit 70B
 # model, on one 80 GB GPU. `KIT_TASK=repair_notes` gives this lesson and the next another task.
-
-# %% [markdown] slideshow={"slide_type": "skip"}
+#
 # ## Exercises
 #
-# Each cell runs as it stands and does not pass yet. Change it until the line below it turns green. A solution is folded away behind each.
-
-# %% [markdown] slideshow={"slide_type": "skip"}
+# Each cell runs, and does not pass yet. Change it until its line turns green. A solution is folded away below each.
+#
 # ### 1. Change a value
 #
 # Hold out more comments, so that at least a quarter of all rows are judged on.
@@ -527,7 +474,6 @@ checks.confirm(numbers == A.shape[1] * 4 + 4 * B.shape[0], "A and B of rank 4 ar
 def compute_accuracy(confusion):
     return confusion[0][0] / len(confusion)
 
-
 right = math.isclose(compute_accuracy(tuned.confusion), tuned.accuracy)
 checks.confirm(right, "it is the accuracy", "right verdicts stand on the diagonal; divide by all rows")
 
@@ -535,8 +481,6 @@ checks.confirm(right, "it is the accuracy", "right verdicts stand on the diagona
 # @title Solution
 def compute_accuracy(confusion):
     return sum(confusion[i][i] for i in range(len(confusion))) / sum(map(sum, confusion))
-
-
 right = math.isclose(compute_accuracy(tuned.confusion), tuned.accuracy)
 checks.confirm(right, "it is the accuracy", "right verdicts stand on the diagonal; divide by all rows")
 
@@ -549,7 +493,6 @@ checks.confirm(right, "it is the accuracy", "right verdicts stand on the diagona
 def hide_padding(batch):
     return batch["labels"].masked_fill(batch["input_ids"] == end, -100)
 
-
 taught = (hide_padding(batch) == end).any(1)
 checks.confirm(bool(taught.all()), "every row teaches the end of its answer", "padding is known by its place: the attention mask is 0 there")
 
@@ -557,8 +500,6 @@ checks.confirm(bool(taught.all()), "every row teaches the end of its answer", "p
 # @title Solution
 def hide_padding(batch):
     return batch["labels"].masked_fill(batch["attention_mask"] == 0, -100)
-
-
 taught = (hide_padding(batch) == end).any(1)
 checks.confirm(bool(taught.all()), "every row teaches the end of its answer", "padding is known by its place: the attention mask is 0 there")
 

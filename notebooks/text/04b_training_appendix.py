@@ -185,6 +185,14 @@ print(f"unseen facts: {unseen['says_another_fact'].mean():.0%} of the answers ar
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## The 2023 recipe, line by line
 #
+# First the settings. What this lane changes, and why:
+
+# %% slideshow={"slide_type": "skip"}
+pd.DataFrame(training.explain_changes(lane.name), columns=["setting", "2023", "here", "because"])
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# And the rest of the script:
+#
 # | the 2023 script | why it was there | today |
 # |---|---|---|
 # | `device_map={"": 0}` | the whole 4-bit model on GPU 0 | the kit picks the device; one GPU is enough for 70B in 4 bits |

@@ -23,8 +23,7 @@
 # 5. Take it to the WebUI, llama.cpp or vLLM.
 #
 # Prerequisites: lessons 2 and 3. If you trained a LoRA in lesson 4, it is used here; if not, the one that comes with the kit.
-
-# %% [markdown] slideshow={"slide_type": "skip"}
+#
 # ![Map of the five lessons. Lesson 4, above: a CSV becomes prompts, prompts train a LoRA. Below: weights (lesson 1) become a loaded model (lesson 2), the LoRA is put on it (lesson 5), and a server answers a client (lesson 3). The weights also go, frozen, into the training. You are here: lesson 5, LoRA.](images/map-5.svg)
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
@@ -68,7 +67,7 @@ from helpers.tutorial import checks
 for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
-# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Ask the room for a sentence about two colleges and type it in. Then run the swap: the answer must follow the name, not the place. If it does not, say so: about one comment in four goes wrong."
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Ask the room for a sentence about two colleges and type it in. Then run the swap: the answer must follow the name, not the place. If it does not, say so: about one comment in four goes wrong."
 # ## Your own comment
 #
 # Change the three lines to whatever you like and run the cell. Then the two options trade places. A model that really reads keeps to the *name*.
@@ -105,12 +104,12 @@ for row in tutorial.list_orders(own, template):
 #
 # Loading took two steps: first the base, then `PeftModel`, which puts A and B beside each W that the folder's configuration names. W stays as it was.
 
-# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Small, and useless without its base. The folder says which base that is."
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## What is in the folder
 #
 # A LoRA is not a model: it is the change that training made, as thin matrices, with a note of the base they belong to.
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "skip"}
 config, run = folder.config, folder.run
 for key in ("base_model_name_or_path", "peft_type", "r", "lora_alpha"):
     print(f"{key:24} {config[key]}")
@@ -318,9 +317,7 @@ board.add_predictions("over the API", f"{name}, asked over HTTP, 8 rows at a tim
 board.save(tutorial.name_board(task))
 
 # %% slideshow={"slide_type": "skip"} tags=["remove-input"]
-shares = {column: board.get_shares(column) for column in ("right answer", "right side")}
-words = "; ".join(f"{column}: " + ", ".join(f"{name} {share:.0%}" for name, (share, _) in found.items()) for column, found in shares.items())
-plots.show(plots.draw_scoreboard(board), f"Bars with intervals for each way to answer. {words}.")
+plots.show_scoreboard(board)
 print(board.describe_rows())
 board.tabulate()
 
@@ -416,9 +413,8 @@ print((folder.path / "README.md").read_text(encoding="utf-8"))
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
 #
-# Each cell runs as it stands and does not pass yet. Change it until the line below it turns green. A solution is folded away behind each.
-
-# %% [markdown] slideshow={"slide_type": "skip"}
+# Each cell runs, and does not pass yet. Change it until its line turns green. A solution is folded away below each.
+#
 # ### 1. Change a value
 #
 # The line for vLLM, on two machines.
