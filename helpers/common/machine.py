@@ -38,12 +38,15 @@ def pick_device() -> Choice[str]:
     return Choice("cpu", "torch finds no CUDA device")
 
 
-def pick_dtype(device: str | None = None) -> "Choice[torch.dtype]":
-    """The dtype to compute in: bfloat16 where the hardware has it, else float16 (GPU) or float32 (CPU)."""
+def pick_dtype(device: str | None = None, capability: tuple[int, int] | None = None) -> "Choice[torch.dtype]":
+    """The dtype to compute in: bfloat16 where the hardware has it, else float16 (GPU) or float32 (CPU).
+
+    `capability` is the GPU's compute capability; None asks CUDA.
+    """
     import torch
 
     if (device or pick_device().value) == "cuda":
-        if torch.cuda.get_device_capability() >= (8, 0):
+        if (capability or torch.cuda.get_device_capability()) >= (8, 0):
             return Choice(torch.bfloat16, "the GPU has bfloat16 (compute capability 8.0 or newer)")
         return Choice(torch.float16, "the GPU is older than compute capability 8.0 and has no bfloat16")
     if cpu_multiplies_bfloat16():
