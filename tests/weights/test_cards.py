@@ -7,7 +7,9 @@ from support.tiny import make_tiny_model
 
 from helpers import weights
 from helpers.common.command import run_command
+from helpers.common.lanes import LANES
 from helpers.common.machine import pick_dtype
+from helpers.common.training_settings import pick_settings
 from helpers.weights.__main__ import main
 from helpers.weights.cards import AS_STORED, CARDS, GPTQ, estimate_gptq_bytes, list_fits
 from helpers.weights.memory import estimate_training
@@ -111,3 +113,16 @@ def test_command_shows_each_card_and_why_the_batch_was_chosen(home, capsys):
     found = json.loads(capsys.readouterr().out)
     assert [fit["card"] for fit in found["cards"]][::2] == [card.name for card in CARDS]
     assert found["batch"] == 4
+
+
+# Lanes
+
+
+def test_lane_of_a_t4_runs_and_trains_there_by_the_estimate():
+    settings = pick_settings("t4")
+    step = {"r": settings.lora_r, "batch": settings.batch_size, "length": 512}
+    fit = find(list_fits(LLAMA_7B, LLAMA_7B_BYTES, 4096, **step), "T4", GPTQ)
+    assert LANES["t4"].gpu_gb <= 15
+    assert fit.runs and fit.training_bytes <= fit.free_bytes
+    weights = estimate_gptq_bytes(LLAMA_7B, LLAMA_7B_BYTES)
+    assert weights < 12e9 / 2  # Colab's main memory, through which the file is read
