@@ -66,7 +66,7 @@ class LoadedModel:
     loader: Choice[str]  # which one, and why
     model: Any  # transformers' PreTrainedModel, or PEFT's PeftModel around it
     tokenizer: PreTrainedTokenizerBase
-    device: Choice[str]  # "cuda" or "cpu", and why
+    device: Choice[str]  # "cuda", "mps" or "cpu", and why
     dtype: Choice[torch.dtype]
     chat_template: PickedTemplate | None = None  # which one, and why; None without one
     seconds: float = 0.0  # that loading took
@@ -138,7 +138,7 @@ def pick_loader(folder: ModelFolder, loader: str | None) -> Choice[str]:
 def pick_place(
     device_map: Place | Mapping[str, Place] | None, max_memory: Mapping[Place, int | str] | None
 ) -> Choice[str]:
-    """Where a model goes, "cuda" or "cpu", and why.
+    """Where a model goes, "cuda", "mps" or "cpu", and why.
 
     Raises UsageError for what is not a place or a size, UnsupportedError for a GPU that is not there.
     """
@@ -154,20 +154,23 @@ def pick_place(
     kinds = {find_kind(place) for place in places}
     if spread and not max_memory:
         return pick_device()
-    return Choice("cuda" if "cuda" in kinds else "cpu", "asked for with device_map or max_memory")
+    kind = next((kind for kind in ("cuda", "mps") if kind in kinds), "cpu")
+    return Choice(kind, "asked for with device_map or max_memory")
 
 
 def find_kind(place: Place) -> str:
-    """Returns "cuda" for a GPU (a number means one), "cpu" or "disk". Errors as pick_place."""
+    """Returns "cuda" for a GPU (a number means one), "mps", "cpu" or "disk". Errors as pick_place."""
     if place == "disk":
         return "disk"
     try:
         device = torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cuda", "cpu"):
+    if device is None or device.type not in ("cuda", "mps", "cpu"):
         remedy = "Use 'cpu', 'disk', the number of a GPU, or device_map='auto'."
         raise UsageError(f"'{place}' is not a valid place for a model.", remedy)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UnsupportedError("There is no MPS on this machine.", "Name 'cpu', or 'auto'.")
     number = device.index or 0
     if device.type == "cuda" and number >= torch.cuda.device_count():
         problem = f"There is no GPU {number} on this machine ({pick_device().reason})."

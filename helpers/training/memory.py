@@ -46,7 +46,7 @@ def pick_checkpointing(
         needed = estimate_step(model, settings, tokens, longest, checkpointing=False)
     except (KitError, KeyError):
         return Choice(True, "what the layers of this model keep is not known")
-    free = measure_memory("cuda").value[0] if free is None else free
+    free = measure_memory(model.device.type).value[0] if free is None else free
     amounts = (
         f"a step of {tokens:,} tokens keeps about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
     )

@@ -19,7 +19,7 @@ from helpers.adapters.attaching import remove_lora_layers
 from helpers.adapters.folders import AdapterFolder
 from helpers.common.errors import UnsupportedError
 from helpers.common.files import name_full_disk
-from helpers.common.machine import Choice
+from helpers.common.machine import Choice, pick_device
 from helpers.common.paths import find_home
 from helpers.common.training_settings import AUTO, TrainingSettings, check_optimizer
 from helpers.loading.model import LoadedModel
@@ -273,11 +273,12 @@ class HardwareArguments(TypedDict):
 
 def describe_hardware(model: PreTrainedModel) -> HardwareArguments:
     """The arguments of SFTConfig that follow from machine and dtype, and those that keep it quiet."""
-    on_gpu = torch.cuda.is_available()
+    device = pick_device().value
+    on_gpu = device == "cuda"
     return {
         "bf16": model.dtype == torch.bfloat16,
         "fp16": model.dtype == torch.float16,
-        "use_cpu": not on_gpu,
+        "use_cpu": device == "cpu",
         "gradient_checkpointing": on_gpu,  # saves memory and costs time, of which a CPU has less to spare
         "dataloader_pin_memory": on_gpu,
         "logging_steps": 1,

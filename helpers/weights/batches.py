@@ -30,7 +30,7 @@ class BatchFacts:
 
     needed: Callable[[int, bool], int]  # bytes of a step of so many rows, with gradient checkpointing or not
     free: int  # bytes
-    device: str  # "cuda" or "cpu"
+    device: str  # "cuda", "mps" or "cpu"
     quantised: bool  # weights that every step unpacks, however many rows it has
     meant: int  # rows in a forward pass for which the learning rate was chosen
     accumulation: int = 1  # forward passes in an optimizer step
@@ -80,8 +80,9 @@ def estimate_batch(
 
 def limit_batch(facts: BatchFacts) -> tuple[int, str]:
     """(most rows of a forward pass whatever the memory, why not more)."""
-    if facts.device == "cpu":
-        return facts.meant, "a CPU gains little from more rows at once"
+    if facts.device != "cuda":
+        words = "a CPU gains little from more rows at once"
+        return facts.meant, words if facts.device == "cpu" else "more rows were not measured on this device"
     batch = facts.meant
     while 2 * batch <= MOST_TIMES * facts.meant:
         if facts.rows is not None and 2 * batch * facts.accumulation * LEAST_STEPS > facts.rows:
@@ -107,7 +108,7 @@ def find_fitting(facts: BatchFacts, batch: int) -> int | None:
     room = SHARE * facts.free
     if (needed := facts.needed(batch, False)) <= room:
         return needed
-    if facts.device == "cpu" or not (facts.quantised or batch <= facts.meant):
+    if facts.device != "cuda" or not (facts.quantised or batch <= facts.meant):
         return None
     needed = facts.needed(batch, True)
     return needed if needed <= room else None

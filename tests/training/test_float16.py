@@ -19,7 +19,9 @@ def compute(home, rows, template, tmp_path):
 
     def compute(dtype, scale=None):
         loaded = loading.load_model("tiny", dtype=dtype, device_map="cpu", purpose="training")
-        trainer = make_trainer(SharedPrefixTrainer, loaded, rows, template, tmp_path, fp16=False, use_cpu=True)
+        trainer = make_trainer(
+            SharedPrefixTrainer, loaded, rows, template, tmp_path, fp16=False, use_cpu=True
+        )
         if scale:
             trainer.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
         batch = trainer.data_collator(list(trainer.train_dataset)[:4])

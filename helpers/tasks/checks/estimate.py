@@ -25,8 +25,9 @@ from helpers.weights.sizes import build_facts, explain_unknown_shape
 # "cpu": measured with trainings of SmolLM2-135M-Instruct in bfloat16 on two cores: 0.39 to 0.46 for rows of
 # 25 to 400 tokens in batches of 4 and 8. "cuda": what the steps in benchmarks/results.md come to (1.1 billion
 # parameters, H100).
-EFFICIENCY = {"cpu": 0.4, "cuda": 0.4}
-STEP_SECONDS = {"cpu": 0.0, "cuda": 0.36}  # whatever is in the step
+# "mps": not measured.
+EFFICIENCY = {"cpu": 0.4, "cuda": 0.4, "mps": 0.4}
+STEP_SECONDS = {"cpu": 0.0, "cuda": 0.36, "mps": 0.36}  # whatever is in the step
 MEASURED_SECONDS = 0.5
 
 
@@ -137,7 +138,7 @@ def measure_speed(shape: Shape, tokens: int) -> float:
     count, start = 0, time.perf_counter()
     while (spent := time.perf_counter() - start) < MEASURED_SECONDS:
         torch.mm(row, weights, out=result)
-        if device == "cuda":
-            torch.cuda.synchronize()
+        if device != "cpu":
+            torch.accelerator.synchronize()
         count += 1
     return 2 * row.numel() * shape.intermediate * count / spent
