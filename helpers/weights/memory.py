@@ -69,8 +69,8 @@ def estimate_running(
     """Memory to generate: `batch` answers at once, each with prompt and answer of `context` tokens together.
 
     `config` is a config.json, `file_bytes` the size of the weight files, `dtype` a key of DTYPE_BYTES, and
-    `device` one of OVERHEAD_RUNNING. Raises UnsupportedError for weights stored in another dtype, and KeyError
-    if the config is not that of a decoder like Llama.
+    `device` one of OVERHEAD_RUNNING. Raises UnsupportedError for weights stored in another dtype, and
+    KeyError if the config is not that of a decoder like Llama.
     """
     shape = read_shape(config)
     number_bytes = DTYPE_BYTES[dtype]

@@ -18,6 +18,8 @@ from helpers.common.paths import PROJECT
 WORKER = """
 import json, os, subprocess, sys, time
 results = os.fdopen(int(sys.argv[1]), "w", buffering=1)
+time.sleep(IMPORTING)
+results.write(json.dumps({"ready": True}) + "\\n")
 for line in sys.stdin:
     job = json.loads(line)
     results.write(json.dumps({"begins": job["task"]}) + "\\n")
@@ -31,9 +33,9 @@ for line in sys.stdin:
 """
 
 
-def run_parts(folder, monkeypatch, parts, seconds, keep=False):
-    """The report of these parts, measured by the worker above."""
-    (folder / "scripted_worker.py").write_text(WORKER)
+def run_parts(folder, monkeypatch, parts, seconds, keep=False, importing=0):
+    """The report of these parts, measured by the worker above, which takes `importing` seconds to begin."""
+    (folder / "scripted_worker.py").write_text(WORKER.replace("IMPORTING", str(importing)))
     monkeypatch.setenv("PYTHONPATH", str(folder))
     with (folder / "log").open("w") as log:
         workers, report = Workers(log, keep, "scripted_worker"), Report(folder)
@@ -68,7 +70,7 @@ def test_what_a_part_does_not_use_goes_to_the_later_ones():
 @pytest.mark.parametrize("keep", [False, True])
 def test_part_that_hangs_or_dies_is_cut_and_the_others_run(tmp_path, monkeypatch, keep):
     parts = [make_part("one", "hang"), make_part("two", "die", "work"), make_part("three", "work")]
-    report = run_parts(tmp_path, monkeypatch, parts, 7, keep)
+    report = run_parts(tmp_path, monkeypatch, parts, 10, keep)
     found = [(result["part"], result["contestant"], result.get("error", "")) for result in report.results]
     assert [line[:2] for line in found] == [
         ("one", "hang"),
@@ -79,6 +81,14 @@ def test_part_that_hangs_or_dies_is_cut_and_the_others_run(tmp_path, monkeypatch
     assert "stopped at the limit" in found[0][2]
     assert "ended with 3" in found[1][2]
     assert found[2][2] == found[3][2] == ""
+
+
+def test_job_after_one_that_hangs_has_its_whole_time_however_long_imports_take(tmp_path, monkeypatch):
+    parts = [make_part("one", "hang"), *(make_part(name, "work") for name in ("two", "three", "four"))]
+    report = run_parts(tmp_path, monkeypatch, parts, 20, keep=True, importing=5)
+    found = {result["part"]: result.get("error", "") for result in report.results}
+    assert "stopped at the limit" in found.pop("one")
+    assert found == dict.fromkeys(["two", "three", "four"], "")
 
 
 def test_jobs_for_which_no_time_is_left_are_named(tmp_path, monkeypatch):
@@ -104,7 +114,7 @@ def test_part_waits_until_its_kernel_is_compiled(tmp_path, monkeypatch):
             self.asked += bool(name)
             return not name or self.asked > 2
 
-    (tmp_path / "scripted_worker.py").write_text(WORKER)
+    (tmp_path / "scripted_worker.py").write_text(WORKER.replace("IMPORTING", "0"))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     parts = [Part("waits", 1, (Job("work", 1),), "exllamav2"), make_part("two", "work")]
     with (tmp_path / "log").open("w") as log:
