@@ -90,6 +90,7 @@ def list_training(run: dict[str, Any]) -> dict[str, str]:
     facts = {
         "base (sha256)": hashes or "not recorded",
         "settings": ", ".join(f"{key} {settings[key]}" for key in SHOWN if key in settings),
+        "batch size chosen": run.get("batch_reason") or "",
         "trained parameters": show_number(run.get("trainable_parameters")),
         "steps": f"{run['steps']} of {run.get('planned_steps', run['steps'])}"
         if "steps" in run

@@ -201,6 +201,7 @@ from helpers import training
 
 chosen = training.pick_settings(lane.name)
 examples = training.build_dataset(train, template, chosen, loaded.tokenizer)
+chosen = training.settle_batch(loaded.model, chosen, examples).value  # the lane `large` fits it to the card
 lora = LoraConfig(
     r=chosen.lora_r,
     lora_alpha=chosen.lora_alpha,
