@@ -1,4 +1,4 @@
-"""The guide's plan of the talk: the minutes and the slides of each lesson, read from the slides themselves.
+"""The guide's plan of the talk: minutes and slides of each lesson, read from the slides themselves.
 
 `python -m tools.tidy_notebooks` writes the table, together with everything else that follows from the lessons.
 """
