@@ -1,6 +1,6 @@
 """The guide's plan of the talk: minutes and slides of each lesson, read from the slides themselves.
 
-`python -m tools.tidy_notebooks` writes the table, together with everything else that follows from the lessons.
+`python -m tools.tidy_notebooks` writes the table, and everything else that follows from the lessons.
 """
 
 import re
