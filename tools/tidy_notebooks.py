@@ -1,6 +1,7 @@
 """Keeps the lessons' files in order: one set-up cell, one address, no trace of a machine, text pairs in step.
 
-The guide's plan of the talk follows the slides (tools.talk_plan).
+The guide's plan of the talk follows the slides (tools.talk_plan), the README's answers the outputs of lesson 5
+(tools.answers_table).
 
 `python -m tools.tidy_notebooks` fixes what can be fixed; with --check it only lists the files. The address of
 a published repository is in pyproject.toml, from where it comes into the set-up cells, badges and pages.
@@ -20,6 +21,7 @@ from helpers.common.files import write_text
 from helpers.common.paths import PROJECT
 from helpers.tutorial.notebook_files import clean_notebook, read_notebook
 from tools._private import combine_pair
+from tools.answers_table import LESSON, README, put_answers_into_readme
 from tools.files import RESTORE, differs, read_source
 from tools.publication import (
     PAGES,
@@ -65,9 +67,11 @@ def build_files(project: Path, publication: Publication | None) -> dict[Path, st
     for page in (project / name for name in PAGES):
         if page.is_file():
             files[page] = put_into_page(read_source(page), publication)
+    lessons = {path.name: nbformat.reads(files[path], as_version=4) for path in notebooks}
     if (guide := project / GUIDE) in files:
-        lessons = {path.name: nbformat.reads(files[path], as_version=4) for path in notebooks}
         files[guide] = put_plan_into_guide(files[guide], lessons)
+    if (readme := project / README) in files and LESSON in lessons:
+        files[readme] = put_answers_into_readme(files[readme], lessons[LESSON])
     return files
 
 

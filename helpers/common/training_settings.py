@@ -286,7 +286,7 @@ PRESETS: dict[str, Changes] = {
     "tiny": SMALL
     | {
         "epochs": (1, "one pass over all rows takes about four minutes on two CPU cores"),
-        "learning_rate": (1.5e-3, "few steps and a small model need a higher rate"),
+        "learning_rate": (2.2e-3, "few steps and a small model need a higher rate"),
     },
     "tiny-15-minutes": SMALL
     | {
