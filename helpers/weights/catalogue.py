@@ -24,12 +24,12 @@ CATALOGUE = (
     ),
     Source(
         "TheBloke/Llama-2-7B-Chat-GPTQ", "hub", 3.9, "open",
-        "the t4 lane: 4-bit GPTQ, one branch a variant; the 2023 tutorial's model",
+        "the t4 lane: 4-bit GPTQ, a branch for each variant",
     ),
     Source("TheBloke/Llama-2-13B-chat-GPTQ", "hub", 7.3, "open", "4-bit GPTQ for a GPU of 12 GB or more"),
     Source(
-        "TheBloke/Llama-2-70B-chat-GPTQ", "hub", 37.0, "open",
-        "the large lane, revision gptq-4bit-64g-actorder_True",
+        "TheBloke/Llama-2-70B-chat-GPTQ", "hub", 37.99, "open",
+        "the large lane and the 2023 tutorial: revision gptq-4bit-64g-actorder_True",
     ),
     Source(
         "meta-llama/Llama-2-7b-chat-hf", "hub", 13.5, "gated",
@@ -38,7 +38,7 @@ CATALOGUE = (
     Source("meta-llama/Llama-2-70b-chat-hf", "hub", 138.0, "gated", "the original; several GPUs"),
     Source(
         "HuggingFaceTB/SmolLM2-1.7B-Instruct", "hub", 3.4, "open",
-        "of today: a bigger sister of the embedded model",
+        "of 2024: a bigger sister of the embedded model",
     ),
-    Source("Qwen/Qwen3-4B-Instruct-2507", "hub", 8.1, "open", "of today: a 4B chat model, Apache-2.0"),
+    Source("Qwen/Qwen3-4B-Instruct-2507", "hub", 8.1, "open", "of 2025: a 4B chat model, Apache-2.0"),
 )  # fmt: skip

