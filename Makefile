@@ -45,7 +45,7 @@ test: setup  ## check types, run unit tests, tests on the embedded model, and th
 	@$(RUN) pytest -n 2 --dist loadgroup -m "(real or long) and not slow and not random"
 	@# The notebooks run in the Python that runs pytest. A cell may take 600 seconds; the limit of pytest is higher,
 	@# so that nbval stops the kernel and names the cell.
-	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 --timeout 660 notebooks
+	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 --timeout 660 notebooks/0*.ipynb
 
 test-slow: setup  ## run soak tests, long fuzzing, tests with several seeds
 	@$(RUN) pytest -m slow $(ARGS)

@@ -17,7 +17,7 @@ from helpers.common.command import CommandParser, run_command
 from helpers.common.exports import ANOTHER_OUTPUT, is_export, open_export
 from helpers.common.outputs import check_output, refuse_kept
 from helpers.common.paths import PROJECT, find_home
-from helpers.tutorial.notebook_files import clean_notebook, read_notebook
+from helpers.tutorial.notebook_files import clean_notebook, list_notebooks, read_notebook
 
 NOTEBOOKS = PROJECT / "notebooks"
 BESIDE = ("glossary.md", "images")  # what the lessons show, or link to
@@ -47,7 +47,7 @@ def write_copies(target: Path) -> list[str]:
 
     Raises AlreadyThereError if anything else is there, even copies that somebody has worked in.
     """
-    paths = sorted(NOTEBOOKS.glob("*.ipynb"))
+    paths = list_notebooks(NOTEBOOKS)
     with open_export(target) as fresh:
         fresh.mkdir()
         for path in paths:

@@ -2,8 +2,8 @@
 
 The first cell (`setup`), the task and its LoRA (`task`), checkpoints and guesses (`checks`), figures
 (`plots`, `live_loss`), number formats side by side (`formats`), panels to click (`panels`), the server that a
-lesson asks (`lesson_server`), and the run of all five lessons with its report (`execution`, `report`).
-`python -m helpers.tutorial` is its command line.
+lesson asks (`lesson_server`), a learner's own task (`own_task`, `hand_in`), and the run of all five lessons
+with its report (`execution`, `report`). `python -m helpers.tutorial` is its command line.
 """
 
 from typing import TYPE_CHECKING

@@ -151,9 +151,7 @@ class Panel(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """IPython's display protocol: the widget, and a sentence and a picture for pages without widgets."""
-        words = (
-            f"{self.title}: this panel works while its notebook runs. Elsewhere a picture of it stands here."
-        )
+        words = f"{self.title}: this panel works while its notebook runs. Elsewhere, this is a picture of it."
         bundle = dict(super()._repr_mimebundle_(**kwargs) or {})
         bundle["text/plain"] = words
         bundle["text/html"] = f"<p>{words}</p>{self._make_image()}"
