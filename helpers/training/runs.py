@@ -94,7 +94,7 @@ def save_run(
 def write_run(
     trainer: Trainer, loaded: LoadedModel, data: TaskData, settings: TrainingSettings, output: Path
 ) -> Iterator[Path]:
-    """As save_run, for who holds the name already."""
+    """As save_run, for a caller that holds the name already."""
     refuse_no_step(trainer)
     with open_adapter_folder(output) as fresh:
         yield fresh
