@@ -1,5 +1,6 @@
 """The page for a learner's own data: kept in order like a lesson, and run from top to bottom."""
 
+import re
 import statistics
 
 import jupytext
@@ -58,6 +59,11 @@ def test_page_is_short_and_has_the_lessons_set_up_cell():
 
 def test_page_is_empty_until_a_learner_runs_it():
     assert not any(cell.outputs or cell.execution_count for cell in list_code_cells(read_notebook(PAGE)))
+
+
+def test_links_of_the_page_lead_to_files_that_exist():
+    targets = re.findall(r"\]\(([^)\s#]+)", read_markdown(read_notebook(PAGE)))
+    assert targets and [target for target in targets if not (NOTEBOOKS / target).is_file()] == []
 
 
 def write_page(folder, named):
