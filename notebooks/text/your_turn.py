@@ -53,13 +53,13 @@ name = "your-turn"  # your LoRA will be loras/your-turn
 data = "data/repair_notes/dataset.csv"  # your file
 template = "templates/repair_notes.yaml"  # or None
 source, licence = "", ""  # where do the rows come from, and who may use them?
-rows_to_train, passes, rows_to_judge = 120, 5, 60  # more of each takes longer
+rows_to_train, passes, rows_to_judge = 120, 3, 60  # more of each takes longer
 
 # %% [markdown]
 # ## 2. Look at it
 #
 # A template turns each row into a prompt and an answer. If the kit wrote yours, it is in `runs/your_turn/`: read it, change what does not
-# fit, and run this cell again. Labels that are numbers need words.
+# fit, and run this cell again. If your labels are numbers, write the words that they mean.
 
 # %%
 from helpers import adapters, find_home, loading, tasks, training, tutorial, weights
