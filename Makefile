@@ -12,7 +12,7 @@ RUN := PATH="$(CURDIR)/.venv/bin:$$PATH" .venv/bin/python -m
 # Which lines of helpers the unit tests run. Files that are covered whole are left out of the table.
 COVERAGE := --cov=helpers --cov-report=term:skip-covered
 
-.PHONY: help setup tutorial lab test test-slow zoo gptq pictures slides screenshots bench constraints clean
+.PHONY: help setup tutorial lab test test-slow zoo gptq pictures slides class screenshots bench constraints clean
 
 help:  ## print this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1 - /p' $(MAKEFILE_LIST)
@@ -45,7 +45,7 @@ test: setup  ## check types, run unit tests, tests on the embedded model, and th
 	@$(RUN) pytest -n 2 --dist loadgroup -m "(real or long) and not slow and not random"
 	@# The notebooks run in the Python that runs pytest. A cell may take 600 seconds; the limit of pytest is higher,
 	@# so that nbval stops the kernel and names the cell.
-	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 --timeout 660 notebooks
+	@$(RUN) pytest --nbval-lax --nbval-current-env --nbval-cell-timeout 600 --timeout 660 notebooks/0*.ipynb
 
 test-slow: setup  ## run soak tests, long fuzzing, tests with several seeds
 	@$(RUN) pytest -m slow $(ARGS)
@@ -63,6 +63,9 @@ pictures: setup  ## draw the pictures of the lessons again: notebooks/images/*.s
 
 slides: setup  ## build the talk: runs/slides.html, one file for a browser
 	@$(RUN) tools.slides
+
+class: setup  ## copy the lessons for a class, without solutions and answers: runs/class/
+	@$(RUN) tools.class_copies
 
 screenshots: setup  ## take new pictures of the panels, notebooks/images/panel-*.png (needs Debian's Chromium)
 	@$(RUN) helpers.weights fetch smollm2-135m-instruct

@@ -15,7 +15,7 @@ from helpers.common import lanes
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import DamagedError
 from helpers.common.paths import PROJECT
-from helpers.tutorial.notebook_files import read_notebook
+from helpers.tutorial.notebook_files import list_lessons, read_notebook
 from helpers.tutorial.records import RECORDS, read_records
 from tools.files import RESTORE, read_source, update_file
 
@@ -60,7 +60,7 @@ def write_boxes(project: Path = PROJECT) -> list[Path]:
     """
     records = read_records(project, dict[str, RecordForm])
     files: dict[Path, str] = {}
-    for path in sorted((project / "notebooks").glob("0[0-9]_*.ipynb")):  # the appendix has no box
+    for path in list_lessons(project / "notebooks"):
         box = build_box(path.stem, records)
         files[path] = fill_notebook(path, box)
         pair = project / "notebooks" / "text" / f"{path.stem}.py"

@@ -1,4 +1,4 @@
-"""The one published address of the kit, pinned to a commit, and every place where it stands.
+"""The one published address of the kit, pinned to a commit, and every place that names it.
 
 pyproject.toml has it ([project.urls] and [tool.open-llm-kit]); `tools.publish` puts it there, and
 `tools.tidy_notebooks` keeps the other places in step. Without one, nothing names an address: the pages say
@@ -58,7 +58,7 @@ BADGE = (
 ANY_BADGE = re.compile(r"\n\n\[!\[Open this lesson in Colab\][^\n]*")
 GITHUB = "https://github.com/"  # Colab opens notebooks from there only
 
-# What stands in README.md and the guide between <!-- NAME --> and <!-- end of NAME -->: without a published
+# What README.md and the guide have between <!-- NAME --> and <!-- end of NAME -->: without a published
 # address, and with one.
 BLOCKS = {
     "getting": (
@@ -96,7 +96,7 @@ def read_publication(project: Path = PROJECT) -> Publication | None:
 
 
 def put_into_pyproject(text: str, publication: Publication | None) -> str:
-    """The text of pyproject.toml, with this publication in the place of an older one, or with none."""
+    """The text of pyproject.toml, with this publication instead of an older one, or with none."""
     text = re.sub(r"\[project\.urls\]\nRepository = .*\n\n", "", text)
     text = re.sub(r"\n\[tool\.open-llm-kit\][^\n]*\n(?:\w+ = .*\n)+", "", text)
     if publication is None:

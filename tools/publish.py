@@ -20,7 +20,7 @@ from tools.publication import Publication, put_into_pyproject
 from tools.tidy_notebooks import build_files
 
 ADDRESS = re.compile(r"https://[A-Za-z0-9][A-Za-z0-9.-]*(?::\d+)?/[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-REVISION = re.compile(r"[A-Za-z0-9][\w./+-]*")  # of a tag, no more than what can stand in every place
+REVISION = re.compile(r"[A-Za-z0-9][\w./+-]*")  # of a tag, no more than what every place can hold
 HALF = """\
 The lessons of this commit do not name the address yet, so the badges open lessons that cannot fetch the kit.
 Commit what was written, tag that commit, push it, and run this once more with the new tag."""
@@ -77,7 +77,9 @@ def check_publication(
     """
     repository = repository.removesuffix("/").removesuffix(".git")
     if not address.fullmatch(repository):
-        raise UsageError(f"'{repository}' is no address of a repository.", "Give https://HOST/OWNER/NAME.")
+        raise UsageError(
+            f"'{repository}' is not the address of a repository.", "Give https://HOST/OWNER/NAME."
+        )
     commit = ask_git(
         project, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
     )

@@ -23,7 +23,7 @@ from helpers.common.errors import UsageError
 from helpers.common.files import write_text
 from helpers.common.outputs import check_output
 from helpers.common.paths import PROJECT, find_home
-from helpers.tutorial.notebook_files import read_notebook
+from helpers.tutorial.notebook_files import list_lessons, read_notebook
 from tools.files import read_source
 
 REVEAL = Path(__file__).parent / "reveal"  # reveal.js, see the README there
@@ -117,7 +117,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--output", type=types.path, metavar="FILE", help="default: runs/slides.html")
     target = parser.parse_args(arguments).output or find_home() / "runs" / "slides.html"
     check_output(target, "file", is_deck)
-    notebook = join_notebooks(sorted((PROJECT / "notebooks").glob("0*.ipynb")))
+    notebook = join_notebooks(list_lessons(PROJECT / "notebooks"))
     write_text(target, build_deck(notebook), is_deck)
     slides = sum(read_type(cell) == "slide" for cell in notebook.cells)
     minutes = sum(list_minutes(notebook))
@@ -155,7 +155,7 @@ def make_title_slide(titles: list[str]) -> NotebookNode:
 
 
 def make_notes(cell: NotebookNode) -> list[NotebookNode]:
-    """The speaker's notes of a slide, as nbconvert wants them: a cell of their own; none for other cells."""
+    """The speaker's notes of a slide, as nbconvert expects them: a cell of their own, or none."""
     if "speaker" not in cell.metadata:
         return []
     text = f"**{cell.metadata['minutes']:g} min.** {cell.metadata['speaker']}"

@@ -4,7 +4,7 @@ The guide's plan of the talk follows the slides (tools.talk_plan), the README's 
 (tools.answers_table).
 
 `python -m tools.tidy_notebooks` fixes what can be fixed; with --check it only lists the files. The address of
-a published repository is in pyproject.toml, from where it comes into the set-up cells, badges and pages.
+a published repository is in pyproject.toml, and is copied from there into set-up cells, badges and pages.
 """
 
 import re
@@ -19,7 +19,7 @@ from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import DamagedError
 from helpers.common.files import write_text
 from helpers.common.paths import PROJECT
-from helpers.tutorial.notebook_files import clean_notebook, read_notebook
+from helpers.tutorial.notebook_files import clean_notebook, list_notebooks, read_notebook
 from tools._private import combine_pair
 from tools.answers_table import LESSON, README, put_answers_into_readme
 from tools.files import RESTORE, differs, read_source
@@ -59,9 +59,9 @@ def main(arguments: list[str]) -> int:
 
 
 def build_files(project: Path, publication: Publication | None) -> dict[Path, str]:
-    """What the lessons, their text pairs and the pages with an address should hold: {path: text}."""
+    """What the notebooks, their text pairs and the pages with an address should hold: {path: text}."""
     files: dict[Path, str] = {}
-    notebooks = sorted((project / "notebooks").glob("0*.ipynb"))
+    notebooks = list_notebooks(project / "notebooks")
     for notebook in notebooks:
         files |= build_pair(notebook, publication)
     for page in (project / name for name in PAGES):
@@ -76,7 +76,7 @@ def build_files(project: Path, publication: Publication | None) -> dict[Path, st
 
 
 def build_pair(path: Path, publication: Publication | None) -> dict[Path, str]:
-    """What a lesson's notebook and its text pair should hold: {path: text}."""
+    """What a notebook and its text pair should hold: {path: text}."""
     notebook = update_from_text(read_notebook(path), path)
     tidy_notebook(notebook, path.stem, publication)
     text = VERSIONS.sub("", jupytext.writes(notebook, fmt=TEXT))
@@ -100,7 +100,7 @@ def update_from_text(notebook: NotebookNode, path: Path) -> NotebookNode:
 
 
 def tidy_notebook(notebook: NotebookNode, name: str, publication: Publication | None) -> None:
-    """Cleans the notebook of the lesson `name`, and corrects its badge and its set-up cell."""
+    """Cleans the notebook `name`, and corrects its badge and its set-up cell."""
     clean_notebook(notebook, notebook.metadata)
     notebook.cells[0].source = put_badge(notebook.cells[0].source, publication, name)
     code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]

@@ -63,7 +63,7 @@ def print_facts(facts: LoraFacts, origin: str = "") -> None:
 
 
 def print_proof(name: str, model: str | None, template: str | None, chat_template: str | None) -> bool:
-    """Loads base and LoRA and prints norms, answers and findings; False if one speaks against the LoRA."""
+    """Loads base and LoRA and prints norms, answers and findings; False if one of them failed."""
     folder = find_adapter(name)
     known = load_template(template) if template else None
     base = find_model(model) if model else find_base(folder)
@@ -82,7 +82,7 @@ def print_proof(name: str, model: str | None, template: str | None, chat_templat
 
 
 def print_findings(findings: list[Finding]) -> None:
-    """A line for each finding, with the remedy if it speaks against the LoRA."""
+    """A line for each finding, with the remedy if it failed."""
     for finding in findings:
         word = {True: "yes", False: "NO", None: "unknown"}[finding.passed]
         remedy = f". {finding.remedy}" if finding.passed is False else ""
@@ -99,15 +99,15 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     proof = commands.add_parser("prove", help=words)
     proof.add_argument("name")
     proof.add_argument("--model", help="the base below models/, if the LoRA records none")
-    words = "the template that it will be asked with, to compare with the one of its training"
+    words = "the template that it will be asked with, to compare with the template of its training"
     proof.add_argument("--template", metavar="YAML", help=words)
-    proof.add_argument("--chat-template", metavar="NAME|FILE", help="default: the one of its training")
+    proof.add_argument("--chat-template", metavar="NAME|FILE", help="default: as in its training")
     merge = commands.add_parser("merge", help="base and LoRA as one model folder")
     merge.add_argument("name")
     merge.add_argument("--output", required=True, metavar="M", help="the new folder below models/")
     merge.add_argument("--base", metavar="MODEL", help="merge into this model instead of the recorded one")
     words = "of the saved weights (default: the base's own)"
-    merge.add_argument("--chat-template", metavar="NAME|FILE", help="default: the one of its training")
+    merge.add_argument("--chat-template", metavar="NAME|FILE", help="default: as in its training")
     merge.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help=words)
     export = commands.add_parser("export", help="the LoRA as another program takes it")
     export.add_argument("name", nargs="+", help="one LoRA; for vllm, several if you like")

@@ -40,10 +40,10 @@ def check_base(lora: AdapterFolder, base: ModelFolder) -> None:
 
 
 def explain_other_base(lora: AdapterFolder, base: ModelFolder) -> str | None:
-    """Why `base` is not the LoRA's model, in words that follow its name; None if nothing speaks against it.
+    """Why `base` is not the LoRA's model, in words that follow its name; None if it may be the model.
 
-    Other shapes always do. Then the same hashes of weights speak for it, whatever its name, and other hashes
-    of the same form of weights against it. Without such hashes, the names decide.
+    It is not if its shapes differ. Otherwise the same hashes of weights show that it is, whatever its name,
+    and other hashes of the same form of weights that it is not. Without such hashes, the names decide.
     """
     if misfit := find_misfit(lora, base):
         return f"does not fit {base.name}: {misfit}"
@@ -112,7 +112,7 @@ def is_path(recorded: str) -> bool:
 
 
 def is_hub_id(recorded: str) -> bool:
-    """True for OWNER/NAME; a path such as models/NAME looks the same but for its first part."""
+    """True for OWNER/NAME; a path such as models/NAME looks the same except for its first part."""
     return bool(HUB_ID.fullmatch(recorded)) and recorded.split("/")[0] not in (".", "..", "models")
 
 
@@ -240,7 +240,7 @@ def find_gguf(lora: AdapterFolder, remedy: str) -> ModelFolder:
 
 
 def list_bases(lora: AdapterFolder, recorded: str) -> list[ModelFolder]:
-    """The folders in models/ that are called so: first with the same hashes, then of the very same name."""
+    """The folders in models/ that have this name: those with the same hashes first, then the exact name."""
     names = (recorded.rpartition("/")[2], name_folder(recorded))
     _ = lora.run  # a damaged one is an error of the LoRA, not of a base
     found = []
@@ -249,7 +249,7 @@ def list_bases(lora: AdapterFolder, recorded: str) -> list[ModelFolder]:
         try:
             same = has_same_hashes(lora, folder) is True
             called = is_called(folder, recorded)
-        except (KitError, OSError):  # a damaged record, which is an error only in the very folder
+        except (KitError, OSError):  # a damaged record, which is an error only in the base itself
             same, called = False, exact
         if same or called:
             found.append(((not same, not exact, folder.gguf is not None), folder))

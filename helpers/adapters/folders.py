@@ -43,7 +43,7 @@ TEXTS = (  # of a LoRA, as PEFT, transformers, the WebUI and the kit write them
 OWN_FILES = (*WEIGHTS, *TEXTS)
 PEFT_DEFAULTS = {"r": 8, "lora_alpha": 8, "lora_dropout": 0.0}  # for what a config does not say
 CACHE = re.compile(r"(?:^|/)models--(.+?)--([^/]+)")  # the hub's cache: models--OWNER--NAME/snapshots/HASH
-NOT_A_LORA = "If it is to hold a LoRA, train or fetch that again under another name."
+NOT_A_LORA = "If you need a LoRA here, train or fetch it again under another name."
 TRAIN_AGAIN = "Delete the folder, then train or fetch the LoRA again."
 WITHOUT_RECORD = "Delete the file, or train the LoRA again."
 

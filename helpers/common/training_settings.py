@@ -83,7 +83,7 @@ class SettingsLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Puts the pairs of merged mappings in the place of <<, as PyYAML does."""
+        """Replaces << by the pairs of the merged mappings, as PyYAML does."""
         super().flatten_mapping(node)
         if len(node.value) > LONGEST:
             raise yaml.constructor.ConstructorError(problem="too many keys", problem_mark=node.start_mark)

@@ -93,7 +93,7 @@ def remove_abandoned(target: Path) -> None:
 
 
 def exchange(workspace: Path, target: Path) -> None:
-    """Puts the folder that was made in the workspace in the place of `target`, which goes into it."""
+    """Swaps `target` and the folder that was made in the workspace."""
     fresh, old = workspace / NEW / target.name, workspace / OLD
     target.rename(old)
     try:

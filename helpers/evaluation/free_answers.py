@@ -109,18 +109,25 @@ def judge_baselines(
     train: Sequence[Row], rows: Sequence[Row], template: AnyTemplate
 ) -> dict[str, dict[str, float]]:
     """{name: the three figures} of answers that need no model, only the training rows."""
+    found = answer_simply(train, rows, template)
+    return {
+        name: {metric: fmean(list_values(answers, metric)) for metric in METRICS}
+        for name, answers in found.items()
+    }
+
+
+def answer_simply(
+    train: Sequence[Row], rows: Sequence[Row], template: AnyTemplate
+) -> dict[str, list[JudgedAnswer]]:
+    """{name: the judged answers} of ways to answer that need no model, only the training rows."""
     check_template(template)
     check_rows(train, list_columns(template), what="train")
     check_rows(rows, list_columns(template))
     prompts = list_questions([*train, *rows], template)
     answers = [template.build_answer(row) for row in train]
     ways = {"most frequent answer": predict_most_frequent, "nearest neighbour": predict_nearest}
-    found = {}
-    for name, predict in ways.items():
-        said = predict(prompts[: len(train)], answers, prompts[len(train) :])
-        judged = judge_texts(rows, template, said)
-        found[name] = {metric: fmean(list_values(judged, metric)) for metric in METRICS}
-    return found
+    asked = prompts[: len(train)], answers, prompts[len(train) :]
+    return {name: judge_texts(rows, template, predict(*asked)) for name, predict in ways.items()}
 
 
 def list_questions(rows: Sequence[Row], template: AnyTemplate) -> list[str]:

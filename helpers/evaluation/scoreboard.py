@@ -1,4 +1,4 @@
-"""One scoreboard: every way to answer is judged on the same rows, and held against the same rival.
+"""One scoreboard: every way to answer is judged on the same rows, and compared with the same rival.
 
 It has two columns. The first counts the rows whose answer is right. The second takes the rows that are on one
 of two sides, and counts those where the right side scores above the other: here a coin gets half of them.
@@ -64,8 +64,8 @@ class Saved(TypedDict):
 class Scoreboard:
     """What each way to answer had right, on the same rows."""
 
-    def __init__(self, rows: Sequence[Row], template: Template, pair: tuple[Label, Label] = PAIR):
-        """`pair`: the labels of the two sides."""
+    def __init__(self, rows: Sequence[Row], template: Template, pair: Sequence[Label] = PAIR):
+        """`pair`: the labels of the two sides; () if the labels have none."""
         self.rows, self.template, self.pair = list(rows), template, pair
         self.on_side = [row for row in self.rows if row["label"] in pair]
         self.lines: dict[str, Line] = {}
@@ -166,7 +166,7 @@ class Scoreboard:
         write_json(path, {"rows_sha256": hash_rows(self.rows), "lines": lines})
 
     def load(self, path: Path) -> bool:
-        """Takes over the lines of a saved scoreboard; False if there is none, or one of other rows."""
+        """Adds the lines of a saved scoreboard; False if there is none, or one of other rows."""
         if not path.is_file():
             return False
         saved = read_json(path, "Delete it.", Saved)

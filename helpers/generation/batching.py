@@ -50,7 +50,7 @@ class PendingAnswer:
     text: TextStream
     max_tokens: int  # of the answer
     eos_ids: list[int]  # each of them ends the answer
-    must_end: Callable[[], bool]  # true as soon as the answer is to end where it is
+    must_end: Callable[[], bool]  # true as soon as the answer must end where it is
     listing: PromptListing | None = None  # of the prompt's tokens, if they are asked for
     job: Future[Generation] = field(default_factory=Future)
     tokens: list[int] = field(default_factory=list)  # the answer's token ids so far

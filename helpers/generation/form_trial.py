@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = (
     f"import sys; sys.path.insert(0, {str(ROOT)!r}); from helpers.generation.form_trial import work; work()"
 )
-CPU_SECONDS = 2  # that a form takes at most; those of real clients take hundredths
+CPU_SECONDS = 2  # that a form takes at most; those of real clients take hundredths of a second
 WAIT_SECONDS = 20  # for the answer, on a busy machine
 MEMORY = 1 << 30  # bytes of address space
 STACK = 2 << 20  # bytes, a quarter of what the threads have in which forms are read again

@@ -1,4 +1,4 @@
-"""What prompts begin with, computed once: the same instruction stands before each question of a template.
+"""What prompts begin with, computed once: a template has the same instruction before each question.
 
 The keys and values of the last prompt are kept. Those that the next prompts share with it are copied. With
 "a b c d e" kept, and two prompts that are padded on the left as in `batching`:

@@ -6,7 +6,7 @@ from typing import Any
 # Times that a part is repeated. llama.cpp takes gigabytes for a hundred millions.
 MOST = 10_000
 COUNTS = ("minItems", "maxItems", "minLength", "maxLength", "minProperties", "maxProperties")
-VALUES = ("const", "enum", "default", "examples")  # what they hold is no schema
+VALUES = ("const", "enum", "default", "examples")  # what they hold is not a schema
 
 # llguidance itself allows the year 0, 29 February in every year, and a 61st second, which few libraries read.
 YEAR = "(?:[1-9][0-9]{3}|0[1-9][0-9]{2}|00[1-9][0-9]|000[1-9])"

@@ -156,7 +156,7 @@ def write_logprobs(top: int | None, is_chat: bool) -> dict[str, Any]:
 def write_structure(structure: Structure, kind: Kind, is_chat: bool) -> dict[str, Any]:
     """The field that asks for a form, as OpenAI, vLLM, llama.cpp and the WebUI have it.
 
-    A chat's schema goes into OpenAI's own field, which may stand beside tools.
+    A chat's schema goes into OpenAI's own field, which may be sent together with tools.
     """
     if kind in (KIT, VLLM) and not (is_chat and structure.kind == "json_schema"):
         name = {"json_schema": "json"}.get(structure.kind, structure.kind)

@@ -56,7 +56,7 @@ class PickedTemplate:
 
     @property
     def notice(self) -> str:
-        """A line that says what was chosen, for a command to print; "" for a template as it came."""
+        """A line that says what was chosen, for a command to print; "" for an unchanged template."""
         plain = self.name == OWN and not self.source.startswith(ADMIT_SYSTEM)
         return "" if plain else f"chat template: {self.name}, because {self.reason}"
 
@@ -131,7 +131,7 @@ def admit_system(picked: PickedTemplate, build: Callable[[str], ChatTokenizer], 
 
 
 def say_template(picked: PickedTemplate | None) -> None:
-    """Prints which chat template a command uses, to stderr, unless it is used as it came."""
+    """Prints which chat template a command uses, to stderr, unless it is used unchanged."""
     if picked and picked.notice:
         print(picked.notice, file=sys.stderr)
 

@@ -84,7 +84,7 @@ class ChatTokenizer:
     def tokenize_conversation(self, messages: list[Message], learned: Sequence[int]) -> list[LearnedTokens]:
         """The messages as token ids, of which the assistant's messages at the places `learned` are learned.
 
-        Each of them comes after the very tokens that a server gives the model before it answers there. For
+        Each of them comes after exactly the tokens that a server gives the model before it answers there. For
         most templates that is one sequence. It is several if the template writes earlier messages in another
         way than later ones: Qwen 3 leaves the thinking out of them. Raises what tokenize_answers raises.
         """

@@ -16,7 +16,7 @@ from jinja2.visitor import NodeTransformer
 
 from helpers.loading._private import make_chat_environment
 
-SECONDS = 10  # that a text takes; a long chat takes hundredths
+SECONDS = 10  # that a text takes; a long chat takes hundredths of a second
 STEPS = 1_000_000  # turns of loops, calls and sums
 LARGEST = 20_000_000  # characters of a text, items of a list; a million tokens are about 5 million
 WIDTH = 100_000  # the largest number that a function is given

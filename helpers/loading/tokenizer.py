@@ -123,7 +123,7 @@ def make_chat_tokenizer(tokenizer: PreTrainedTokenizerBase, template: str | None
     """
     if not template and not tokenizer.chat_template:
         raise UnsupportedError(
-            "This tokenizer has no chat template.", "Take the one of a chat (instruct) model."
+            "This tokenizer has no chat template.", "Use the tokenizer of a chat (instruct) model."
         )
     source = template or str(tokenizer.get_chat_template())
 

@@ -7,8 +7,8 @@ arguments is its form. Qwen 3's, for example:
     {"name": "|get_weather|", "arguments": |{"city": "Oslo"}|}
     </tool_call>
 
-For any other template the kit writes tools, calls and results into ordinary messages, in the same form, which
-is the one of Hermes and the most common.
+For any other template the kit writes tools, calls and results into ordinary messages, in the same form: that
+of Hermes, which is the most common.
 """
 
 import json
@@ -202,7 +202,7 @@ def write_as_messages(messages: Messages, tools: Sequence[object] | None) -> lis
             content = f"{content}\n{calls}" if content else calls
         elif role == "tool":
             role, content = "user", f"<tool_response>\n{content}\n</tool_response>"
-        if after_result and role == "user":  # many templates want user and assistant in turns
+        if after_result and role == "user":  # many templates expect user and assistant in turns
             content = f"{written.pop()['content']}\n{content}"
         written.append({"role": role, "content": content})
         after_result = message["role"] == "tool"

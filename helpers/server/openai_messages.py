@@ -62,7 +62,7 @@ class Conversation(BaseModel):
 
     messages: list[Message] | None = Field(None, min_length=1, max_length=MAX_MESSAGES)
     tools: list[ToolField] | None = Field(None, max_length=MAX_TOOLS)
-    continue_final_message: bool | None = None  # the model goes on with the last one, the assistant's
+    continue_final_message: bool | None = None  # the model continues the last one, the assistant's
     add_generation_prompt: bool | None = None  # false only beside the field above
 
     def list_messages(self) -> list[dict[str, Any]]:

@@ -32,7 +32,7 @@ class PendingExchange:
     past_visible: list[Exchange]
     said: str  # what the user says in it
     shown_said: str  # the same, as `visible` has it
-    begun: str | None = None  # the reply that is to be lengthened; None for a new one
+    begun: str | None = None  # the reply to continue; None for a new one
     shown_begun: str = ""
 
     def write(self, reply: str, name1: str) -> dict[str, list[Exchange]]:

@@ -133,7 +133,7 @@ class Chat:
     mode: str  # instruct, chat or chat-instruct
     past: Sequence[Exchange]  # the exchanges before the one that is being written
     user_message: str  # what the user says now
-    reply_begun: str | None  # the reply that is to be lengthened; None for a new one
+    reply_begun: str | None  # the reply to continue; None for a new one
     lines: TurnFormat  # for the modes chat and chat-instruct
     instruct: TurnFormat | None  # for instruct and chat-instruct; None is the model's own chat template
     system: str | None = None  # the system message for the model's own chat template

@@ -243,7 +243,7 @@ def read_trees(table: Table) -> Table | None:
 def follow_best(
     root: Mapping[str, Any], list_replies: Callable[[Mapping[str, Any]], list[Mapping[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """The messages from the root on; of several replies, the one of the lowest rank."""
+    """The messages from the root on; of several replies, the one with the lowest rank."""
 
     def walk(message: Mapping[str, Any] | None) -> Iterator[dict[str, Any]]:
         while message:

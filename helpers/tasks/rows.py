@@ -26,7 +26,7 @@ class Fault(NamedTuple):
 
 
 def load_rows(path: str | Path, template: AnyTemplate) -> list[Row]:
-    """The rows of a table as the template wants them. A KitError names the first fault with its place."""
+    """The rows of a table in the template's form. A KitError names the first fault with its place."""
     given.check_template(template)
     return read_rows(open_table(path, template), template)
 

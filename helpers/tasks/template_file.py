@@ -117,7 +117,7 @@ class TemplateFile:
     # The parts of a template
 
     def read_labels(self, node: yaml.Node) -> dict[Label, str]:
-        """The answer of each label. The labels are whole numbers, or words as they stand in the table."""
+        """The answer of each label. The labels are whole numbers, or words as in the table."""
         if not isinstance(node, yaml.MappingNode) or len(node.value) < 2:
             remedy = "Write two or more, such as `0: No preference`, or use `answer` for free text."
             raise self.fault(

@@ -16,7 +16,7 @@ from helpers.tasks.rows import AnyTemplate
 from helpers.tasks.split import keep_short
 from helpers.tasks.template import Row
 
-FindPlace = Callable[[Row], str]  # where a row stands in the user's table, such as "Row 7 (line 9) of a.csv"
+FindPlace = Callable[[Row], str]  # where a row is in the user's table, such as "Row 7 (line 9) of a.csv"
 
 
 def build_datasets(

@@ -78,11 +78,11 @@ PackedInputs = BranchInputs | PathInputs
 
 @dataclass(frozen=True)
 class PackedSequences:
-    """Sequences packed into one row. A cache may hold its first segments; the others are to be computed."""
+    """Sequences packed into one row. A cache may hold its first segments; only the others are computed."""
 
     tree: TokenTree
     cached_segments: int  # how many segments the cache holds
-    routes: list[list[int]]  # of each packed sequence, the numbers of its segments that are to be computed
+    routes: list[list[int]]  # of each packed sequence, the numbers of its segments that are not cached
 
     def count_tokens(self) -> int:
         """Number of tokens to compute."""

@@ -60,7 +60,7 @@ def train_lora(
     """Trains a LoRA on the training rows of `data` and saves it as the folder `output`; returns its run.json.
 
     With settings.checkpoint_steps, a training that was killed can continue with `resume`; one that a
-    callback ends early is saved as far as it came. If tensorboard is installed, the loss of every step goes
+    callback ends early is saved as far as it got. If tensorboard is installed, the loss of every step goes
     to runs/tensorboard/NAME. On return the LoRA is attached to `loaded.model`. Processes other than the
     first return {}. An older LoRA of that name becomes NAME-previous. Raises TrainingError for a loss that is
     not a number or diverges, or no step, ResourceError if memory or disk run out, and AlreadyThereError if

@@ -2,8 +2,9 @@
 
 The first cell (`setup`), the task and its LoRA (`task`), the task played by the learner (`game`), checkpoints
 and guesses (`checks`), figures (`plots`, `live_loss`), number formats side by side (`formats`), panels to
-click (`panels`), the server that a lesson asks (`lesson_server`), questions over an API (`asking`), and the
-run of all lessons with its report (`execution`, `report`). `python -m helpers.tutorial` is its command line.
+click (`panels`), the server that a lesson asks (`lesson_server`), questions over an API (`asking`), a
+learner's own task (`own_task`, `hand_in`), and the run of all lessons with its report (`execution`,
+`report`). `python -m helpers.tutorial` is its command line.
 """
 
 from typing import TYPE_CHECKING

@@ -21,7 +21,7 @@ from helpers.common import lanes
 from helpers.common.errors import NotFoundError, UsageError
 from helpers.common.files import replace_when_complete
 from helpers.common.paths import PROJECT, find_home
-from helpers.tutorial.notebook_files import clean_notebook, read_notebook
+from helpers.tutorial.notebook_files import clean_notebook, list_lessons, read_notebook
 from helpers.tutorial.processes import StartedProcesses
 from helpers.tutorial.records import measure_disk
 from helpers.weights.folders import list_models
@@ -47,9 +47,7 @@ def find_notebooks(only: list[str]) -> list[Path]:
     `only` keeps those whose names begin with one of its entries. Raises NotFoundError if there is no
     notebook, UsageError if an entry fits none.
     """
-    paths = sorted((find_home() / "notebooks").glob("0*.ipynb"))
-    if not paths:
-        paths = sorted((PROJECT / "notebooks").glob("0*.ipynb"))
+    paths = list_lessons(find_home() / "notebooks", True) or list_lessons(PROJECT / "notebooks", True)
     if not paths:
         problem = f"No notebook 0*.ipynb in {find_home() / 'notebooks'}."
         raise NotFoundError(problem, "Run this inside the kit's folder.")

@@ -68,7 +68,7 @@ def build_sources(requirements: list[Requirement]) -> str:
     """Installs source packages (SOURCES) in their tested versions. Returns as run_quietly.
 
     Their hashes are checked before their set-up scripts run. These scripts get the tested setuptools from a
-    folder of their own, because the one of this Python must stay as it is.
+    folder of their own, because this Python's own must stay as it is.
     """
     pins = read_pins(PROJECT)
     lines = [pins[canonicalize_name(requirement.name)].line for requirement in requirements]

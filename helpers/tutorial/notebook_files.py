@@ -1,4 +1,4 @@
-"""Notebooks as files: read, and without what a widget, a clock or this computer has written into them."""
+"""Notebooks as files: which there are, how they are read, and what a computer should not leave in them."""
 
 import copy
 from pathlib import Path
@@ -13,6 +13,16 @@ KERNELSPEC = {"name": "python3", "display_name": "Python 3 (ipykernel)", "langua
 WIDGET = "application/vnd.jupyter.widget-view+json"  # the type of a widget in a cell's output
 UNWANTED = ("widgets", "language_info", "colab", "accelerator")  # in a notebook's metadata
 UNWANTED_IN_CELLS = ("execution", "outputId", "colab")
+
+
+def list_lessons(folder: Path, appendices: bool = False) -> list[Path]:
+    """The five lessons in a folder such as notebooks/, in their order; 04b is an appendix."""
+    return sorted(folder.glob("0*.ipynb" if appendices else "0[0-9]_*.ipynb"))
+
+
+def list_notebooks(folder: Path) -> list[Path]:
+    """The lessons, their appendices, and the page for a learner's own data; not what others put beside them."""
+    return [*list_lessons(folder, appendices=True), *folder.glob("your_turn.ipynb")]
 
 
 def read_notebook(path: Path) -> NotebookNode:

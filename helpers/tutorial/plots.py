@@ -25,8 +25,8 @@ from helpers.evaluation.scoreboard import ANSWER, SIDE, Scoreboard
 # grey, and they stay apart with every common colour blindness.
 DARK = "#0b2f4f"
 MIDDLE = "#9a6200"
-PALE = "#d5dbdb"  # fills a bar; what one sees of the bar is its dark edge
-LIT = "#d6eaf8"  # the ground of what is to be looked at, with a dark edge around it
+PALE = "#d5dbdb"  # fills a bar, whose dark edge is what people see
+LIT = "#d6eaf8"  # behind what to look at, with a dark edge around it
 
 
 def render(figure: Figure, alt: str) -> str:

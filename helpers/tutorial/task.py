@@ -73,7 +73,7 @@ def find_ready(task: Task, lane: Lane) -> str | None:
 
 
 def ensure_adapter(task: Task, lane: Lane) -> AdapterFolder:
-    """The folder of the task's LoRA: the one of lesson 4, or else the one that comes with the kit.
+    """The folder of the task's LoRA: lesson 4's, or else the one that comes with the kit.
 
     If there is neither, a small one is trained first (about a minute).
     """

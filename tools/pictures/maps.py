@@ -19,7 +19,7 @@ class Station:
     """A lesson on the map: its name, where its panel is, and the boxes in it."""
 
     name: str
-    goal: str  # what one has done after it
+    goal: str  # what the learner has done after it
     left: int
     top: int
     boxes: tuple[tuple[str, str], ...]  # (what it is, what that means)

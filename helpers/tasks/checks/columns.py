@@ -59,7 +59,7 @@ class Column:
 
     @property
     def has_few_values(self) -> bool:
-        """True if the values come again and again, as labels do."""
+        """True if many rows share a value, as with labels."""
         few = 2 <= len(self.different) <= min(MOST_LABELS, len(self.filled) / 2)
         return few and not self.is_id and max(map(len, self.different)) <= 80
 

@@ -123,7 +123,7 @@ def choose_answer(columns: Sequence[Column], table: Table) -> tuple[Column, bool
 
 
 def is_named_answer(column: Column) -> bool:
-    """True for a column such as `answer` with more than a few texts, even if they come again and again."""
+    """True for a column such as `answer` with more than a few texts, even if many rows share them."""
     return column.hint in ANSWER_NAMES and len(column.different) > FEW_ANSWERS and not column.is_numeric
 
 
@@ -178,7 +178,7 @@ def tells(column: Column, answer: Column) -> bool:
 
 
 def choose_group(shown: Sequence[Column]) -> list[str]:
-    """The column of longer texts that come again in other rows, in a list; [] if the split sees to it."""
+    """The column of longer texts that several rows share, in a list; [] if the split sees to it."""
     found = [one for one in shown if one.words >= 4 and one.repeated > 0.05 and "" not in one.cells]
     longest = max(found, key=lambda one: one.words, default=None)
     if longest is None or len(shown) == 1 or longest.name == "text":
