@@ -53,7 +53,7 @@ name = "your-turn"  # your LoRA will be loras/your-turn
 data = "data/repair_notes/dataset.csv"  # your file
 template = "templates/repair_notes.yaml"  # or None
 source, licence = "", ""  # where do the rows come from, and who may use them?
-rows_to_train, passes, rows_to_judge = 120, 3, 60  # more of each takes longer
+rows_to_train, passes, rows_to_judge = 120, 4, 60  # more of each takes longer
 
 # %% [markdown]
 # ## 2. Look at it
