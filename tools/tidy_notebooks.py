@@ -1,7 +1,7 @@
 """Keeps the lessons' files in order: one set-up cell, one address, no trace of a machine, text pairs in step.
 
-The guide's plan of the talk follows the slides (tools.talk_plan), the README's answers the last run of lesson 5
-(tools.answers_table).
+The guide's plan of the talk follows the slides (tools.talk_plan), the README's answers the last run of lesson
+5 (tools.answers_table).
 
 `python -m tools.tidy_notebooks` fixes what can be fixed; with --check it only lists the files. The address of
 a published repository is in pyproject.toml, and is copied from there into set-up cells, badges and pages.

@@ -99,7 +99,7 @@ def write_run(
     output: Path,
     batch_reason: str = "",
 ) -> Iterator[Path]:
-    """As save_run, for a caller that holds the name already. `batch_reason`: why batch_size `auto` is what it is."""
+    """As save_run, for a caller that holds the name. `batch_reason`: why batch_size `auto` is what it is."""
     refuse_no_step(trainer)
     with open_adapter_folder(output) as fresh:
         yield fresh

@@ -21,7 +21,7 @@ def list_lessons(folder: Path, appendices: bool = False) -> list[Path]:
 
 
 def list_notebooks(folder: Path) -> list[Path]:
-    """The lessons, their appendices, and the page for a learner's own data; not what others put beside them."""
+    """The lessons, their appendices, and the page for a learner's own data; nothing that others added."""
     return [*list_lessons(folder, appendices=True), *folder.glob("your_turn.ipynb")]
 
 
