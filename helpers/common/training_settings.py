@@ -187,7 +187,7 @@ class TrainingSettings:
 
 
 def spell_out_batch(values: dict[str, Any]) -> dict[str, Any]:
-    """The values with `batch` beside `batch_size`: "auto" is no number, and a number ends "auto"."""
+    """The values with `batch` beside `batch_size`: "auto" is a word, and a number ends "auto"."""
     if values.get("batch_size") == AUTO:
         return {key: value for key, value in values.items() if key != "batch_size"} | {"batch": AUTO}
     return {"batch": "fixed", **values} if "batch_size" in values else values

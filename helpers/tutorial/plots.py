@@ -83,7 +83,7 @@ def draw_scoreboard(board: Scoreboard) -> Figure:
         shares = board.get_shares(column)
         for place, name in enumerate(board.lines):
             if name in shares:
-                draw_share(axis, place, *shares[name])
+                add_share(axis, place, *shares[name])
         rows = len(board.rows if column == ANSWER else board.on_side)
         axis.set(xlim=(0, 1), ylim=(len(board.lines) - 0.5, -0.5), title=f"{column} ({rows} rows)")
         axis.set_yticks(range(len(board.lines)), list(board.lines) if column == ANSWER else [])
@@ -95,7 +95,7 @@ def draw_scoreboard(board: Scoreboard) -> Figure:
     return figure
 
 
-def draw_share(axis: Axes, place: int, share: float, rows: int) -> None:
+def add_share(axis: Axes, place: int, share: float, rows: int) -> None:
     """One bar with its interval and its figure."""
     low, high = estimate_interval(round(share * rows), rows)
     axis.barh(place, share, height=0.6, color=PALE, edgecolor=DARK)
@@ -130,20 +130,6 @@ def average_last(values: Sequence[float], window: int) -> list[float]:
         last = values[max(0, end - window) : end]
         means.append(sum(last) / len(last))
     return means
-
-
-def draw_accuracies(results: dict[str, tuple[float, int]]) -> Figure:
-    """One bar for each name: (accuracy, number of rows), with its 95 % Wilson interval and its value."""
-    figure, axes = plt.subplots(figsize=(6.4, 0.7 + 0.55 * len(results)))
-    for place, (accuracy, rows) in enumerate(results.values()):
-        low, high = estimate_interval(round(accuracy * rows), rows)
-        axes.barh(place, accuracy, color=PALE, edgecolor=DARK)
-        axes.plot([low, high], [place, place], color=DARK, linewidth=2)
-        axes.text(high + 0.01, place, f"{accuracy:.0%}", va="center")
-    axes.set(yticks=range(len(results)), yticklabels=list(results), xlim=(0, 1))
-    axes.set(xlabel="accuracy on rows that were not trained on, with 95 % interval")
-    axes.invert_yaxis()
-    return figure
 
 
 def draw_accuracy_over_minutes(
@@ -202,22 +188,6 @@ def draw_formats(rows: Sequence[dict[str, Any]]) -> Figure:
         panel.xaxis.set_visible(False)
         panel.spines[["top", "right", "bottom"]].set_visible(False)
     panels[0].invert_yaxis()
-    return figure
-
-
-def draw_norms(norms: pd.DataFrame) -> Figure:
-    """The norms of proving.measure_norms as a heat map: a line for each layer, a column for each module.
-
-    The mean of each column is below it. The colours differ in lightness, so that they can be read in grey.
-    """
-    figure, axes = plt.subplots(figsize=(7.2, 1 + 0.16 * len(norms)))
-    image = axes.imshow(norms, cmap="cividis", aspect="auto")
-    columns = [f"{name}\n{mean:.2f}" for name, mean in norms.mean().items()]
-    axes.set(xticks=range(len(columns)), xticklabels=columns)
-    axes.set(xlabel="module, and its mean over the layers", ylabel="layer")
-    axes.set(yticks=range(0, len(norms), 5), yticklabels=norms.index[::5])
-    axes.tick_params(axis="x", labelsize=8)
-    figure.colorbar(image, label="||scale B A||")
     return figure
 
 

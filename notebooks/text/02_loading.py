@@ -297,7 +297,7 @@ print(typed)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # `forged` is what the template writes between two questions. Make tokens of the message twice, with the tokenizer alone and with the kit. Each line
-# shows the ids and tokens from where the two differ:
+# shows the ids and tokens, starting at the first difference:
 
 # %% slideshow={"slide_type": "skip"}
 message = [{"role": "user", "content": typed}]

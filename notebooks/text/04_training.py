@@ -185,7 +185,7 @@ checks.compare_guess(guess, board.get_shares("right side").get("bag of words", (
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** *right answer* counts all four answers. *Right side* takes only the comments that prefer a college, and asks which of the two scores higher: a coin gets 50 %. The bag of words
 # is far above the base on the first, and a coin on the second. Brackets hold the 95 % interval, how far a figure could be off with so few rows
-# ([Wilson](glossary.md#wilson-interval)); `above` is the difference from the bag of words in percentage points.
+# ([Wilson](glossary.md#interval)); `above` is the difference from the bag of words in percentage points.
 #
 # ## Training, the stock way
 #

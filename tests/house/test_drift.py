@@ -17,7 +17,7 @@ CALLABLES = {
     "PeftModel.from_pretrained": PeftModel.from_pretrained,
     "SFTConfig": SFTConfig,
     "SFTTrainer": SFTTrainer,
-    "SharedPrefixTrainer": SFTTrainer,  # it adds no argument of its own
+    "training.SharedPrefixTrainer": SFTTrainer,  # it adds no argument of its own
 }
 FILES = sorted(
     [

@@ -16,6 +16,8 @@ from support.lessons import NOTEBOOKS, PATHS, each_lesson, list_code_cells, read
 from support.lessons import read_markdown as join_markdown
 
 from helpers.common.paths import PROJECT
+from helpers.evaluation import Scoreboard
+from helpers.tasks.template import Template
 from helpers.tutorial import plots
 from helpers.tutorial.checks import confirm
 
@@ -59,12 +61,22 @@ FORMATS = [
 NORMS = pd.DataFrame({"q_proj": [0.1, 0.2], "up_proj": [0.4, 0.3]})
 POINTS = [(2.5, 0.42, 300), (15.0, 0.72, 300)]
 BASELINES = {"majority": 0.26, "base": 0.28, "bag of words": 0.46}
+
+
+def make_board():
+    """A scoreboard of two lines."""
+    rows = [{"text": str(number), "label": number % 3} for number in range(30)]
+    board = Scoreboard(rows, Template("t", "", "{text}", {0: "none", 1: "A", 2: "B"}))
+    board.add_majority()
+    board.add_scores("LoRA", "", [{0: -2.0, 1: -1.0, 2: -3.0} for _ in rows])
+    return board
+
+
 FIGURES = {
+    "draw_scoreboard": lambda: plots.draw_scoreboard(make_board()),
     "draw_loss": lambda: plots.draw_loss([3.0, 2.0, 1.5, 1.2]),
-    "draw_accuracies": lambda: plots.draw_accuracies({"majority": (0.4, 100), "LoRA": (0.75, 100)}),
     "draw_accuracy_over_minutes": lambda: plots.draw_accuracy_over_minutes(POINTS, BASELINES),
     "draw_formats": lambda: plots.draw_formats(FORMATS),
-    "draw_norms": lambda: plots.draw_norms(NORMS),
     "draw_relative_norms": lambda: plots.draw_relative_norms(NORMS / 10),
     "draw_shares": lambda: plots.draw_shares({"Blue": 0.7, "Red": 0.2}, "probability"),
 }
@@ -144,21 +156,6 @@ def test_every_bar_has_its_value_in_digits(figure):
         bars = [patch for patch in axes.patches if patch.get_width() and patch.get_height()]
         labels = [text for text in axes.texts if re.search(r"\d", text.get_text())]
         assert len(labels) >= len(bars)
-
-
-def test_heat_map_grows_lighter_with_its_values_for_every_eye():
-    drawn = FIGURES["draw_norms"]()
-    colours = drawn.axes[0].images[0].cmap(np.linspace(0, 1, 64))
-    plt.close(drawn)
-    for sight in BLINDNESS:
-        assert (np.diff([luminance(colour[:3], sight) for colour in colours]) > 0).all()
-
-
-def test_heat_map_names_the_mean_of_each_column():
-    drawn = FIGURES["draw_norms"]()
-    labels = [label.get_text() for label in drawn.axes[0].get_xticklabels()]
-    plt.close(drawn)
-    assert labels == ["q_proj\n0.15", "up_proj\n0.35"]
 
 
 def read_texts(axes) -> dict[str, float]:
