@@ -45,9 +45,9 @@ class TextEvent(TypedDict):
     text: str
 
 
-# What the chat example of the 2023 tutorial sent besides the question and the history, which it added with
-# dict(**DEFAULT_CHAT_PARAMS, user_input=..., history=..., context_instruct=...): none of the three is here,
-# since a key that is given twice is a TypeError. The names are those of text-generation-webui's raw API, August
+# What the chat example of the 2023 tutorial sent besides the question and the history. It added those with
+# dict(**DEFAULT_CHAT_PARAMS, user_input=..., history=..., context_instruct=...). None of the three is here:
+# a key that is given twice is a TypeError. The names are those of text-generation-webui's raw API of August
 # 2023; the values are its defaults, all but the mode.
 DEFAULT_CHAT_PARAMS: dict[str, Any] = {
     "max_new_tokens": 200,
