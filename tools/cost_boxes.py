@@ -60,7 +60,7 @@ def write_boxes(project: Path = PROJECT) -> list[Path]:
     """
     records = read_records(project, dict[str, RecordForm])
     files: dict[Path, str] = {}
-    for path in sorted((project / "notebooks").glob("0*.ipynb")):
+    for path in sorted((project / "notebooks").glob("0[0-9]_*.ipynb")):  # the appendix has no box
         box = build_box(path.stem, records)
         files[path] = fill_notebook(path, box)
         pair = project / "notebooks" / "text" / f"{path.stem}.py"
@@ -92,7 +92,7 @@ def describe_cost(name: str, lane: str, record: Record | None) -> str:
     entries = record["notebooks"] if record else []
     found = next((entry for entry in entries if entry["name"] == name), None)
     if record is None or found is None:
-        return f"| {lane} | no record yet | no record yet | no record yet | no record yet |"
+        return f"| {lane} | – | – | – | not run yet |"
     memory = f"{found['peak_mb'] / 1000:.1f} GB"
     disk = f"{found['disk_mb'] / 1000:.1f} GB" if "disk_mb" in found else "not recorded"
     measured = f"{record['date']} on {record['device']}, commit {record['commit']}"

@@ -9,7 +9,7 @@ import shutil
 
 from safetensors.torch import load_file, save_file
 
-from helpers.adapters.card import add_to_run
+from helpers.adapters.card import add_to_run, write_card
 from helpers.adapters.fingerprint import make_prompts, take_fingerprint
 from helpers.adapters.folders import SHIPPED, AdapterFolder, loras_folder
 from helpers.common.command import CommandParser, run_command
@@ -47,6 +47,7 @@ def main(arguments: list[str]) -> None:
     record(loaded, AdapterFolder(folder), data, template, base)
     with replace_when_complete(SHIPPED / NAME, was_trained_here) as fresh:
         shutil.copytree(folder, fresh, dirs_exist_ok=True)
+    write_card(AdapterFolder(SHIPPED / NAME))  # its Python names the folder that it is in
     print(SHIPPED / NAME)
 
 

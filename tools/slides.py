@@ -132,7 +132,8 @@ def join_notebooks(paths: list[Path]) -> NotebookNode:
     cells, titles = [], []
     for path in paths:
         notebook = read_notebook(path)
-        titles.append(notebook.cells[0].source.splitlines()[0].removeprefix("# "))
+        if read_type(notebook.cells[0]) == "slide":  # the appendix has none
+            titles.append(notebook.cells[0].source.splitlines()[0].removeprefix("# "))
         for cell in notebook.cells:
             if read_type(cell) != "skip":
                 cells += [copy.deepcopy(cell), *make_notes(cell)]

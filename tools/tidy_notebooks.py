@@ -1,5 +1,8 @@
 """Keeps the lessons' files in order: one set-up cell, one address, no trace of a machine, text pairs in step.
 
+The guide's plan of the talk follows the slides (tools.talk_plan), the README's answers the outputs of lesson 5
+(tools.answers_table).
+
 `python -m tools.tidy_notebooks` fixes what can be fixed; with --check it only lists the files. The address of
 a published repository is in pyproject.toml, from where it comes into the set-up cells, badges and pages.
 """
@@ -18,6 +21,7 @@ from helpers.common.files import write_text
 from helpers.common.paths import PROJECT
 from helpers.tutorial.notebook_files import clean_notebook, read_notebook
 from tools._private import combine_pair
+from tools.answers_table import LESSON, README, put_answers_into_readme
 from tools.files import RESTORE, differs, read_source
 from tools.publication import (
     PAGES,
@@ -27,6 +31,7 @@ from tools.publication import (
     put_into_page,
     read_publication,
 )
+from tools.talk_plan import GUIDE, put_plan_into_guide
 
 TEXT = {"extension": ".py", "format_name": "percent"}  # the format of the text pairs, as jupytext names it
 # The versions of the program that wrote a text pair: a new version does not change the lesson.
@@ -56,11 +61,17 @@ def main(arguments: list[str]) -> int:
 def build_files(project: Path, publication: Publication | None) -> dict[Path, str]:
     """What the lessons, their text pairs and the pages with an address should hold: {path: text}."""
     files: dict[Path, str] = {}
-    for notebook in sorted((project / "notebooks").glob("0*.ipynb")):
+    notebooks = sorted((project / "notebooks").glob("0*.ipynb"))
+    for notebook in notebooks:
         files |= build_pair(notebook, publication)
     for page in (project / name for name in PAGES):
         if page.is_file():
             files[page] = put_into_page(read_source(page), publication)
+    lessons = {path.name: nbformat.reads(files[path], as_version=4) for path in notebooks}
+    if (guide := project / GUIDE) in files:
+        files[guide] = put_plan_into_guide(files[guide], lessons)
+    if (readme := project / README) in files and LESSON in lessons:
+        files[readme] = put_answers_into_readme(files[readme], lessons[LESSON])
     return files
 
 

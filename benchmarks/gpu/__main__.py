@@ -17,6 +17,7 @@ from helpers.common.command import CommandParser, run_command
 from helpers.common.paths import PROJECT, find_home
 
 END = 2.0  # seconds kept for killing and writing
+IMPORTING = 60.0  # the most seconds that a process may take to import its libraries
 NO_UNSLOTH = "Unsloth needs an environment of its own: name its Python with --unsloth-python"
 
 
@@ -31,6 +32,7 @@ class Run:
         left = list(parts)
         while left:
             self.report_compiled()
+            self.wait(deadline)
             ready = [part for part in left if self.compiler.has(part.waits_for)]
             if not ready and time.monotonic() < deadline:
                 self.report_compiled(min(5.0, deadline - time.monotonic()))
@@ -39,10 +41,17 @@ class Run:
             shares = [part.share, *(other.share for other in left if other is not part)]
             left.remove(part)
             later = sum(len(other.jobs) for other in left)
-            self.measure_part(part, divide(deadline - time.monotonic(), shares), later)
+            self.measure_part(part, divide(deadline - time.monotonic(), shares), later, deadline)
 
-    def measure_part(self, part: Part, seconds: float, later: int) -> None:
-        """Measures the jobs of a part within these seconds; `later` jobs follow it."""
+    def wait(self, deadline: float) -> float:
+        """Waits for the next process to import its libraries, at most IMPORTING; returns the seconds.
+
+        They are taken from all that follows alike: after a failure, the next job has its whole time.
+        """
+        return self.workers.wait(min(deadline, time.monotonic() + IMPORTING))
+
+    def measure_part(self, part: Part, seconds: float, later: int, end: float) -> None:
+        """Measures the jobs of a part within these seconds, and before `end`; `later` jobs follow it."""
         print(f"[{part.name}] at most {seconds:.0f} s", flush=True)
         missing = self.compiler.found.get(part.waits_for or "", {}).get("error")
         if missing:
@@ -50,6 +59,7 @@ class Run:
             return
         deadline, jobs = time.monotonic() + seconds, part.jobs
         for number, job in enumerate(jobs):
+            deadline = min(deadline + self.wait(end), end)
             mine = divide(deadline - time.monotonic(), [other.share for other in jobs[number:]])
             if mine < 1:
                 self.report.add(part.name, {"contestant": job.name, "error": "no time was left"})
@@ -148,9 +158,6 @@ def main(arguments: list[str]) -> None:
             "unsloth_python": options.unsloth_python,
         }
         deadline = start + 60 * options.minutes - END
-        workers.wait(
-            min(deadline, start + 60)
-        )  # what comes before the first job is taken from all parts alike
         Run(report, workers, compiler, common).measure(parts, deadline)
         print(f"{report.stem}.md, {report.stem}.json, log: {log_path}")
 

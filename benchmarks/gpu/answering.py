@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from peft import get_peft_model
 
-from benchmarks.gpu.shapes import Skipped, make_loaded, synchronise
+from benchmarks.gpu.shapes import Skipped, make_loaded, pick_kit_kernel, synchronise
 from helpers.adapters.attaching import attach_adapter
 from helpers.common.machine import free_memory
 from helpers.common.training_settings import pick_settings
 from helpers.generation.request import Generation, GenerationRequest
 from helpers.generation.transformers_engine import TransformersEngine
-from helpers.loading.kernels import pick_kernel
 from helpers.loading.model import LoadedModel
 from helpers.training.targets import make_lora_config
 
@@ -32,7 +31,8 @@ class Answering:
 
     def __init__(self, job: dict[str, Any]):
         self.job = job
-        self.kernel = pick_kernel_name(job["kernel"])
+        kernel = job["kernel"]
+        self.kernel = (pick_kit_kernel(job["shape"]) or "auto") if kernel == "kit" else kernel
         self.loaded: LoadedModel | None = None
 
     def load(self, seconds: float) -> dict[str, Any]:
@@ -121,13 +121,6 @@ def refuse_small(job: dict[str, Any]) -> None:
 def name_kernel(model: torch.nn.Module) -> str:
     """The class of a GPTQ model's linear layers; "" for another model."""
     return next((type(one).__name__ for one in model.modules() if hasattr(one, "qweight")), "")
-
-
-def pick_kernel_name(kernel: str) -> str:
-    """The name of the kernel that "kit" stands for."""
-    return (
-        (pick_kernel("cuda" if torch.cuda.is_available() else "cpu") or "auto") if kernel == "kit" else kernel
-    )
 
 
 @contextmanager

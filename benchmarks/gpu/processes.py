@@ -60,6 +60,7 @@ class Process:
         )
         os.close(writing)
         self.lines: queue.Queue[dict[str, Any] | None] = queue.Queue()  # None: the process has ended
+        self.ready = False  # whether it has said so, or will not
         threading.Thread(target=self._read, args=[reading], daemon=True).start()
 
     def _read(self, pipe: int) -> None:
@@ -75,6 +76,13 @@ class Process:
         with contextlib.suppress(OSError):  # it has died, which `read` finds
             self.popen.stdin.write(json.dumps(job) + "\n")
             self.popen.stdin.flush()
+
+    def wait(self, deadline: float) -> None:
+        """Waits until it is ready for a job, or has died, or until the deadline."""
+        if not self.ready:
+            with contextlib.suppress(TimeoutError, ChildProcessError):
+                next(self.read(deadline))
+            self.ready = True
 
     def read(self, deadline: float) -> Iterator[dict[str, Any]]:
         """Yields what arrives, up to {"done": true}. TimeoutError at the deadline, ChildProcessError before.
@@ -110,10 +118,14 @@ class Workers:
         self.current: Process | None = None
         self.spares = [Process(module, log)]
 
-    def wait(self, deadline: float) -> None:
-        """Waits until the first process has imported its libraries, or has died, or until the deadline."""
-        with contextlib.suppress(TimeoutError, ChildProcessError):
-            next(self.spares[0].read(deadline))
+    def wait(self, deadline: float) -> float:
+        """Waits until the next process has imported its libraries, or the deadline; returns the seconds."""
+        start = time.monotonic()
+        if not (self.keep and self.current):
+            if not self.spares:
+                self.spares.append(Process(self.module, self.log))
+            self.spares[0].wait(deadline)
+        return time.monotonic() - start
 
     def begin(self, job: dict[str, Any], later: int) -> Process:
         """A process with this job. Others begin to import for the jobs that follow, `later` of them."""

@@ -4,6 +4,7 @@ On a computer without CUDA every shape is tiny, so that the same code runs there
 """
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from helpers.common.machine import Choice, pick_device
+from helpers.common.machine import Choice, name_dtype, pick_device
 from helpers.common.paths import PROJECT
 from helpers.loading._private import undo_compiling
 from helpers.loading.gptq_training import let_gradients_through
-from helpers.loading.kernels import pick_kernel
+from helpers.loading.kernels import pick_kernel, read_facts
 from helpers.loading.model import LoadedModel
 from helpers.loading.tokenizer import load_both
 from helpers.weights.folders import ModelFolder
@@ -128,7 +129,7 @@ def make_gptq(
     from optimum.gptq import GPTQQuantizer
 
     device, (*_, group, act_order) = pick_device().value, SHAPES[shape]
-    backend = pick_kernel(device, purpose) if kernel == "kit" else kernel
+    backend = pick_kit_kernel(shape, purpose) if kernel == "kit" else kernel
     kind = {"bits": 4, "group_size": group, "desc_act": act_order, "sym": True, "backend": backend}
     kind["act_group_aware"] = not act_order  # gptqmodel refuses both
     quantizer = GPTQQuantizer(**kind)
@@ -144,6 +145,13 @@ def make_gptq(
     undo_compiling(model)
     config.quantization_config = GPTQConfig(**kind).to_dict()
     return model.requires_grad_(False)
+
+
+def pick_kit_kernel(shape: str, purpose: str = "inference") -> str | None:
+    """gptqmodel's name of the kernel that the kit takes for a shape; None: gptqmodel chooses."""
+    *_, group, act_order = SHAPES[shape]
+    facts = read_facts(pick_device().value, name_dtype(pick_number(shape)), purpose)
+    return pick_kernel(replace(facts, group_size=group, act_order=act_order)).value
 
 
 def fill(model: PreTrainedModel, group: int, act_order: bool) -> None:

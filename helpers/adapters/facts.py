@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from helpers.adapters.curves import Points, thin_out
-from helpers.adapters.folders import AdapterFolder
+from helpers.adapters.folders import SHIPPED, AdapterFolder
 from helpers.adapters.results import MEASURES, list_judged
 
 KINDS = {"labels": "labels", "answers": "free answers", "chats": "chats"}
@@ -90,6 +90,7 @@ def list_training(run: dict[str, Any]) -> dict[str, str]:
     facts = {
         "base (sha256)": hashes or "not recorded",
         "settings": ", ".join(f"{key} {settings[key]}" for key in SHOWN if key in settings),
+        "batch size chosen": run.get("batch_reason") or "",
         "trained parameters": show_number(run.get("trainable_parameters")),
         "steps": f"{run['steps']} of {run.get('planned_steps', run['steps'])}"
         if "steps" in run
@@ -171,7 +172,8 @@ def write_commands(folder: AdapterFolder) -> dict[str, str]:
 
 def write_loading(folder: AdapterFolder) -> str:
     """The Python that loads base and LoRA with PEFT."""
-    base, lora = json.dumps(f"models/{folder.base_name or 'BASE'}"), json.dumps(f"loras/{folder.name}")
+    place = SHIPPED.name if folder.path.parent == SHIPPED else "loras"
+    base, lora = json.dumps(f"models/{folder.base_name or 'BASE'}"), json.dumps(f"{place}/{folder.name}")
     lines = [
         "from transformers import AutoModelForCausalLM",
         "from peft import PeftModel",
@@ -210,13 +212,13 @@ def list_limits(folder: AdapterFolder) -> Iterator[str]:
     run = folder.run
     yield describe_judgement(run)
     yield (
-        "Nothing is known of other inputs: texts of another kind or length, other languages, "
+        "Nothing is known about other inputs: texts of another kind or length, other languages, "
         "other questions, another template."
     )
     if run.get("kind") == "labels":
-        yield "It gives one of its labels to every input, also where none fits."
+        yield "It gives every input one of its labels, even if none fits."
     else:
-        yield "It does not know facts that it never saw. An answer can sound right and be wrong."
+        yield "It does not know facts that it never saw. Its answers can sound right and be wrong."
     base = folder.base_name or "which is not recorded"
     yield f"The limits and the licence of its base, {base}, apply to it too."
     yield "A LoRA can repeat texts that it was trained on. Pass it on only if its rows may be seen."
@@ -226,7 +228,7 @@ def describe_judgement(run: dict[str, Any]) -> str:
     """On what the LoRA was judged, as a limit of what is known."""
     lora = list_judged(run).get("lora")
     if not lora:
-        return "It was not judged: how good its answers are is not known. Do not rely on them."
+        return "It was not judged, so nobody knows how good its answers are. Do not rely on them."
     key = next((key for key in MEASURES if key in lora), "")
     rows, file = lora.get("rows", "some"), run.get("data")
     where = f"held-out rows of {file}" if file else "held-out rows"

@@ -142,6 +142,7 @@ class Run(TypedDict, total=False):
     chat_template: ChatTemplate
     rows: int
     settings: dict[str, Any]
+    batch_reason: Text
     trainable_parameters: Count
     seconds: Number
     steps: int

@@ -144,6 +144,18 @@ def describe_range(smallest: float, largest: float, above: bool = False) -> str:
 
 
 count = whole_number(1)  # of rows, rounds, GPUs ...
+
+
+def count_or_auto(given: str) -> int | str:
+    """A count, or "auto": let the kit choose."""
+    if given == "auto":
+        return given
+    try:
+        return count(given)
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"{error}, or auto") from None
+
+
 count_or_none = whole_number(0)  # the same, where 0 means none
 seed = whole_number(0, LARGEST_SEED)
 port = whole_number(0, 65535)  # 0: any free one

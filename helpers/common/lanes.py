@@ -60,8 +60,8 @@ def pick_lane() -> Choice[Lane]:
             )
         return Choice(LANES[forced], "KIT_LANE asks for it")
     device = pick_device()
-    if device.value == "cpu":
-        return Choice(LANES["tiny"], f"no GPU: {device.reason}")
+    if device.value != "cuda":
+        return Choice(LANES["tiny"], f"no NVIDIA GPU: {device.reason}")
     if not importlib.util.find_spec("gptqmodel"):
         return Choice(
             LANES["tiny"], "there is a GPU, but gptqmodel, which reads GPTQ weights, is not installed"

@@ -9,15 +9,21 @@ import os
 import platform
 import re
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import psutil
 
+from helpers.common.errors import UnsupportedError, UsageError
+
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+
+DEVICE = "KIT_DEVICE"  # environment variable
+MPS = "The kit was never run on MPS: whether it is right and how fast it is there is not known."
 
 
 class Choice(NamedTuple, Generic[T]):
@@ -28,9 +34,15 @@ class Choice(NamedTuple, Generic[T]):
 
 
 def pick_device() -> Choice[str]:
-    """The device to compute on: "cuda" or "cpu". Apple's MPS is left out, since it was never measured."""
+    """The device to compute on: "cuda" or "cpu", or what KIT_DEVICE asks for.
+
+    Apple's "mps" is taken on request only, since nothing was measured on it. Raises UsageError for another
+    name, UnsupportedError for a device that is not there.
+    """
     import torch
 
+    if asked := os.environ.get(DEVICE):
+        return check_device(asked)
     if torch.cuda.is_available():
         return Choice("cuda", f"torch sees {torch.cuda.get_device_name(0)}")
     if torch.version.cuda is None:
@@ -38,14 +50,35 @@ def pick_device() -> Choice[str]:
     return Choice("cpu", "torch finds no CUDA device")
 
 
-def pick_dtype(device: str | None = None) -> "Choice[torch.dtype]":
-    """The dtype to compute in: bfloat16 where the hardware has it, else float16 (GPU) or float32 (CPU)."""
+def check_device(asked: str) -> Choice[str]:
+    """The device that KIT_DEVICE asks for; errors as pick_device."""
     import torch
 
-    if (device or pick_device().value) == "cuda":
-        if torch.cuda.get_device_capability() >= (8, 0):
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked not in there:
+        raise UsageError(f"{DEVICE} is '{asked}', which is not a device.", f"Use one of: {', '.join(there)}.")
+    if not there[asked]:
+        problem = f"{DEVICE} asks for {asked}, which this computer, or its torch, does not have."
+        raise UnsupportedError(problem, f"Unset {DEVICE}, or set it to cpu.")
+    if asked == "mps":
+        warnings.warn(f"{MPS} Check its results against {DEVICE}=cpu.", stacklevel=3)
+    return Choice(asked, f"{DEVICE} asks for it" + (f". {MPS}" if asked == "mps" else ""))
+
+
+def pick_dtype(device: str | None = None, capability: tuple[int, int] | None = None) -> "Choice[torch.dtype]":
+    """The dtype to compute in: bfloat16 where the hardware has it, else float16 (GPU) or float32 (CPU).
+
+    `capability` is the GPU's compute capability; None asks CUDA.
+    """
+    import torch
+
+    device = device or pick_device().value
+    if device == "cuda":
+        if (capability or torch.cuda.get_device_capability()) >= (8, 0):
             return Choice(torch.bfloat16, "the GPU has bfloat16 (compute capability 8.0 or newer)")
         return Choice(torch.float16, "the GPU is older than compute capability 8.0 and has no bfloat16")
+    if device == "mps":
+        return Choice(torch.float32, "the most exact format; others were not tried on MPS")
     if cpu_multiplies_bfloat16():
         return Choice(torch.bfloat16, "the CPU multiplies bfloat16 natively (AVX512-BF16 or AMX)")
     return Choice(torch.float32, "the CPU has no bfloat16 instructions; emulating them would be slow")
@@ -96,14 +129,16 @@ def name_device() -> str:
         import torch
 
         return torch.cuda.get_device_name(0)
+    if pick_device().value == "mps":
+        return f"Apple GPU (MPS) of {platform.machine()}"
     return f"CPU, {os.cpu_count()} cores, {name_dtype(pick_dtype('cpu').value)}"
 
 
 def measure_peak_mb() -> int:
     """Peak memory of this process in MB (1e6 bytes): the GPU's if there is one, or else resident memory."""
-    import torch
+    if pick_device().value == "cuda":
+        import torch
 
-    if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated() / 1e6)
     if platform.system() == "Windows":
         return int(psutil.Process().memory_info().peak_wset / 1e6)
@@ -124,6 +159,8 @@ def free_memory() -> str:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)  # glibc keeps freed blocks otherwise; other C libraries have no such call
     free, total = measure_memory().value

@@ -5,6 +5,7 @@ They are here, beside the lanes, because the check of a table in helpers.tasks n
 
 import dataclasses
 import difflib
+import math
 import os
 import re
 from collections.abc import Hashable, Sequence
@@ -53,6 +54,8 @@ SCHEDULES = (
     "inverse_sqrt",
 )  # fmt: skip
 TURNS = ("all", "last")
+AUTO = "auto"  # what batch_size may say
+BATCHES = ("fixed", AUTO)
 # Its optimizers that ask for the names of layers, for training without a LoRA.
 LAYERED = ("galore", "apollo")
 
@@ -118,7 +121,8 @@ class TrainingSettings:
     targets: str = "all-linear"  # layers that get a LoRA: all-linear, or names such as q_proj,v_proj
     epochs: float = 5  # passes over the rows
     max_rows: int = 0  # train on this many rows at most, short ones, as many of each label; 0 = all
-    batch_size: int = 4  # rows in a forward pass
+    batch_size: int = 4  # rows in a forward pass; "auto" is understood as batch = "auto"
+    batch: str = "fixed"  # "auto": batch_size is chosen for model, rows and memory, with a learning_rate
     accumulation: int = 1  # batches whose gradients are added up for one optimizer step
     max_length: int = 2048  # tokens of prompt and completion; a longer row is cut
     turns: str = "all"  # of a chat: the assistant's turns that are learned, "all" or the "last"
@@ -134,6 +138,9 @@ class TrainingSettings:
     def __post_init__(self):
         """Takes the spaces out of `targets`: "q_proj, v_proj" is two names. UsageError for a wrong value."""
         object.__setattr__(self, "targets", ",".join(name.strip() for name in str(self.targets).split(",")))
+        if self.batch_size == AUTO:
+            object.__setattr__(self, "batch_size", type(self).batch_size)
+            object.__setattr__(self, "batch", AUTO)
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value != field.default:
@@ -151,9 +158,13 @@ class TrainingSettings:
         return cls().replace(values, str(path))
 
     def replace(self, values: dict[str, Any], source: str = "the settings") -> Self:
-        """A copy with other values, each checked; `source` names where they came from in a UsageError."""
+        """A copy with other values, each checked; `source` names where they came from in a UsageError.
+
+        With the batch_size "auto" the copy keeps its number, the one that learning_rate belongs to.
+        """
         if not isinstance(values, dict):
             raise UsageError(f"{source} holds no settings.", "Write lines such as `epochs: 2`.")
+        values = spell_out_batch(values)
         known = [field.name for field in dataclasses.fields(self)]
         for key, value in values.items():
             if key not in known:
@@ -163,13 +174,32 @@ class TrainingSettings:
             check_value(key, value, source)
         return dataclasses.replace(self, **values)
 
+    def take_batch(self, rows: int) -> Self:
+        """A copy with `rows` rows in a forward pass, and the learning rate that goes with them.
+
+        The mean gradient of k times as many rows has a k-th of the variance, and Adam divides by the size of
+        gradients. So the square root of k keeps the noise of its steps as it was. Source: Malladi et al., "On
+        the SDEs and Scaling Rules for Adaptive Gradient Algorithms", 2022. They also let the optimizer forget
+        k times as fast (1 - beta 1, 1 - beta 2); that stays as it is here.
+        """
+        rate = self.learning_rate * math.sqrt(rows / self.batch_size)
+        return dataclasses.replace(self, batch_size=rows, learning_rate=rate, batch="fixed")
+
+
+def spell_out_batch(values: dict[str, Any]) -> dict[str, Any]:
+    """The values with `batch` beside `batch_size`: "auto" is no number, and a number ends "auto"."""
+    if values.get("batch_size") == AUTO:
+        return {key: value for key, value in values.items() if key != "batch_size"} | {"batch": AUTO}
+    return {"batch": "fixed", **values} if "batch_size" in values else values
+
 
 def check_value(key: str, value: object, source: str) -> None:
     """A UsageError unless `value` is one that the setting `key` can have."""
     kind = cast(type, TrainingSettings.__dataclass_fields__[key].type)
     if not has_type(value, kind):
         problem = f"{key} in {source} is {shorten(value)}."
-        raise UsageError(problem, f"Give a value of type {kind.__name__}.")
+        other = f", or {AUTO}" if key == "batch_size" else ""
+        raise UsageError(problem, f"Give a value of type {kind.__name__}{other}.")
     if key in LIMITS:
         check_number(key, cast(float, value), source)
     elif key == "targets":
@@ -192,9 +222,9 @@ def check_number(key: str, value: float, source: str) -> None:
 
 
 def list_names(key: str) -> Sequence[str]:
-    """The names that a setting can have: schedules, turns, and transformers' optimizers."""
+    """The names that a setting can have: schedules, turns, batches, and transformers' optimizers."""
     if key != "optimizer":
-        return TURNS if key == "turns" else SCHEDULES
+        return {"turns": TURNS, "batch": BATCHES, "schedule": SCHEDULES}[key]
     from transformers.training_args import OptimizerNames
 
     return [str(name.value) for name in OptimizerNames if not name.value.startswith(LAYERED)]
@@ -256,7 +286,7 @@ PRESETS: dict[str, Changes] = {
     "tiny": SMALL
     | {
         "epochs": (1, "one pass over all rows takes about four minutes on two CPU cores"),
-        "learning_rate": (1.5e-3, "few steps and a small model need a higher rate"),
+        "learning_rate": (2.2e-3, "few steps and a small model need a higher rate"),
     },
     "tiny-15-minutes": SMALL
     | {
@@ -270,6 +300,7 @@ PRESETS: dict[str, Changes] = {
     },
     "large": {
         "epochs": (2, "a 70B model learns the task sooner than a 7B one"),
+        "batch_size": (AUTO, "4 rows took as long as 32 on an H200: unpacking 70B weights is most of a step"),
     },
 }
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from helpers.evaluation.free_answers import measure_answer_gains as measure_answer_gains
     from helpers.evaluation.free_answers import summarise_answers as summarise_answers
     from helpers.evaluation.judging import ask_predictions as ask_predictions
+    from helpers.evaluation.judging import ask_sides as ask_sides
     from helpers.evaluation.judging import evaluate as evaluate
     from helpers.evaluation.judging import evaluate_over_url as evaluate_over_url
     from helpers.evaluation.judging import summarise_scores as summarise_scores

@@ -10,6 +10,7 @@ from helpers.common.values import check_kind, refuse, repair_text
 from helpers.loading.chat_tokenizer import Message
 
 Ask = Callable[[list[Message]], str]  # takes messages, returns the reply's text
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 REQUESTS_AT_ONCE = 8  # that a server gets
 
@@ -30,8 +31,8 @@ def check_reply(reply: object) -> str:
 
 def map_prompts(
     pool: Executor,
-    function: Callable[[list[Message]], Result],
-    prompts: list[list[Message]],
+    function: Callable[[Item], Result],
+    prompts: list[Item],
     what: str,
     progress: bool,
 ) -> list[Result]:

@@ -5,7 +5,10 @@ A prediction is the answer with the highest probability, its end-of-turn token i
 spaces around it.
 """
 
-from helpers.evaluation.asking import Ask, ask_all
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from helpers.evaluation.asking import REQUESTS_AT_ONCE, Ask, ask_all, check_reply, map_prompts
 from helpers.evaluation.metrics import (
     Evaluation,
     Scores,
@@ -15,6 +18,7 @@ from helpers.evaluation.metrics import (
 )
 from helpers.evaluation.scoring import score_answers
 from helpers.loading.model import LoadedModel
+from helpers.tasks.baseline import PAIR
 from helpers.tasks.given import check_labelled, check_rows, list_columns
 from helpers.tasks.template import Label, Row, Template
 
@@ -56,6 +60,29 @@ def ask_predictions(
     check_rows(rows, list_columns(template), empty=True)
     said = ask_all(ask, [template.build_messages(row) for row in rows], progress)
     return [find_label(reply, template.build_answers(row)) for reply, row in zip(said, rows, strict=True)]
+
+
+def ask_sides(
+    ask: Callable[..., str],
+    rows: list[Row],
+    template: Template,
+    pair: tuple[Label, Label] = PAIR,
+    progress: bool = True,
+) -> list[Label | None]:
+    """The label of the pair that a server gives to each row when it may say nothing else.
+
+    `ask` takes messages and `extra_body`, in which the two answers go to the server as vLLM names them:
+    structured_outputs with a choice. A reply that is neither is None. Raises what `ask` raises.
+    """
+    check_labelled(template, ASK_ANSWERS)
+
+    def ask_one(row: Row) -> Label | None:
+        choice = {label: template.build_answers(row)[label] for label in pair}
+        form = {"structured_outputs": {"choice": list(choice.values())}}
+        return find_label(check_reply(ask(template.build_messages(row), extra_body=form)), choice)
+
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+        return map_prompts(pool, ask_one, rows, "asking", progress)
 
 
 def find_label(reply: str, answers: dict[Label, str]) -> Label | None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.utils import chat_template_utils
 
+from helpers.weights._private import import_gptqmodel
+
 if TYPE_CHECKING:  # a server on llama.cpp does without it
     import torch
 
@@ -20,6 +22,20 @@ def undo_compiling(model: "torch.nn.Module") -> None:
     """
     for module in model.modules():
         module.__dict__.pop("dequantize_weight", None)
+
+
+def find_kernel_class(name: str) -> Any:
+    """gptqmodel's class of layers for the kernel `name`, whose attributes SUPPORTS_... say what it can take.
+
+    Private: gptqmodel.utils.importer.get_kernel_for_backend. The class's own method `validate` would compile
+    some kernels.
+    """
+    import_gptqmodel()
+    from gptqmodel.quantization import FORMAT, METHOD
+    from gptqmodel.utils.backend import BACKEND
+    from gptqmodel.utils.importer import get_kernel_for_backend
+
+    return get_kernel_for_backend(BACKEND(name), METHOD.GPTQ, FORMAT.GPTQ)
 
 
 def make_chat_environment() -> Any:

@@ -24,12 +24,20 @@ from transformers.utils import logging as transformers_logging
 from transformers.utils.quantization_config import AwqBackend, QuantizationConfigMixin
 
 from helpers.common.errors import DamagedError, KitError, ResourceError, UnsupportedError, UsageError
-from helpers.common.machine import Choice, free_memory, measure_memory, measure_used, pick_device, pick_dtype
+from helpers.common.machine import (
+    Choice,
+    free_memory,
+    measure_memory,
+    measure_used,
+    name_dtype,
+    pick_device,
+    pick_dtype,
+)
 from helpers.common.messages import hold_messages
 from helpers.loading._private import undo_compiling
 from helpers.loading.chat_templates import PickedTemplate
 from helpers.loading.gptq_training import let_gradients_through
-from helpers.loading.kernels import pick_kernel
+from helpers.loading.kernels import choose_kernel, read_facts
 from helpers.loading.loaders import check_loader, detect_loader, explain_missing_package
 from helpers.loading.outputs import restore_generation, restore_outputs
 from helpers.loading.tokenizer import load_both
@@ -58,11 +66,12 @@ class LoadedModel:
     loader: Choice[str]  # which one, and why
     model: Any  # transformers' PreTrainedModel, or PEFT's PeftModel around it
     tokenizer: PreTrainedTokenizerBase
-    device: Choice[str]  # "cuda" or "cpu", and why
+    device: Choice[str]  # "cuda", "mps" or "cpu", and why
     dtype: Choice[torch.dtype]
     chat_template: PickedTemplate | None = None  # which one, and why; None without one
     seconds: float = 0.0  # that loading took
     bytes: int = 0  # of the weights in memory, as transformers counts them
+    kernel: Choice[str | None] | None = None  # of quantised weights, and why; None: another loader's
 
     @property
     def context(self) -> int:
@@ -103,13 +112,14 @@ def load_model(
         refuse_too_large(folder, device.value, (bits or 16) / 16)
     number = Choice(as_dtype(dtype), "asked for") if dtype else pick_dtype(device.value)
     settings = {"device_map": device_map or device.value, "max_memory": max_memory, "dtype": number.value}
-    settings |= pick_quantization(chosen.value, number.value, purpose, bits, device.value)
     with hold_messages(), explain_missing_package(folder.name, "bitsandbytes" if bits else chosen.value):
+        kernel = find_kernel(folder, chosen.value, device.value, name_dtype(number.value), purpose)
+        settings |= pick_quantization(chosen.value, number.value, bits, kernel)
         tokenizer, template = load_both(folder, chat_template, need_examples=purpose != "inference")
         model = build_model(folder, chosen.value, settings)
     seconds, size = round(time.monotonic() - start, 2), model.get_memory_footprint()
     return LoadedModel(
-        folder.path.name, folder, chosen, model, tokenizer, device, number, template, seconds, size
+        folder.path.name, folder, chosen, model, tokenizer, device, number, template, seconds, size, kernel
     )
 
 
@@ -130,7 +140,7 @@ def pick_loader(folder: ModelFolder, loader: str | None) -> Choice[str]:
 def pick_place(
     device_map: Place | Mapping[str, Place] | None, max_memory: Mapping[Place, int | str] | None
 ) -> Choice[str]:
-    """Where a model goes, "cuda" or "cpu", and why.
+    """Where a model goes, "cuda", "mps" or "cpu", and why.
 
     Raises UsageError for what is not a place or a size, UnsupportedError for a GPU that is not there.
     """
@@ -146,20 +156,23 @@ def pick_place(
     kinds = {find_kind(place) for place in places}
     if spread and not max_memory:
         return pick_device()
-    return Choice("cuda" if "cuda" in kinds else "cpu", "asked for with device_map or max_memory")
+    kind = next((kind for kind in ("cuda", "mps") if kind in kinds), "cpu")
+    return Choice(kind, "asked for with device_map or max_memory")
 
 
 def find_kind(place: Place) -> str:
-    """Returns "cuda" for a GPU (a number means one), "cpu" or "disk". Errors as pick_place."""
+    """Returns "cuda" for a GPU (a number means one), "mps", "cpu" or "disk". Errors as pick_place."""
     if place == "disk":
         return "disk"
     try:
         device = torch.device("cuda", place) if isinstance(place, int) else torch.device(place)
     except RuntimeError:
         device = None
-    if device is None or device.type not in ("cuda", "cpu"):
+    if device is None or device.type not in ("cuda", "mps", "cpu"):
         remedy = "Use 'cpu', 'disk', the number of a GPU, or device_map='auto'."
         raise UsageError(f"'{place}' is not a valid place for a model.", remedy)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UnsupportedError("There is no MPS on this machine.", "Name 'cpu', or 'auto'.")
     number = device.index or 0
     if device.type == "cuda" and number >= torch.cuda.device_count():
         problem = f"There is no GPU {number} on this machine ({pick_device().reason})."
@@ -240,28 +253,44 @@ def check_bits(bits: int | None, folder: ModelFolder, loader: str) -> None:
         raise UsageError(f"bitsandbytes quantises to 8 or 4 bits, not {bits}.", "Use bits=8 or bits=4.")
 
 
+def find_kernel(
+    folder: ModelFolder, loader: str, device: str, dtype: str, purpose: str
+) -> Choice[str | None] | None:
+    """The kernel for a folder's quantised weights, and why; None if the loader is for others."""
+    if loader == "awq":
+        plain = device == "cuda" or purpose == "training"
+        words = "nothing compiles it, and gradients flow through it" if plain else "gptqmodel chooses"
+        return Choice(AwqBackend("torch_awq").value if plain else None, words)
+    if loader != "gptq":
+        return None
+    try:
+        sizes = tuple(folder.shape.list_linears().values())
+    except (KitError, KeyError):  # an architecture whose layers are not known here
+        sizes = ()
+    return choose_kernel(read_facts(device, dtype, purpose, folder.quantization, sizes))
+
+
 def pick_quantization(
-    loader: str, dtype: torch.dtype, purpose: str, bits: int | None, device: str
+    loader: str, dtype: torch.dtype, bits: int | None, kernel: Choice[str | None] | None
 ) -> dict[str, QuantizationConfigMixin]:
     """from_pretrained's `quantization_config`; {} if the folder's own is enough, which None would hide."""
-    config = make_quantization(loader, dtype, purpose, bits, device)
+    config = make_quantization(loader, dtype, bits, kernel)
     return {"quantization_config": config} if config else {}
 
 
 def make_quantization(
-    loader: str, dtype: torch.dtype, purpose: str, bits: int | None, device: str
+    loader: str, dtype: torch.dtype, bits: int | None, kernel: Choice[str | None] | None
 ) -> QuantizationConfigMixin | None:
     """transformers' quantisation settings; None if those in the folder are enough."""
     if bits == 8:
         return BitsAndBytesConfig(load_in_8bit=True)
     if bits == 4:
         return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    kernel = pick_kernel(device, purpose)
-    if kernel and loader == "awq":
-        return AwqConfig(backend=AwqBackend("torch_awq"))
-    if kernel and loader == "gptq":
-        return GPTQConfig(bits=4, backend=kernel)
-    return None
+    if not kernel or not kernel.value:
+        return None
+    if loader == "awq":
+        return AwqConfig(backend=AwqBackend(kernel.value))
+    return GPTQConfig(bits=4, backend=kernel.value)
 
 
 def refuse_too_large(folder: ModelFolder, device: str, share: float = 1) -> None:

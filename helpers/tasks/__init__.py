@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from helpers.tasks.baseline import judge_bag_of_words as judge_bag_of_words
     from helpers.tasks.baseline import list_texts as list_texts
     from helpers.tasks.baseline import make_bag_of_words as make_bag_of_words
+    from helpers.tasks.baseline import score_bag_of_words as score_bag_of_words
     from helpers.tasks.chats import ChatForm as ChatForm
     from helpers.tasks.checks.checking import Check as Check
     from helpers.tasks.checks.checking import check_data as check_data

@@ -21,7 +21,7 @@ from helpers.tasks.split import Split
 
 SET = {  # options of `check`: setting of the training, type, help
     "epochs": (types.epochs, "passes over the rows"),
-    "batch_size": (types.count, "rows in a step"),
+    "batch_size": (types.count_or_auto, "rows in a step, or auto"),
     "max_length": (types.count, "tokens that are kept of a row"),
 }
 

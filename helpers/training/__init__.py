@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from helpers.training.dataset import build_dataset as build_dataset
     from helpers.training.guards import LossGuard as LossGuard
     from helpers.training.guards import StopOnRequest as StopOnRequest
+    from helpers.training.memory import settle_batch as settle_batch
     from helpers.training.prefix_trainer import PackingCollator as PackingCollator
     from helpers.training.prefix_trainer import SharedPrefixTrainer as SharedPrefixTrainer
     from helpers.training.runs import save_run as save_run

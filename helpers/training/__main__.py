@@ -29,6 +29,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     words = f"a file, or one of {', '.join(PRESETS)} (default: the lane's)"
     parser.add_argument("--settings", metavar="YAML", help=words)
     parser.add_argument("--epochs", type=types.epochs, metavar="N", help="default: the settings'")
+    words = "rows in a forward pass, or auto: chosen for model, rows and memory (default: the settings')"
+    parser.add_argument("--batch-size", type=types.count_or_auto, metavar="N|auto", help=words)
     words = f"of the split (default: {Split.seed}) and of the training (default: the settings')"
     parser.add_argument("--seed", type=types.seed, metavar="N", help=words)
     add_split_sizes(parser)
@@ -56,9 +58,9 @@ def add_split_sizes(parser: argparse.ArgumentParser) -> None:
 
 
 def read_settings(options: argparse.Namespace) -> TrainingSettings:
-    """The settings of the preset or file, with the seed and epochs of the command line if they were given."""
+    """The settings of the preset or file, with what the command line says."""
     settings = pick_settings(options.settings or pick_lane().value.name)
-    given = {"seed": options.seed, "epochs": options.epochs}
+    given = {"seed": options.seed, "epochs": options.epochs, "batch_size": options.batch_size}
     return settings.replace(
         {key: value for key, value in given.items() if value is not None}, "the command line"
     )

@@ -19,6 +19,7 @@ from helpers.common.errors import (
     TrainingError,
 )
 from helpers.common.files import hash_text, read_json, write_json
+from helpers.common.machine import Choice
 from helpers.common.paths import find_home
 from helpers.common.training_settings import TrainingSettings
 from helpers.tasks.data import TaskData, hash_rows
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from helpers.loading.model import LoadedModel
     from helpers.weights.folders import ModelFolder
 
+BATCH = ("batch_size", "learning_rate")  # what batch_size `auto` decides
 CHECKPOINTS = 2  # that are kept: a kill may leave the last one half written
 NAME = re.compile(r"checkpoint-[1-9][0-9]{0,17}")
 # Some of them are in any checkpoint. The card comes first: a checkpoint that was cut short may have no more.
@@ -137,8 +139,25 @@ def open_checkpoints(
     folder, last = find_resumable(name, plan, resume)
     if last:
         say_damaged(folder, last)
+        plan = {**read_plan(folder), **plan}  # with the batch that it began with
     write_json(folder / "plan.json", plan)
     return folder, last
+
+
+def record_batch(folder: Path, taken: Choice[TrainingSettings]) -> None:
+    """Notes in the plan which batch was taken where the settings said `auto`, for a training that resumes."""
+    batch = {name: getattr(taken.value, name) for name in BATCH}
+    write_json(folder / "plan.json", {**read_plan(folder), "taken": batch, "batch_reason": taken.reason})
+
+
+def read_batch(folder: Path, settings: TrainingSettings) -> Choice[TrainingSettings] | None:
+    """The settings with the batch that an interrupted training took; None if its plan does not say."""
+    plan = read_plan(folder)
+    taken = plan.get("taken")
+    if not isinstance(taken, dict) or set(taken) != set(BATCH):
+        return None
+    reason = str(plan.get("batch_reason", "the training began with it"))
+    return Choice(settings.replace(taken, str(folder / "plan.json")), reason)
 
 
 def say_damaged(folder: Path, last: Path) -> None:

@@ -62,8 +62,11 @@ class KeepNewest(TrainerCallback):
 
 
 @contextlib.contextmanager
-def explain_memory(settings: TrainingSettings) -> Iterator[None]:
-    """If memory runs out in the block, raises a ResourceError that names the settings to change."""
+def explain_memory(settings: TrainingSettings, asked: TrainingSettings | None = None) -> Iterator[None]:
+    """If memory runs out in the block, raises a ResourceError that names the settings to change.
+
+    `asked` are the settings as they were given, whose batch_size may be `auto`.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -71,7 +74,7 @@ def explain_memory(settings: TrainingSettings) -> Iterator[None]:
             raise
         rows, limit = settings.batch_size, settings.max_length
         problem = f"Memory ran out with {rows} rows of up to {limit} tokens at a time."
-        raise ResourceError(problem, suggest_less_memory(settings)) from error
+        raise ResourceError(problem, suggest_less_memory(settings, asked or settings)) from error
 
 
 @contextlib.contextmanager
@@ -108,13 +111,19 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-def suggest_less_memory(settings: TrainingSettings) -> str:
-    """What to change so that training takes less memory, as a sentence."""
+def suggest_less_memory(settings: TrainingSettings, asked: TrainingSettings) -> str:
+    """What to change so that training takes less memory, as a sentence.
+
+    Who asked for batch_size `auto` has to give the learning rate too, which was changed with the batch.
+    """
     if settings.batch_size == 1:
         return "Lower max_length, or train on a 4-bit base."
     batch_size = settings.batch_size // 2
     accumulation = settings.accumulation * settings.batch_size // batch_size
+    changes = [f"batch_size to {batch_size}", f"accumulation to {accumulation}"]
+    if settings.learning_rate != asked.learning_rate:
+        changes.insert(1, f"learning_rate to {settings.learning_rate:.3g}")
     return (
-        f"Set batch_size to {batch_size} and accumulation to {accumulation} (the same rows a step), "
+        f"Set {', '.join(changes[:-1])} and {changes[-1]} (the same rows a step), "
         "lower max_length, or train on a 4-bit base."
     )

@@ -1,6 +1,8 @@
-"""Whether the activations of a training step fit into a GPU's memory, or must be computed again."""
+"""What a training step keeps in memory: how many rows fit, and whether layers must be computed again."""
 
+import dataclasses
 import heapq
+import os
 from typing import Any, cast
 
 from datasets import Dataset
@@ -8,11 +10,13 @@ from transformers import PreTrainedModel
 
 from helpers.common.errors import KitError
 from helpers.common.machine import Choice, measure_memory, name_dtype
-from helpers.common.training_settings import TrainingSettings
+from helpers.common.training_settings import AUTO, TrainingSettings
 from helpers.training.packing import pack_sequences
+from helpers.weights.batches import BatchFacts, pick_batch
 from helpers.weights.memory import (
     DTYPE_BYTES,
     TrainingStep,
+    estimate_attention_weights,
     estimate_layout,
     estimate_lora,
     estimate_training_activations,
@@ -39,25 +43,88 @@ def pick_checkpointing(
         return Choice(False, "a CPU has more memory than time")
     tokens, longest = count_step_tokens(examples, settings, shares)
     try:
-        needed = estimate_step(model, settings, tokens, longest)
+        needed = estimate_step(model, settings, tokens, longest, checkpointing=False)
     except (KitError, KeyError):
         return Choice(True, "what the layers of this model keep is not known")
-    free = measure_memory("cuda").value[0] if free is None else free
+    free = measure_memory(model.device.type).value[0] if free is None else free
     amounts = (
         f"a step of {tokens:,} tokens keeps about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
     )
     return Choice(needed > free, amounts)
 
 
-def estimate_step(model: PreTrainedModel, settings: TrainingSettings, tokens: int, longest: int) -> int:
-    """The bytes of the LoRA, its optimizer, and what steps of this many tokens keep without checkpointing."""
+def settle_batch(
+    model: PreTrainedModel,
+    settings: TrainingSettings,
+    examples: Dataset,
+    shares: bool = True,
+    device: str | None = None,
+    free: int | None = None,
+) -> Choice[TrainingSettings]:
+    """The settings with a number of rows for batch_size `auto`, and why; others as they are.
+
+    The learning rate follows (TrainingSettings.take_batch). `device` and `free`, the bytes beside the model,
+    are measured if they are None. Of several processes each keeps the number in the settings.
+    """
+    if settings.batch != AUTO:
+        return Choice(settings, "the settings say so")
+    device = device or model.device.type
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        words = "each of several processes takes the rows that the settings name"
+        return Choice(settings.take_batch(settings.batch_size), words)
+    try:
+        chosen = pick_batch(state_facts(model, settings, examples, shares, device, free))
+    except (KitError, KeyError):
+        words = "what the layers of this model keep is not known, so that the number in the settings is taken"
+        return Choice(settings.take_batch(settings.batch_size), words)
+    return Choice(settings.take_batch(chosen.value), chosen.reason)
+
+
+def state_facts(
+    model: PreTrainedModel,
+    settings: TrainingSettings,
+    examples: Dataset,
+    shares: bool,
+    device: str,
+    free: int | None,
+) -> BatchFacts:
+    """What the number of rows follows from, for this model and these rows."""
+
+    def need(batch: int, checkpointing: bool) -> int:
+        tried = dataclasses.replace(settings, batch_size=batch)
+        tokens, longest = count_step_tokens(examples, tried, shares)
+        return estimate_step(model, tried, tokens, longest, checkpointing, device)
+
+    return BatchFacts(
+        needed=need,
+        free=measure_memory(device).value[0] if free is None else free,
+        device=device,
+        quantised=bool(getattr(model.config, "quantization_config", None)),
+        meant=settings.batch_size,
+        accumulation=settings.accumulation,
+        rows=len(examples),
+    )
+
+
+def estimate_step(
+    model: PreTrainedModel,
+    settings: TrainingSettings,
+    tokens: int,
+    longest: int,
+    checkpointing: bool,
+    device: str = "cuda",
+) -> int:
+    """The bytes of the LoRA, its optimizer, and what steps of this many tokens keep."""
     config: Any = model.config
     shape = read_shape(config.to_dict())
     step = TrainingStep(settings.lora_r, settings.targets, batch=settings.batch_size, length=longest)
     number_bytes = DTYPE_BYTES[name_dtype(cast(Any, model.dtype))]
-    kept = estimate_training_activations(shape, number_bytes, tokens, checkpointing=False).bytes
-    kept += estimate_layout(shape, number_bytes, step, "cuda", checkpointing=False).bytes
-    return STEPS_AT_ONCE * kept + sum(term.bytes for term in estimate_lora(shape, step))
+    kept = estimate_training_activations(shape, number_bytes, tokens, checkpointing).bytes
+    for estimate in (estimate_layout, estimate_attention_weights):
+        kept += estimate(shape, number_bytes, step, device, checkpointing).bytes
+    recorded = device == "cuda" and not checkpointing
+    times = STEPS_AT_ONCE if recorded else 1
+    return times * kept + sum(term.bytes for term in estimate_lora(shape, step))
 
 
 def count_step_tokens(examples: Dataset, settings: TrainingSettings, shares: bool) -> tuple[int, int]:

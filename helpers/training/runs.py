@@ -92,9 +92,14 @@ def save_run(
 
 @contextlib.contextmanager
 def write_run(
-    trainer: Trainer, loaded: LoadedModel, data: TaskData, settings: TrainingSettings, output: Path
+    trainer: Trainer,
+    loaded: LoadedModel,
+    data: TaskData,
+    settings: TrainingSettings,
+    output: Path,
+    batch_reason: str = "",
 ) -> Iterator[Path]:
-    """As save_run, for who holds the name already."""
+    """As save_run, for who holds the name already. `batch_reason`: why batch_size `auto` is what it is."""
     refuse_no_step(trainer)
     with open_adapter_folder(output) as fresh:
         yield fresh
@@ -102,7 +107,8 @@ def write_run(
         # By its relative path, as the WebUI writes it.
         base = {"base_model_name_or_path": f"models/{loaded.name}"}
         write_json(fresh / "adapter_config.json", {**folder.config, **base})
-        facts = {"chat_template": record_template(fresh, describe_template(loaded))}
+        facts: dict[str, Any] = {"chat_template": record_template(fresh, describe_template(loaded))}
+        facts |= {"batch_reason": batch_reason} if batch_reason else {}
         write_json(fresh / "run.json", describe_run(trainer, loaded, data, settings) | facts)
         steps = trainer.state.max_steps
         parameters = build_parameters(output.name, asdict(settings), add_eos_token=True, steps=steps)

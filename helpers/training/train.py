@@ -19,8 +19,9 @@ from helpers.adapters.attaching import remove_lora_layers
 from helpers.adapters.folders import AdapterFolder
 from helpers.common.errors import UnsupportedError
 from helpers.common.files import name_full_disk
+from helpers.common.machine import Choice, pick_device
 from helpers.common.paths import find_home
-from helpers.common.training_settings import TrainingSettings, check_optimizer
+from helpers.common.training_settings import AUTO, TrainingSettings, check_optimizer
 from helpers.loading.model import LoadedModel
 from helpers.tasks.data import TaskData
 from helpers.training._private import unpack_4bit_weights
@@ -29,13 +30,15 @@ from helpers.training.checkpoints import (
     check_plan,
     drop_unusable,
     open_checkpoints,
+    read_batch,
+    record_batch,
     remove_checkpoints,
     save_checkpoints,
 )
-from helpers.training.dataset import build_datasets, limit_length, report_long_rows
+from helpers.training.dataset import build_dataset, build_datasets, limit_length, report_long_rows
 from helpers.training.guards import KeepNewest, LossGuard, end_bars, explain_memory, explain_refusal
 from helpers.training.intact import explain_checkpoint
-from helpers.training.memory import pick_checkpointing
+from helpers.training.memory import pick_checkpointing, settle_batch
 from helpers.training.prefix_trainer import SharedPrefixTrainer, find_longest
 from helpers.training.runs import check_run_output, hold_run, refuse_no_step, write_run
 from helpers.training.targets import check_targets, make_lora_config, refuse_head
@@ -66,10 +69,14 @@ def train_lora(
     check_optimizer(settings)
     _ = loaded.folder.hashes  # a damaged record of the base should fail now, not after the training
     check_run_output(output, loaded.folder, data, settings)
+    asked = settings
     with hold_run(output):
-        checkpoints, last = open_checkpoints(output.name, data, settings, resume, loaded)
+        checkpoints, last = open_checkpoints(output.name, data, asked, resume, loaded)
+        settings, reason = settle_run(loaded, data, asked, prefix_sharing, checkpoints, last)
+        if reason and progress and os.environ.get("RANK", "0") == "0":
+            print(f"{say_batch(settings)}: {reason}", flush=True)
         with (
-            drop_unusable(checkpoints), explain_memory(settings), name_full_disk(checkpoints),
+            drop_unusable(checkpoints), explain_memory(settings, asked), name_full_disk(checkpoints),
             explain_refusal(loaded.name, settings), give_back_base(loaded),
         ):  # fmt: skip
             trainer = make_trainer(loaded, data, settings, checkpoints, progress, prefix_sharing)
@@ -80,10 +87,38 @@ def train_lora(
         loaded.model = cast(Any, trainer.model).eval()
         if not trainer.is_world_process_zero():  # `accelerate launch` started several processes
             return {}
-        with write_run(trainer, loaded, data, settings, output) as fresh:
+        with write_run(trainer, loaded, data, settings, output, reason) as fresh:
             loaded.model.save_pretrained(fresh)
         remove_checkpoints(checkpoints)
         return AdapterFolder(output).run
+
+
+def settle_run(
+    loaded: LoadedModel,
+    data: TaskData,
+    settings: TrainingSettings,
+    prefix_sharing: str,
+    checkpoints: Path,
+    last: Path | None,
+) -> Choice[TrainingSettings]:
+    """settle_batch for the rows of `data`; a training that resumes keeps the batch that it began with.
+
+    The reason is empty if the settings do not say `auto`.
+    """
+    if settings.batch != AUTO:
+        return Choice(settings, "")
+    taken = read_batch(checkpoints, settings) if last else None
+    if taken is None:
+        how = (data.template, limit_length(settings, loaded.context), loaded.tokenizer, data.find_place)
+        shares = prefix_sharing != "off" and not why_not_packable(loaded.model)
+        taken = settle_batch(loaded.model, settings, build_dataset(data.train, *how), shares)
+        record_batch(checkpoints, taken)
+    return taken
+
+
+def say_batch(settings: TrainingSettings) -> str:
+    """The batch that was taken for `auto`, in words."""
+    return f"batch_size {settings.batch_size}, learning_rate {settings.learning_rate:.3g}"
 
 
 def add_callbacks(trainer: WatchingTrainer, name: str, callbacks: Sequence[TrainerCallback]) -> None:
@@ -153,6 +188,8 @@ def make_trainer(
     """
     settings = limit_length(settings, loaded.context)
     examples, watched = build_datasets(data, settings, loaded.tokenizer)
+    shares = prefix_sharing != "off" and not why_not_packable(loaded.model)
+    settings = settle_batch(loaded.model, settings, examples, shares).value
     if prefix_sharing == "on":
         refuse_unpackable(loaded.model, [examples, watched], settings)
     torch.manual_seed(settings.seed)  # before PEFT draws the LoRA matrices
@@ -160,7 +197,6 @@ def make_trainer(
     lora = make_lora_config(base, settings)
     refuse_head(base, settings, loaded.name)
     config = make_saving_config(base, settings, output, progress, watches=bool(watched))
-    shares = prefix_sharing != "off" and not why_not_packable(base)
     config.gradient_checkpointing = pick_checkpointing(base, settings, examples, shares).value
     with hide_bars(not progress):
         trainer = (WatchingTrainer if prefix_sharing == "off" else SharedPrefixTrainer)(
@@ -237,11 +273,12 @@ class HardwareArguments(TypedDict):
 
 def describe_hardware(model: PreTrainedModel) -> HardwareArguments:
     """The arguments of SFTConfig that follow from machine and dtype, and those that keep it quiet."""
-    on_gpu = torch.cuda.is_available()
+    device = pick_device().value
+    on_gpu = device == "cuda"
     return {
         "bf16": model.dtype == torch.bfloat16,
         "fp16": model.dtype == torch.float16,
-        "use_cpu": not on_gpu,
+        "use_cpu": device == "cpu",
         "gradient_checkpointing": on_gpu,  # saves memory and costs time, of which a CPU has less to spare
         "dataloader_pin_memory": on_gpu,
         "logging_steps": 1,

@@ -26,6 +26,7 @@ from helpers.tutorial.report import (
     collect_results,
     find_unpublished,
     format_summary,
+    read_table,
     render_page,
 )
 
@@ -97,7 +98,9 @@ def write_report(executions: list[Execution], commit: str, folder: Path) -> Repo
     results = collect_results([execution.notebook for execution in executions])
     report = build_report(executions, results, commit)
     write_json(folder / "report.json", report)
-    (folder / "report.html").write_text(render_page(executions, report), encoding="utf-8")
+    (folder / "report.html").write_text(
+        render_page(executions, report, read_table(results)), encoding="utf-8"
+    )
     return report
 
 

@@ -62,6 +62,16 @@ def frame_tokens(tokens: Sequence[str], learned: Sequence[bool]) -> str:
     return f"<p>{''.join(shown)}</p><p>{html.escape(words)}</p>"
 
 
+def show_scoreboard(board: Scoreboard) -> None:
+    """Displays draw_scoreboard; the alt text has its figures."""
+    columns = [
+        f"{column}: {', '.join(f'{name} {share:.0%}' for name, (share, _) in shares.items())}"
+        for column in (ANSWER, SIDE)
+        if (shares := board.get_shares(column))
+    ]
+    show(draw_scoreboard(board), f"Bars with 95 % intervals for each way to answer. {'; '.join(columns)}.")
+
+
 def draw_scoreboard(board: Scoreboard) -> Figure:
     """A scoreboard's columns side by side: bars of the shares that are right, with 95 % intervals.
 

@@ -5,6 +5,7 @@ import html
 import os
 import re
 import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import nbformat
@@ -13,6 +14,7 @@ from nbformat import NotebookNode
 
 from helpers.common import machine
 from helpers.tutorial import checks
+from helpers.tutorial.asking import HEADS
 from helpers.tutorial.execution import Execution
 from helpers.tutorial.notebook_files import KERNELSPEC
 
@@ -69,6 +71,13 @@ def build_report(executions: list[Execution], results: dict[str, Any], commit: s
         "answers": {name: value if is_answer(value) else None for name, value in answers.items()},
         "accuracy": {name: value if is_accuracy(value) else None for name, value in accuracy.items()},
     }
+
+
+def read_table(results: dict[str, Any]) -> list[dict[str, str]]:
+    """The published answers of base and LoRA, {question, truth, base, LoRA} each; [] if there are none."""
+    table = results.get("table")
+    lines = table if isinstance(table, list) else []
+    return [line for line in lines if isinstance(line, dict) and set(HEADS) <= set(line)]
 
 
 def is_answer(value: object) -> bool:
@@ -132,15 +141,15 @@ def describe_results(report: Report) -> dict[str, str]:
     return results
 
 
-def render_page(executions: list[Execution], report: Report) -> str:
-    """One HTML page: the summary, and below it every executed notebook.
+def render_page(executions: list[Execution], report: Report, table: Sequence[dict[str, str]] = ()) -> str:
+    """One HTML page: the answers in `table`, the summary, and below it every executed notebook.
 
     Links between notebooks lead to places in the page.
     """
-    cells = [nbformat.v4.new_markdown_cell(write_introduction(executions, report))]
+    cells = [nbformat.v4.new_markdown_cell(write_introduction(executions, report, table))]
     for execution in executions:
         cells.append(nbformat.v4.new_markdown_cell(f'<hr><a id="{execution.path.stem}"></a>'))
-        cells += copy.deepcopy(execution.notebook.cells)
+        cells += mark_sections(execution)
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number}"  # unique in the page
         if cell.cell_type == "markdown":
@@ -153,8 +162,46 @@ def render_page(executions: list[Execution], report: Report) -> str:
     return body
 
 
-def write_introduction(executions: list[Execution], report: Report) -> str:
-    """The page's first cell, in Markdown: when and where, what failed, the summary, links to notebooks."""
+def mark_sections(execution: Execution) -> list[NotebookNode]:
+    """The cells of a notebook, with a place to link to before each section; the notebook stays as it is."""
+    cells = copy.deepcopy(execution.notebook.cells)
+    for number, cell in enumerate(cells):
+        if is_section(cell):
+            cell.source = f'<a id="{execution.path.stem}-{number}"></a>\n\n{cell.source}'
+    return cells
+
+
+def is_section(cell: NotebookNode) -> bool:
+    """True for a cell that begins with a heading of the second level."""
+    return cell.cell_type == "markdown" and cell.source.startswith("## ")
+
+
+def list_contents(executions: list[Execution]) -> str:
+    """Links to the notebooks and their sections, as a Markdown list."""
+    lines = []
+    for execution in executions:
+        stem = execution.path.stem
+        lines.append(f"- [{stem}](#{stem})")
+        for number, cell in enumerate(execution.notebook.cells):
+            if is_section(cell):
+                title = cell.source.splitlines()[0].removeprefix("## ")
+                lines.append(f"  - [{html.escape(title, quote=False)}](#{stem}-{number})")
+    return "\n".join(lines)
+
+
+def write_table(table: Sequence[dict[str, str]]) -> str:
+    """The answers of base and LoRA, as a Markdown table."""
+
+    def join(cells: Iterable[str]) -> str:
+        texts = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
+        return f"| {' | '.join(html.escape(text, quote=False) for text in texts)} |"
+
+    rows = [join(line[head] for head in HEADS) for line in table]
+    return "\n".join([join(HEADS), "|---" * len(HEADS) + "|", *rows])
+
+
+def write_introduction(executions: list[Execution], report: Report, table: Sequence[dict[str, str]]) -> str:
+    """The page's first cell, in Markdown: when and where, what failed, answers, summary, contents."""
     paragraphs = [
         f"# {TITLE}",
         f"{time.strftime('%d %B %Y')}, commit {report['commit']}, on {report['device']}.",
@@ -162,7 +209,8 @@ def write_introduction(executions: list[Execution], report: Report) -> str:
     for execution in executions:
         if execution.problem:
             paragraphs.append(f"**Stopped:** {html.escape(execution.problem, quote=False)}")
+    if table:
+        paragraphs += ["Held-out rows, answered over the API:", write_table(table)]
     paragraphs.append(html.escape(format_summary(report), quote=False))
-    links = [f"[{execution.path.stem}](#{execution.path.stem})" for execution in executions]
-    paragraphs.append(f"Notebooks: {', '.join(links)}")
+    paragraphs.append(list_contents(executions))
     return "\n\n".join(paragraphs)

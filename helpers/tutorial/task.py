@@ -2,11 +2,12 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from helpers.adapters.folders import AdapterFolder, find_adapter, list_shipped, loras_folder
 from helpers.common.errors import UnsupportedError
 from helpers.common.lanes import Lane
-from helpers.common.paths import find_file
+from helpers.common.paths import find_file, find_home
 from helpers.common.training_settings import pick_settings
 from helpers.loading.model import load_model
 from helpers.tasks.data import TaskData, load_task_data
@@ -55,6 +56,11 @@ def pick_task() -> Task:
         problem = f"The lessons are about labels, and {task.template} has free answers."
         raise UnsupportedError(problem, "Train it with `python -m helpers.training`; lesson 4 says how.")
     return task
+
+
+def name_board(task: Task) -> Path:
+    """Where the lessons keep their scoreboard of this task."""
+    return find_home() / "runs" / task.name / "scoreboard.json"
 
 
 def find_ready(task: Task, lane: Lane) -> str | None:

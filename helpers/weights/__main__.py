@@ -3,19 +3,21 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from helpers.common import arguments as types
 from helpers.common.arguments import escape
 from helpers.common.command import CommandParser, run_command
+from helpers.common.training_settings import AUTO
 from helpers.weights.catalogue import CATALOGUE
 from helpers.weights.exporting import PROGRAMS, export_model
 from helpers.weights.fetching import fetch
 from helpers.weights.folders import list_models, models_folder
 from helpers.weights.gptq import quantize
 from helpers.weights.memory import OPTIMIZER_BYTES
-from helpers.weights.sizes import CONTEXT, describe_branches, measure_size
+from helpers.weights.sizes import CONTEXT, Size, describe_branches, measure_size
 
 FULL_PRECISION = {"bits": 16, "group_size": None, "act_order": None}
 
@@ -63,12 +65,13 @@ def add_size_options(parser: argparse.ArgumentParser) -> None:
     numbers = {
         "context": (CONTEXT, "tokens of prompt and answer together"),
         "r": (16, "rank of the LoRA"),
-        "batch": (4, "rows in a training step"),
         "length": (512, "tokens in a row"),
     }
     for name, (default, words) in numbers.items():
         words = f"{words} (default: {default})"
         parser.add_argument(f"--{name}", type=types.count, default=default, metavar="N", help=words)
+    words = "rows in a training step, or auto: the most that fit here (default: 4)"
+    parser.add_argument("--batch", type=types.count_or_auto, default=4, metavar="N|auto", help=words)
     words = "layers with a LoRA, such as q_proj,v_proj (default: all-linear)"
     parser.add_argument("--targets", default="all-linear", metavar="T", help=words)
     default = "adamw_torch_fused"
@@ -112,7 +115,25 @@ def show_size(options: argparse.Namespace) -> object:
             print(f"{title}: {sum(term.bytes for term in terms) / 1e9:.2f} GB")
             for term in terms:
                 print(f"  {term.bytes / 1e9:7.3f}  {term.name}: {term.formula}")
+        print("\n".join(describe_cards(size, options)))
     return size
+
+
+def describe_cards(size: Size, options: argparse.Namespace) -> Iterator[str]:
+    """What fits the usual GPUs, as a table."""
+    if options.batch == AUTO:
+        yield f"batch {size.batch}: {size.batch_reason}"
+    rows = f"{size.batch} rows of {options.length} tokens"
+    yield f"on one GPU, GB: to run {options.context} tokens; to train with {rows}; the most rows that fit"
+    yield "  (with gradient checkpointing / without; 0 = nothing fits; * = too much)"
+    yield f"  {'card':12} {'weights':14} {'dtype':9} {'run':>7} {'train':>17} {'most rows':>11}"
+    for fit in size.cards:
+        run, *train = (
+            f"{needed / 1e9:.1f}{' ' if needed <= fit.free_bytes else '*'}"
+            for needed in (fit.running_bytes, fit.training_bytes, fit.plain_bytes)
+        )
+        most = f"{fit.rows} / {fit.plain_rows}"
+        yield f"  {fit.card:12} {fit.weights:14} {fit.dtype:9} {run:>7} {' / '.join(train):>17} {most:>11}"
 
 
 def fetch_model(options: argparse.Namespace) -> object:

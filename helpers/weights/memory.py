@@ -15,8 +15,9 @@ from helpers.weights.shape import Shape, read_shape
 
 # Python, torch, transformers and the buffers of a first pass. "cpu": what runs with torch 2.13 took beyond
 # the other terms. "cuda": an allowance for the CUDA context, which none of torch's counters shows.
-OVERHEAD_RUNNING = {"cpu": 470_000_000, "cuda": 500_000_000}
-OVERHEAD_TRAINING = {"cpu": 700_000_000, "cuda": 500_000_000}
+# "mps": that of a CPU, since nothing was measured there.
+OVERHEAD_RUNNING = {"cpu": 470_000_000, "cuda": 500_000_000, "mps": 470_000_000}
+OVERHEAD_TRAINING = {"cpu": 700_000_000, "cuda": 500_000_000, "mps": 700_000_000}
 
 DTYPE_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}  # of one number
 
@@ -68,8 +69,8 @@ def estimate_running(
     """Memory to generate: `batch` answers at once, each with prompt and answer of `context` tokens together.
 
     `config` is a config.json, `file_bytes` the size of the weight files, `dtype` a key of DTYPE_BYTES, and
-    `device` "cpu" or "cuda". Raises UnsupportedError for weights stored in another dtype, and KeyError if the
-    config is not that of a decoder like Llama.
+    `device` one of OVERHEAD_RUNNING. Raises UnsupportedError for weights stored in another dtype, and
+    KeyError if the config is not that of a decoder like Llama.
     """
     shape = read_shape(config)
     number_bytes = DTYPE_BYTES[dtype]

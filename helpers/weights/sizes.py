@@ -8,11 +8,14 @@ from typing import Any
 
 from helpers.common.errors import UnsupportedError, UsageError
 from helpers.common.machine import measure_memory, name_dtype, pick_device, pick_dtype
+from helpers.common.training_settings import AUTO
 from helpers.weights import downloads
+from helpers.weights.batches import estimate_batch
+from helpers.weights.cards import Fit, list_fits
 from helpers.weights.config import QUANTIZATION_FILES, Quantization, read_quantization
 from helpers.weights.fetching import choose_files, describe_ggufs, list_by_suffix
 from helpers.weights.folders import PICKLE_SUFFIXES, find_model, locate, models_folder
-from helpers.weights.memory import Term, estimate_running, estimate_training
+from helpers.weights.memory import Term, TrainingStep, estimate_running, estimate_training
 from helpers.weights.names import name_folder
 
 CONTEXT = 2048  # tokens, for which running is estimated unless another number is given
@@ -47,6 +50,9 @@ class Size:
     running: list[Term]
     training: list[Term]
     free_bytes: int
+    cards: list[Fit]  # what fits the usual GPUs
+    batch: int  # rows in a training step
+    batch_reason: str
 
 
 def describe_branches(repo: str) -> list[Branch]:
@@ -135,8 +141,8 @@ def measure_size(name: str, revision: str = "main", context: int = CONTEXT, **tr
     """The size of a folder in models/, or of OWNER/REPO on the hub at `revision`.
 
     `context` is in tokens; `training` are the keyword arguments of memory.estimate_training (r, batch,
-    length ...). Raises UsageError for a number below 1, UnsupportedError for an architecture that
-    read_shape does not know.
+    length ...). A batch of "auto" is the one that a training here would take for any number of rows. Raises
+    UsageError for a number below 1, UnsupportedError for an architecture that read_shape does not know.
     """
     for key, value in {"context": context, **training}.items():
         if isinstance(value, int) and value < 1:
@@ -145,10 +151,16 @@ def measure_size(name: str, revision: str = "main", context: int = CONTEXT, **tr
     device = pick_device().value
     dtype = name_dtype(pick_dtype(device).value)
     free, _ = measure_memory(device).value
+    model = (facts.config, facts.weight_bytes)
     with explain_unknown_shape(name):
-        running = estimate_running(facts.config, facts.weight_bytes, dtype, device, context)
-        trained = estimate_training(facts.config, facts.weight_bytes, dtype, device, **training)
-    return Size(facts.disk_bytes, running, trained, free)
+        batch, reason = training.pop("batch", TrainingStep.batch), "asked for"
+        if batch == AUTO:
+            batch, reason = estimate_batch(*model, dtype, device, free, TrainingStep.batch, **training)
+        training["batch"] = batch
+        running = estimate_running(*model, dtype, device, context)
+        trained = estimate_training(*model, dtype, device, **training)
+        cards = list_fits(*model, context, **training)
+    return Size(facts.disk_bytes, running, trained, free, cards, batch, reason)
 
 
 @contextmanager

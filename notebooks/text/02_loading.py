@@ -30,8 +30,8 @@
 # | lane | minutes | memory | disk | measured |
 # |---|---|---|---|---|
 # | tiny | 0.8 | 1.8 GB | 0.3 GB | 2026-11-28 on CPU, 2 cores, float32, commit 29745b189eb2 |
-# | t4 | no record yet | no record yet | no record yet | no record yet |
-# | large | no record yet | no record yet | no record yet | no record yet |
+# | t4 | – | – | – | not run yet |
+# | large | – | – | – | not run yet |
 #
 # Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
 

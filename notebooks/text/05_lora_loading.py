@@ -11,18 +11,20 @@
 #     name: python3
 # ---
 
-# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="A LoRA loads without an error and does nothing: who has seen it?"
+# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="Who has loaded a LoRA that did nothing? Today ends with one that answers over an API, to a comment that somebody in this room writes."
 # # Lesson 5: loading a LoRA, and serving it
 #
 # ## What you will do
 #
-# 1. Find out what is inside an adapter's folder.
-# 2. Load it on top of its base, and prove that it does what it was trained to do.
-# 3. Turn it up and down, switch it off, merge it into its base, and measure what each costs.
-# 4. Serve the LoRA, ask it over both APIs, and judge it over one.
-# 5. Take it to where people serve: the WebUI of 2023 and of today, llama.cpp, vLLM.
+# 1. Write a comment, and let a LoRA say whose side you are on.
+# 2. Prove that a LoRA does something, instead of hoping.
+# 3. See which layers it changed most, turn it up and down, and merge it.
+# 4. Serve it, ask it with `curl` and Python over both APIs, and finish the scoreboard.
+# 5. Take it to the WebUI, llama.cpp or vLLM.
 #
-# Prerequisites: lesson 4 made `loras/college-preferences`. Without it, this lesson trains a small adapter first (about a minute).
+# Prerequisites: lessons 2 and 3. If you trained a LoRA in lesson 4, it is used here; if not, the one that comes with the kit.
+#
+# ![Map of the five lessons. Lesson 4, above: a CSV becomes prompts, prompts train a LoRA. Below: weights (lesson 1) become a loaded model (lesson 2), the LoRA is put on it (lesson 5), and a server answers a client (lesson 3). The weights also go, frozen, into the training. You are here: lesson 5, LoRA.](images/map-5.svg)
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
 # **What it takes**, with the weights already there:
@@ -30,8 +32,8 @@
 # | lane | minutes | memory | disk | measured |
 # |---|---|---|---|---|
 # | tiny | 1.0 | 2.6 GB | 0.6 GB | 2026-11-28 on CPU, 2 cores, float32, commit 29745b189eb2 |
-# | t4 | no record yet | no record yet | no record yet | no record yet |
-# | large | no record yet | no record yet | no record yet | no record yet |
+# | t4 | – | – | – | not run yet |
+# | large | – | – | – | not run yet |
 #
 # Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
 
@@ -65,75 +67,84 @@ from helpers.tutorial import checks
 for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
-# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Small, and useless without its base. The folder says which base that is."
-# ## What is in the folder
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Ask the room for a sentence about two colleges and type it in. Then run the swap: the answer must follow the name, not the place. If it does not, say so: about one comment in four goes wrong."
+# ## Your own comment
 #
-# A LoRA is no model. It is the difference that training made, as thin matrices, and a note of the base they belong to.
+# Change the three lines to whatever you like and run the cell. Then the two options trade places. A model that really reads keeps to the *name*.
 
 # %% slideshow={"slide_type": "skip"}
-import math, time
+from peft import PeftModel
+
 from helpers import adapters, loading, tasks, tutorial, weights
 
 lane, task = lanes.pick_lane().value, tutorial.pick_task()
 weights.fetch(lane.model, lane.revision)
 folder = tutorial.ensure_adapter(task, lane)
-for facts in map(adapters.describe_adapter, adapters.list_folders()):
-    print(f"{facts.name:30} base {facts.base}, rank {facts.rank}, {facts.bytes / 1e6:.0f} MB", facts.problem or "")
+data = tasks.load_task_data(task.data, task.template)
+template = data.template
+loaded = loading.load_model(lane.folder)
+plain = loaded.model
+loaded.model = PeftModel.from_pretrained(plain, folder.path, adapter_name=folder.name).eval()
+print(f"{folder.name} on {lane.folder}: {type(plain).__name__} became {type(loaded.model).__name__}")
 
 # %% slideshow={"slide_type": "-"}
-config, run = folder.config, folder.run
-for key in ("base_model_name_or_path", "peft_type", "r", "lora_alpha", "target_modules"):
-    print(f"{key:24} {config[key]}")
-print(f"{'trained on':24} {run['rows']} rows in {run['seconds']:.0f} s, {run['date']}, {run['device']}")
+own = {
+    "alternative_a": "Elmsworth College",
+    "alternative_b": "Glenhaven University",
+    "text": "I visited both. The labs at Elmsworth are wonderful, and Glenhaven felt cold and far away.",
+}
+own = tutorial.fit_row(own, template, data.test)  # another task has other columns: then one of its rows
+for row in tutorial.list_orders(own, template):
+    base, lora = adapters.answer_both_ways(loaded, template.build_messages(row), max_new_tokens=12)
+    print(f"{template.build_messages(row)[-1]['content']}\n  base: {base!r}\n  LoRA: {lora!r}\n")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# The weights: for each adapted layer a matrix A (r rows) and a matrix B (r columns). Their product has the shape of the layer's W.
+# **Read it:** the base rambles, the LoRA gives one of its four answers and stops. That is the form. Whether the answer is *right* is another matter: about one comment in
+# four goes wrong, and yours may be that one. Try a few.
 #
-# **Predict:** how many numbers are they together, compared to the base's 135 million?
+# Loading took two steps: first the base, then `PeftModel`, which puts A and B beside each W that the folder's configuration names. W stays as it was.
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# ## What is in the folder
+#
+# A LoRA is not a model: it is the change that training made, as thin matrices, with a note of the base they belong to.
 
 # %% slideshow={"slide_type": "skip"}
-guess = 0.2  # yours, 0 to 1
+config, run = folder.config, folder.run
+for key in ("base_model_name_or_path", "peft_type", "r", "lora_alpha"):
+    print(f"{key:24} {config[key]}")
+print(f"{'trained on':24} {run['rows']} rows in {run['seconds'] / 60:.1f} minutes, {run['date']}, {run['device']}")
+print(f"{'weights':24} {folder.weights.stat().st_size / 1e6:.1f} MB; the base has {plain.num_parameters():,} numbers")
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# **Predict:** how many numbers does the LoRA have, as a share of the base's? (0 to 1)
+
+# %% slideshow={"slide_type": "skip"}
+guess = 0.2  # yours
 
 # %% slideshow={"slide_type": "skip"}
 from safetensors.torch import load_file
 
 tensors = load_file(folder.weights)
 numbers = sum(tensor.numel() for tensor in tensors.values())
-print(f"{len(tensors)} matrices, {numbers:,} numbers. The first layer's:")
+print(f"{len(tensors)} matrices, {numbers:,} numbers. One layer's:")
 for name in sorted(name for name in tensors if ".layers.0.mlp.up_proj." in name):
     print(f"{tuple(tensors[name].shape)!s:12} {name}")
-
-# %% [markdown] slideshow={"slide_type": "skip"}
-# ## Loading it
-#
-# First the base, then the LoRA on top. `PeftModel` puts A and B beside every W that the configuration names; W itself stays as it is.
-
-# %% slideshow={"slide_type": "skip"}
-from peft import PeftModel
-
-loaded = loading.load_model(lane.folder)
-plain = loaded.model
 checks.compare_guess(guess, numbers / plain.num_parameters(), "%")
-loaded.model = PeftModel.from_pretrained(plain, folder.path, adapter_name=task.adapter).eval()
-print(type(plain).__name__, "->", type(loaded.model).__name__)
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Proof from all sides, in another process than the one that trained. The fingerprint is the strongest: the saved logits must come again."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Proof from all sides, in another process than the one that trained. The fingerprint is the strongest: the logits saved after training must come back."
 # ## Does it do anything?
 #
-# The most common disappointment is a LoRA that loads without an error and changes nothing: PEFT only warns when the names in the file
-# and the layers of the model do not match, and an adapter of zeros loads without a word. So ask for proof, from all sides.
+# The usual disappointment: a LoRA loads without an error and changes nothing. PEFT only warns if the names in the file don't match the model's layers,
+# and a LoRA of zeros loads without a word. So ask for proof:
 #
-# - The weights: are they numbers, and not zero? Do their names match the model's layers?
-# - The template: is it the text that the LoRA was trained on?
-# - The *fingerprint*: when the adapter was saved, its logits for a few prompts were saved too. This is another process, started later.
-#   They must be the same.
-# - The *KL divergence* compares what the model says next with the LoRA and without it; 0 nats would mean that they are equal.
+# - The **weights** are numbers, not all zero, and each has its layer.
+# - The **template** is the text that the LoRA was trained on.
+# - The **fingerprint**: right after training, the logits for a few prompts were saved. Here they must come back, up to rounding.
+# - The **KL divergence** says how far LoRA and base disagree about the next token. 0 would mean not at all.
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import adapters
-
-template = tasks.load_template(task.template)
-findings = adapters.prove(loaded, task.adapter, template)
+findings = adapters.prove(loaded, folder.name, template)
 for finding in findings:
     print(f"{finding.claim}: {finding.seen}")
 
@@ -141,15 +152,15 @@ for finding in findings:
 checks.confirm_adapter(findings)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# In a terminal the same is `python -m helpers.adapters prove college-preferences`. It ends with an error when one of them fails.
+# In a terminal the same is `python -m helpers.adapters prove NAME`. If a proof fails, it ends with exit code 2.
 
-# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Guess first: attention or MLP? A picture of where the training has left its mark."
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Guess first: attention or MLP? Mind the scale: it is relative to W, since a large matrix would win otherwise."
 # ## Where it works
 #
-# How much does the LoRA add to each weight matrix? The figure shows the *Frobenius norm* of `scale * B A`: the root of the sum of all
-# its squared numbers.
+# How much does the LoRA change each matrix? The figure shows the size of the change relative to the matrix itself: the norm of `scale * B @ A`, divided by the norm of W.
+# (A *norm* here is the root of the sum of all squared numbers.)
 #
-# **Predict:** where does it add most, in the attention (`q_proj`, `k_proj`, `v_proj`, `o_proj`) or in the MLP (`gate_proj`, `up_proj`, `down_proj`)?
+# **Predict:** where is the change largest, in the attention (`q_proj`, `k_proj`, `v_proj`, `o_proj`) or in the MLP (`gate_proj`, `up_proj`, `down_proj`)?
 
 # %% slideshow={"slide_type": "skip"}
 guess = "q_proj"  # yours
@@ -157,174 +168,184 @@ guess = "q_proj"  # yours
 # %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 from helpers.tutorial import plots
 
-norms = adapters.measure_norms(folder)
+norms = adapters.measure_relative_norms(loaded, folder)
 means = norms.mean().sort_values(ascending=False)
-words = f"Mean over the layers, largest first: {', '.join(f'{name} {value:.2f}' for name, value in means.items())}."
-layers = norms.mean(axis=1)
-words += f" Mean of a layer: from {layers.min():.2f} (layer {layers.idxmin()}) to {layers.max():.2f} (layer {layers.idxmax()})."
-plots.show(plots.draw_norms(norms), f"Heat map of the norm of scale B A by layer and module. {words}")
+words = f"Mean over the layers, largest first: {', '.join(f'{name} {value:.1%}' for name, value in means.items())}."
+plots.show(plots.draw_relative_norms(norms), f"Relative size of the change, by layer, for each projection. {words}")
 print(words)
 checks.compare_guess(guess, means.index[0])
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# ## Side by side
-#
-# Four comments that the LoRA never saw, answered freely, without and with it.
-
-# %% slideshow={"slide_type": "skip"}
-from helpers import tasks
-
-rows = tasks.load_rows(task.data, template)
-train, test = tasks.Split(**run["split"]).divide(rows)
-shown = sorted(test, key=lambda row: len(row["text"]))[:40:10]
-
-# %% slideshow={"slide_type": "skip"}
-for row in shown:
-    base, lora = adapters.answer_both_ways(loaded, template.build_messages(row), max_new_tokens=12)
-    print(f"{row['text']}\n  base: {base!r}\n  LoRA: {lora!r}\n  true: {template.build_answers(row)[row['label']]!r}\n")
-
-# %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** the LoRA answers with one of the four phrases and stops. Whether it is the right one is a matter of accuracy, which
-# is measured below; a few examples prove nothing.
-#
 # ## Turning it up and down
 #
-# W + *strength* · scale · B A: at 0 the LoRA is off, at 1 it is as trained, at 2 it pushes twice as hard. The table shows how likely
-# each of the four answers is for one comment.
+# W + *strength* · scale · B A: at 0 the LoRA is off, at 1 it is as trained, at 2 it pushes twice as hard. The table shows how likely each of the four answers is for your comment.
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import adapters, evaluation
+import math
 
-row = shown[0]
-print(row["text"], *template.build_answers(row).values(), sep="\n  ")
+from helpers import evaluation
+
+print("strength", *template.build_answers(own).values(), sep="  |  ")
 for strength in (0, 0.5, 1, 1.5, 2):
     with adapters.set_strength(loaded, strength):
-        scores = evaluation.score_answers(loaded, [row], template, progress=False)[0]
-        answer = loading.chat(loaded, template.build_messages(row), max_new_tokens=12)
-    print(strength, " ".join(f"{math.exp(score):6.1%}" for score in scores.values()), repr(answer))
+        scores = evaluation.score_answers(loaded, [own], template, progress=False)[0]
+    print(f"{strength:8}", *(f"{math.exp(score):6.1%}" for score in scores.values()), sep="  |  ")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## On and off, several at once
 #
-# The base is loaded once. LoRAs are put on, switched and taken off in a moment, since each is a few megabytes beside it.
+# The base is loaded once. LoRAs are put on, switched and taken off in a moment, since each is only a few megabytes beside it. Below, lesson 4's LoRA (if you trained one)
+# and the kit's are on the same base.
 
 # %% slideshow={"slide_type": "skip"}
-start = time.monotonic()
-adapters.switch_adapter(loaded, None)  # the base alone
-adapters.switch_adapter(loaded, task.adapter)
-print(f"off and on again: {time.monotonic() - start:.3f} s; on the model: {adapters.list_attached(loaded)}")
+import time
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Merged is simple to serve and cannot be switched. Into 4 bits nothing can be merged."
+ready = tutorial.find_ready(task, lane)
+if ready and ready not in adapters.list_attached(loaded):
+    adapters.attach_adapter(loaded, ready)
+messages = template.build_messages(own)
+for name in (None, *adapters.list_attached(loaded)):
+    start = time.monotonic()
+    adapters.switch_adapter(loaded, name)
+    switched = time.monotonic() - start
+    print(f"{name or 'base alone':32} {loading.chat(loaded, messages, max_new_tokens=12)!r} (switched in {switched:.3f} s)")
+
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Merged is simple to serve, as large as a model, and cannot be switched. Every line of the table is of the same rows."
 # ## Merging
 #
-# B A has the shape of W, so it can be added to it once and for all. The result is a model folder like any other: it needs no PEFT,
-# and everything that takes models takes it. It is also as large as a model, and cannot be switched off.
+# B A has the shape of W, so it can be added to W once and for all. The result is a model folder like any other: no PEFT needed, and everything that loads
+# models loads it. It is also as large as a model, and can't be switched off.
 #
-# Into 4-bit weights nothing can be merged: their few bits have no room for the small difference. There are two roads. Serve base and LoRA
-# together, or merge into the full-precision model and quantise the result; where `make gptq` was run, the next cell does that too.
+# Into **GPTQ** weights nothing can be merged: their few bits have no room for the small change. Serve base and LoRA together, or merge into the full-precision model and quantise that.
 
 # %% slideshow={"slide_type": "skip"}
 import shutil
-from helpers import KitError, adapters, weights
 
-for old in weights.models_folder().glob(f"{task.adapter}-merged*"):  # of an earlier run
-    shutil.rmtree(old)
-merged = []
+from helpers import KitError
+
+merged = None
+for earlier in weights.models_folder().glob(f"{folder.name}-merged*"):  # from an earlier run
+    shutil.rmtree(earlier)
 try:
-    merged.append(adapters.merge_adapter(task.adapter, f"{task.adapter}-merged"))
+    merged = adapters.merge_adapter(folder.name, f"{folder.name}-merged")
+    print(f"{merged.name}: {sum(file.stat().st_size for file in merged.iterdir()) / 1e6:.0f} MB")
 except KitError as refusal:
     print(refusal)
-if merged and (weights.models_folder() / f"{lane.folder}-GPTQ").is_dir():
-    merged.append(weights.quantize(merged[0].name).path)
-for path in merged:
-    print(f"{path.name:36} {sum(file.stat().st_size for file in path.iterdir()) / 1e6:.0f} MB")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# Is anything lost on the way? The same rows, judged with each.
+# Is anything lost on the way? The scoreboard of lesson 4 goes on: the same held-out rows, whatever answers. If you come here without lesson 4, the first lines are computed now.
 
 # %% slideshow={"slide_type": "skip"}
-judged = test[:64]
-results = {"LoRA on its base": evaluation.evaluate(loaded, judged, template, progress=False)}
-adapters.switch_adapter(loaded, None)
-results = {"base": evaluation.evaluate(loaded, judged, template, progress=False)} | results
+board = evaluation.Scoreboard(data.test, template)
+board.load(tutorial.name_board(task))
+score = lambda model: evaluation.score_answers(model, data.test, template, progress=False)
+if not board.lines:
+    board.add_majority()
+    adapters.switch_adapter(loaded, None)
+    board.add_scores("base", "the model before training", score(loaded))
+    board.add_scores("bag of words", "counts words and pairs of words; fitted on the training rows", tasks.score_bag_of_words(data.train, data.test))
+    adapters.switch_adapter(loaded, folder.name)
+    board.add_scores(folder.name, "the LoRA of this lesson, on its base", score(loaded))
 
 # %% slideshow={"slide_type": "-"}
 del loaded, plain, tensors
-for path in merged:
-    results[path.name] = evaluation.evaluate(loading.load_model(path.name), judged, template, progress=False)
-    machine.free_memory()
-for name, result in results.items():
-    low, high = result.interval
-    print(f"{name:36} {result.accuracy:.1%} of {result.rows} rows, 95 % interval {low:.0%} to {high:.0%}")
+machine.free_memory()
+if merged:
+    board.add_scores("merged", f"{folder.name}, added to its base for good", score(loading.load_model(merged.name)))
+board.tabulate()
 
 # %% slideshow={"slide_type": "skip"}
-for path in merged[:1]:
-    off = abs(results["LoRA on its base"].accuracy - results[path.name].accuracy)
-    checks.confirm(off <= 2 / len(judged), "merged, it judges as base and LoRA do, but for two rows at most", "merge again, into its own base")
+tuned = "live LoRA" if "live LoRA" in board.lines else folder.name
+if merged:
+    off = abs(board.get_shares()[tuned][0] - board.get_shares()["merged"][0])
+    checks.confirm(off <= 0.02, "merged, it judges like base and LoRA, but for one row in 50 at most", "merge again, into its own base")
+machine.free_memory()
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="One base, many LoRAs: the client picks by name. This is how one GPU serves a class."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="One base, many LoRAs: the client picks by name. That is how one GPU serves a class."
 # ## Over an API
 #
-# The server from lesson 3 takes adapters with `--lora`, one or several. No model is left in this notebook: two copies would be one too many.
-# Where `OPENAI_BASE_URL` names a server, none is started, and that one is asked (without the LoRA, if it does not list it).
+# The server from lesson 3 takes LoRAs with `--lora`, one or several. If `OPENAI_BASE_URL` names a server, none is started, and that one is asked (without the LoRA if it
+# does not have it).
 
 # %% slideshow={"slide_type": "skip"}
-from helpers import clients, tutorial
+from helpers import clients
 
-server = tutorial.reach_server(lane.folder, lane.model, lane.revision, loras=[task.adapter])
+server = tutorial.reach_server(lane.folder, lane.model, lane.revision, loras=[folder.name])
 print(server.command)
 print(server.raw_url, server.openai_url)
 
-# %% [markdown] slideshow={"slide_type": "-"}
-# **The OpenAI way.** The adapter has a name, and the client picks it with `model`. The same call reaches the base under its own name.
+# %% [markdown] slideshow={"slide_type": "skip"}
+# **With Python.** The LoRA has a name, and the client picks it with `model`. Under the base's name, the same call reaches the base.
 
 # %% slideshow={"slide_type": "-"}
 client = clients.make_openai_client(server.openai_url, server.api_key)
 print("models:", [model.id for model in client.models.list()])
-for model in (server.choose_model(task.adapter), server.model):
-    reply = client.chat.completions.create(model=model, messages=template.build_messages(shown[0]), temperature=0, max_tokens=12)
-    print(f"{model:24} {reply.choices[0].message.content!r}")
+for model in (server.choose_model(folder.name), server.model):
+    reply = client.chat.completions.create(model=model, messages=messages, temperature=0, max_tokens=12)
+    print(f"{model:32} {reply.choices[0].message.content!r}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **The raw way of 2023.** The instruction goes into `context_instruct`, the task into `user_input`. There is no model to pick: what was
-# started with `--lora` answers. Its default `repetition_penalty` of 1.1 would make the names in the prompt less likely
-# as an answer, so it is set to 1, which is none.
+# **With `curl`**, the same request as you would type it in a terminal:
 
 # %% slideshow={"slide_type": "skip"}
-system, user = template.build_messages(shown[0])
+body = {"model": server.choose_model(folder.name), "messages": messages, "temperature": 0, "max_tokens": 12}
+tutorial.run_curl(f"{server.openai_url}/chat/completions", body, server.api_key)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# **The raw API of 2023.** The instruction goes into `context_instruct`, the task into `user_input`. There is no model to pick: the LoRA that the server was started with answers.
+# Its `repetition_penalty` of 1.1 would make the names in the prompt less likely as an answer, so it is set to 1, which means none.
+
+# %% slideshow={"slide_type": "skip"}
+system, user = messages
 chosen = {"context_instruct": system["content"], "max_new_tokens": 12, "do_sample": False, "repetition_penalty": 1}
 if server.raw_url:
     history = clients.chat_raw(user["content"], url=server.raw_url, **chosen)
     print(repr(clients.last_reply(history)))
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Judging over the API.** The judge only needs a function that asks, so the same measurement reaches any server that speaks this
-# dialect. In a terminal it is `python -m helpers.evaluation --url URL --model college-preferences ...`; the same line will
-# judge a vLLM server.
+# ### Judged over the API
+#
+# A judge only needs a function that asks, so the same rows can be put to any server. In a terminal: `python -m helpers.evaluation --url URL --model NAME ...`, for a vLLM server too.
+# For *right side*, the server may answer only with one of the two names: `structured_outputs` with `choice`, as vLLM calls it.
 
 # %% slideshow={"slide_type": "skip"}
-name = server.choose_model(task.adapter)
-ask = lambda messages: clients.ask_openai(client, messages, model=name, temperature=0, max_tokens=12)
-remote = evaluation.evaluate_over_url(ask, test[:16], template, progress=False)
-print(f"{name}: {remote.accuracy:.0%} of {remote.rows} rows right over the API")
+name = server.choose_model(folder.name)
+ask = lambda messages, **more: clients.ask_openai(client, messages, model=name, temperature=0, max_tokens=12, **more)
+said = evaluation.ask_predictions(ask, data.test, template, progress=False)
+sides = evaluation.ask_sides(ask, board.on_side, template, board.pair)
+board.add_predictions("over the API", f"{name}, asked over HTTP, 8 rows at a time", said, sides)
+board.save(tutorial.name_board(task))
+
+# %% slideshow={"slide_type": "skip"} tags=["remove-input"]
+plots.show_scoreboard(board)
+print(board.describe_rows())
+board.tabulate()
+
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Four comments, the truth, base and LoRA, and the address that answered. Lesson 1 tonight, a table of your own tomorrow. Questions."
+# ## The whole way in one table
+#
+# Held-out comments, what is true, and what base and LoRA answer over the API.
+
+# %% slideshow={"slide_type": "-"} tags=["remove-input"]
+answers = tutorial.ask_both(client, data.test, template, base=server.model, lora=name)
+tutorial.show_answers(answers, server.openai_url)
 
 # %% slideshow={"slide_type": "skip"}
 server.stop()
-checks.confirm(not server.runs_here(), "no server of this notebook runs any more, and its memory is free", "server.stop()")
+checks.confirm(not server.runs_here(), "the server has stopped, and its memory is free", "server.stop()")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# ## The same by clicking: a panel
+# ## By clicking: a panel
 #
-# Choose a LoRA, press *Apply*, and ask the same question before and after: `adapters.attach_adapter`, `adapters.set_strength`,
-# `adapters.detach_adapter` and `loading.chat`. The base is loaded when it is first needed.
+# Choose a LoRA, press *Apply*, and ask the same question before and after. The base is loaded when it is first needed.
 
 # %% slideshow={"slide_type": "skip"}
 from helpers.tutorial.panels import LoraPanel
 
-LoraPanel(lane.folder, template.build_messages(shown[0]))
+LoraPanel(lane.folder, messages)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# ## The same by clicking and typing: the WebUI
+# ## By clicking and typing: the WebUI
 #
 # In 2023, whose programs do not read today's files:
 #
@@ -360,16 +381,16 @@ LoraPanel(lane.folder, template.build_messages(shown[0]))
 from helpers import adapters, find_home
 
 for program in ("webui-2023", "webui"):
-    path = adapters.export_adapter(task.adapter, program)
+    path = adapters.export_adapter(folder.name, program)
     print(f"{program}: {path.relative_to(find_home())}\n   {', '.join(sorted(file.name for file in path.iterdir()))}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# The line for vLLM, here for two machines with four GPUs each: the layers are split across the GPUs of a machine
-# (`--tensor-parallel-size`), and the model across the machines (`--pipeline-parallel-size`), which Ray joins. Every GPU of a machine
-# gets the same number of attention heads, so a model with 9 of them is split across 3 of 4 GPUs.
+# The line for vLLM, here for two machines with four GPUs each: the layers are split across the GPUs of a machine (`--tensor-parallel-size`), and the model across
+# the machines (`--pipeline-parallel-size`), which Ray joins. Every GPU must get the same number of attention heads. This model has 9, so vLLM would refuse 4 GPUs, and the
+# command takes 3 of them.
 
 # %% slideshow={"slide_type": "skip"}
-print(*adapters.build_vllm_command([task.adapter], gpus=4, machines=2), sep="\n")
+print(*adapters.build_vllm_command([folder.name], gpus=4, machines=2), sep="\n")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # In a terminal: `python -m helpers.adapters export college-preferences --for webui-2023` (or `webui`, `llama.cpp`, `vllm`).
@@ -384,44 +405,43 @@ print((folder.path / "README.md").read_text(encoding="utf-8"))
 #
 # | 2023 | today |
 # |---|---|
-# | [The example repository inwonakng/llm-usergroup-examples](https://github.com/inwonakng/llm-usergroup-examples): the script and the template that lesson 4 renews | its calls no longer match trl, transformers and openai; the mended form is lesson 4 |
-# | [OpenAI's API reference](https://platform.openai.com/docs/api-reference) | `openai.ChatCompletion` became `client.chat.completions` with version 1.0 |
-# | [PEFT](https://huggingface.co/docs/peft), [TRL](https://huggingface.co/docs/trl) | the same names, moved arguments: the table in lesson 4 |
-# | the talk's video and slides | the notebooks carry their content; ask your organiser for the recording |
+# | [The example repository inwonakng/llm-usergroup-examples](https://github.com/inwonakng/llm-usergroup-examples): script and template | its calls no longer match trl, transformers and openai; lesson 4 is the working form |
+# | [OpenAI's API reference](https://platform.openai.com/docs/api-reference) | `openai.ChatCompletion` became `client.chat.completions` in version 1.0 |
+# | [PEFT](https://huggingface.co/docs/peft), [TRL](https://huggingface.co/docs/trl) | the same names, moved arguments: the table in [lesson 4's appendix](04b_training_appendix.ipynb) |
+# | the talk's video and slides | the notebooks have their content; ask your organiser for the recording |
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
 #
-# Each cell runs as it stands and does not pass yet. Change it until the line below it turns green. A solution is folded away behind each.
-
-# %% [markdown] slideshow={"slide_type": "skip"}
+# Each cell runs, and does not pass yet. Change it until its line turns green. A solution is folded away below each.
+#
 # ### 1. Change a value
 #
 # The line for vLLM, on two machines.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 machines = 1
-line = adapters.build_vllm_command([task.adapter], machines=machines)[-1]
+line = adapters.build_vllm_command([folder.name], machines=machines)[-1]
 checks.confirm("--pipeline-parallel-size 2" in line, "the model is split across two machines", "one value says how many")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 machines = 2
-line = adapters.build_vllm_command([task.adapter], machines=machines)[-1]
+line = adapters.build_vllm_command([folder.name], machines=machines)[-1]
 checks.confirm("--pipeline-parallel-size 2" in line, "the model is split across two machines", "one value says how many")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 2. Change a line
 #
-# An old WebUI of 2023 is to load the LoRA. Export it for that one.
+# You want to load the LoRA in a WebUI of 2023. Export it for that one.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
-path = adapters.export_adapter(task.adapter, "webui")
+path = adapters.export_adapter(folder.name, "webui")
 checks.confirm((path / "adapter_model.bin").is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
-path = adapters.export_adapter(task.adapter, "webui-2023")
+path = adapters.export_adapter(folder.name, "webui-2023")
 checks.confirm((path / "adapter_model.bin").is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -453,7 +473,7 @@ checks.confirm(math.isclose(found, norms.loc[0, "up_proj"], rel_tol=1e-3), "the 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 4. Find the bug
 #
-# Another program saved the LoRA under the base's own names. This is to give them PEFT's names, and the LoRA loads and changes nothing.
+# Another program saved the LoRA under the base's own names. This function should give them PEFT's names. As it is, the LoRA loads and changes nothing.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 def name_as_peft(name):
@@ -461,8 +481,8 @@ def name_as_peft(name):
 
 
 saved = [name.removeprefix("base_model.model.") for name in read_tensors(folder.weights)]
-mended = {name_as_peft(name) for name in saved}
-checks.confirm(mended == set(read_tensors(folder.weights)), "every name has its layer", "print a name of the file that works beside a mended one")
+repaired = {name_as_peft(name) for name in saved}
+checks.confirm(repaired == set(read_tensors(folder.weights)), "every name has its layer", "print a name of the file that works beside a repaired one")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
@@ -470,31 +490,52 @@ def name_as_peft(name):
     return f"base_model.model.{name}"
 
 
-mended = {name_as_peft(name) for name in saved}
-checks.confirm(mended == set(read_tensors(folder.weights)), "every name has its layer", "print a name of the file that works beside a mended one")
-
-# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="The road once more, and where to go on: lesson 1 tonight, an own CSV tomorrow. Questions."
-# ## Recap
-#
-# - An adapter folder is small and useless without its base; it records which one that is.
-# - Loading without an error proves nothing. A fingerprint does.
-# - Merged weights are simple to serve and cannot be switched; LoRAs on one base can, in a moment.
-# - In the OpenAI dialect an adapter is picked by its name; the raw API serves what was loaded.
+repaired = {name_as_peft(name) for name in saved}
+checks.confirm(repaired == set(read_tensors(folder.weights)), "every name has its layer", "print a name of the file that works beside a repaired one")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
+# ## Recap
+#
+# - A LoRA folder is small and useless without its base, and says which one that is.
+# - Loading without an error proves nothing. A fingerprint does.
+# - Merged weights are simple to serve and can't be switched. LoRAs on one base can, in a moment.
+# - Over the OpenAI-style API a LoRA is picked by its name; the raw API serves what the server was started with.
+#
 # ## Check yourself
 #
-# <details><summary>PEFT prints a warning about missing keys, and the answers look like the base's. What happened?</summary>
-# The names in the file did not match the model's layers: another base, or weights saved by another wrapper. B stayed zero.
+# **1. PEFT warns about missing keys, and the answers look like the base's. What happened?**
+#
+# - a) The LoRA was trained for too few steps
+# - b) The names in the file don't match the model's layers
+# - c) The strength is set to 2
+#
+# <details><summary>Answer</summary>
+# <b>b.</b> Another base, or weights saved by another program: B stayed zero. With too few steps (a) the answers would change a little, and nothing would be missing.
 # </details>
 #
-# <details><summary>Why is the LoRA asked with the template of training?</summary>
-# It learned to answer that text. Another wording is another question.
+# **2. Why is the LoRA asked with the template of its training?**
+#
+# - a) It learned to answer that text, and another wording is another question
+# - b) PEFT refuses other templates
+# - c) Other templates are slower
+#
+# <details><summary>Answer</summary>
+# <b>a.</b> Nothing refuses another template, which is why the mistake is so common: the answers only get worse.
+# </details>
+#
+# **3. One GPU has to serve ten LoRAs on the same base. What do you do?**
+#
+# - a) Merge each, and start ten servers
+# - b) Merge all ten into one model
+# - c) Load the base once, and let the client pick a LoRA by its name
+#
+# <details><summary>Answer</summary>
+# <b>c.</b> a needs ten times the memory, and b adds all ten changes up, so that none of them is left as trained.
 # </details>
 
 # %% slideshow={"slide_type": "skip"}
 machine.free_memory()
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **That is the whole road:** weights, loading, an API, training, and your own LoRA behind the API. Back to
-# [Lesson 1](01_weights.ipynb), with a model and a CSV of your own.
+# **That is the whole way:** weights, loading, an API, training, and your own LoRA behind an API. Next: [a table of your own](your_turn.ipynb), or back to
+# [lesson 1](01_weights.ipynb) with a model of your own.

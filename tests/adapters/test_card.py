@@ -8,6 +8,7 @@ from support.browser import needs_chromium
 from support.loras import change_json, read_json
 
 from helpers import adapters
+from helpers.adapters import facts
 from helpers.common.files import write_json
 
 RESULT = {"accuracy": 0.5, "interval": [0.4, 0.6], "macro_f1": 0.3, "rows": 90, "majority_accuracy": 0.25}
@@ -189,6 +190,13 @@ def test_validation_is_told_and_drawn(folder):
     assert "stopped early" in card
     assert report.count("<polyline") == 2
     assert "50.0 %" in report
+
+
+def test_card_of_a_lora_that_comes_with_the_kit_loads_it_from_its_folder(folder, monkeypatch):
+    assert 'PeftModel.from_pretrained(base, "loras/mine")' in write(folder)[0]
+    shipped = folder.parent.rename(folder.parent.with_name("shipped"))
+    monkeypatch.setattr(facts, "SHIPPED", shipped)
+    assert 'PeftModel.from_pretrained(base, "shipped/mine")' in write(shipped / "mine")[0]
 
 
 def test_facts_that_are_added_leave_the_others_in_place(folder):

@@ -18,6 +18,7 @@ from helpers.common.paths import PROJECT
 WORKER = """
 import json, os, subprocess, sys, time
 results = os.fdopen(int(sys.argv[1]), "w", buffering=1)
+results.write(json.dumps({"ready": True}) + "\\n")
 for line in sys.stdin:
     job = json.loads(line)
     results.write(json.dumps({"begins": job["task"]}) + "\\n")
@@ -31,17 +32,17 @@ for line in sys.stdin:
 """
 
 
-def run_parts(folder, monkeypatch, parts, seconds, keep=False):
-    """The report of these parts, measured by the worker above."""
+def run_parts(folder, monkeypatch, parts, seconds, keep=False, make=Workers):
+    """(the report of these parts, measured by the worker above; the workers)."""
     (folder / "scripted_worker.py").write_text(WORKER)
     monkeypatch.setenv("PYTHONPATH", str(folder))
     with (folder / "log").open("w") as log:
-        workers, report = Workers(log, keep, "scripted_worker"), Report(folder)
+        workers, report = make(log, keep, "scripted_worker"), Report(folder)
         try:
             Run(report, workers, Compiler([], log), {}).measure(parts, time.monotonic() + seconds)
         finally:
             workers.close()
-    return report
+    return report, workers
 
 
 def make_part(name, *tasks):
@@ -68,7 +69,7 @@ def test_what_a_part_does_not_use_goes_to_the_later_ones():
 @pytest.mark.parametrize("keep", [False, True])
 def test_part_that_hangs_or_dies_is_cut_and_the_others_run(tmp_path, monkeypatch, keep):
     parts = [make_part("one", "hang"), make_part("two", "die", "work"), make_part("three", "work")]
-    report = run_parts(tmp_path, monkeypatch, parts, 7, keep)
+    report, _ = run_parts(tmp_path, monkeypatch, parts, 15, keep)
     found = [(result["part"], result["contestant"], result.get("error", "")) for result in report.results]
     assert [line[:2] for line in found] == [
         ("one", "hang"),
@@ -81,8 +82,30 @@ def test_part_that_hangs_or_dies_is_cut_and_the_others_run(tmp_path, monkeypatch
     assert found[2][2] == found[3][2] == ""
 
 
+class WatchedWorkers(Workers):
+    """Notes of each job whether the process that gets it has imported its libraries."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.ready = []
+
+    def begin(self, job, later):
+        process = self.current if self.keep and self.current else next(iter(self.spares), None)
+        self.ready.append(process is not None and process.ready)
+        return super().begin(job, later)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_no_job_loses_its_time_to_the_imports_of_a_process_also_after_one_that_died(
+    tmp_path, monkeypatch, keep
+):
+    parts = [make_part("one", "die", "work"), make_part("two", "work")]
+    workers = run_parts(tmp_path, monkeypatch, parts, 60, keep, make=WatchedWorkers)[1]
+    assert workers.ready == [True] * 3
+
+
 def test_jobs_for_which_no_time_is_left_are_named(tmp_path, monkeypatch):
-    report = run_parts(tmp_path, monkeypatch, [make_part("one", "work")], -1)
+    report, _ = run_parts(tmp_path, monkeypatch, [make_part("one", "work")], -1)
     assert [result["error"] for result in report.results] == ["no time was left"]
 
 

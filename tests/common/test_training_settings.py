@@ -117,6 +117,41 @@ def test_values_are_checked_without_a_file_too():
         TrainingSettings(lora_dropout=2)
 
 
+# A batch that is chosen
+
+
+def test_batch_size_may_be_auto_wherever_settings_are_given(write):
+    wanted = TrainingSettings(batch="auto")
+    assert pick_settings(str(write("batch_size: auto\n"))) == wanted
+    assert TrainingSettings(batch_size="auto") == wanted
+    assert TrainingSettings().replace({"batch_size": "auto"}) == wanted
+
+
+def test_auto_keeps_the_number_that_the_learning_rate_was_chosen_for():
+    settings = pick_settings("tiny").replace({"batch_size": "auto"})
+    assert (settings.batch_size, settings.batch) == (8, "auto")
+
+
+def test_number_ends_auto():
+    settings = TrainingSettings(batch_size="auto").replace({"batch_size": 2})
+    assert settings == TrainingSettings(batch_size=2)
+
+
+@pytest.mark.parametrize("times", [0.5, 1, 4])
+def test_learning_rate_grows_with_the_square_root_of_the_batch(times):
+    before = TrainingSettings(batch_size="auto")
+    after = before.take_batch(int(4 * times))
+    assert after.batch_size == 4 * times
+    assert after.learning_rate == pytest.approx(before.learning_rate * times**0.5)
+    assert after == TrainingSettings(batch_size=after.batch_size, learning_rate=after.learning_rate)
+
+
+@pytest.mark.parametrize("value", ["atuo", "Auto", "8"])
+def test_other_words_for_a_batch_are_refused_with_auto(write, value):
+    with pytest.raises(UsageError, match="batch_size.*int, or auto"):
+        pick_settings(str(write(f"batch_size: '{value}'")))
+
+
 # Names
 
 

@@ -1,18 +1,26 @@
 """The pages for people name only files, commands and modules that exist; the GitHub forms are complete."""
 
+import ast
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import yaml
 
 from helpers import PROJECT
+from helpers.adapters.folders import SHIPPED, AdapterFolder
+from helpers.common.lanes import LANES
+from helpers.server.__main__ import parse_arguments
+from helpers.weights.names import EMBEDDED_NAME
+from tools.ship_lora import NAME, TASK
 
 PAGES = [
     PROJECT / name
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "launch/README.md")
 ]
+GUIDE = PROJECT / "notebooks" / "GUIDE.md"
 MADE_BY_USE = ("models/", "loras/", "runs/", ".venv")
 GITHUB = PROJECT / ".github"
 FORMS = [path for path in sorted((GITHUB / "ISSUE_TEMPLATE").glob("*.yml")) if path.stem != "config"]
@@ -75,9 +83,22 @@ def test_makefile_has_the_usual_targets():
     assert {"setup", "tutorial", "lab", "test", "test-slow", "clean", "help"} <= find_targets()
 
 
-def test_readme_shows_the_two_commands_first():
-    commands = re.findall(r"\bmake ([a-z][a-z-]*)", "\n".join(find_code(PAGES[0])))
-    assert commands[:2] == ["tutorial", "test"]
+def test_readme_begins_with_what_shows_the_lora_of_the_kit():
+    first = read(PROJECT / "README.md").split("<!-- end of getting -->")[1]
+    setup, fetch, serve = re.search(r"```bash\n(.*?)```", first, flags=re.DOTALL)[1].splitlines()
+    assert setup == "make setup" and fetch.endswith(f"helpers.weights fetch {EMBEDDED_NAME}")
+    options = parse_arguments(shlex.split(serve)[3:])
+    assert (
+        options.model == LANES["tiny"].folder and options.lora == [NAME] and options.extensions == ["openai"]
+    )
+
+
+def test_python_of_the_readme_asks_base_and_lora_as_the_lora_was_trained_to_be_asked(template):
+    source = re.search(r"```python\n(.*?)```", read(PROJECT / "README.md"), flags=re.DOTALL)[1]
+    [row] = [ast.literal_eval(node) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Dict)]
+    assert template.build_messages(row)[-1]["content"].endswith(row["text"])
+    assert f'load_template("{TASK.template}")' in source
+    assert f'("{LANES["tiny"].folder}", "{NAME}")' in source
 
 
 @by_name
@@ -85,6 +106,34 @@ def test_modules_that_a_page_runs_exist(page):
     modules = set(re.findall(r"python -m ([\w.]+\w)", "\n".join(find_code(page))))
     placeholders = {module for module in modules if module.split(".")[-1].isupper()}
     assert [name for name in sorted(modules - placeholders) if not importlib.util.find_spec(name)] == []
+
+
+def test_figures_of_the_kits_lora_in_the_readme_are_those_of_its_record():
+    run = AdapterFolder(SHIPPED / NAME).run
+    judged = [run["evaluation"]["lora"], run["evaluation"]["base"], run["baselines"]["bag of words"]]
+    assert len({found["rows"] for found in judged}) == 1
+    claim = r"right for ([\d.]+) % of (\d+) rows .*? gets ([\d.]+) %, and a classifier .*? ([\d.]+) %"
+    lora, rows, *others = re.search(claim, " ".join(read(PROJECT / "README.md").split())).groups()
+    assert int(rows) == judged[0]["rows"]
+    assert [lora, *others] == [f"{100 * found['accuracy']:.1f}" for found in judged]
+
+
+def find_commands(page: Path) -> list[tuple[str, list[str]]]:
+    """(module, its words) of each command of the kit on a page; `size REPO|FOLDER` names a choice."""
+    code = "\n".join(find_code(page))
+    found = re.findall(r"python -m ((?:helpers|tools)\.\w+)((?: [^\s#]+)*)", code)
+    return [(module, words.split()) for module, words in found if importlib.util.find_spec(module)]
+
+
+@pytest.mark.parametrize("page", [*PAGES, GUIDE], ids=lambda page: str(page.relative_to(PROJECT)))
+def test_options_that_a_page_gives_a_command_exist(page, capsys):
+    for module, words in find_commands(page):
+        package = importlib.util.find_spec(module).submodule_search_locations
+        main = importlib.import_module(f"{module}.__main__" if package else module).main
+        with pytest.raises(SystemExit):
+            main([*(word for word in words[:1] if word.islower() and word.isalpha()), "--help"])
+        known = set(re.findall(r"--[\w-]+", capsys.readouterr().out))
+        assert {word for word in words if word.startswith("--")} <= known, (module, words)
 
 
 def test_each_question_where_something_happens_has_one_file():

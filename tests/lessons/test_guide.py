@@ -5,11 +5,12 @@ import re
 import shlex
 
 import pytest
-from support.lessons import NOTEBOOKS
+from support.lessons import NOTEBOOKS, PATHS, read_notebook
 
 from helpers.common.paths import PROJECT
 from helpers.server.__main__ import parse_arguments
 from helpers.tutorial import lesson_server
+from tools.talk_plan import build_plan, put_plan_into_guide
 
 GUIDE = (NOTEBOOKS / "GUIDE.md").read_text(encoding="utf-8")
 ELSEWHERE = ("No module named", "CUDA out of memory")  # messages of Python and torch
@@ -43,8 +44,13 @@ def list_messages() -> list[str]:
 def test_minutes_of_a_plan_add_up_to_what_its_title_says(plan, minutes):
     heading = next(line for line in GUIDE.splitlines() if line.startswith(f"### {plan}"))
     assert re.search(rf"\b{minutes} minutes", heading)
-    parts = re.findall(r"^\| (\d+) \|", read_section(plan), flags=re.MULTILINE)
-    assert sum(map(int, parts)) == minutes
+    parts = re.findall(r"^\| ([\d.]+) \|", read_section(plan), flags=re.MULTILINE)
+    assert sum(map(float, parts)) == minutes
+
+
+def test_plan_of_the_talk_is_that_of_the_slides():
+    lessons = {path.name: read_notebook(path) for path in PATHS}
+    assert put_plan_into_guide(GUIDE, lessons) == GUIDE and "\n".join(build_plan(lessons)) in GUIDE
 
 
 def test_command_of_the_kits_server_is_valid_and_opens_it_with_a_key():

@@ -8,9 +8,10 @@ from itertools import pairwise
 import jupytext
 import pytest
 from support.lessons import (
+    ALL_PATHS,
     NAMES,
-    PATHS,
     each_lesson,
+    each_notebook,
     list_code_cells,
     list_tagged_cells,
     name_pair,
@@ -38,24 +39,24 @@ TAUGHT = {  # calls that a lesson must show
 }
 
 
-def test_there_are_five_lessons():
-    assert [path.stem for path in PATHS] == NAMES
+def test_there_are_five_lessons_and_an_appendix():
+    assert [path.stem for path in ALL_PATHS] == sorted([*NAMES, "04b_training_appendix"])
 
 
-@each_lesson
+@each_notebook
 def test_notebook_and_text_pair_are_in_step(path):
     cells = [(cell.cell_type, cell.source.strip()) for cell in read_notebook(path).cells]
     pair = jupytext.read(name_pair(path))
     assert cells == [(cell.cell_type, cell.source.strip()) for cell in pair.cells]
 
 
-@each_lesson
+@each_notebook
 def test_code_cells_are_short(path):
     lengths = [len(cell.source.splitlines()) for cell in list_code_cells(read_notebook(path))]
     assert max(lengths) <= 25 and statistics.median(lengths) <= 5
 
 
-@each_lesson
+@each_notebook
 def test_cells_were_executed_in_order_and_without_an_error(path):
     cells = list_code_cells(read_notebook(path))
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
@@ -63,7 +64,7 @@ def test_cells_were_executed_in_order_and_without_an_error(path):
     assert outputs and all(output.output_type != "error" for output in outputs)
 
 
-@each_lesson
+@each_notebook
 def test_file_has_no_widget_state_no_path_of_this_machine_and_no_token(path):
     text = path.read_text(encoding="utf-8")
     assert "widgets" not in json.loads(text)["metadata"]
@@ -71,7 +72,7 @@ def test_file_has_no_widget_state_no_path_of_this_machine_and_no_token(path):
     assert path.stat().st_size < 500_000
 
 
-@each_lesson
+@each_notebook
 def test_headings_have_one_title_and_skip_no_level(path):
     text = re.sub(r"```.*?```", "", read_markdown(read_notebook(path)), flags=re.DOTALL)
     levels = [len(marks) for marks in re.findall(r"^(#+) ", text, flags=re.MULTILINE)]
@@ -79,7 +80,7 @@ def test_headings_have_one_title_and_skip_no_level(path):
     assert all(below - above <= 1 for above, below in pairwise(levels))
 
 
-@each_lesson
+@each_notebook
 def test_every_picture_has_alt_text(path):
     notebook = read_notebook(path)
     assert not re.search(r"!\[\s*\]\(", read_markdown(notebook))
@@ -130,9 +131,15 @@ def test_there_are_two_to_four_guesses_and_each_is_compared(path):
 
 
 def test_set_up_cell_is_the_same_everywhere():
-    assert len({list_code_cells(read_notebook(path))[0].source for path in PATHS}) == 1
+    assert len({list_code_cells(read_notebook(path))[0].source for path in ALL_PATHS}) == 1
 
 
-@each_lesson
+def test_lesson_4_has_at_most_60_cells_and_2000_words():
+    notebook = read_lesson("04_training")
+    text = re.sub(r"!\[[^\]]*\]", "", read_markdown(notebook))  # descriptions of pictures are for listeners
+    assert len(notebook.cells) <= 60 and len(text.split()) <= 2000
+
+
+@each_notebook
 def test_printed_commands_have_nothing_after_a_backslash(path):
     assert not re.search(r"\\[ \t]*#|\\[ \t]+$", read_markdown(read_notebook(path)), flags=re.MULTILINE)

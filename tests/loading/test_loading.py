@@ -14,7 +14,7 @@ from helpers import common, loading, training
 from helpers.common.errors import DamagedError, MissingPackageError, UnsupportedError, UsageError
 from helpers.common.training_settings import pick_settings
 from helpers.loading.loaders import explain_missing_package
-from helpers.loading.model import make_quantization
+from helpers.loading.model import find_kernel, make_quantization
 from helpers.tasks import TaskData
 from helpers.weights import ModelFolder
 
@@ -187,15 +187,18 @@ def test_model_of_fewer_bits_answers_and_then_trains(home, rows, template, bits,
     assert trained and all(value.abs().sum() > 0 for value in trained)  # they start at 0
 
 
-@pytest.mark.parametrize("purpose", ["inference", "training"])
-def test_on_a_gpu_the_kernel_is_one_that_nothing_compiles(purpose):
-    found = [
-        make_quantization(loader, torch.float16, purpose, None, "cuda")
-        for loader in ("gptq", "awq", "transformers")
-    ]
-    assert [config and config.backend for config in found] == ["gptq_torch", "torch_awq", None]
-    # gptqmodel's own choice is the fastest there.
-    assert make_quantization("gptq", torch.float16, "inference", None, "cpu") is None
+@pytest.mark.parametrize(("device", "purpose"), [("cuda", "inference"), ("cpu", "training")])
+def test_awq_weights_are_multiplied_by_what_nothing_compiles(home, device, purpose):
+    folder = ModelFolder(make_folder(home, quantization={"quant_method": "awq"}))
+    kernel = find_kernel(folder, "awq", device, "float16", purpose)
+    assert make_quantization("awq", torch.float16, None, kernel).backend == "torch_awq"
+
+
+def test_other_weights_have_no_kernel_and_gptqmodel_chooses_for_answers_on_a_cpu(home):
+    folder = ModelFolder(make_folder(home))
+    assert find_kernel(folder, "transformers", "cuda", "float16", "inference") is None
+    kernel = find_kernel(folder, "gptq", "cpu", "float16", "inference")
+    assert make_quantization("gptq", torch.float16, None, kernel) is None
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,13 @@ from nbformat import NotebookNode
 from helpers.common.paths import PROJECT
 
 NOTEBOOKS = PROJECT / "notebooks"
-PATHS = sorted(NOTEBOOKS.glob("0*.ipynb"))
 NAMES = ["01_weights", "02_loading", "03_api", "04_training", "05_lora_loading"]
+PATHS = [NOTEBOOKS / f"{name}.ipynb" for name in NAMES]
+ALL_PATHS = sorted(NOTEBOOKS.glob("0*.ipynb"))  # the appendix among them
 
-# Runs a test once for each lesson, with the notebook's `path`.
+# Runs a test once for each lesson, or for each notebook, with its `path`.
 each_lesson = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+each_notebook = pytest.mark.parametrize("path", ALL_PATHS, ids=lambda path: path.stem)
 
 
 def read_notebook(path: Path) -> NotebookNode:

@@ -10,6 +10,7 @@ from helpers.common.command import run_command
 from helpers.common.training_settings import TrainingSettings
 from helpers.tasks.__main__ import main
 from helpers.tasks.audit import pair_near_copies
+from helpers.tasks.checks.showing import describe_check
 
 TEMPLATE = "task: '{text}'\nlabel: {good: Good, bad: Bad}\n"
 THINGS = "kettle lamp clock radio chair stove fan iron drill mixer".split()
@@ -110,6 +111,14 @@ def test_rows_longer_than_the_limit_are_counted_in_the_model_s_tokens(write, hom
     assert check.estimate.minutes > 0 and check.estimate.memory_bytes > 0
     assert check.estimate.steps == 5 * -(-check.train_rows // 4)
     assert not tasks.check_data(data, template, "tiny", TrainingSettings(max_length=20)).trainable
+
+
+def test_batch_that_is_chosen_is_estimated_with_its_reason(write, home):
+    make_tiny_model(home / "models" / "tiny")
+    check = tasks.check_data(*write(make_rows()), "tiny", TrainingSettings(batch_size="auto"))
+    assert check.estimate.steps == 5 * -(-check.train_rows // 4)
+    assert "batch_size 4: " in check.estimate.batch_reason
+    assert check.estimate.batch_reason in "\n".join(describe_check(check))
 
 
 def test_chats_need_no_template_and_other_tables_are_checked_with_the_suggested_one(write):

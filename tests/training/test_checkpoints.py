@@ -8,11 +8,13 @@ import sys
 import time
 
 import pytest
+from support.loras import read_json
 from support.tiny import make_tiny_model
 from transformers import TrainerCallback
 
 from helpers import loading, training
 from helpers.common.errors import AlreadyThereError, DamagedError, MismatchError, NotFoundError
+from helpers.common.files import write_json
 from helpers.tasks import TaskData
 from helpers.training.checkpoints import (
     drop_older,
@@ -317,3 +319,21 @@ def test_all_that_a_training_writes_into_a_checkpoint_is_removed_with_it(train, 
 
 def test_checkpoints_that_are_gone_already_are_no_error(tmp_path):
     remove_checkpoints(tmp_path / "nothing")
+
+
+def test_training_that_resumes_keeps_the_batch_that_it_began_with(train, settings, checkpoints):
+    auto = settings.replace({"batch_size": "auto", "checkpoint_steps": 5})
+    interrupt(train, auto, checkpoints, last=7)
+    plan = read_json(checkpoints / "plan.json")
+    assert plan["taken"] == {"batch_size": 2, "learning_rate": settings.learning_rate}
+    # As if memory had allowed more when it began.
+    write_json(checkpoints / "plan.json", {**plan, "taken": {"batch_size": 3, "learning_rate": 0.012}})
+    run = train(auto, resume=True)
+    assert (run["settings"]["batch_size"], run["settings"]["learning_rate"]) == (3, 0.012)
+
+
+def test_number_does_not_continue_a_training_with_a_chosen_batch(train, settings, checkpoints):
+    settings = settings.replace({"checkpoint_steps": 5})
+    interrupt(train, settings.replace({"batch_size": "auto"}), checkpoints, last=7)
+    with pytest.raises(MismatchError, match="had batch auto"):
+        train(settings, resume=True)

@@ -1,5 +1,7 @@
 """`python -m helpers.training`: what it takes from the command line and a settings file, what it refuses."""
 
+from pathlib import Path
+
 import pytest
 from safetensors.torch import save_file
 from support.loras import read_json
@@ -81,6 +83,27 @@ def test_epochs_of_the_command_line_replace_those_of_the_settings_file(home, arg
     assert run["steps"] == 4
 
 
+@pytest.mark.parametrize("by_file", [True, False])
+def test_batch_that_is_chosen_is_printed_with_its_reason_and_recorded(
+    home, arguments, write, capsys, by_file
+):
+    path = write()
+    if by_file:
+        write_text(Path(path), SHORT.replace("batch_size: 4", "batch_size: auto"))
+    run = train(home, [*arguments, "--settings", path, *([] if by_file else ["--batch-size", "auto"])])
+    assert "batch_size 4, learning_rate 0.0002: " in capsys.readouterr().out
+    assert run["settings"]["batch_size"] == 4
+    assert "CPU" in run["batch_reason"]
+    assert read_json(home / "loras" / "mine" / "training_parameters.json")["micro_batch_size"] == 4
+    assert run["batch_reason"] in (home / "loras" / "mine" / "README.md").read_text()
+
+
+def test_batch_size_of_the_command_line_replaces_that_of_the_settings(home, arguments, write):
+    run = train(home, [*arguments, "--settings", write(), "--batch-size", "2"])
+    assert run["settings"]["batch_size"] == 2
+    assert run["steps"] == 3
+
+
 @pytest.mark.parametrize("epochs", ["0", "-1", "nan", "inf"])
 def test_number_of_epochs_that_trains_nothing_or_never_ends_writes_nothing(home, arguments, capsys, epochs):
     before = sorted(home.rglob("*"))
@@ -103,6 +126,7 @@ def test_number_of_epochs_that_trains_nothing_or_never_ends_writes_nothing(home,
         ({"--settings": "nothing.yaml"}, "nothing.yaml"),
         ({"--epochs": "many"}, "many"),
         ({"--prefix-sharing": "maybe"}, "maybe"),
+        ({"--batch-size": "0"}, "1 or more, or auto"),
     ],
     ids=str,
 )

@@ -76,6 +76,13 @@ def test_lack_of_memory_with_one_row_is_explained_without_a_smaller_batch(settin
     assert "batch_size" not in caught.value.remedy
 
 
+def test_lack_of_memory_with_a_chosen_batch_is_explained_with_the_learning_rate_too(settings):
+    asked = settings.replace({"batch_size": "auto", "learning_rate": 1e-4})
+    with pytest.raises(ResourceError) as caught, explain_memory(asked.take_batch(8), asked):
+        torch.empty(2**60)
+    assert "batch_size to 4, learning_rate to 0.0002 and accumulation to 2" in caught.value.remedy
+
+
 def test_lack_of_gpu_memory_is_explained_too(settings):
     with pytest.raises(ResourceError, match="batch_size"), explain_memory(settings):
         raise torch.OutOfMemoryError("CUDA out of memory.")

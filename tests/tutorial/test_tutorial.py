@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +90,22 @@ def test_page_has_every_notebook_and_needs_no_other_file(home):
     assert 'href="#01_first"' in page and 'id="01_first"' in page
     assert "The sky is &lt;blue&gt;." in page and "<blue>" not in page
     assert "require.min.js" not in page
+
+
+@pytest.mark.long
+def test_page_begins_with_the_answers_of_base_and_lora_and_lists_all_sections(home):
+    line = {"question": "Whose | side?", "truth": "<A>", "base": "x", "LoRA": "A"}
+    publish = f"from helpers.tutorial import checks\nchecks.publish('table', [{line}])"
+    path = write_notebook(home, "01_first", publish)
+    notebook = nbformat.read(path, 4)
+    notebook.cells.append(nbformat.v4.new_markdown_cell("## Where it goes"))
+    nbformat.write(notebook, path)
+    run_tutorial()
+    page = (home / "out" / "report.html").read_text(encoding="utf-8")
+    head = page[: page.index('id="01_first"')]
+    assert "Whose | side?" in head and "&lt;A&gt;" in head
+    sections = re.findall(r'href="#(01_first-\d+)"', head)
+    assert sections and all(f'id="{name}"' in page for name in sections)
 
 
 @pytest.mark.long

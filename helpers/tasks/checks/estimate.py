@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from helpers.common.errors import KitError
-from helpers.common.machine import measure_memory, name_dtype, pick_device, pick_dtype
-from helpers.common.training_settings import TrainingSettings
+from helpers.common.machine import Choice, measure_memory, name_dtype, pick_device, pick_dtype
+from helpers.common.training_settings import AUTO, TrainingSettings
 from helpers.tasks.checks.lengths import TokenizedRows, find_p95
+from helpers.weights.batches import estimate_batch
 from helpers.weights.folders import ModelFolder
 from helpers.weights.memory import Term, choose_targets, count_lora_parameters, estimate_training
 from helpers.weights.shape import Shape, get_text_part, read_number
@@ -24,8 +25,9 @@ from helpers.weights.sizes import build_facts, explain_unknown_shape
 # "cpu": measured with trainings of SmolLM2-135M-Instruct in bfloat16 on two cores: 0.39 to 0.46 for rows of
 # 25 to 400 tokens in batches of 4 and 8. "cuda": what the steps in benchmarks/results.md come to (1.1 billion
 # parameters, H100).
-EFFICIENCY = {"cpu": 0.4, "cuda": 0.4}
-STEP_SECONDS = {"cpu": 0.0, "cuda": 0.36}  # whatever is in the step
+# "mps": not measured.
+EFFICIENCY = {"cpu": 0.4, "cuda": 0.4, "mps": 0.4}
+STEP_SECONDS = {"cpu": 0.0, "cuda": 0.36, "mps": 0.36}  # whatever is in the step
 MEASURED_SECONDS = 0.5
 
 
@@ -42,6 +44,7 @@ class Estimate:
     speed: float | None = None  # operations a second of this machine, as measured
     terms: list[Term] = field(default_factory=list)  # of the memory
     reason: str = ""  # why something is not known
+    batch_reason: str = ""  # the rows of a batch and why, if the settings leave that to the kit
 
 
 def estimate_run(
@@ -52,6 +55,9 @@ def estimate_run(
         return Estimate(rows=rows, reason="llama.cpp's GGUF files are not trained; take a safetensors model")
     lengths = [min(len(one.ids), settings.max_length) for one in sample.sequences]
     shared = min(sample.shared, min(lengths))
+    reason = ""
+    if settings.batch == AUTO:
+        settings, reason = settle_batch(folder, lengths, shared, rows, settings)
     batch = min(settings.batch_size, rows)
     steps = max(round(math.ceil(rows / batch) * settings.epochs), 1)
     own = sum(lengths) / len(lengths) - shared
@@ -74,7 +80,27 @@ def estimate_run(
         tokens=tokens,
         speed=speed,
         terms=terms,
+        batch_reason=reason and f"batch_size {batch}: {reason}",
     )
+
+
+def settle_batch(
+    folder: ModelFolder, lengths: Sequence[int], shared: int, rows: int, settings: TrainingSettings
+) -> Choice[TrainingSettings]:
+    """The settings with the number of rows that a training would take for `auto`, and why."""
+    device = pick_device().value
+    facts = build_facts(folder.config, folder.quantization, folder.disk_bytes, folder.weight_bytes)
+    try:
+        with explain_unknown_shape(folder.name):
+            chosen = estimate_batch(
+                facts.config, facts.weight_bytes, name_dtype(pick_dtype(device).value), device,
+                measure_memory(device).value[0], settings.batch_size, settings.accumulation, rows,
+                r=settings.lora_r, targets=settings.targets, optimizer=settings.optimizer,
+                length=find_p95(lengths), shared=shared,
+            )  # fmt: skip
+    except KitError as error:
+        return Choice(settings.take_batch(settings.batch_size), error.problem)
+    return Choice(settings.take_batch(chosen.value), chosen.reason)
 
 
 def estimate_memory(
@@ -112,7 +138,7 @@ def measure_speed(shape: Shape, tokens: int) -> float:
     count, start = 0, time.perf_counter()
     while (spent := time.perf_counter() - start) < MEASURED_SECONDS:
         torch.mm(row, weights, out=result)
-        if device == "cuda":
-            torch.cuda.synchronize()
+        if device != "cpu":
+            torch.accelerator.synchronize()
         count += 1
     return 2 * row.numel() * shape.intermediate * count / spent

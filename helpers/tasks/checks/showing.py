@@ -30,6 +30,8 @@ def describe_check(check: Check) -> Iterator[str]:
         yield describe_lengths(check.lengths, check.model)
     if check.estimate:
         yield describe_estimate(check.estimate)
+        if check.estimate.batch_reason:
+            yield f"  {check.estimate.batch_reason}"
     yield "It can be trained as it is." if check.trainable else "It cannot be trained as it is."
 
 

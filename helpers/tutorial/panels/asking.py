@@ -74,7 +74,7 @@ class AskingPanel(Panel):
     def forget(self) -> None:
         """Removes the answers."""
         self.answers.value = ""
-        self.say("The answers are gone.")
+        self.say("All answers were removed.")
 
     def free_model(self) -> float:
         """Frees the model's memory; returns how many gigabytes (1e9 bytes) became free, 0.0 without one."""

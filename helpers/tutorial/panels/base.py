@@ -98,7 +98,7 @@ class Panel(ipywidgets.VBox):
     def start(self, doing: str, work: Work) -> None:
         """Starts `work` in a thread. At its end, what it returns is said, or the error that it raised."""
         if self.doing:
-            self.say(f"{self.doing} is already running: wait for its end, or press Stop.")
+            self.say(f"{self.doing} is already running. Wait until it ends, or press Stop.")
             return
         self.doing = doing
         self.asked_to_stop.clear()
@@ -118,7 +118,7 @@ class Panel(ipywidgets.VBox):
             words = f"Error: {error}"
         except Exception as error:
             # In a thread nobody would see it, and the panel would seem to go on working.
-            words = f"Error: {type(error).__name__}: {error}. The panel can be used again."
+            words = f"Error: {type(error).__name__}: {error}. You can use the panel again."
         self.progress.value = ""
         self.doing = ""
         self.say(words, role)
@@ -134,7 +134,7 @@ class Panel(ipywidgets.VBox):
     def check_stop(self) -> None:
         """Raises Stopped if the user has asked the work to end."""
         if self.asked_to_stop.is_set():
-            raise Stopped(f"{self.doing} was ended.", "Press the button again to continue.")
+            raise Stopped(f"{self.doing} did not finish.", "Press the button again to continue.")
 
     def show_progress(self, words: str, share: float) -> None:
         """Shows how far the work is, a few times a second; `share` is between 0 and 1.
@@ -151,9 +151,7 @@ class Panel(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """IPython's display protocol: the widget, and a sentence and a picture for pages without widgets."""
-        words = (
-            f"{self.title}: this panel works while its notebook runs. Elsewhere a picture of it stands here."
-        )
+        words = f"{self.title}: this panel works while its notebook is running; this is a picture of it."
         bundle = dict(super()._repr_mimebundle_(**kwargs) or {})
         bundle["text/plain"] = words
         bundle["text/html"] = f"<p>{words}</p>{self._make_image()}"

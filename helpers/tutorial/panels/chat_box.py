@@ -26,11 +26,11 @@ class ChatBox(ipywidgets.VBox):
         self.shown = ipywidgets.HTML()
         self.field = ipywidgets.Text(
             description="You:",
-            placeholder="Type a question, press Enter",
+            placeholder="Type a question and press Enter",
             layout={"width": "100%"},
             continuous_update=False,
         )
-        self.forget = ipywidgets.Button(description="Forget all", tooltip="Begin a new conversation")
+        self.forget = ipywidgets.Button(description="Forget all", tooltip="Start a new conversation")
         self.answering: threading.Thread | None = None
         self.field.observe(self._ask, "value")
         self.forget.on_click(self._start_again)

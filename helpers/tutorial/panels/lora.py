@@ -6,7 +6,7 @@ It does what the WebUI's Model tab does for LoRAs.
 import ipywidgets
 
 from helpers.adapters import attaching
-from helpers.adapters.folders import list_folders
+from helpers.adapters.folders import list_folders, list_shipped
 from helpers.adapters.listing import describe_adapter
 from helpers.common.errors import UsageError
 from helpers.loading.model import LoadedModel, load_model
@@ -46,15 +46,15 @@ class LoraPanel(AskingPanel):
         self.reload()
 
     def reload(self) -> None:
-        """Puts adapters.list_folders into the list; what was chosen stays chosen."""
-        names = list_folders()
+        """Lists the folders in loras/ and the LoRAs that come with the kit; what was chosen stays chosen."""
+        names = list(dict.fromkeys([*list_folders(), *list_shipped()]))
         wanted = self.lora.value
         self.lora.options = [NONE, *((name, name) for name in names)]
         self.lora.value = wanted if wanted in names else ""
         if names:
-            self.say(f"Folders in loras/: {len(names)}.")
+            self.say(f"LoRAs to choose from: {len(names)}.")
         else:
-            self.say("loras/ is empty: train a LoRA first (lesson 4).")
+            self.say("There is no LoRA in loras/ yet. Train one first (lesson 4).")
 
     def describe(self, name: str) -> None:
         """Says what is known of the LoRA that was chosen."""
@@ -95,7 +95,7 @@ class LoraPanel(AskingPanel):
             self.applied = name
         finally:
             attaching.switch_adapter(base, self.applied)  # if attaching failed, the earlier one
-        return f"{name} is on {base.name}." if name else f"{base.name} answers alone."
+        return f"{name} is now on {base.name}." if name else f"{base.name} now answers alone."
 
     def remove(self) -> str:
         """Runs adapters.detach_adapter on all LoRAs that were applied."""
@@ -105,7 +105,7 @@ class LoraPanel(AskingPanel):
         base = self.get_model()
         attaching.detach_adapter(base)
         self.applied = None
-        return f"{', '.join(attached)} removed; {base.name} is as it was."
+        return f"{', '.join(attached)} removed. {base.name} is as it was before."
 
     def reply(self, messages: list[dict[str, str]]) -> str:
         """The answer, with the LoRA at its strength (adapters.set_strength)."""

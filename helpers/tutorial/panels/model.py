@@ -65,12 +65,12 @@ class ModelPanel(AskingPanel):
         branches = sizes.describe_branches(self.source.value.strip())
         self.branch.options = [branch.name for branch in branches]
         self.table.value = make_table(branches)
-        return f"{len(branches)} branches."
+        return f"{len(branches)} branches found."
 
     def reload(self) -> None:
         """Reads models/ again; what was chosen stays chosen."""
         names = self.fill_list(self.folder.value)
-        self.say(f"Folders in models/: {len(names)}." if names else "models/ is empty: press Download.")
+        self.say(f"Folders in models/: {len(names)}." if names else "models/ is empty. Press Download.")
 
     def fill_list(self, wanted: str | None) -> list[str]:
         """Lists weights.list_models and chooses `wanted`, or else the first. Returns the names."""
@@ -92,7 +92,7 @@ class ModelPanel(AskingPanel):
             self.say(f"Error: {error}", "alert")
             return
         self.loader.value = self.detected
-        self.say(f"{self.folder.value}: its loader is {self.detected} ({reason}).")
+        self.say(f"{self.folder.value} is loaded by {self.detected} ({reason}).")
 
     def load(self) -> str:
         """Runs loading.load_model, after freeing a model that was loaded before."""
@@ -109,7 +109,7 @@ class ModelPanel(AskingPanel):
     def unload(self) -> str:
         """Runs loading.free."""
         name = self.get_model().name
-        return f"{name} is unloaded; {max(self.free_model(), 0):.2f} GB became free."
+        return f"{name} was unloaded, which freed {max(self.free_model(), 0):.2f} GB."
 
 
 def make_table(branches: list[sizes.Branch]) -> str:
@@ -131,8 +131,8 @@ def describe_loaded(loaded: model.LoadedModel) -> str:
     """A model that was just loaded, in words: loader, dtype, device, size, time, and free memory."""
     free, total = machine.measure_memory().value
     dtype = machine.name_dtype(loaded.dtype.value)
-    facts = (
-        f"{dtype} on {loaded.device.value}, {loaded.bytes / 1e9:.2f} GB of weights, in {loaded.seconds:.1f} s"
+    weights = f"{loaded.bytes / 1e9:.2f} GB of weights, {dtype}, on {loaded.device.value}"
+    memory = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB are still free"
+    return (
+        f"{loaded.name} was loaded by {loaded.loader.value} in {loaded.seconds:.1f} s: {weights}. {memory}."
     )
-    memory = f"{free / 1e9:.1f} of {total / 1e9:.1f} GB are free"
-    return f"{loaded.name} is loaded by {loaded.loader.value}: {facts}; {memory}."

@@ -2,7 +2,7 @@
 
 import ipywidgets
 
-from helpers.adapters.folders import list_adapters
+from helpers.adapters.folders import list_adapters, list_shipped
 from helpers.clients import process
 from helpers.clients.process import RunningServer, read_last_line
 from helpers.common.errors import AlreadyThereError, KitError, ServerError, UsageError
@@ -30,7 +30,7 @@ class SessionPanel(Panel):
     def __init__(self, model: str | None = None):
         names = list_models()
         chosen = model if model in names else None
-        loras = [(name, name) for name in list_adapters()]
+        loras = [(name, name) for name in dict.fromkeys([*list_adapters(), *list_shipped()])]
         self.server: RunningServer | None = None
         self.model = make_field(ipywidgets.Dropdown, "Model", options=names, value=chosen)
         self.lora = make_field(ipywidgets.Dropdown, "LoRA", options=[NONE, *loras])
@@ -41,13 +41,13 @@ class SessionPanel(Panel):
             for name, label in PORT_LABELS.items()
         }
         self.addresses = {
-            name: make_field(ipywidgets.Text, label, placeholder="no server runs")
+            name: make_field(ipywidgets.Text, label, placeholder="no server is running")
             for name, label in ADDRESS_LABELS.items()
         }
         buttons = self.make_buttons(Start=("Starting the server", self.serve), Stop=self.stop)
         choices = (self.model, self.lora, self.raw, self.openai, *self.ports.values())
         super().__init__(*choices, buttons, *self.addresses.values())
-        self.say("No server runs: choose, then press Start.")
+        self.say("No server is running. Choose a model, then press Start.")
 
     def choose_ports(self) -> dict[str, int]:
         """The ports of the APIs that are ticked: raw and streaming, openai."""
@@ -72,7 +72,7 @@ class SessionPanel(Panel):
             self.check_stop()  # if Stop was pressed, the server's end is not an error
             raise
         self.show_addresses(server, ports)
-        return f"the server runs. In a terminal: {server.command}"
+        return f"the server is running. In a terminal you would type: {server.command}"
 
     def show_addresses(self, server: RunningServer, ports: dict[str, int]) -> None:
         """Shows the addresses of the APIs that were started."""
@@ -95,11 +95,11 @@ class SessionPanel(Panel):
         for field in self.addresses.values():
             field.value = ""
         if server is None:
-            raise UsageError("No server runs.", "There is nothing to stop.")
+            raise UsageError("No server is running.", "There is nothing to stop.")
         if not server.runs_here():
             raise ServerError(
                 f"The server had ended by itself: {read_last_line(server.log)}",
                 "Press Start to start it again.",
             )
         server.stop()
-        return "the server was stopped, and its memory is free."
+        return "the server has stopped and freed its memory."

@@ -30,12 +30,12 @@ from helpers.weights.folders import list_models
 
 LABELS = {  # settings that the panel shows
     "epochs": "Epochs",
-    "max_rows": "Rows, 0 is all",
-    "batch_size": "Rows a step",
+    "max_rows": "Rows (0: all)",
+    "batch_size": "Rows per step",
     "learning_rate": "Learning rate",
     "lora_r": "Rank",
     "lora_alpha": "Alpha",
-    "max_length": "Tokens a row",
+    "max_length": "Tokens per row",
 }
 Number = ipywidgets.BoundedFloatText | ipywidgets.BoundedIntText
 SHAPES = ("lora_r", "lora_alpha", "lora_dropout", "targets")
@@ -89,7 +89,11 @@ class TrainingPanel(Panel):
     def report_unfinished(self) -> None:
         """Says which trainings were interrupted, and what Start does about them."""
         for name, step in list_unfinished().items():
-            action = f"continues after step {step}" if step else "starts it again: it has no checkpoint yet"
+            action = (
+                f"continues after step {step}"
+                if step
+                else "starts it again, because it has no checkpoint yet"
+            )
             problem = f"A training of {name} was interrupted."
             self.say(f"{problem} With that name and the same settings, Start {action}.")
 
@@ -106,7 +110,7 @@ class TrainingPanel(Panel):
         self.fields["lora_r"].value = old.lora_r
         self.fields["lora_alpha"].value = old.lora_alpha
         shapes = f"rank {old.lora_r}, alpha {old.lora_alpha}, layers {old.targets}"
-        self.say(f"The shapes are those of {name}: {shapes}.")
+        self.say(f"Copied from {name}: {shapes}.")
 
     def read_settings(self) -> TrainingSettings:
         """The values in the fields; the rest as the lane or the older LoRA has it."""
@@ -127,7 +131,7 @@ class TrainingPanel(Panel):
             return "these are chats, which need no template. Press Check or Start."
         path = find_file(data, "table", or_folder=True).with_suffix(".yaml")
         if path.exists() and path != self.written:
-            raise AlreadyThereError(f"{path} is there already.", "Choose it as the template, or rename it.")
+            raise AlreadyThereError(f"{path} already exists.", "Choose it as the template, or rename it.")
         self.written = write_text(path, suggestion.text)
         self.template.value, self.text.value = str(path), suggestion.text
         self.text.layout.display = ""
@@ -140,7 +144,7 @@ class TrainingPanel(Panel):
         found = check_data(data, template, self.base.value, settings, progress=self.show_progress)
         report = "\n".join(describe_check(found))
         self.findings.value = f'<pre style="white-space: pre-wrap">{html.escape(report)}</pre>'
-        return "the data can be trained on as they are." if found.trainable else "see above what to fix."
+        return "the data can be trained on as it is." if found.trainable else "fix what is listed above."
 
     def preview(self) -> str:
         """tasks.preview_rows: some rows as the model will see them, with what is learned framed."""
@@ -148,7 +152,7 @@ class TrainingPanel(Panel):
         found = preview_rows(data, template, self.base.value, turns=self.settings.turns)
         pictures = [frame_tokens(*zip(*row.tokens, strict=True)) for row in found.rows]
         self.findings.value = f'<div style="white-space: normal">{"".join(pictures)}</div>'
-        return "the first rows are above, as the model will see them. What is framed is learned."
+        return "the first rows are above, as the model will see them. It learns what is framed."
 
     def train(self) -> str:
         """load_task_data, load_model and train_lora, as `python -m helpers.training` does."""
@@ -156,7 +160,7 @@ class TrainingPanel(Panel):
         data = load_task_data(*self.pick_files(), Split(validation_size=self.validation.value))
         if self.base.value is None:
             raise UsageError(
-                "No base model is chosen.", "Choose one; the Model panel of lesson 2 brings models."
+                "No base model is chosen.", "Choose one; the Model panel of lesson 2 fetches models."
             )
         settings = self.read_settings()
         resume = list_unfinished().get(output.name, 0) > 0
