@@ -71,6 +71,7 @@ STYLE = """
 
 .reveal .jp-RenderedHTMLCommon { font-size: 22px; color: #111; padding: 0 }
 .reveal .jp-RenderedHTMLCommon:has(h1) { font-size: 27px }
+.reveal .jp-RenderedHTMLCommon:has(h1):has(img) { font-size: 20px }
 .reveal .jp-RenderedHTMLCommon table { font-size: 18px; margin-left: 0 }
 .reveal .jp-RenderedHTMLCommon :is(td, th) { text-align: left; max-width: 620px; white-space: normal }
 
@@ -90,6 +91,7 @@ STYLE = """
 .reveal .jp-OutputArea-output { padding-left: 12px; border-left: 4px solid #b9770e }
 .reveal img { max-height: 340px; max-width: 100% }
 .reveal img[src^="data:image/svg"] { max-height: 500px }
+.reveal .jp-RenderedHTMLCommon:has(h1) img { max-height: 280px }
 """
 
 SETTINGS = {  # of reveal.js

@@ -68,33 +68,32 @@ from helpers.tutorial import checks
 lane = lanes.pick_lane().value
 print("The server will have the model", lane.folder)
 
-# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Follow one question through the picture. All that is in the middle you know from lesson 2. The server listens on this computer only: say so, people worry about it, and rightly."
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Follow one question through the picture. You know everything in the middle from lesson 2. The server listens on this computer only. Say so: people worry about it, and rightly."
 # ## A server
 #
-# An [API](glossary.md#serving-lesson-3) lets another program use the model: it sends a request over HTTP, the protocol of web pages, and gets the
-# answer as JSON. Follow one question from left to right.
+# An [API](glossary.md#api) lets other programs use the model. Follow one question from left to right.
 #
 # ![The path of a request. A client sends JSON with messages over HTTP. In the server a chat template makes them one text, and the tokenizer makes that 23 tokens. The model, with its LoRA, gives the next token, which is appended to the tokens, again and again, until the token that ends the answer. Each token becomes text and goes back to the client at once as a line of the stream, or all of it at the end.](images/request.svg)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# The next cell starts it, with the command that it prints. Each dialect has a [port](glossary.md#serving-lesson-3), the number of its door: 5000
-# raw, 5001 OpenAI style, or a free one if that is taken. Only this computer can reach 127.0.0.1.
+# A program sends a request over HTTP, the protocol of web pages, and gets the answer as JSON, a text form of lists and dictionaries. The next cell
+# starts the server, with the command that it prints. Each dialect has a [port](glossary.md#port), the number of its door: 5000 raw, 5001
+# OpenAI style, or a free one if that is taken. Only this computer can reach 127.0.0.1.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
 server = tutorial.reach_server(lane.folder, lane.model, lane.revision)
 print(server.command)
 if server.note:  # a usual port is taken
     print(server.note)
-print("raw:   ", server.raw_url)
-print("OpenAI:", server.openai_url)
+print(f"raw: {server.raw_url}   OpenAI: {server.openai_url}")
 
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="This API left the WebUI in November 2023. It is here because much code still speaks it, and because it shows so plainly that the server keeps nothing."
 # ## The raw API of 2023
 #
 # The 2023 tutorial built its request like this: the usual parameters, the question, and the earlier turns, each a pair of user and model.
 
-# %% slideshow={"slide_type": "-"}
-from helpers.clients import DEFAULT_CHAT_PARAMS
+# %% slideshow={"slide_type": "skip"}
+from helpers.clients import DEFAULT_CHAT_PARAMS  # in 2023: from chat_api
 
 instruction = "Answer in as few words as you can."
 chat_history = [
@@ -104,6 +103,8 @@ chat_history = [
         "Yes, I understand",
     ]
 ]
+
+# %% slideshow={"slide_type": "-"}
 params = dict(
     **DEFAULT_CHAT_PARAMS,
     user_input="What color is the sky?",
@@ -124,7 +125,7 @@ if server.raw_url:
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the reply is the whole history plus a new row. The server keeps nothing: to go on, send the history back.
 #
-# <details><summary>The same request with curl</summary>
+# <details><summary>The same request from a terminal, with curl</summary>
 #
 # ```bash
 # curl http://127.0.0.1:5000/api/v1/chat -H "Content-Type: application/json" -d '{
@@ -154,7 +155,7 @@ if server.raw_url:
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Two sides of a history
 #
-# `internal` is for the model, `visible` for a web page. Usually they say the same; below they don't.
+# `internal` is for the model, `visible` for a web page. Here they disagree.
 #
 # **Predict:** which dog will the model name?
 
@@ -182,7 +183,7 @@ if server.raw_url:
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="The dialect that won: vLLM, llama.cpp and the WebUI speak it. Let the room guess before the last lines: same model, same conversation, no sampling, so is it the same answer? The culprit is one default: the full stop was already used, and a repetition penalty of 1.1 makes it less likely."
 # ## The OpenAI style
 #
-# The same conversation as a list of **messages**, each with a **role**: system (how to behave), user, or assistant (the model).
+# The same conversation as a list of **messages**, each with a [role](glossary.md#role): system (how to behave), user, or assistant (the model).
 
 # %% slideshow={"slide_type": "-"}
 from openai import OpenAI
@@ -254,7 +255,7 @@ if server.raw_url:
 #
 # </details>
 #
-# An unknown model name, such as `x`, gets what is loaded, as in the WebUI; with `--strict-model` it gets a 404, as at OpenAI.
+# An unknown model name, such as `x`, gets what is loaded, as in the [WebUI](glossary.md#webui); with `--strict-model` it gets a 404, as at OpenAI.
 #
 # | | raw API, 2023 | OpenAI style |
 # |---|---|---|
@@ -271,7 +272,7 @@ if server.raw_url:
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Streaming
 #
-# With `stream=True` the server sends each piece at once, as [server-sent events](glossary.md#serving-lesson-3) (`"stream": true` and `curl -N`).
+# With `stream=True` the server sends each piece at once, as [server-sent events](glossary.md#streaming) (`"stream": true` and `curl -N`).
 # The bars mark where a piece ends.
 #
 # **Predict:** how many pieces will the answer have?
@@ -291,7 +292,7 @@ print()
 checks.compare_guess(guess, pieces, "pieces")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# The raw API streams over a [websocket](glossary.md#serving-lesson-3), a connection that stays open. Each message has the whole history so far.
+# The raw API streams over a [websocket](glossary.md#streaming), a connection that stays open. Each message has the whole history so far.
 
 # %% slideshow={"slide_type": "skip"}
 if server.streaming_url:
@@ -302,15 +303,14 @@ if server.streaming_url:
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Read the list from above: quite sure, quite sure, and then one place where it hesitates. Greedy takes the longest bar. With log-probabilities you can also judge without generating: lesson 4 does."
 # ## How sure was it?
 #
-# At each place the model computes how likely every token is; `logprobs` sends these [log-probabilities](glossary.md#serving-lesson-3) along. Here is
+# At each place the model computes how likely every token is; `logprobs` sends these [log-probabilities](glossary.md#log-probability) along. Here is
 # what color the sky is, token by token, then the place where it was least sure.
 
 # %% slideshow={"slide_type": "skip"}
 import math
 
-reply = client.chat.completions.create(
-    model=server.model, messages=messages, temperature=0, logprobs=True, top_logprobs=5
-)
+how = {"temperature": 0, "max_tokens": 40, "logprobs": True, "top_logprobs": 5}
+reply = client.chat.completions.create(model=server.model, messages=messages, **how)
 tokens = reply.choices[0].logprobs.content
 
 # %% slideshow={"slide_type": "-"}
@@ -329,10 +329,10 @@ plots.show(figure, f"Bars of the likeliest tokens: {words}")
 print("least sure:", words)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** greedy takes the longest bar. Sampling draws: a [temperature](glossary.md#loading-lesson-2) below 1 makes long bars longer, above 1
-# it evens them out, and a seed makes the draw repeatable.
+# **Read it:** [greedy](glossary.md#greedy) takes the longest bar. Sampling draws: a [temperature](glossary.md#sampling) below 1 makes long bars
+# longer, above 1 it evens them out, and a seed makes the draw repeatable.
 #
-# **Predict:** the next cell asks seven times. How many *different* lines will come?
+# **Predict:** asked seven times, how many *different* lines will the model write?
 
 # %% slideshow={"slide_type": "skip"}
 guess = 7  # yours
@@ -352,7 +352,8 @@ checks.compare_guess(guess, len(lines), "different lines")
 # %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="135 million parameters: nobody would trust them with a fact. But the form is not a matter of trust. Ask: which of the two answers would crash your program?"
 # ## JSON that always fits
 #
-# A program needs fields, not prose. Send a JSON schema, a description of the fields, and the server rules out every token that would break it.
+# A program needs fields, not prose. Send a JSON schema, a description of the fields, and the server rules out every token
+# that would break it: a [structured answer](glossary.md#structured-answer).
 
 # %% slideshow={"slide_type": "-"}
 text = "Ada Lovelace was born in London in 1815 and wrote the first computer program."
@@ -379,13 +380,13 @@ except ValueError:  # a server that does not know schemas
 checks.confirm(isinstance(person.get("born"), int), "the year is a number", "send the schema")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** the first answer has a key that nobody asked for, and its year is text: `person["born"] + 36` would fail. The second always works. Only
-# the form is certain, though: no schema knows whether the year is true.
+# **Read it:** the first answer has a key that nobody asked for, and its year is text: `person["born"] + 36` would fail. The second always works.
+# But no schema knows whether the year is true.
 #
 # ## A tool call
 #
-# Small models can't multiply; your computer can. A *tool* is a function that you describe to the model. It fills in the arguments, your program
-# runs the function and sends the result back.
+# Small models can't multiply; your computer can. In a [tool call](glossary.md#tool-call), the model fills in the arguments of a function that you
+# described; your program runs it and sends the result back.
 
 # %% slideshow={"slide_type": "skip"}
 sums = [{"role": "user", "content": "What is 17 times 23?"}]
@@ -449,7 +450,7 @@ if said.tool_calls:
 # - `structured_outputs`, vLLM's field: answers from a list (`choice`), or that fit a regular expression (`regex`) or a `grammar`.
 # - `/v1/completions` continues any text or token ids; with `echo` and `logprobs` it scores the text itself.
 # - `/tokenize` counts tokens; `/health` says whether the server is ready.
-# - `--upstream URL` puts this server in front of another: vLLM, llama.cpp's, Ollama, the WebUI.
+# - `--upstream URL` puts this server in front of an [upstream](glossary.md#upstream): vLLM, llama.cpp's, Ollama, the WebUI.
 
 # %% slideshow={"slide_type": "skip"}
 from helpers.tutorial import panels
@@ -483,7 +484,7 @@ except KitError as error:
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## One client, another server
 #
-# A second server: the same model as a GGUF file in llama.cpp (lesson 2), if that is installed. For the client, only the address changes.
+# A second server: the same model as a GGUF file in llama.cpp (lesson 2), if installed. For the client only the address changes.
 
 # %% slideshow={"slide_type": "skip"}
 has_llama = importlib.util.find_spec("xllamacpp")
@@ -493,8 +494,8 @@ other = tutorial.reach_server(other_name, "smollm2-135m-instruct")
 # %% slideshow={"slide_type": "skip"}
 for each in (server, other):
     asker = OpenAI(base_url=each.openai_url, api_key=each.api_key)
-    reply = asker.chat.completions.create(model=each.model, messages=messages, temperature=0)
-    print(f"{reply.model}: {reply.choices[0].message.content!r}")
+    said = clients.ask_openai(asker, messages, each.model, temperature=0, max_tokens=40)
+    print(f"{each.model}: {said!r}")
 other.stop()
 
 # %% slideshow={"slide_type": "skip"}
@@ -514,7 +515,7 @@ for name, effect in {
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
 #
-# Change each cell until the line below it turns green. Its solution is folded away below.
+# Change each cell until its line turns green; the solution is folded away below.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 1. Change a value
@@ -603,7 +604,7 @@ SessionPanel(lane.folder)
 #
 # ![The WebUI, as a drawing. Session tab: tick api among the Boolean command-line flags, press Apply flags/extensions and restart. In 2023, api and openai were ticked among the extensions.](images/webui-session.svg)
 #
-# People then chat in the **Chat** tab. Its sliders are the parameters of your requests.
+# People then chat in the **Chat** tab. The sliders below it are parameters of your requests.
 #
 # ![The WebUI, as a drawing. Chat tab: mode instruct, a question and its answer, the field for a message and Send. In the Parameters tab, temperature and top_p.](images/webui-chat.svg)
 #
@@ -613,7 +614,7 @@ SessionPanel(lane.folder)
 # python server.py --model TheBloke_Llama-2-7B-Chat-GPTQ --api
 # ```
 #
-# In 2023, with its page at port 7860 (in an environment of its own, for an NVIDIA GPU):
+# In 2023, with its page at port 7860 (an environment of its own, NVIDIA GPU):
 #
 # ```bash
 # git clone https://github.com/oobabooga/text-generation-webui
