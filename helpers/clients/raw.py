@@ -45,11 +45,12 @@ class TextEvent(TypedDict):
     text: str
 
 
-# What the chat example of the 2023 tutorial sent. The names are those of text-generation-webui's raw API,
-# August 2023.
+# What the chat example of the 2023 tutorial sent besides the question and the history. It added those with
+# dict(**DEFAULT_CHAT_PARAMS, user_input=..., history=..., context_instruct=...). None of the three is here:
+# a key that is given twice is a TypeError. The names are those of text-generation-webui's raw API of August
+# 2023; the values are its defaults, all but the mode.
 DEFAULT_CHAT_PARAMS: dict[str, Any] = {
     "max_new_tokens": 200,
-    "history": {"internal": [], "visible": []},
     "mode": "instruct",
     "regenerate": False,
     "_continue": False,
@@ -137,7 +138,7 @@ def build_chat_body(user_input: str, history: History | None, params: dict[str, 
     """The request of a raw chat: DEFAULT_CHAT_PARAMS, with `params` in place of some of its values."""
     body = {**DEFAULT_CHAT_PARAMS, **params, "user_input": user_input}
     if history is None:
-        return body
+        return {**body, "history": {"internal": [], "visible": []}}
     if not isinstance(history, dict) or not isinstance(history.get("internal", []), list):
         refuse("history", history, 'what chat_raw returns, such as {"internal": [], "visible": []}')
     return {**body, "history": history}

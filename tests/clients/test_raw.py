@@ -15,8 +15,20 @@ def test_raw_call_sends_the_defaults_with_what_was_changed():
     reply = json.dumps({"results": [{"history": history}]}).encode()
     with serve_reply(200, reply) as (url, received):
         assert clients.chat_raw("Hi", url=url, seed=7) == history
-    assert received == [{**clients.DEFAULT_CHAT_PARAMS, "user_input": "Hi", "seed": 7}]
+    empty = {"internal": [], "visible": []}
+    assert received == [{**clients.DEFAULT_CHAT_PARAMS, "user_input": "Hi", "history": empty, "seed": 7}]
     assert clients.last_reply(history) == "<b>"
+
+
+def test_request_of_the_2023_tutorial_is_built_as_it_was_written():
+    pairs = [["a", "b"]]
+    params = dict(
+        **clients.DEFAULT_CHAT_PARAMS,
+        user_input="What color is the sky?",
+        history=dict(internal=pairs, visible=pairs),
+        context_instruct="Answer in one sentence.",
+    )
+    assert params["mode"] == "instruct" and params["history"] == {"internal": pairs, "visible": pairs}
 
 
 def test_same_call_and_stream_work_with_the_webui_of_2023(old):

@@ -304,12 +304,7 @@ def test_server_ends_when_the_program_that_started_it_is_killed(at_home):
 def test_both_examples_of_2023_run_on_the_real_model(real_model_name):
     history = {"internal": [["Reply with Yes", "Yes"]], "visible": [["Reply with Yes", "Yes"]]}
     question = "What color is the sky?"
-    body = {
-        **clients.DEFAULT_CHAT_PARAMS,
-        "user_input": question,
-        "history": history,
-        "max_new_tokens": 24,
-    }
+    body = dict(**clients.DEFAULT_CHAT_PARAMS, user_input=question, history=history) | {"max_new_tokens": 24}
     with clients.start_server(real_model_name) as server:
         response = requests.post(f"{server.raw_url}/api/v1/chat", json=body, timeout=120)
         client = openai.OpenAI(base_url=server.openai_url, api_key="none")
