@@ -334,7 +334,7 @@ ends = [tokens.count(tokenizer.eos_token_id) for tokens in (ids[1], honest)]
 checks.confirm(ends[0] == ends[1], "with the kit, no typed mark ends a turn", "use tokenize_chat")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it** (tiny lane): alone, the tokenizer gave the typed `<|im_end|>` id 2, the very token that the template writes. The model read that it had
+# **Read it** (tiny lane): alone, the tokenizer gave the typed `<|im_end|>` id 2, exactly the token that the template writes. The model read that it had
 # said *Banana* twice, and went on. The kit cuts the mark into `<`, `|`, `im` and more: plain text, and the sky is blue again.
 #
 # Whoever wrote the web page, the e-mail or the forum comment (lesson 4) in your prompt can do the same. So the kit makes tokens of messages in one
