@@ -31,7 +31,7 @@
 #
 # | lane | minutes | memory | disk | measured |
 # |---|---|---|---|---|
-# | tiny | 0.1 | 0.4 GB | 0.3 GB | 2026-11-28 on CPU, 2 cores, float32, commit 29745b189eb2 |
+# | tiny | 0.3 | 1.0 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit b6e80136416f |
 # | t4 | – | – | – | not run yet |
 # | large | – | – | – | not run yet |
 #
