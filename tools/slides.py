@@ -72,7 +72,7 @@ STYLE = """
 .reveal .jp-RenderedHTMLCommon { font-size: 22px; color: #111; padding: 0 }
 .reveal .jp-RenderedHTMLCommon:has(h1) { font-size: 27px }
 .reveal .jp-RenderedHTMLCommon:has(h1):has(img) { font-size: 20px }
-.reveal .jp-RenderedHTMLCommon table { font-size: 18px; margin-left: 0 }
+.reveal .jp-RenderedHTMLCommon table { font-size: 17px; margin-left: 0 }
 .reveal .jp-RenderedHTMLCommon :is(td, th) { text-align: left; max-width: 620px; white-space: normal }
 
 .reveal :is(p, li, td) code { white-space: nowrap }
@@ -89,8 +89,9 @@ STYLE = """
   width: 100%;
 }
 .reveal .jp-OutputArea-output { padding-left: 12px; border-left: 4px solid #b9770e }
-.reveal img { max-height: 340px; max-width: 100% }
-.reveal img[src^="data:image/svg"] { max-height: 500px }
+.reveal img { max-height: 320px; max-width: 100% }
+.reveal img[src^="data:image/svg"] { max-height: 425px }
+.reveal .jp-OutputArea-output p { font-size: 17px; line-height: 1.25; margin: 0 0 6px }
 .reveal .jp-RenderedHTMLCommon:has(h1) img { max-height: 280px }
 """
 

@@ -73,7 +73,7 @@ for name, (value, reason) in lanes.describe().items():
 # Somebody writes about two colleges. Whose side are they on? Here are five comments, and under each the four answers.
 # Soon a model will be asked the same five.
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "-"} tags=["remove-input"]
 from helpers import tasks, tutorial
 from helpers.tutorial import game
 

@@ -247,7 +247,7 @@ if not board.lines:
     adapters.switch_adapter(loaded, folder.name)
     board.add_scores(folder.name, "the LoRA of this lesson, on its base", score(loaded))
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "skip"}
 del loaded, plain, tensors
 machine.free_memory()
 if merged:
