@@ -57,7 +57,7 @@ STYLE = """
 .reveal .slides { text-align: left }
 .reveal .slides, .reveal .slides * { box-sizing: border-box }
 .reveal .slides > section { padding: 0 }
-.reveal .slides > section > section { padding: 20px 56px 8px }
+.reveal .slides > section > section { padding: 16px 56px 6px }
 
 .reveal h1 { font-size: 46px }
 .reveal h2 { font-size: 34px }
@@ -91,6 +91,7 @@ STYLE = """
 .reveal .jp-OutputArea-output { padding-left: 12px; border-left: 4px solid #b9770e }
 .reveal img { max-height: 320px; max-width: 100% }
 .reveal img[src^="data:image/svg"] { max-height: 425px }
+.reveal .jp-OutputArea-output :is(td, th) { padding: 3px 8px; font-size: 16px; line-height: 1.25 }
 .reveal .jp-OutputArea-output p { font-size: 17px; line-height: 1.25; margin: 0 0 6px }
 .reveal .jp-RenderedHTMLCommon:has(h1) img { max-height: 280px }
 """

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import openai
-from IPython.display import HTML, display
+from IPython.display import display
 
 from helpers.clients.openai_chat import ask_openai
 from helpers.evaluation.judging import find_label
 from helpers.tasks.template import Row, Template
-from helpers.tutorial.checks import publish
+from helpers.tutorial.checks import MIME
 from helpers.tutorial.game import RIGHT, WRONG, pick_rounds
 
 HEADS = ("question", "truth", "base", "LoRA")
@@ -78,8 +78,9 @@ def ask_both(
 
 def show_answers(table: Sequence[dict[str, str]], address: str) -> None:
     """Displays the table of ask_both with the address that answered, and publishes it for the report."""
-    display(HTML(write_answers(table, address)))
-    publish("table", list(table))
+    published = {"name": "table", "value": list(table)}
+    words = f"{len(table)} held-out rows, answered by {address}"
+    display({"text/html": write_answers(table, address), "text/plain": words, MIME: published}, raw=True)
 
 
 def write_answers(table: Sequence[dict[str, str]], address: str) -> str:
