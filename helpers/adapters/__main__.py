@@ -57,7 +57,7 @@ def print_facts(facts: LoraFacts, origin: str = "") -> None:
         f"data {facts.data or 'not recorded'}",
         describe_measured(facts),
     ]
-    print(in_one_line(f"{facts.name:30} {'  '.join([*known, origin]) if facts.rank else ''}".rstrip()))
+    print(in_one_line(f"{facts.name:30} {'  '.join([*known, origin]) if facts.rank else ''}"))
     if facts.problem:
         print(in_one_line(f"{'':30} cannot be attached: {facts.problem}"))
 

@@ -18,10 +18,12 @@ from helpers.common.errors import DamagedError, NotFoundError, UnsupportedError,
 
 
 def list_lines(capsys):
-    """The lines that `python -m helpers.adapters list` prints."""
+    """The lines that `python -m helpers.adapters list` prints, without those about the kit's own LoRAs."""
     capsys.readouterr()
     assert run_command(main, ["list"]) == 0
-    return capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()
+    own = (number for number, line in enumerate(lines) if line.startswith(tuple(adapters.list_shipped())))
+    return lines[: next(own, len(lines))]
 
 
 # What `adapters list` shows

@@ -22,6 +22,7 @@ def test_settings_of_a_lora_survive_the_webui_s_names(preset, targets):
     assert back == {name: settings[name] for name in back}
     assert set(settings) - set(back) == {
         "max_rows",
+        "batch",
         "weight_decay",
         "max_grad_norm",
         "checkpoint_steps",

@@ -525,7 +525,7 @@ def test_chosen_lora_survives_a_new_list(loras, home):
     [
         ("02_loading", "ModelPanel"),
         ("03_api", "SessionPanel"),
-        ("04_training", "TrainingPanel"),
+        ("04b_training_appendix", "TrainingPanel"),
         ("05_lora_loading", "LoraPanel"),
     ],
 )
