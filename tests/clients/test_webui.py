@@ -27,11 +27,11 @@ SMALL = WebUIOptions("SmolLM2-135M-Instruct", ("college-preferences",), api=True
 LESSONS = {  # what the lessons print, as options
     "02_loading": [
         ("2023", WebUIOptions(LLAMA_70B, loader="gptq", context=4096)),
-        ("today", WebUIOptions(LLAMA_70B, loader="gptq", context=4096)),
+        ("today", WebUIOptions("llama-2-70b-chat.Q4_K_M.gguf", context=4096)),
     ],
     "03_api": [
-        ("2023", WebUIOptions(LLAMA_7B, api=True, openai=True)),
         ("today", WebUIOptions(LLAMA_7B, api=True)),
+        ("2023", WebUIOptions(LLAMA_7B, api=True, openai=True)),
     ],
     "05_lora_loading": [("2023", replace(SMALL, cpu=True, openai=True)), ("today", SMALL)],
 }
