@@ -265,8 +265,9 @@ table.rename_axis(columns="first token").map("{:.1%}".format)
 # %% slideshow={"slide_type": "skip"}
 def draw(temperature, seed):
     torch.manual_seed(seed)
-    drawn = model.generate(
-        **inputs, max_new_tokens=24, do_sample=True, temperature=temperature, top_p=1.0
+    drawn = model.generate(  # noqa: F821
+        **inputs,  # noqa: F821
+        max_new_tokens=24, do_sample=True, temperature=temperature, top_p=1.0
     )
     return tokenizer.decode(drawn[0, start:], skip_special_tokens=True)
 

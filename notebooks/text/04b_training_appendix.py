@@ -48,7 +48,6 @@ setup.set_up()
 
 # %% slideshow={"slide_type": "skip"}
 from helpers.common import lanes, machine
-from helpers.tutorial import checks
 
 for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
