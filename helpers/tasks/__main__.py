@@ -12,7 +12,8 @@ from helpers.common.errors import AlreadyThereError
 from helpers.common.files import write_text
 from helpers.common.lanes import pick_lane
 from helpers.common.outputs import check_output, refuse_kept
-from helpers.common.training_settings import PRESETS, TrainingSettings, check_optimizer, pick_settings
+from helpers.common.presets import PRESETS, pick_settings
+from helpers.common.training_settings import TrainingSettings, check_optimizer
 from helpers.tasks.checks.checking import check_data
 from helpers.tasks.checks.previewing import Preview, preview_rows
 from helpers.tasks.checks.showing import describe_check

@@ -6,7 +6,7 @@ import pytest
 
 from helpers import tasks
 from helpers.common.errors import DamagedError, KitError, UnsupportedError, UsageError
-from helpers.common.training_settings import explain_changes, pick_settings
+from helpers.common.presets import explain_changes, pick_settings
 
 FREE = tasks.Template("free", "", "{question}", answer="{answer}")
 FREE_ROWS = [{"question": f"q {i}", "answer": f"a {i}"} for i in range(20)]

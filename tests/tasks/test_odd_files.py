@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow import ipc
 
 from helpers.common.errors import DamagedError, KitError, UnsupportedError
 from helpers.common.files import write_text
@@ -133,17 +134,27 @@ def write_excel(path, sheets=("Sheet1",), index=False, header=True):
             frame.to_excel(book, sheet_name=sheet, index=index, header=header)
 
 
+def write_columns(path, table):
+    """A table as Parquet, Feather or Arrow's stream, by the suffix."""
+    if path.suffix == ".parquet":
+        pq.write_table(table, path)
+        return
+    make = ipc.new_file if path.suffix == ".feather" else ipc.new_stream
+    with make(path, table.schema) as writer:
+        writer.write_table(table)
+
+
 def write_twins(path):
-    pq.write_table(pa.table([["a"], ["b"]], names=["text", "text"]), path)
+    write_columns(path, pa.table([["a"], ["b"]], names=["text", "text"]))
 
 
 def write_no_columns(path):
-    pq.write_table(pa.table({}), path)
+    write_columns(path, pa.table({}))
 
 
 def write_map(path):
     facts = pa.array([[("k", "v")]], pa.map_(pa.string(), pa.string()))
-    pq.write_table(pa.table({"text": ["a"], "facts": facts}), path)
+    write_columns(path, pa.table({"text": ["a"], "facts": facts}))
 
 
 def write_gaps(path):
@@ -298,9 +309,15 @@ REFUSED = {
     "damaged.csv.gz": (gzip.compress(PLAIN.encode() * 99)[:-20], DamagedError, ["unpacked"]),
     "damaged.zip": (b"PK\x03\x04" + bytes(50), DamagedError, ["unpacked"]),
     "damaged.parquet": (b"PAR1" + bytes(50), DamagedError, ["cannot be read"]),
-    "same name twice.parquet": (write_twins, DamagedError, ["'text'", "Rename"]),
-    "no columns.parquet": (write_no_columns, DamagedError, ["no columns"]),
-    "map.parquet": (write_map, UnsupportedError, ["facts", "map", "without it"]),
+    **{
+        f"{name}.{suffix}": case
+        for suffix in ("parquet", "feather", "arrow")
+        for name, case in {
+            "same name twice": (write_twins, DamagedError, ["'text'", "Rename"]),
+            "no columns": (write_no_columns, DamagedError, ["no columns"]),
+            "map": (write_map, UnsupportedError, ["facts", "map", "without it"]),
+        }.items()
+    },
     "damaged.feather": (b"ARROW1" + bytes(50), DamagedError, ["cannot be read"]),
     "damaged.arrow": (b"\xff\xff\xff\xff\x10\0\0\0" + bytes(50), DamagedError, ["cannot be read"]),
     "damaged.xlsx": (zip_files({"xl/workbook.xml": "<x"}), DamagedError, ["xlsx"]),

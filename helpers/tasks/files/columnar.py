@@ -20,6 +20,7 @@ from helpers.tasks.files.file_text import refuse_large
 from helpers.tasks.files.raw_table import RawTable, as_text, list_places, name_all, refuse_twins
 
 if TYPE_CHECKING:
+    import pyarrow
     from datasets import Dataset, IterableDataset
 
 NO_TEXT = {"Audio", "Image", "Video", "Pdf", "binary", "large_binary"}  # kinds of columns that are left out
@@ -52,17 +53,18 @@ def read_parquet(paths: list[Path]) -> RawTable:
     from datasets import Dataset
 
     names: list[Any] = [glob.escape(str(path)) for path in paths]
+    import pyarrow.parquet
+
     with refuse_damage(paths[0]), tempfile.TemporaryDirectory() as cache:  # a lock file is left in it
-        check_columns(paths[0])
+        for path in paths:
+            check_columns(path, pyarrow.parquet.read_schema(path))
         return read_dataset(Dataset.from_parquet(names, streaming=True, cache_dir=cache))
 
 
-def check_columns(path: Path) -> None:
-    """A KitError for a Parquet file without columns, with two of one name, or with one of an unknown type."""
-    import pyarrow.parquet
+def check_columns(path: Path, schema: "pyarrow.Schema") -> None:
+    """A KitError for a file without columns, with two of one name, or with one of an unknown type."""
     from datasets.features.features import generate_from_arrow_type
 
-    schema = pyarrow.parquet.read_schema(path)
     refuse_twins(path, schema.names)
     if not schema.names:
         raise DamagedError(f"{path} has no columns.", "Copy or export it again.")
@@ -77,10 +79,14 @@ def check_columns(path: Path) -> None:
 def read_arrow(path: Path) -> RawTable:
     """The rows of an Arrow file, in the stream form of the `datasets` library or in Feather's."""
     from datasets import Dataset
+    from pyarrow import ipc
 
     with path.open("rb") as file:
         is_feather = file.read(6) == b"ARROW1"
     with refuse_damage(path):
+        opened = ipc.open_file(path) if is_feather else ipc.open_stream(path)
+        with opened as table:
+            check_columns(path, table.schema)
         if is_feather:
             frame = pd.read_feather(path, dtype_backend="pyarrow")
             return read_dataset(Dataset.from_pandas(frame, preserve_index=False))
