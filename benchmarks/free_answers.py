@@ -18,7 +18,7 @@ from helpers.adapters.folders import loras_folder
 from helpers.common import arguments as types
 from helpers.common.command import CommandParser, run_command
 from helpers.common.files import write_json
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.evaluation.answering import judge_answers
 from helpers.evaluation.free_answers import (
     JudgedAnswers,

@@ -26,7 +26,8 @@ from helpers.adapters.folders import loras_folder
 from helpers.common import arguments as types
 from helpers.common.command import CommandParser, run_command
 from helpers.common.files import write_json
-from helpers.common.training_settings import TrainingSettings, pick_settings
+from helpers.common.presets import pick_settings
+from helpers.common.training_settings import TrainingSettings
 from helpers.evaluation.judging import summarise_scores
 from helpers.evaluation.metrics import Scores, bootstrap_gain, measure_pairwise_accuracy
 from helpers.evaluation.scoring import score_answers

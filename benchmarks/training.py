@@ -28,13 +28,13 @@ from helpers.common import arguments as types
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import TrainingError
 from helpers.common.machine import Choice, measure_peak_mb, name_device, pick_device, pick_dtype
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.loading.model import LoadedModel, load_model
 from helpers.tasks.rows import open_data, read_rows
+from helpers.training.configs import make_sft_config
 from helpers.training.dataset import build_dataset
 from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.targets import make_lora_config
-from helpers.training.train import make_sft_config
 from helpers.weights.fetching import fetch
 from helpers.weights.folders import find_model
 

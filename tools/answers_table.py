@@ -7,7 +7,7 @@ import re
 
 from nbformat import NotebookNode
 
-from helpers.tutorial.report import collect_results, read_table, write_table
+from helpers.tutorial.report import collect_results, read_table, write_answers
 
 README = "README.md"
 LESSON = "05_lora_loading.ipynb"
@@ -19,4 +19,4 @@ def put_answers_into_readme(text: str, lesson: NotebookNode) -> str:
     table = read_table(collect_results([lesson]))
     if not table:
         return text
-    return BLOCK.sub(lambda found: f"{found[1]}\n{write_table(table)}\n\n{found[2]}", text)
+    return BLOCK.sub(lambda found: f"{found[1]}\n{write_answers(table)}\n\n{found[2]}", text)

@@ -15,7 +15,7 @@ from helpers.adapters.folders import SHIPPED, AdapterFolder, loras_folder
 from helpers.common.command import CommandParser, run_command
 from helpers.common.files import replace_when_complete
 from helpers.common.lanes import LANES
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.evaluation.judging import summarise_scores
 from helpers.evaluation.metrics import Scores
 from helpers.evaluation.scoring import score_answers

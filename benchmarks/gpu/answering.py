@@ -15,7 +15,7 @@ from peft import get_peft_model
 from benchmarks.gpu.shapes import Skipped, make_loaded, pick_kit_kernel, synchronise
 from helpers.adapters.attaching import attach_adapter
 from helpers.common.machine import free_memory
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.generation.request import Generation, GenerationRequest
 from helpers.generation.transformers_engine import TransformersEngine
 from helpers.loading.model import LoadedModel

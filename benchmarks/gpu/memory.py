@@ -13,12 +13,12 @@ from benchmarks.gpu.answering import answer, run_engine
 from benchmarks.gpu.shapes import make_loaded
 from benchmarks.gpu.training import StepTimer, read_lessons
 from helpers.common.machine import name_dtype
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.loading.model import LoadedModel
+from helpers.training.configs import make_sft_config
 from helpers.training.dataset import build_dataset
 from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.targets import make_lora_config
-from helpers.training.train import make_sft_config
 from helpers.weights.memory import Term, estimate_running, estimate_training
 
 STEPS = 2

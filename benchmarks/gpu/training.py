@@ -23,7 +23,8 @@ from benchmarks.training import LESSONS, PEAK_FLOPS
 from helpers.adapters.attaching import remove_lora_layers
 from helpers.common.machine import free_memory, name_device, pick_dtype
 from helpers.common.paths import PROJECT
-from helpers.common.training_settings import TrainingSettings, pick_settings
+from helpers.common.presets import pick_settings
+from helpers.common.training_settings import TrainingSettings
 from helpers.loading.model import LoadedModel
 from helpers.tasks.chats import ChatForm
 from helpers.tasks.data import TaskData

@@ -2,7 +2,8 @@
 
 Errors that name their remedy (`errors`), files that are complete or absent (`files`), paths and the home of
 models/, loras/ and runs/ (`paths`), progress (`progress`), JSON over HTTP (`http`), how a command ends
-(`command`), what this computer has (`machine`), and the lanes that follow from it (`lanes`).
+(`command`), what this computer has (`machine`), the lanes that follow from it (`lanes`), and the settings of
+a training with their presets (`training_settings`, `presets`).
 """
 
 from typing import TYPE_CHECKING

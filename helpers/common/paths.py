@@ -36,7 +36,7 @@ def list_homes() -> list[Path]:
 
 
 def expand_user(path: str | Path) -> Path:
-    """The path with the home of a user in place of ~ or ~NAME; a UsageError if there is no such user."""
+    """The path, with ~ or ~NAME replaced by a user's home folder; a UsageError if there is no such user."""
     try:
         return Path(path).expanduser()
     except RuntimeError:

@@ -105,14 +105,17 @@ def measure_pairwise_accuracy(
     Chance is 0.5. None if no row has a label of the pair. Labels outside the pair play no part, even if one
     of them is the prediction.
     """
-    first, second = pair
-    check_lengths(scores=scores, rows=rows)
-    right = []
-    for row_scores, label in zip(scores, list_labels(rows), strict=True):
-        if label in pair:
-            prefers_first = row_scores[first] > row_scores[second]
-            right.append(prefers_first == (label == first))
+    right = list_right(pick_sides(scores, rows, pair), [row for row in rows if row["label"] in pair])
     return sum(right) / len(right) if right else None
+
+
+def pick_sides(scores: Sequence[Scores], rows: Sequence[Row], pair: Sequence[Label]) -> list[Label]:
+    """Of each row labelled with one of the pair, the label of the pair that scores higher."""
+    check_lengths(scores=scores, rows=rows)
+    labels = list_labels(rows)
+    return [
+        max(pair, key=found.__getitem__) for found, label in zip(scores, labels, strict=True) if label in pair
+    ]
 
 
 def bootstrap_gain(

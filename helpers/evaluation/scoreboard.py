@@ -25,6 +25,7 @@ from helpers.evaluation.metrics import (
     list_labels,
     list_right,
     pick_predictions,
+    pick_sides,
 )
 from helpers.evaluation.resampling import measure_gain
 from helpers.tasks.baseline import PAIR
@@ -79,9 +80,7 @@ class Scoreboard:
 
     def add_scores(self, name: str, what: str, scores: Sequence[Scores]) -> None:
         """A line from the scores of each row's answers."""
-        check_lengths(scores=scores, rows=self.rows)
-        pairs = zip(scores, self.rows, strict=True)
-        sides = [self._prefers(found) for found, row in pairs if row["label"] in self.pair]
+        sides = pick_sides(scores, self.rows, self.pair)
         self.add_predictions(name, what, pick_predictions(scores), sides)
 
     def add_predictions(
@@ -101,11 +100,6 @@ class Scoreboard:
             check_lengths(sides=sides, rows=self.on_side)
             found = list_right(sides, self.on_side)
         self.lines[name] = Line(name, what, list_right(predictions, self.rows), found)
-
-    def _prefers(self, scores: Scores) -> Label:
-        """The label of the pair that scores higher."""
-        first, second = self.pair
-        return first if scores[first] > scores[second] else second
 
     def measure_gain(self, name: str, rival: str, column: str = ANSWER) -> tuple[float, tuple[float, float]]:
         """(How much higher the share of line `name` is than that of `rival`, 95 % interval).

@@ -154,7 +154,7 @@ def why_not(kernel: Kernel, facts: KernelFacts) -> str:
     if kernel.needs_triton and not facts.has_triton:
         return "Triton is not installed"
     if kernel.compiled and not facts.has_compiler:
-        return "it has to be compiled, and there is no nvcc with a C++ compiler"
+        return "it must be compiled, and nvcc or a C++ compiler is missing"
     if facts.capability < kernel.capability:
         return f"the GPU has compute capability {show(facts.capability)}, it needs {show(kernel.capability)}"
     return why_outside(find_kernel_class(kernel.name), facts)

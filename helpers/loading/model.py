@@ -13,15 +13,11 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AwqConfig,
-    BitsAndBytesConfig,
     GgufConfig,
-    GPTQConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
-from transformers.utils.quantization_config import AwqBackend, QuantizationConfigMixin
 
 from helpers.common.errors import DamagedError, KitError, ResourceError, UnsupportedError, UsageError
 from helpers.common.machine import (
@@ -37,9 +33,9 @@ from helpers.common.messages import hold_messages
 from helpers.loading._private import undo_compiling
 from helpers.loading.chat_templates import PickedTemplate
 from helpers.loading.gptq_training import let_gradients_through
-from helpers.loading.kernels import choose_kernel, read_facts
 from helpers.loading.loaders import check_loader, detect_loader, explain_missing_package
 from helpers.loading.outputs import restore_generation, restore_outputs
+from helpers.loading.quantization import check_bits, find_kernel, pick_quantization
 from helpers.loading.tokenizer import load_both
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.architecture import check_decoder
@@ -242,55 +238,6 @@ def describe_weights(folder: ModelFolder) -> dict[str, Any]:
     if folder.quantization and not getattr(config, "quantization_config", None):
         config.quantization_config = folder.quantization.settings
     return {"config": config}
-
-
-def check_bits(bits: int | None, folder: ModelFolder, loader: str) -> None:
-    """A UsageError if bitsandbytes cannot quantise this folder to that many bits while it is loaded."""
-    if bits and (loader != "transformers" or folder.gguf):
-        kind = "GGUF" if folder.gguf else loader
-        raise UsageError(f"The weights of {folder.name} are quantised already ({kind}).", "Omit the bits.")
-    if bits not in (None, 4, 8):
-        raise UsageError(f"bitsandbytes quantises to 8 or 4 bits, not {bits}.", "Use bits=8 or bits=4.")
-
-
-def find_kernel(
-    folder: ModelFolder, loader: str, device: str, dtype: str, purpose: str
-) -> Choice[str | None] | None:
-    """The kernel for a folder's quantised weights, and why; None if the loader is for others."""
-    if loader == "awq":
-        plain = device == "cuda" or purpose == "training"
-        words = "nothing compiles it, and gradients flow through it" if plain else "gptqmodel chooses"
-        return Choice(AwqBackend("torch_awq").value if plain else None, words)
-    if loader != "gptq":
-        return None
-    try:
-        sizes = tuple(folder.shape.list_linears().values())
-    except (KitError, KeyError):  # an architecture whose layers are not known here
-        sizes = ()
-    return choose_kernel(read_facts(device, dtype, purpose, folder.quantization, sizes))
-
-
-def pick_quantization(
-    loader: str, dtype: torch.dtype, bits: int | None, kernel: Choice[str | None] | None
-) -> dict[str, QuantizationConfigMixin]:
-    """from_pretrained's `quantization_config`; {} if the folder's own is enough, which None would hide."""
-    config = make_quantization(loader, dtype, bits, kernel)
-    return {"quantization_config": config} if config else {}
-
-
-def make_quantization(
-    loader: str, dtype: torch.dtype, bits: int | None, kernel: Choice[str | None] | None
-) -> QuantizationConfigMixin | None:
-    """transformers' quantisation settings; None if those in the folder are enough."""
-    if bits == 8:
-        return BitsAndBytesConfig(load_in_8bit=True)
-    if bits == 4:
-        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-    if not kernel or not kernel.value:
-        return None
-    if loader == "awq":
-        return AwqConfig(backend=AwqBackend(kernel.value))
-    return GPTQConfig(bits=4, backend=kernel.value)
 
 
 def refuse_too_large(folder: ModelFolder, device: str, share: float = 1) -> None:

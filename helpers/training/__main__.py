@@ -6,7 +6,8 @@ from helpers.adapters.folders import name_output
 from helpers.common import arguments as types
 from helpers.common.command import CommandParser, run_command
 from helpers.common.lanes import pick_lane
-from helpers.common.training_settings import PRESETS, TrainingSettings, pick_settings
+from helpers.common.presets import PRESETS, pick_settings
+from helpers.common.training_settings import TrainingSettings
 from helpers.loading.chat_templates import CHAT_TEMPLATE_HELP, say_template
 from helpers.loading.model import load_model
 from helpers.tasks.data import TaskData, load_task_data

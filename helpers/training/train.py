@@ -8,18 +8,17 @@ import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import torch
 from datasets import Dataset, are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import PreTrainedModel, TrainerCallback
-from trl.trainer.sft_config import SFTConfig
 
 from helpers.adapters.attaching import remove_lora_layers
 from helpers.adapters.folders import AdapterFolder
 from helpers.common.errors import UnsupportedError
 from helpers.common.files import name_full_disk
-from helpers.common.machine import Choice, pick_device
+from helpers.common.machine import Choice
 from helpers.common.paths import find_home
 from helpers.common.training_settings import AUTO, TrainingSettings, check_optimizer
 from helpers.loading.model import LoadedModel
@@ -33,8 +32,8 @@ from helpers.training.checkpoints import (
     read_batch,
     record_batch,
     remove_checkpoints,
-    save_checkpoints,
 )
+from helpers.training.configs import make_saving_config
 from helpers.training.dataset import build_dataset, build_datasets, limit_length, report_long_rows
 from helpers.training.guards import KeepNewest, LossGuard, end_bars, explain_memory, explain_refusal
 from helpers.training.intact import explain_checkpoint
@@ -42,7 +41,7 @@ from helpers.training.memory import pick_checkpointing, settle_batch
 from helpers.training.prefix_trainer import SharedPrefixTrainer, find_longest
 from helpers.training.runs import check_run_output, hold_run, refuse_no_step, write_run
 from helpers.training.targets import check_targets, make_lora_config, refuse_head
-from helpers.training.watching import WatchingTrainer, watch_validation
+from helpers.training.watching import WatchingTrainer
 from helpers.weights.architecture import check_decoder
 from helpers.weights.folders import find_model
 
@@ -69,25 +68,22 @@ def train_lora(
     check_optimizer(settings)
     _ = loaded.folder.hashes  # a damaged record of the base should fail now, not after the training
     check_run_output(output, loaded.folder, data, settings)
-    asked = settings
     with hold_run(output):
-        checkpoints, last = open_checkpoints(output.name, data, asked, resume, loaded)
-        settings, reason = settle_run(loaded, data, asked, prefix_sharing, checkpoints, last)
-        if reason and progress and os.environ.get("RANK", "0") == "0":
-            print(f"{say_batch(settings)}: {reason}", flush=True)
+        checkpoints, last = open_checkpoints(output.name, data, settings, resume, loaded)
+        taken, reason = settle_run(loaded, data, settings, prefix_sharing, checkpoints, last)
+        if reason and progress:
+            say_batch(taken, reason)
         with (
-            drop_unusable(checkpoints), explain_memory(settings, asked), name_full_disk(checkpoints),
-            explain_refusal(loaded.name, settings), give_back_base(loaded),
+            drop_unusable(checkpoints), explain_memory(taken, settings), name_full_disk(checkpoints),
+            explain_refusal(loaded.name, taken), give_back_base(loaded),
         ):  # fmt: skip
-            trainer = make_trainer(loaded, data, settings, checkpoints, progress, prefix_sharing)
+            trainer = make_trainer(loaded, data, taken, checkpoints, progress, prefix_sharing)
             add_callbacks(trainer, output.name, callbacks)
-            with end_bars(trainer), explain_checkpoint(last, lambda: trainer.state.global_step):
-                trainer.train(resume_from_checkpoint=str(last) if last else None)
-            refuse_no_step(trainer)
+            run_trainer(trainer, last)
         loaded.model = cast(Any, trainer.model).eval()
         if not trainer.is_world_process_zero():  # `accelerate launch` started several processes
             return {}
-        with write_run(trainer, loaded, data, settings, output, reason) as fresh:
+        with write_run(trainer, loaded, data, taken, output, reason) as fresh:
             loaded.model.save_pretrained(fresh)
         remove_checkpoints(checkpoints)
         return AdapterFolder(output).run
@@ -116,9 +112,18 @@ def settle_run(
     return taken
 
 
-def say_batch(settings: TrainingSettings) -> str:
-    """The batch that was taken for `auto`, in words."""
-    return f"batch_size {settings.batch_size}, learning_rate {settings.learning_rate:.3g}"
+def say_batch(settings: TrainingSettings, reason: str) -> None:
+    """Prints, on the first process, the batch that was taken for `auto`."""
+    if os.environ.get("RANK", "0") == "0":
+        words = f"batch_size {settings.batch_size}, learning_rate {settings.learning_rate:.3g}"
+        print(f"{words}: {reason}", flush=True)
+
+
+def run_trainer(trainer: WatchingTrainer, last: Path | None) -> None:
+    """Trains, from the checkpoint `last` on if there is one. Raises TrainingError if no step was made."""
+    with end_bars(trainer), explain_checkpoint(last, lambda: trainer.state.global_step):
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
+    refuse_no_step(trainer)
 
 
 def add_callbacks(trainer: WatchingTrainer, name: str, callbacks: Sequence[TrainerCallback]) -> None:
@@ -243,72 +248,3 @@ def hide_bars(hidden: bool) -> Iterator[None]:
     finally:
         if hidden:
             enable_progress_bars()
-
-
-def make_saving_config(
-    base: PreTrainedModel, settings: TrainingSettings, output: Path, progress: bool, watches: bool
-) -> SFTConfig:
-    """make_sft_config with checkpoints and, if the trainer `watches` validation rows, evaluations."""
-    config = make_sft_config(base, settings, output, progress)
-    if watches:
-        watch_validation(config)
-    else:
-        save_checkpoints(config, settings.checkpoint_steps)
-    return config
-
-
-class HardwareArguments(TypedDict):
-    """The arguments of SFTConfig that describe_hardware chooses."""
-
-    bf16: bool
-    fp16: bool
-    use_cpu: bool
-    gradient_checkpointing: bool
-    dataloader_pin_memory: bool
-    logging_steps: float
-    logging_nan_inf_filter: bool
-    save_strategy: str
-    report_to: str
-
-
-def describe_hardware(model: PreTrainedModel) -> HardwareArguments:
-    """The arguments of SFTConfig that follow from machine and dtype, and those that keep it quiet."""
-    device = pick_device().value
-    on_gpu = device == "cuda"
-    return {
-        "bf16": model.dtype == torch.bfloat16,
-        "fp16": model.dtype == torch.float16,
-        "use_cpu": device == "cpu",
-        "gradient_checkpointing": on_gpu,  # saves memory and costs time, of which a CPU has less to spare
-        "dataloader_pin_memory": on_gpu,
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # otherwise a loss that is not a number is hidden in the logs
-        "save_strategy": "no",
-        "report_to": "none",
-    }
-
-
-def make_sft_config(
-    model: PreTrainedModel, settings: TrainingSettings, output: Path, progress: bool = True
-) -> SFTConfig:
-    """TRL's SFTConfig. The loss covers the completion only, its end-of-turn token included.
-
-    No checkpoints are written; make_trainer adds them.
-    """
-    return SFTConfig(
-        output_dir=str(output),
-        num_train_epochs=settings.epochs,
-        per_device_train_batch_size=settings.batch_size,
-        gradient_accumulation_steps=settings.accumulation,
-        max_length=settings.max_length,
-        completion_only_loss=True,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule,
-        warmup_steps=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        optim=settings.optimizer,
-        seed=settings.seed,
-        disable_tqdm=not progress,
-        **describe_hardware(model),
-    )

@@ -13,6 +13,7 @@ import pandas as pd
 from helpers.common.files import hash_text, read_text, write_text
 from helpers.common.outputs import ANOTHER_NAME
 from helpers.tasks.data import TaskData
+from helpers.tutorial.markdown import write_table
 from helpers.tutorial.own_task import Board, results_folder
 
 TITLE = "# Your turn: results"
@@ -37,7 +38,7 @@ def write_results(
     `run` is what train_lora returned, `players` what count_right did. An older page is replaced as long as
     nobody has changed it: an AlreadyThereError if somebody has.
     """
-    parts = [TITLE, write_facts(data, board, run, said), write_table(board.tabulate(), len(board.rows))]
+    parts = [TITLE, write_facts(data, board, run, said), write_board(board.tabulate(), len(board.rows))]
     parts += [f"{board.describe_rows()} In brackets: the 95 % interval. Gains are in percentage points."]
     if players:
         rounds = ", ".join(f"{name} {count}" for name, count in players.items())
@@ -70,7 +71,7 @@ def write_facts(data: TaskData, board: Board, run: Mapping[str, Any], said: Sayi
         "judged on": f"{len(board.rows)} held-out rows",
         "kit": f"commit {run['commit']}, {run['date']}",
     }
-    return join_lines([["", ""], *([name, str(fact)] for name, fact in facts.items())])
+    return write_table(["", ""], [[name, str(fact)] for name, fact in facts.items()])
 
 
 def name_source(data: TaskData) -> str:
@@ -78,25 +79,14 @@ def name_source(data: TaskData) -> str:
     return "/".join(Path(data.source or "rows").parts[-2:])
 
 
-def write_table(table: pd.DataFrame, rows: int) -> str:
+def write_board(table: pd.DataFrame, rows: int) -> str:
     """The board as a table in Markdown, with the number of rows beside each figure."""
     heads = ["", table.columns[0], "rows", *table.columns[1:]]
     lines = [
         [str(name), str(cells.iloc[0]), str(rows), *map(str, cells.iloc[1:])]
         for name, cells in table.iterrows()
     ]
-    return join_lines([heads, *lines])
-
-
-def join_lines(lines: list[list[str]]) -> str:
-    """A table in Markdown; the first line has its heads."""
-    heads, *rest = ["| " + " | ".join(map(escape, cells)) + " |" for cells in lines]
-    return "\n".join([heads, "|" + "---|" * len(lines[0]), *rest])
-
-
-def escape(cell: str) -> str:
-    """A text that stays in its cell."""
-    return " ".join(cell.split()).replace("|", "\\|")
+    return write_table(heads, lines)
 
 
 def say(words: str) -> str:

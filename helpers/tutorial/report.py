@@ -5,7 +5,7 @@ import html
 import os
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import nbformat
@@ -16,6 +16,7 @@ from helpers.common import machine
 from helpers.tutorial import checks
 from helpers.tutorial.asking import HEADS
 from helpers.tutorial.execution import Execution
+from helpers.tutorial.markdown import write_table
 from helpers.tutorial.notebook_files import KERNELSPEC
 
 ANSWERS = ("raw", "openai")
@@ -189,15 +190,9 @@ def list_contents(executions: list[Execution]) -> str:
     return "\n".join(lines)
 
 
-def write_table(table: Sequence[dict[str, str]]) -> str:
+def write_answers(table: Sequence[dict[str, str]]) -> str:
     """The answers of base and LoRA, as a Markdown table."""
-
-    def join(cells: Iterable[str]) -> str:
-        texts = (" ".join(cell.split()).replace("|", "\\|") for cell in cells)
-        return f"| {' | '.join(html.escape(text, quote=False) for text in texts)} |"
-
-    rows = [join(line[head] for head in HEADS) for line in table]
-    return "\n".join([join(HEADS), "|---" * len(HEADS) + "|", *rows])
+    return write_table(HEADS, ([html.escape(line[head], quote=False) for head in HEADS] for line in table))
 
 
 def write_introduction(executions: list[Execution], report: Report, table: Sequence[dict[str, str]]) -> str:
@@ -210,7 +205,7 @@ def write_introduction(executions: list[Execution], report: Report, table: Seque
         if execution.problem:
             paragraphs.append(f"**Stopped:** {html.escape(execution.problem, quote=False)}")
     if table:
-        paragraphs += ["Held-out rows, answered over the API:", write_table(table)]
+        paragraphs += ["Held-out rows, answered over the API:", write_answers(table)]
     paragraphs.append(html.escape(format_summary(report), quote=False))
     paragraphs.append(list_contents(executions))
     return "\n\n".join(paragraphs)

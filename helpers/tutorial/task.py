@@ -8,7 +8,7 @@ from helpers.adapters.folders import AdapterFolder, find_adapter, list_shipped, 
 from helpers.common.errors import UnsupportedError
 from helpers.common.lanes import Lane
 from helpers.common.paths import find_file, find_home
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.loading.model import load_model
 from helpers.tasks.data import TaskData, load_task_data
 from helpers.tasks.template_file import load_template

@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="The heart of the talk. Say what will happen: first you do the task, then a model learns it, live, in four minutes."
+# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="The heart of the talk. Say what will happen: first you do the task, then a model learns it, live, in less than five minutes."
 # # Lesson 4: training a LoRA
 #
 # ## What you will do

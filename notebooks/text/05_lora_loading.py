@@ -292,7 +292,7 @@ body = {"model": server.choose_model(folder.name), "messages": messages, "temper
 tutorial.run_curl(f"{server.openai_url}/chat/completions", body, server.api_key)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **The raw API of 2023.** The instruction goes into `context_instruct`, the task into `user_input`. There is no model to pick: the LoRA that the server was started with answers.
+# **The raw API of 2023.** The instruction goes into `context_instruct`, the task into `user_input`. You can't pick a model here: the server answers with the LoRA that it was started with.
 # Its `repetition_penalty` of 1.1 would make the names in the prompt less likely as an answer, so it is set to 1, which means none.
 
 # %% slideshow={"slide_type": "skip"}

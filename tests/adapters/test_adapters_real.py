@@ -16,7 +16,7 @@ from helpers.adapters.fingerprint import compute_logits
 from helpers.adapters.proving import prove_fingerprint
 from helpers.common.command import run_command
 from helpers.common.errors import UnsupportedError
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.evaluation import __main__ as evaluation_command
 from helpers.tutorial.execution import execute_notebook
 

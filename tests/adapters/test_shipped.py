@@ -8,7 +8,7 @@ from helpers.adapters.folders import SHIPPED
 from helpers.common.errors import NotFoundError
 from helpers.common.files import hash_file
 from helpers.common.lanes import LANES
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.tasks.data import hash_rows
 from helpers.tutorial import Task, ensure_adapter, find_ready
 from tools.ship_lora import NAME, PRESET, TASK

@@ -8,7 +8,8 @@ from support.loras import change_config
 
 from helpers import adapters
 from helpers.adapters.webui_parameters import build_parameters, read_parameters, read_recorded_settings
-from helpers.common.training_settings import PRESETS, TrainingSettings, pick_settings
+from helpers.common.presets import PRESETS, pick_settings
+from helpers.common.training_settings import TrainingSettings
 
 BOXES = ["q_proj_en", "v_proj_en", "k_proj_en", "o_proj_en", "gate_proj_en", "down_proj_en", "up_proj_en"]
 

@@ -12,15 +12,8 @@ from trl import SFTConfig
 
 from helpers.adapters.webui_parameters import copy_settings
 from helpers.common.errors import DamagedError, MissingPackageError, NotFoundError, UsageError
-from helpers.common.training_settings import (
-    LIMITS,
-    PRESETS,
-    SCHEDULES,
-    TrainingSettings,
-    check_optimizer,
-    explain_changes,
-    pick_settings,
-)
+from helpers.common.presets import PRESETS, explain_changes, pick_settings
+from helpers.common.training_settings import LIMITS, SCHEDULES, TrainingSettings, check_optimizer
 
 
 @pytest.fixture

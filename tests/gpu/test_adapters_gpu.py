@@ -9,7 +9,7 @@ from support.tiny import make_tiny_model
 from helpers import adapters, loading, tasks, training, weights
 from helpers.adapters.fingerprint import compute_logits
 from helpers.common.errors import UnsupportedError
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 
 needs_gptqmodel = pytest.mark.skipif(
     not importlib.util.find_spec("gptqmodel"), reason="gptqmodel is not installed"

@@ -10,7 +10,7 @@ from support.tiny import make_tiny_model
 
 from helpers import common, loading, tasks, training, weights
 from helpers.common.machine import name_dtype
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.weights.sizes import read_local
 
 pytestmark = [

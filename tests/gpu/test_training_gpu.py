@@ -9,7 +9,7 @@ from support.tiny import make_tiny_model
 from trl import SFTTrainer
 
 from helpers import loading, tasks, training, weights
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.training.prefix_trainer import SharedPrefixTrainer
 
 needs_gptqmodel = pytest.mark.skipif(

@@ -10,7 +10,7 @@ from peft import LoraConfig, PeftModel
 from trl import SFTConfig, SFTTrainer
 
 from helpers import PROJECT
-from helpers.training.train import describe_hardware
+from helpers.training.configs import describe_hardware
 
 CALLABLES = {
     "LoraConfig": LoraConfig,

@@ -35,7 +35,7 @@ OLD = replace(T4, has_triton=False)
         (T4, "gptq_triton", "17.4 tokens"),
         (P100, "gptq_exllama_v2", "compute capability 6.0"),
         (replace(H200, has_triton=False), "gptq_exllama_v2", "Triton is not installed"),
-        (OLD, "gptq_torch", "there is no nvcc"),
+        (OLD, "gptq_torch", "nvcc or a C++ compiler is missing"),
         (replace(OLD, purpose="training", has_compiler=True), "gptq_torch", "no gradient"),
         (replace(H200, purpose="training"), "gptq_triton", "17.4 tokens"),
         (replace(H200, bits=3), "gptq_torch", "not gptq_triton: gptqmodel does not offer it for 3 bits"),

@@ -12,9 +12,9 @@ from transformers import BloomConfig, GPT2Config, LlamaConfig, MptConfig
 
 from helpers import common, loading, training
 from helpers.common.errors import DamagedError, MissingPackageError, UnsupportedError, UsageError
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.loading.loaders import explain_missing_package
-from helpers.loading.model import find_kernel, make_quantization
+from helpers.loading.quantization import find_kernel, make_quantization
 from helpers.tasks import TaskData
 from helpers.weights import ModelFolder
 

@@ -5,7 +5,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, LlamaConfig
 
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.training.memory import count_step_tokens, pick_checkpointing, settle_batch
 
 LLAMA_7B = LlamaConfig()  # transformers' default shape

@@ -9,7 +9,7 @@ from helpers import weights
 from helpers.common.command import run_command
 from helpers.common.lanes import LANES
 from helpers.common.machine import pick_dtype
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.weights.__main__ import main
 from helpers.weights.cards import AS_STORED, CARDS, GPTQ, estimate_gptq_bytes, list_fits
 from helpers.weights.memory import estimate_training

@@ -22,7 +22,7 @@ from helpers.common.errors import (
     UnsupportedError,
     UsageError,
 )
-from helpers.common.training_settings import pick_settings
+from helpers.common.presets import pick_settings
 from helpers.generation.request import GenerationRequest, join_pieces
 from helpers.generation.transformers_engine import TransformersEngine
 from helpers.loading.kernels import try_layer

@@ -11,7 +11,8 @@ from helpers.common.errors import AlreadyThereError, KitError, UsageError
 from helpers.common.files import write_text
 from helpers.common.lanes import Lane
 from helpers.common.paths import PROJECT, find_file
-from helpers.common.training_settings import LIMITS, TrainingSettings, pick_settings
+from helpers.common.presets import pick_settings
+from helpers.common.training_settings import LIMITS, TrainingSettings
 from helpers.loading.model import load_model
 from helpers.tasks.checks.checking import check_data
 from helpers.tasks.checks.previewing import preview_rows
