@@ -75,14 +75,13 @@ def name_full_disk(target: Path) -> Iterator[None]:
 def give_ordinary_mode(fresh: Path, workspace: Path) -> None:
     """Gives the file `fresh`, or the files in that folder, the mode that the umask gives to a new file.
 
-    Some libraries write a file under a temporary name that only its owner may read: safetensors is one. A
-    file with other names, a hard link, keeps its mode, which is that of somebody's own file.
+    Some libraries write a file under a temporary name that only its owner may read: safetensors is one.
     """
     probe = workspace / "mode"
     probe.touch()
     ordinary = probe.stat().st_mode
     for path in (fresh, *fresh.rglob("*")):
-        if path.is_file() and not path.is_symlink() and path.stat().st_nlink == 1:
+        if path.is_file() and not path.is_symlink():
             path.chmod(path.stat().st_mode | ordinary)
 
 

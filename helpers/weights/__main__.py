@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -157,8 +156,6 @@ def export_folder(options: argparse.Namespace) -> object:
     folder = export_model(options.name, options.program, options.output)
     if not options.json:
         print(folder)
-    words = "Its weights are links to the model's own files (copies, on another disk): do not change them."
-    print(words, file=sys.stderr)
     return {"folder": str(folder)}
 
 

@@ -5,7 +5,6 @@ rope_parameters is silently read as 10000, and tokenizers differ (helpers.weight
 stay as they are.
 """
 
-import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -23,7 +22,7 @@ from helpers.common.exports import (
     open_export,
 )
 from helpers.common.files import explain_odd_form, read_json, write_json
-from helpers.common.outputs import check_output, check_path, find_parent, refuse_kept
+from helpers.common.outputs import check_output, check_path, refuse_kept
 from helpers.common.paths import find_home
 from helpers.weights.config import ADVICE, read_dtype
 from helpers.weights.folders import FETCH_AGAIN, SAFETENSORS, ModelFolder, find_model
@@ -49,9 +48,9 @@ ANOTHER = "Take another model, or today's WebUI, which reads the folder as it is
 def export_model(name: str, program: str, output: Path | None = None) -> Path:
     """Writes models/NAME for `program` (webui-2023); returns the new folder.
 
-    Without `output` it goes to runs/exports/PROGRAM/models/NAME, replacing an earlier export there. Weights
-    are linked, or copied to another disk. Raises a KitError for what that program cannot take, before
-    anything is written.
+    Without `output` it goes to runs/exports/PROGRAM/models/NAME, replacing an earlier export there. It is a
+    copy: what the other program writes there never reaches models/. Raises a KitError for what that program
+    cannot take, before anything is written.
     """
     if output and os.path.lexists(check_path(output)):
         raise AlreadyThereError(f"{output} is there already.", ELSEWHERE)
@@ -64,18 +63,15 @@ def export_model(name: str, program: str, output: Path | None = None) -> Path:
     config = convert_config(folder)
     refuse_unmarked_weights(folder)
     target = output or find_home() / "runs" / "exports" / program / MODEL_EXPORTS / folder.path.name
-    needed = 0 if is_same_disk(folder.path, find_parent(target)) else folder.weight_bytes
-    check_output(target, "folder", is_export, needed, ANOTHER_OUTPUT)
+    check_output(target, "folder", is_export, folder.weight_bytes, ANOTHER_OUTPUT)
     _ = list_own_files(folder.path, ("config.json", *TOKENIZER_FILES))  # whoever gets it gets no other file
     texts = list_texts(folder)
     with open_export(target) as fresh:
         fresh.mkdir()
         write_json(fresh / "config.json", config)
         write_tokenizer(folder, fresh)
-        for path in texts:
+        for path in (*texts, *folder.weight_files):
             shutil.copyfile(path, fresh / path.name)
-        for path in folder.weight_files:
-            link_or_copy(path, fresh / path.name)
     return target
 
 
@@ -151,16 +147,3 @@ def refuse_unmarked_weights(folder: ModelFolder) -> None:
             if (file.metadata() or {}).get("format") != "pt":
                 problem = f"{path.name} has no format in its metadata, which transformers 4.34 needs."
                 raise UnsupportedError(problem, "Load the model and save it with save_pretrained first.")
-
-
-def is_same_disk(folder: Path, other: Path) -> bool:
-    """True if files of the one can be linked into the other."""
-    return folder.stat().st_dev == other.stat().st_dev
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """A hard link, or a copy where the disk or the system has no such links."""
-    with contextlib.suppress(OSError):
-        os.link(source.resolve(), target)
-        return
-    shutil.copyfile(source, target)

@@ -335,17 +335,6 @@ def test_size_is_found_while_another_program_makes_and_removes_folders(tmp_path)
         churning.result()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such modes")
-def test_mode_of_a_file_that_is_linked_into_a_new_folder_stays(tmp_path):
-    own = tmp_path / "own"
-    own.write_text("weights")
-    own.chmod(0o600)
-    with replace_when_complete(tmp_path / "new") as fresh:
-        fresh.mkdir()
-        os.link(own, fresh / "linked")
-    assert own.stat().st_mode & 0o777 == 0o600
-
-
 SWAPPER = """
 import sys
 from pathlib import Path
