@@ -445,12 +445,12 @@ for row, verdict, gap in evaluation.find_worst(tuned_scores, test, 2):
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 _, held_out = tasks.split_rows(rows, test_size=0.2, seed=0)
-checks.confirm(len(held_out) >= len(rows) / 4, "a quarter of the rows or more to judge on", "test_size is the share of the comments")
+checks.confirm(len(held_out) >= len(rows) / 4, "a quarter of the rows or more to judge on", "test_size is a share")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 _, held_out = tasks.split_rows(rows, test_size=0.3, seed=0)
-checks.confirm(len(held_out) >= len(rows) / 4, "a quarter of the rows or more to judge on", "test_size is the share of the comments")
+checks.confirm(len(held_out) >= len(rows) / 4, "a quarter of the rows or more to judge on", "test_size is a share")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 2. Change a line
@@ -459,12 +459,14 @@ checks.confirm(len(held_out) >= len(rows) / 4, "a quarter of the rows or more to
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 numbers = inputs * outputs
-checks.confirm(numbers == A.shape[1] * 4 + 4 * B.shape[0], "A and B of rank 4 are counted", "A is (r, inputs), B is (outputs, r)")
+counted = A.shape[1] * 4 + 4 * B.shape[0]
+checks.confirm(numbers == counted, "A and B of rank 4 are counted", "A is (r, inputs), B is (outputs, r)")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 numbers = 4 * (inputs + outputs)
-checks.confirm(numbers == A.shape[1] * 4 + 4 * B.shape[0], "A and B of rank 4 are counted", "A is (r, inputs), B is (outputs, r)")
+counted = A.shape[1] * 4 + 4 * B.shape[0]
+checks.confirm(numbers == counted, "A and B of rank 4 are counted", "A is (r, inputs), B is (outputs, r)")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 3. Write a function
@@ -494,15 +496,15 @@ checks.confirm(right, "it is the accuracy", "right verdicts stand on the diagona
 def hide_padding(batch):
     return batch["labels"].masked_fill(batch["input_ids"] == end, -100)
 
-taught = (hide_padding(batch) == end).any(1)
-checks.confirm(bool(taught.all()), "every row teaches the end of its answer", "padding is known by its place: the attention mask is 0 there")
+right = bool((hide_padding(batch) == end).any(1).all())
+checks.confirm(right, "every row teaches the end of its answer", "padding is where the attention mask is 0")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 def hide_padding(batch):
     return batch["labels"].masked_fill(batch["attention_mask"] == 0, -100)
-taught = (hide_padding(batch) == end).any(1)
-checks.confirm(bool(taught.all()), "every row teaches the end of its answer", "padding is known by its place: the attention mask is 0 there")
+right = bool((hide_padding(batch) == end).any(1).all())
+checks.confirm(right, "every row teaches the end of its answer", "padding is where the attention mask is 0")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Recap

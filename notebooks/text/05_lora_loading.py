@@ -208,7 +208,8 @@ for name in (None, *adapters.list_attached(loaded)):
     start = time.monotonic()
     adapters.switch_adapter(loaded, name)
     switched = time.monotonic() - start
-    print(f"{name or 'base alone':32} {loading.chat(loaded, messages, max_new_tokens=12)!r} (switched in {switched:.3f} s)")
+    answer = loading.chat(loaded, messages, max_new_tokens=12)
+    print(f"{name or 'base alone':32} {answer!r} (switched in {switched:.3f} s)")
 
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Merged is simple to serve, as large as a model, and cannot be switched. Every line of the table is of the same rows."
 # ## Merging
@@ -243,7 +244,8 @@ if not board.lines:
     board.add_majority()
     adapters.switch_adapter(loaded, None)
     board.add_scores("base", "the model before training", score(loaded))
-    board.add_scores("bag of words", "counts words and pairs of words; fitted on the training rows", tasks.score_bag_of_words(data.train, data.test))
+    words = tasks.score_bag_of_words(data.train, data.test)
+    board.add_scores("bag of words", "counts words and pairs of words; fitted on the training rows", words)
     adapters.switch_adapter(loaded, folder.name)
     board.add_scores(folder.name, "the LoRA of this lesson, on its base", score(loaded))
 
@@ -258,7 +260,8 @@ board.tabulate()
 tuned = "live LoRA" if "live LoRA" in board.lines else folder.name
 if merged:
     off = abs(board.get_shares()[tuned][0] - board.get_shares()["merged"][0])
-    checks.confirm(off <= 0.02, "merged, it judges like base and LoRA, but for one row in 50 at most", "merge again, into its own base")
+    says = "merged, it judges like base and LoRA, but for one row in 50 at most"
+    checks.confirm(off <= 0.02, says, "merge again, into its own base")
 machine.free_memory()
 
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="One base, many LoRAs: the client picks by name. That is how one GPU serves a class."
@@ -422,13 +425,15 @@ print((folder.path / "README.md").read_text(encoding="utf-8"))
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 machines = 1
 line = adapters.build_vllm_command([folder.name], machines=machines)[-1]
-checks.confirm("--pipeline-parallel-size 2" in line, "the model is split across two machines", "one value says how many")
+split = "--pipeline-parallel-size 2" in line
+checks.confirm(split, "the model is split across two machines", "one value says how many")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 machines = 2
 line = adapters.build_vllm_command([folder.name], machines=machines)[-1]
-checks.confirm("--pipeline-parallel-size 2" in line, "the model is split across two machines", "one value says how many")
+split = "--pipeline-parallel-size 2" in line
+checks.confirm(split, "the model is split across two machines", "one value says how many")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 2. Change a line
@@ -437,12 +442,14 @@ checks.confirm("--pipeline-parallel-size 2" in line, "the model is split across 
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 path = adapters.export_adapter(folder.name, "webui")
-checks.confirm((path / "adapter_model.bin").is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
+weights_file = path / "adapter_model.bin"
+checks.confirm(weights_file.is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 path = adapters.export_adapter(folder.name, "webui-2023")
-checks.confirm((path / "adapter_model.bin").is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
+weights_file = path / "adapter_model.bin"
+checks.confirm(weights_file.is_file(), "PEFT of 2023 reads this folder", "name the program of 2023")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 3. Write a function
@@ -457,7 +464,8 @@ def measure_norm(a, b, scale):
     return 0.0
 
 
-a, b = (read_tensors(folder.weights)[f"base_model.model.model.layers.0.mlp.up_proj.lora_{half}.weight"] for half in "AB")
+layer = "base_model.model.model.layers.0.mlp.up_proj"
+a, b = (read_tensors(folder.weights)[f"{layer}.lora_{half}.weight"] for half in "AB")
 found = measure_norm(a, b, config["lora_alpha"] / config["r"])
 expected = adapters.measure_norms(folder).loc[0, "up_proj"]
 checks.confirm(math.isclose(found, expected, rel_tol=1e-3), "the norm is right", "square, add up, take the root")
@@ -484,7 +492,8 @@ def name_as_peft(name):
 
 saved = [name.removeprefix("base_model.model.") for name in read_tensors(folder.weights)]
 repaired = {name_as_peft(name) for name in saved}
-checks.confirm(repaired == set(read_tensors(folder.weights)), "every name has its layer", "print a name of the file that works beside a repaired one")
+hint = "print a name of the file that works beside a repaired one"
+checks.confirm(repaired == set(read_tensors(folder.weights)), "every name has its layer", hint)
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
@@ -493,7 +502,8 @@ def name_as_peft(name):
 
 
 repaired = {name_as_peft(name) for name in saved}
-checks.confirm(repaired == set(read_tensors(folder.weights)), "every name has its layer", "print a name of the file that works beside a repaired one")
+hint = "print a name of the file that works beside a repaired one"
+checks.confirm(repaired == set(read_tensors(folder.weights)), "every name has its layer", hint)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Recap

@@ -76,7 +76,8 @@ print(find_file(template, "template").read_text(encoding="utf-8") if template el
 # %%
 lane = lanes.pick_lane().value
 weights.fetch(lane.model, lane.revision)
-settings = training.pick_settings(lane.name).replace({"max_rows": rows_to_train, "epochs": passes, "checkpoint_steps": 0})
+changed = {"max_rows": rows_to_train, "epochs": passes, "checkpoint_steps": 0}
+settings = training.pick_settings(lane.name).replace(changed)
 checked = tasks.check_data(data, template, lane.folder, settings)
 print(*tasks.describe_check(checked), sep="\n")
 checks.confirm(checked.trainable, "nothing would stop a training", "fix what is listed above")
