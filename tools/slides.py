@@ -91,6 +91,12 @@ STYLE = """
 .reveal .jp-OutputArea-output { padding-left: 12px; border-left: 4px solid #b9770e }
 .reveal img { max-height: 320px; max-width: 100% }
 .reveal img[src^="data:image/svg"] { max-height: 425px }
+.reveal .jp-OutputArea-output img[src^="data:image/svg"] {
+  width: 100%;
+  max-height: 340px;
+  object-fit: contain;
+  object-position: left;
+}
 .reveal .jp-OutputArea-output :is(td, th) { padding: 3px 8px; font-size: 16px; line-height: 1.25 }
 .reveal .jp-OutputArea-output p { font-size: 17px; line-height: 1.25; margin: 0 0 6px }
 .reveal .jp-RenderedHTMLCommon:has(h1) img { max-height: 280px }

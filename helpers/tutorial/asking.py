@@ -15,7 +15,7 @@ from helpers.clients.openai_chat import ask_openai
 from helpers.evaluation.judging import find_label
 from helpers.tasks.template import Row, Template
 from helpers.tutorial.checks import MIME
-from helpers.tutorial.game import RIGHT, WRONG, pick_rounds
+from helpers.tutorial.game import RIGHT, ROUNDS, WRONG, pick_rounds
 
 HEADS = ("question", "truth", "base", "LoRA")
 CURL_S = 120  # seconds
@@ -61,9 +61,9 @@ def run_curl(url: str, body: dict[str, Any], api_key: str | None = None) -> None
 
 
 def ask_both(
-    client: openai.OpenAI, rows: Sequence[Row], template: Template, base: str, lora: str, count: int = 4
+    client: openai.OpenAI, rows: Sequence[Row], template: Template, base: str, lora: str, count: int = ROUNDS
 ) -> list[dict[str, str]]:
-    """What base and LoRA answer over the API to a few of the rows, each with question and truth, marked."""
+    """What base and LoRA answer over the API to the rows of pick_rounds, with question and truth, marked."""
     table = []
     for row in pick_rounds(rows, template, count):
         answers, messages = template.build_answers(row), template.build_messages(row)

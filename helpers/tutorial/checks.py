@@ -84,14 +84,14 @@ def compare_guess(guess: float | str | None, found: float | str, unit: str = "")
     """
     if guess is None:
         result = describe_value(found, unit)
-        print(f"No guess yet; found: {result}. Guess first next time: you remember what surprises you.")
+        print(f"No guess yet. Measured: {result}. Guess first next time: you remember what surprises you.")
         return
     if isinstance(guess, str) or isinstance(found, str):
-        outcome = "right" if guess == found else "not so"
-        print(f"Guessed {guess!r}, found {found!r}: {outcome}.")
+        outcome = "Right" if guess == found else "Not this time"
+        print(f"Guess: {guess!r}. Measured: {found!r}. {outcome}.")
         return
     guessed, result = describe_value(guess, unit), describe_value(found, unit)
-    print(f"Guessed {guessed}, found {result}: {describe_distance(guess, found)}.")
+    print(f"Guess: {guessed}. Measured: {result}. The guess was {describe_distance(guess, found)}.")
 
 
 def describe_distance(guess: float, found: float) -> str:

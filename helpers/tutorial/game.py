@@ -1,6 +1,7 @@
 """The task, played by the learner before a model does it: five comments, and the learner's own score."""
 
 import html
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -27,14 +28,20 @@ class Saved(TypedDict):
 
 
 def pick_rounds(rows: Sequence[Row], template: Template, count: int = ROUNDS) -> list[Row]:
-    """Rows to play, the same in every run: short, of different texts, with labels as mixed as possible."""
-    order = sorted(range(len(rows)), key=lambda number: (len(str(rows[number])), number))
+    """Rows to play, the same in every run: of different texts, with labels as mixed as possible.
+
+    They are drawn at random from the shorter half of the rows, whether or not a model gets them right.
+    """
+    shorter = sorted(range(len(rows)), key=lambda number: (len(str(rows[number])), number))
+    half = (len(rows) + 1) // 2
+    draw = random.Random(0)
+    order = draw.sample(shorter[:half], half) + shorter[half:]
     texts = name_groups(rows, template)
     picked: list[int] = []
     while len(picked) < min(count, len(set(texts))):
         used = [rows[number]["label"] for number in picked]
         known = {texts[number] for number in picked}
-        free = [number for number in order if texts[number] not in known]
+        free = [number for number in order if texts[number] not in known]  # the first of the rarest label
         picked.append(min(free, key=lambda number: used.count(rows[number]["label"])))
     return [rows[number] for number in sorted(picked)]
 

@@ -73,12 +73,9 @@ def show_scoreboard(board: Scoreboard) -> None:
 
 
 def draw_scoreboard(board: Scoreboard) -> Figure:
-    """A scoreboard's columns side by side: bars of the shares that are right, with 95 % intervals.
-
-    The dotted line of the second column is what a coin gets.
-    """
+    """A scoreboard's columns side by side: bars of the shares that are right, with 95 % intervals."""
     columns = [ANSWER, SIDE] if board.on_side else [ANSWER]
-    figure, axes = plt.subplots(1, len(columns), figsize=(9.6, 0.6 + 0.42 * len(board.lines)), squeeze=False)
+    figure, axes = plt.subplots(1, len(columns), figsize=(9.6, 0.9 + 0.42 * len(board.lines)), squeeze=False)
     for axis, column in zip(axes[0], columns, strict=True):
         shares = board.get_shares(column)
         for place, name in enumerate(board.lines):
@@ -89,6 +86,7 @@ def draw_scoreboard(board: Scoreboard) -> Figure:
         axis.set_yticks(range(len(board.lines)), list(board.lines) if column == ANSWER else [])
         axis.xaxis.set_major_formatter(PercentFormatter(1))
         axis.spines[["top", "right"]].set_visible(False)
+        axis.set_xlabel("thin lines: 95 % intervals" if column == ANSWER else "dotted line: a coin")
         if column == SIDE:
             axis.axvline(0.5, color=MIDDLE, linestyle=":", linewidth=1.5)
     figure.tight_layout()

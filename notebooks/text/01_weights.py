@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Who is in the room: who has loaded a model, who has trained one? Everything you will see runs on a laptop. Say how to get the kit, and that each slide is a cell to run at home. Walk along the map once, from the table to the client."
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Who is in the room: who has loaded a model, who has trained one? Everything you will see runs on a laptop. Say where they can get the kit (its address, or who hands the folder out), and that each slide is a cell to run at home. Walk along the map once, from the table to the client."
 # # Lesson 1: where weights come from
 #
 # ## What you will do
@@ -22,7 +22,7 @@
 # 4. Read the name of a TheBloke branch, and download one in four ways.
 # 5. Get access to the gated LLaMA 2.
 #
-# Prerequisites: a little Python. No account, no token, no GPU. The map shows all five lessons; the lit box is this one.
+# Prerequisites: a little Python. No account, no access token, no GPU. The map shows all five lessons; the lit box is this one.
 #
 # ![Map of the five lessons. Lesson 4, above: a CSV becomes prompts, prompts train a LoRA. Below: weights (lesson 1) become a loaded model (lesson 2), the LoRA is put on it (lesson 5), and a server answers a client (lesson 3). The weights also go, frozen, into the training. You are here: lesson 1, weights.](images/map-1.svg)
 
@@ -68,7 +68,7 @@ from helpers.tutorial import checks
 model = weights.fetch("smollm2-135m-instruct")  # the first time, this downloads it
 print("The model is in", model.path.relative_to(find_home()))
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Run it live. First only the comment: which college does the room think the writer prefers? Then the two answers, then the swap. Say openly that it is one comment, picked because it works; lesson 4 judges all of them."
+# %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="Run it live. If it fails, or takes more than twenty seconds, go on: the printed answers are on this slide. First only the comment: which college does the room think the writer prefers? Then the two answers, then the swap. The LoRA is the one that comes with the kit. Say openly that this is one comment, picked because it works. Lesson 4 judges all of them."
 # ## In five lessons you build this
 #
 # Somebody writes about two colleges, both invented. Which one do they prefer? Ask a small chat model, the
@@ -150,7 +150,7 @@ for key in ("architectures", "num_hidden_layers", "hidden_size", "vocab_size", "
 # **Read it:** it is built like LLaMA, its big relative of 2023, in 30 layers that pass on `hidden_size` numbers for every token.
 # `dtype` is the number format.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Eight bytes, a header in JSON, then numbers: you need no library to see what you have downloaded. Ask which matrices make up a layer before you point at them. The little double bars are where the LoRA of the first slide sits."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Eight bytes, a header in JSON, then numbers: you need no library to see what you have downloaded. Point at the seven matrices of a layer: four in the attention, three in the MLP. The little double bars are where the LoRA of the last slide sits; lesson 4 explains it."
 # ## Reading the weights by hand
 #
 # One file of a model's folder has the weights, in the [safetensors](glossary.md#safetensors) format: eight bytes with the length of a
@@ -228,7 +228,7 @@ for path in (folder / "model.safetensors", gguf):
     size = path.stat().st_size
     print(f"{size / 1e6:4.0f} MB  {size * 8 / parameters:5.2f} bits a parameter  {path.name}")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Let the room work out one number before the table: 70 billion parameters, 16 bits. The weights are only the first term: leave a fifth free. The last two lines are for the kit's own model."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Let the room work out one number before the table: 70 billion parameters, 16 bits. The weights are only the first term: leave a fifth free. The last two lines are the kit's estimate for its own model with 16-bit weights: to run it, and to train a LoRA on it."
 # ## What fits where
 #
 # Weights need parameters × bits / 8 bytes, in the kit's model as in the three sizes of LLaMA 2.
@@ -247,7 +247,7 @@ formats = {"float32": 32, "16 bit": 16, "8 bit": 8, "4 bit": 4}
 sizes = {name: [count * bits / 8 for count in billions.values()] for name, bits in formats.items()}
 gigabytes = pd.DataFrame(sizes, index=billions)
 
-# %% slideshow={"slide_type": "-"} tags=["remove-input"]
+# %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 total = machine.measure_memory().value[1] / 1e9
 print(f"This machine: {total:.1f} GB ({machine.measure_memory().reason})")
 gigabytes.map(lambda needed: f"{needed:.2f} GB, {'fits' if needed < total else 'too large'}")
@@ -280,7 +280,7 @@ for purpose, terms in needs.items():
 # That is for 2048 tokens, and for training steps of 4 rows of 240. In a terminal it is `python -m helpers.weights size
 # SmolLM2-135M-Instruct`.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Follow one weight down its column: the weight, its level, what comes back, the error. Then the lower half: GPTQ lets the next weights make up for the error of the last. What rounding removes is gone; ask what that means for a file that is made larger again."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Follow the first weight, 0.220, down the table: its code 10, what comes back, the error. Then the lower half. GPTQ, the method that made most 4-bit models, lets the weights still to come make up for the error so far. What rounding removes is gone. Saving the file in 16 bits again brings nothing back."
 # ### What 4 bits can say
 #
 # Four bits count from 0 to 15: each weight becomes the number of the nearest of 16 levels. A **group** of neighbours shares one
@@ -340,13 +340,13 @@ checks.confirm(levels <= 16, "these weights were in 4 bits before", "fetch the m
 # We rounded each weight by itself. GPTQ, the method of TheBloke's files, is more careful. Look at the lower half of the picture: the
 # weights still to come make up for the error so far, which GPTQ measures on sample texts.
 
-# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Why branches: a repository is a git repository. Read one name aloud, part by part. The account is silent since January 2024; the files are still there."
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="The 2023 tutorial that this kit renews took its models from here. Why branches: a repository is a git repository. Read one name aloud, part by part: 4 bits, groups of 32, the columns that matter most first. Nothing new since January 2024, but the files are still there."
 # ## TheBloke, and one branch for each variant
 #
 # In 2023 most people took quantised models from [TheBloke](https://huggingface.co/TheBloke), the account of Tom Jobbins, who
 # published thousands, often within hours of a release. Nothing new has come since January 2024, but the files are still there.
 #
-# A repository at the Hugging Face [Hub](glossary.md#hub) is a git repository. Each variant has its **branch** (the Hub says
+# A repository on the Hugging Face [Hub](glossary.md#hub) is a git repository. Each variant has its **branch** (the Hub says
 # [revision](glossary.md#revision)), named after what it holds:
 #
 # | branch | bits | group size | act order | for |

@@ -17,7 +17,7 @@
 # ## What you will do
 #
 # 1. Load the folder of lesson 1, and let the model answer.
-# 2. Read what a chat really is: one text, token by token.
+# 2. Read what a chat really is: one text, cut into tokens (words or pieces of words).
 # 3. See why an answer stops, and turn chance up and down.
 # 4. Put words into the assistant's mouth, and see how to prevent that.
 # 5. Compare number formats, and find the same steps in the WebUI.
@@ -120,7 +120,7 @@ with tempfile.TemporaryDirectory() as scratch:
     Path(scratch, "config.json").write_text(json.dumps({"quantization_config": method}))
     print(*loading.detect_loader(weights.ModelFolder(Path(scratch))), sep=": ")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Two lines to remember, one for the model, one for the tokenizer. dtype and device are the two choices; the rest has good defaults. Run it live if there is time."
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## Loading
 #
 # You choose two things. The [device](glossary.md#device) is where the model computes: `cuda` (an NVIDIA GPU) or `cpu`. The [dtype](glossary.md#dtype)
@@ -140,7 +140,7 @@ free, total = machine.measure_memory().value
 print(f"needed for the weights: {needed / 1e9:.2f} GB, free: {free / 1e9:.2f} GB")
 checks.confirm(needed < 0.8 * free, "the model fits, with a fifth to spare", "close other programs")
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "skip"}
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 before = machine.measure_used().value
@@ -150,7 +150,7 @@ model = AutoModelForCausalLM.from_pretrained(
 tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left", trust_remote_code=False)
 tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # LLaMA 2 has no token for padding
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "skip"}
 after = machine.measure_used().value
 size = model.get_memory_footprint()
 print(f"{type(model).__name__}, {model.num_parameters():,} parameters, weights {size / 1e6:.0f} MB")
@@ -160,7 +160,7 @@ print(f"used before: {before / 1e6:.0f} MB, after: {after / 1e6:.0f} MB")
 # **Read it:** on a GPU the memory grows by the size of the weights. On a CPU it may grow by less: the file is *mapped*, and a part enters memory when
 # it is first used. A folder may bring Python code of its own; with `trust_remote_code=False` it isn't run.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="The one slide to take home: a chat is one text. Most bad answers of local models are a wrong template. Point at the open assistant turn at the end."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="The one slide to take home: a chat is one text. Most bad answers of local models are a wrong template. We never wrote the system message: the model's template adds it. Point at the open assistant turn at the end: that is where the model goes on."
 # ## What a chat really is
 #
 # A language model continues a text. So a conversation has to become one text, in the notation that the model was trained on: its [chat
@@ -203,7 +203,7 @@ for token in inputs["input_ids"][0, -13:].tolist():
 # %% [markdown] slideshow={"slide_type": "skip"}
 # A space is part of the token that follows it, and a line break is a token too.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Why does it stop? Because it wrote EOS: lesson 4 breaks that on purpose. Then let the room say which column is which before you point. A seed repeats a draw on one machine, not on all."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Why does it stop? Because it wrote EOS, the token for the end of its turn. Lesson 4 shows how a model learns to write it. Then the table: the likeliest first tokens at three temperatures. At 2, the favourite has only a small share left. A seed repeats a draw on one machine, not on all."
 # ## The answer
 #
 # Every token of the vocabulary gets a score for coming next. [Greedy](glossary.md#greedy) takes the highest.
@@ -282,7 +282,7 @@ for temperature, seed in ((0.2, 1), (0.2, 2), (1.5, 1), (1.5, 2)):
 same = draw(1.5, 2) == draw(1.5, 2)
 checks.confirm(same, "the same seed gives the same answer", "run the cell above again")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Ask who has pasted a web page or an e-mail into a prompt. Whoever wrote that page could have typed these marks. Let the room guess the two answers before you show them."
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Ask who has pasted a web page or an e-mail into a prompt. Whoever wrote that page could have typed these marks. The numbers show the difference: with the kit, what a user types is cut into ordinary text and never into a special token. Let the room guess the two answers before you show them."
 # ## Who is speaking?
 #
 # The whole chat is one text. So what if a user *types* the marks between turns? The tokenizer makes real special tokens of them, and the user speaks
@@ -341,7 +341,7 @@ checks.confirm(ends[0] == ends[1], "with the kit, no typed mark ends a turn", "u
 # Whoever wrote the web page, the e-mail or the forum comment (lesson 4) in your prompt can do the same. So the kit makes tokens of messages in one
 # place only. That closes one door: *Ignore everything above* is plain text too, and a model may still obey it.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Ask for guesses first: which is fastest here? Then look at the bars: fewer bytes to read for each token, more speed, unless the processor is slow in that format."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Ask for guesses first: which is fastest here? Then look at the bars. Fewer bytes to read for each token can mean more speed, but only where the processor and the program are quick in that format. GGUF also runs in another program, llama.cpp, so its bar is not about bits alone. float32 and bfloat16 load the same 16-bit file."
 # ## One model, several number formats
 #
 # Now measure what bytes buy: the same model in float32 and bfloat16, and in 4 bits as [GPTQ](glossary.md#gptq) and as [GGUF](glossary.md#gguf).
@@ -360,7 +360,7 @@ guess = 2.0  # yours
 del model
 machine.free_memory()
 
-# %% slideshow={"slide_type": "-"} tags=["remove-input"]
+# %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 from helpers import tutorial
 from helpers.tutorial import plots
 

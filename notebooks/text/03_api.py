@@ -300,11 +300,11 @@ if server.streaming_url:
         print(grown["internal"][-1][1], end="\r", flush=True)
     print(grown["internal"][-1][1])
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Read the list from above: quite sure, quite sure, and then one place where it hesitates. Greedy takes the longest bar. With log-probabilities you can also judge without generating: lesson 4 does."
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## How sure was it?
 #
 # At each place the model computes how likely every token is; `logprobs` sends these [log-probabilities](glossary.md#log-probability) along. Here is
-# what color the sky is, token by token, then the place where it was least sure.
+# the answer about the sky, token by token, then the place where it was least sure.
 
 # %% slideshow={"slide_type": "skip"}
 import math
@@ -313,12 +313,12 @@ how = {"temperature": 0, "max_tokens": 40, "logprobs": True, "top_logprobs": 5}
 reply = client.chat.completions.create(model=server.model, messages=messages, **how)
 tokens = reply.choices[0].logprobs.content
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "skip"}
 for token in tokens[:12]:
     chance = math.exp(token.logprob)
     print(f"{token.token!r:10} {chance:6.1%}  {'■' * round(40 * chance)}")
 
-# %% slideshow={"slide_type": "-"} tags=["remove-input"]
+# %% slideshow={"slide_type": "skip"} tags=["remove-input"]
 from helpers.tutorial import plots
 
 least = min(tokens, key=lambda token: token.logprob)
@@ -349,18 +349,18 @@ checks.compare_guess(guess, len(lines), "different lines")
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** at temperature 0 the seed decides nothing. Above it, the same seed gives the same line. At 1.8 unlikely tokens spoil the text.
 
-# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="135 million parameters: nobody would trust them with a fact. But the form is not a matter of trust. Ask: which of the two answers would crash your program?"
+# %% [markdown] slideshow={"slide_type": "skip"}
 # ## JSON that always fits
 #
 # A program needs fields, not prose. Send a JSON schema, a description of the fields, and the server rules out every token
 # that would break it: a [structured answer](glossary.md#structured-answer).
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "skip"}
 text = "Ada Lovelace was born in London in 1815 and wrote the first computer program."
 asked = [{"role": "user", "content": f"Extract name, city and year of birth as JSON.\n\n{text}"}]
 fields = {"name": {"type": "string"}, "city": {"type": "string"}, "born": {"type": "integer"}}
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "skip"}
 schema = {"type": "object", "properties": fields, "required": list(fields)}
 schema["additionalProperties"] = False
 form = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema}}

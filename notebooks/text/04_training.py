@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="The heart of the talk. Say what will happen: first you do the task, then a model learns it, live, in less than five minutes."
+# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="The heart of the talk. Say what will happen: first you do the task, then a model learns it, live, in about five minutes."
 # # Lesson 4: training a LoRA
 #
 # ## What you will do
@@ -67,7 +67,7 @@ from helpers.tutorial import checks
 for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Read comment 1 aloud and let the room vote with raised fingers: 0, 1, 2 or 3. Then the others. Note the room's score; it comes back at the end."
+# %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="Read comment 1 aloud and let the room vote with raised fingers: 0, 1, 2 or 3. Then one or two more; the rest is for home. The comments and the colleges are invented, and written for this lesson. Write the room's score on the board; it comes back."
 # ## You first
 #
 # Somebody writes about two colleges. Whose side are they on? Here are five comments, and under each the four answers.
@@ -102,6 +102,8 @@ import pandas as pd
 import yaml
 
 from helpers import PROJECT
+
+pd.set_option("display.max_colwidth", None)  # tables show whole sentences
 
 table = pd.read_csv(PROJECT / task.data)
 print(f"{len(table)} rows, {table['text'].nunique()} different comments")
@@ -157,7 +159,7 @@ print(*(path.relative_to(find_home()) for path in files))
 print("labels in training:", tasks.count_labels(train), "in the test:", tasks.count_labels(test))
 checks.confirm_split(train, test)
 
-# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="Three ways to answer without a LoRA. Let the room guess the last one: whose side, by counting words. It is a coin."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Three ways to answer without a LoRA. Let the room guess before the table appears: whose side, by counting words? It is a coin. Base and majority have the same share here because the base nearly always finds 'No preference' likeliest. Brackets hold 95 % intervals; above means percentage points above the bag of words."
 # ## The numbers to beat
 #
 # - **Majority**: always give the most frequent answer.
@@ -169,7 +171,7 @@ checks.confirm_split(train, test)
 # %% slideshow={"slide_type": "skip"}
 guess = 0.7  # yours
 
-# %% slideshow={"slide_type": "-"} tags=["remove-input"]
+# %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 from helpers import evaluation
 
 base_scores = evaluation.score_answers(loaded, test, template, progress=False)
@@ -202,6 +204,7 @@ from helpers import training
 chosen = training.pick_settings(lane.name)
 examples = training.build_dataset(train, template, chosen, loaded.tokenizer)
 chosen = training.settle_batch(loaded.model, chosen, examples).value  # the lane `large` fits it to the card
+print(f"rank {chosen.lora_r}, alpha {chosen.lora_alpha}, learning rate {chosen.learning_rate}, {chosen.batch_size} rows a step")
 lora = LoraConfig(
     r=chosen.lora_r,
     lora_alpha=chosen.lora_alpha,
@@ -243,7 +246,7 @@ trainer.train()
 stock_rate = 2 * chosen.batch_size / (time.monotonic() - start)
 print(f"{stock_rate:.1f} rows a second, so all {len(train)} rows take {len(train) / stock_rate / 60:.0f} minutes")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Only the framed tokens are learned, the end of the turn among them. In 2023 that last token was lost, and models rambled on."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Only the framed tokens are learned, the end of the turn among them. In 2023 that last token was lost, and models rambled on. Start the training cell now. It takes about five minutes: go on talking. If it fails, nothing is lost: the next slides show a finished run."
 # ### What the loss sees
 #
 # The *loss* says how wrong the model was about each token. Below is one row. Only the framed tokens count: the answer, and `<|im_end|>`,
@@ -303,16 +306,17 @@ print(f"SharedPrefixTrainer: {rate:.1f} rows a second, SFTTrainer: {stock_rate:.
 # **Read it:** the steep fall at the start is the *form* of the answer: one of four phrases, then stop. The slow, noisy rest is the task.
 # A loss alone does not say whether anything was understood. The test will.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="W stays, B A is added. Count the numbers with the room: 331,776 against 18,432. B starts at zero, so training begins with exactly the base model."
+# %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="W stays, B A is added. Count the numbers with the room: 331,776 against 18,432. B starts at zero, so training begins with exactly the base model. Then look at the loss, which is falling meanwhile: steep at first, while it learns the form of an answer."
 # ## Meanwhile: what a LoRA is
 #
 # ![A layer with a LoRA. Its input x goes two ways: through W, 576 by 576 numbers and frozen, and through A, which makes 16 numbers of 576, then B, which makes 576 of 16. The second way is multiplied by 2 and added to the first. W has 331,776 numbers, A and B together 18,432. B starts at 0, so step 0 changes nothing.](images/lora.svg)
 #
 # Training all weights would need several times the model's memory. A LoRA (low-rank adaptation) leaves every matrix W alone and adds the
 # product of two thin ones: `W + (alpha / r) * B @ A`. The **rank** r is their width. B starts at zero, so training begins with exactly the base. (The 2023 script set
-# `init_lora_weights=False`. Then B is random, and training begins with a damaged model.) Ten lines of torch are enough:
+# `init_lora_weights=False`. Then B is random, and training begins with a damaged model.)
 
 # %% slideshow={"slide_type": "skip"}
+# Ten lines of torch are enough to write one.
 class LoraLinear(torch.nn.Module):
     def __init__(self, linear, r, alpha):
         super().__init__()
@@ -350,7 +354,7 @@ with training.save_run(trainer, loaded, data, chosen, folder) as fresh:
     trainer.model.save_pretrained(fresh)
 print(*(f"{path.name:30} {path.stat().st_size / 1e6:8.3f} MB" for path in sorted(folder.iterdir())), sep="\n")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Back to the five comments. How did the room do, how did the LoRA? Five comments prove nothing, but everybody now knows what right and wrong mean here."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Back to the five comments. How did the room do, how did the LoRA? The column 'you' is empty unless somebody has played in this notebook. Five comments, drawn at random, prove nothing, but everybody now knows what right and wrong mean here."
 # ## The same five comments
 #
 # You have answered them, and now base, bag of words and LoRA have too.
@@ -364,7 +368,7 @@ for name, scores in {"base": base_scores, "bag of words": bag_scores, "LoRA": tu
     players[name] = [said[test.index(row)] for row in rounds]
 game.compare_players(players, rounds, template)
 
-# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Guess first. Then the right-hand panel: the bag of words sits on the coin's line, the LoRA does not. That is reading. The last line is the same recipe for a quarter of an hour, one I baked earlier."
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Guess first. Then the right-hand panel: the bag of words sits on the coin's line, the LoRA does not. To get there it has to read. The last bar is the same recipe for a quarter of an hour, one I baked earlier."
 # ## Whose side is it on?
 #
 # **Predict:** the bag of words does no better than a coin. How often is the live LoRA right about the side? (0 to 1)
@@ -394,7 +398,8 @@ board.tabulate()
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** `above bag of words` compares row by row, and draws the comments again to see how much is luck. If the whole interval is above zero, the LoRA does something that counting
-# words cannot. The last line comes with the kit: the same recipe, two and a half passes, and it never saw these test rows either. What did the extra minutes buy?
+# words cannot. The last line comes with the kit: the same recipe, two and a half passes, and it never saw these test rows either. One training is one draw: where the kit was made, three seeds got 67, 62 and 63 % on
+# these rows, and the first is the lesson's. What did the extra minutes buy?
 
 # %% slideshow={"slide_type": "skip"} tags=["remove-input"]
 points = [(0, base.accuracy, base.rows), (result.metrics["train_runtime"] / 60, tuned.accuracy, tuned.rows)]

@@ -113,10 +113,10 @@ for turns in ("all", "last"):
 measured = json.loads((PROJECT / "benchmarks" / "learning.json").read_text(encoding="utf-8"))
 lines = [{"run": name, **line} for name, run in sorted(measured.items()) for line in run["table"]]
 found = pd.DataFrame(lines).drop_duplicates(["data", "what", "accuracy"])
-found[["run", "data", "what", "rows", "accuracy", "macro_f1", "told_apart"]].round(3).astype(object).fillna("")
+found[["run", "data", "what", "rows", "accuracy", "low", "high", "macro_f1", "told_apart"]].round(3).astype(object).fillna("")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** `told_apart` is what lesson 4 calls *right side*; a coin gets 0.5. *Macro-F1* averages over the labels, so a label that is never said counts 0.
+# **Read it:** `low` and `high` are the ends of the 95 % interval of the accuracy. `told_apart` is what lesson 4 calls *right side*; a coin gets 0.5. *Macro-F1* averages over the labels, so a label that is never said counts 0.
 #
 # - On the kit's short comments, each seed's LoRA is far above the bag of words, and finds the side, which the bag of words can't.
 # - On the forum, accuracy misleads: always saying *no preference* is right in half of the rows, and **the bag of words beats the LoRA** on accuracy. The LoRA is ahead
@@ -235,7 +235,7 @@ TrainingPanel(task, lane)
 # | | WebUI 2023 | WebUI today (4.7.3, checked 2026-11-27) | lesson 4 |
 # |---|---|---|---|
 # | layers | q_proj, v_proj | all linear layers | all linear layers |
-# | rank, alpha | 32, 64 | 8, 16 | see its table of settings |
+# | rank, alpha | 32, 64 | 8, 16 | 16, 32 (lane `tiny`) |
 # | loss on | every token (*train only after* had no effect) | the assistant's turns | the completion |
 # | end of turn trained | off unless *add EOS token* | on | on |
 # | rows | JSON and a format file | JSON with `messages` | a table and a YAML template, or `messages` |

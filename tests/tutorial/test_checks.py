@@ -26,7 +26,7 @@ def test_numbers_are_compared_by_their_ratio(guess, found, outcome):
     [
         (20, 40, "tokens", ["20 tokens", "40 tokens"]),
         (0.5, 0.25, "%", ["50.0%", "25.0%"]),
-        (2, 1234567.0, "", ["2,", "1.235e+06"]),
+        (2, 1234567.0, "", ["Guess: 2.", "1.235e+06"]),
         ("q_proj", "up_proj", "", ["'q_proj'", "'up_proj'"]),
         (None, 0.25, "%", ["25.0%"]),
     ],

@@ -12,6 +12,7 @@ from tools.pictures.facts import FACTS, measure_facts
 from tools.pictures.layer import draw_layer
 from tools.pictures.lora import draw_lora
 from tools.pictures.maps import STATIONS, draw_map
+from tools.pictures.merging import draw_merging
 from tools.pictures.prefix import draw_prefix
 from tools.pictures.request import draw_request
 from tools.pictures.rounding import draw_rounding
@@ -24,6 +25,7 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "map": draw_map,
     **{f"map-{number}": partial(draw_map, number) for number in STATIONS},
     "lora": draw_lora,
+    "merging": draw_merging,
     "rounding": draw_rounding,
     "layer": draw_layer,
     "prefix": draw_prefix,
