@@ -91,7 +91,7 @@ STYLE = """
 .reveal .jp-OutputArea-output { padding-left: 12px; border-left: 4px solid #b9770e }
 .reveal img { max-height: 320px; max-width: 100% }
 .reveal img[src^="data:image/svg"] { max-height: 425px }
-.reveal .jp-OutputArea-output img[src^="data:image/svg"] {
+.reveal .jp-OutputArea-output img {
   width: 100%;
   max-height: 340px;
   object-fit: contain;

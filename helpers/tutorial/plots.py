@@ -28,14 +28,19 @@ MIDDLE = "#9a6200"
 PALE = "#d5dbdb"  # fills a bar, whose dark edge is what people see
 LIT = "#d6eaf8"  # behind what to look at, with a dark edge around it
 
+DPI = 90  # pixels of a page for each inch of a figure
+SHARPNESS = 1.6  # pixels of the image for each pixel of the page: screens have more than one, and slides
+
 
 def render(figure: Figure, alt: str) -> str:
     """A figure as an HTML image with alt text, for screen readers. Closes the figure."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
+    figure.savefig(buffer, format="png", dpi=DPI * SHARPNESS, bbox_inches="tight")
     plt.close(figure)
-    image = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{image}">'
+    content = buffer.getvalue()
+    width = round(int.from_bytes(content[16:20]) / SHARPNESS)  # where a PNG file has its width in pixels
+    image = base64.b64encode(content).decode()
+    return f'<img alt="{html.escape(alt, quote=True)}" width="{width}" src="data:image/png;base64,{image}">'
 
 
 def show(figure: Figure, alt: str) -> None:

@@ -17,6 +17,12 @@ def test_rounds_are_short_rows_of_different_texts_with_mixed_labels():
     assert rounds == game.pick_rounds([*ROWS, *ROWS], TEMPLATE)
 
 
+def test_rounds_are_drawn_from_the_shorter_half_and_are_not_the_shortest():
+    rows = [{"text": "x" * length, "label": length % 3} for length in range(1, 61)]
+    lengths = [len(row["text"]) for row in game.pick_rounds(rows, TEMPLATE)]
+    assert max(lengths) <= 30 and sum(lengths) > 3 * sum(range(1, 6))
+
+
 def test_few_texts_give_few_rounds():
     assert len(game.pick_rounds(ROWS[:2] * 4, TEMPLATE)) == 2
 
