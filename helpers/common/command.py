@@ -7,14 +7,18 @@ import io
 import json
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 from helpers.common.arguments import cut, escape, name
 from helpers.common.errors import KitError, UsageError
 from helpers.common.os_errors import explain_os_error
 
+interrupted = threading.Event()  # Ctrl-C was pressed while a command ran
 CLOSED_PIPE = 128 + 13  # the exit code that a shell shows for a program that ends by SIGPIPE
 
 
@@ -62,7 +66,8 @@ def run_command(main: Callable[[list[str]], int | None], arguments: list[str] | 
     logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log every request
     escape_unprintable()
     try:
-        return call(main, sys.argv[1:] if arguments is None else arguments)
+        with remember_interrupts():
+            return call(main, sys.argv[1:] if arguments is None else arguments)
     except KitError as error:
         return report(error)
     except BrokenPipeError:
@@ -77,6 +82,29 @@ def run_command(main: Callable[[list[str]], int | None], arguments: list[str] | 
         return report(known)
     finally:
         drop_unwritable()
+
+
+@contextlib.contextmanager
+def remember_interrupts() -> Iterator[None]:
+    """Inside the block Ctrl-C raises KeyboardInterrupt, as ever, and also sets `interrupted`.
+
+    Some libraries catch every exception while they are imported, and the KeyboardInterrupt is gone.
+    """
+    interrupted.clear()
+    usual = signal.default_int_handler
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) != usual:
+        yield
+        return
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        interrupted.set()
+        usual(number, frame)
+
+    signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
 
 
 def explain_variable(error: Exception) -> KitError | None:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 import uvicorn
 from fastapi import FastAPI
 
+from helpers.common.command import interrupted
 from helpers.server.connections import Connections, LimitedConfig
 from helpers.server.request_bodies import BODY_LIMIT
 from helpers.server.service import Service
@@ -93,6 +94,7 @@ def end_process(seconds: float) -> None:
 def serve(apps: list[FastAPI], listeners: list[socket.socket], service: Service) -> None:
     """Serves every application on its socket until SIGINT or SIGTERM. Only the main thread may call it.
 
+    Raises KeyboardInterrupt if Ctrl-C was pressed before and something has caught that.
     The servers run in another thread: there uvicorn installs no signal handlers of its own, which would end
     only one of them (uvicorn 0.13: "Skip installation of signal handlers when not in the main thread").
     """
@@ -104,6 +106,8 @@ def serve(apps: list[FastAPI], listeners: list[socket.socket], service: Service)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
+    if interrupted.is_set():
+        raise KeyboardInterrupt
     with ThreadPoolExecutor(1, thread_name_prefix="servers") as pool:
         job = pool.submit(asyncio.run, group.run())
         while not job.done():

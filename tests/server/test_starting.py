@@ -25,6 +25,29 @@ def test_template_that_is_not_there_is_one_line(at_home):
     assert errors.count("\n") == 1
 
 
+INTERRUPTED = """
+import signal, socket
+from fastapi import FastAPI
+from helpers.common.command import run_command
+from helpers.server.serving import serve
+
+def main(arguments):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except BaseException:
+        pass
+    serve([FastAPI()], [socket.create_server(("127.0.0.1", 0))], None)
+
+raise SystemExit(run_command(main))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
+def test_interrupt_that_a_library_has_caught_still_ends_the_server():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for another process")
 def test_interrupt_before_the_model_is_there_ends_the_server(at_home):
     with start("--dtype", "float32") as process:
