@@ -1,6 +1,7 @@
 """A lesson's server: one that OPENAI_BASE_URL names, here a real one with a key, or one that it starts."""
 
 import re
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -17,7 +18,7 @@ from support.tiny import make_tiny_adapter, make_tiny_model
 
 from helpers import PROJECT, clients, common, evaluation, tutorial
 from helpers.common.errors import ServerError
-from helpers.tutorial import checks, setup
+from helpers.tutorial import checks, plots, setup
 from helpers.tutorial.execution import execute_notebook
 from helpers.tutorial.report import collect_results, find_unpublished
 
@@ -178,24 +179,30 @@ def test_lesson_3_runs_against_a_named_server_and_starts_none(real_shared, name_
 
 @pytest.mark.real
 @pytest.mark.long
-def test_server_cells_of_lesson_5_ask_a_named_server(real_shared, name_server, capsys):
+def test_server_cells_of_lesson_5_ask_a_named_server(real_shared, home, name_server, capsys):
     name_server(real_shared.openai_url)
     cells = read_lesson("05_lora_loading").cells
     first = next(i for i, cell in enumerate(cells) if cell.source.startswith("## Over an API"))
     last = next(i for i, cell in enumerate(cells) if "server.stop()" in cell.source)
     source = "\n".join(cell.source for cell in cells[first : last + 1] if cell.cell_type == "code")
     task = tutorial.pick_task()
-    data = task.load()
+    whole = task.load()
+    rows, template = whole.test[:8], whole.template
     names = {  # what the cells above these have defined
         "lane": common.LANES["tiny"],
         "task": task,
-        "template": data.template,
-        "test": data.test[:2],
-        "shown": data.test[:1],
+        "data": SimpleNamespace(test=rows),
+        "template": template,
+        "folder": SimpleNamespace(name="a-lora-that-the-server-lacks"),
+        "messages": template.build_messages(rows[0]),
+        "board": evaluation.Scoreboard(rows, template),
         "evaluation": evaluation,
+        "tutorial": tutorial,
         "checks": checks,
+        "plots": plots,
     }
     exec(source, names)
     printed = capsys.readouterr().out
-    assert names["server"].command in printed and f"{real_shared.model}: " in printed
+    assert names["server"].command in printed and real_shared.model in printed
+    assert "over the API" in names["board"].lines
     assert "✅" in printed and "❌" not in printed
