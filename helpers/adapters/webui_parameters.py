@@ -10,7 +10,7 @@ from typing import Any
 
 from helpers.adapters.folders import AdapterFolder
 from helpers.common.errors import DamagedError, NotFoundError
-from helpers.common.training_settings import TrainingSettings
+from helpers.common.training_settings import ALL_LINEAR, UPPER_LINEAR, TrainingSettings
 
 WEBUI_NAMES = {  # our name: the name in training_parameters.json
     "lora_r": "lora_rank",
@@ -51,7 +51,7 @@ def build_parameters(
     """
     parameters: dict[str, Any] = {"lora_name": name}
     if "targets" in settings:
-        parameters["all_linear"] = settings["targets"] == "all-linear"
+        parameters["all_linear"] = settings["targets"] in (ALL_LINEAR, UPPER_LINEAR)  # it knows no upper ones
         chosen = settings["targets"].split(",")
         parameters |= {f"{layer}_en": layer in chosen for layer in WEBUI_TARGETS}
     parameters |= {theirs: settings[ours] for ours, theirs in WEBUI_NAMES.items() if ours in settings}

@@ -52,6 +52,7 @@ SCHEDULES = (
     "inverse_sqrt",
 )  # fmt: skip
 TURNS = ("all", "last")
+ALL_LINEAR, UPPER_LINEAR = "all-linear", "upper-linear"  # what `targets` may be, besides names of layers
 AUTO = "auto"  # what batch_size may say
 BATCHES = ("fixed", AUTO)
 # Its optimizers that ask for the names of layers, for training without a LoRA.
@@ -109,6 +110,14 @@ SettingsLoader.add_implicit_resolver(
 SettingsLoader.add_constructor(INT, SettingsLoader.construct_decimal)
 
 
+def count_lower_blocks(blocks: int, targets: str) -> int:
+    """How many blocks, from the first on, get no LoRA: with upper-linear a quarter of them, else none.
+
+    Nothing in them needs a gradient, so that a step skips their backward pass.
+    """
+    return round(blocks / 4) if targets == UPPER_LINEAR else 0
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
     """How a LoRA is trained; the defaults are those of the 2023 tutorial, except for checkpoint_steps."""
@@ -116,7 +125,7 @@ class TrainingSettings:
     lora_r: int = 64  # rank: the width of the two LoRA matrices
     lora_alpha: int = 16  # the update is scaled by alpha / r
     lora_dropout: float = 0.1  # share of a LoRA layer's inputs that are zeroed while training
-    targets: str = "all-linear"  # layers that get a LoRA: all-linear, or names such as q_proj,v_proj
+    targets: str = ALL_LINEAR  # layers with a LoRA: all-linear, upper-linear, or names such as q_proj,v_proj
     epochs: float = 5  # passes over the rows
     max_rows: int = 0  # train on this many rows at most, short ones, as many of each label; 0 = all
     batch_size: int = 4  # rows in a forward pass; "auto" is understood as batch = "auto"

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from helpers.training.prefix_trainer import PackingCollator as PackingCollator
     from helpers.training.prefix_trainer import SharedPrefixTrainer as SharedPrefixTrainer
     from helpers.training.runs import save_run as save_run
+    from helpers.training.targets import list_blocks as list_blocks
     from helpers.training.targets import list_targets as list_targets
     from helpers.training.targets import make_lora_config as make_lora_config
     from helpers.training.train import make_trainer as make_trainer

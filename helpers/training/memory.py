@@ -119,7 +119,7 @@ def estimate_step(
     shape = read_shape(config.to_dict())
     step = TrainingStep(settings.lora_r, settings.targets, batch=settings.batch_size, length=longest)
     number_bytes = DTYPE_BYTES[name_dtype(cast(Any, model.dtype))]
-    kept = estimate_training_activations(shape, number_bytes, tokens, checkpointing).bytes
+    kept = estimate_training_activations(shape, number_bytes, step, tokens, checkpointing).bytes
     for estimate in (estimate_layout, estimate_attention_weights):
         kept += estimate(shape, number_bytes, step, device, checkpointing).bytes
     recorded = device == "cuda" and not checkpointing

@@ -5,7 +5,7 @@ Blocks are found by structure: Llama calls its list of them `layers`, GPT-2 `h`,
 
 import difflib
 import re
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig
@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from helpers.adapters.patterns import match_names, match_whole
 from helpers.common.errors import UnsupportedError, UsageError
-from helpers.common.training_settings import TrainingSettings
+from helpers.common.training_settings import ALL_LINEAR, UPPER_LINEAR, TrainingSettings, count_lower_blocks
 from helpers.weights.folders import ModelFolder
 
 HEADS = {"lm_head", "embed_out"}  # what makes tokens of the last layer, which refuse_head refuses
@@ -26,13 +26,18 @@ def make_lora_config(model: torch.nn.Module, settings: TrainingSettings) -> Lora
 
     Raises UsageError for a name that no layer has, UnsupportedError if the blocks have no linear layers.
     """
-    every_layer = settings.targets == "all-linear"
-    targets = list_targets(model) if every_layer else pick_targets(model, settings.targets)
+    by_structure = settings.targets in (ALL_LINEAR, UPPER_LINEAR)
+    targets = list_targets(model) if by_structure else pick_targets(model, settings.targets)
+    blocks = list_blocks(model, settings.targets)
+    if blocks:  # PEFT takes a name that is a whole path in any block
+        lower = tuple(f"{find_blocks(model)}{number}." for number in range(blocks[0]))
+        targets = [name for name in targets if not name.startswith(lower)]
     return LoraConfig(
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=targets,
+        layers_to_transform=blocks,
         fan_in_fan_out=has_transposed(model, targets),
         task_type="CAUSAL_LM",
     )
@@ -43,7 +48,7 @@ def check_targets(folder: ModelFolder, settings: TrainingSettings) -> None:
 
     GGUF folders have no config, and what transformers cannot read is left to load_model to explain.
     """
-    if settings.targets == "all-linear" or not folder.config:
+    if settings.targets in (ALL_LINEAR, UPPER_LINEAR) or not folder.config:
         return
     try:
         config = AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
@@ -90,6 +95,14 @@ def list_targets(model: torch.nn.Module) -> list[str]:
     return qualify(model, names)
 
 
+def list_blocks(model: torch.nn.Module, targets: str) -> list[int] | None:
+    """PEFT's layers_to_transform: the numbers of the blocks that get a LoRA; None if all of them do."""
+    place = find_blocks(model)
+    blocks = len(cast(torch.nn.ModuleList, model.get_submodule(place.removesuffix(".")))) if place else 0
+    lower = count_lower_blocks(blocks, targets)
+    return list(range(lower, blocks)) if lower else None
+
+
 def pick_targets(model: torch.nn.Module, targets: str) -> list[str] | str:
     """The layers that the settings name, or their regular expression; UsageError if one is not there."""
     paths = list_layers(model)
@@ -116,7 +129,11 @@ def suggest(name: str, paths: list[str]) -> str:
     """The remedy for a layer that is not there: the nearest name, or all of them."""
     known = sorted({path.rpartition(".")[2] for path in paths} - HEADS)
     near = difflib.get_close_matches(name, known, n=1)
-    return f"Did you mean {near[0]}?" if near else f"Write all-linear, or some of {', '.join(known)}."
+    return (
+        f"Did you mean {near[0]}?"
+        if near
+        else f"Write all-linear, upper-linear, or some of {', '.join(known)}."
+    )
 
 
 def qualify(model: torch.nn.Module, names: set[str]) -> list[str]:

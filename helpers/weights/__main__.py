@@ -9,7 +9,7 @@ from typing import Any
 from helpers.common import arguments as types
 from helpers.common.arguments import escape
 from helpers.common.command import CommandParser, run_command
-from helpers.common.training_settings import AUTO
+from helpers.common.training_settings import ALL_LINEAR, AUTO
 from helpers.weights.catalogue import CATALOGUE
 from helpers.weights.exporting import PROGRAMS, export_model
 from helpers.weights.fetching import fetch
@@ -71,8 +71,8 @@ def add_size_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=types.count, default=default, metavar="N", help=words)
     words = "rows in a training step, or auto: the most that fit here (default: 4)"
     parser.add_argument("--batch", type=types.count_or_auto, default=4, metavar="N|auto", help=words)
-    words = "layers with a LoRA, such as q_proj,v_proj (default: all-linear)"
-    parser.add_argument("--targets", default="all-linear", metavar="T", help=words)
+    words = "layers with a LoRA: upper-linear, or names such as q_proj,v_proj (default: all-linear)"
+    parser.add_argument("--targets", default=ALL_LINEAR, metavar="T", help=words)
     default = "adamw_torch_fused"
     parser.add_argument("--optimizer", default=default, choices=OPTIMIZER_BYTES, help=f"default: {default}")
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from helpers.common.errors import UnsupportedError, UsageError
+from helpers.common.training_settings import ALL_LINEAR, UPPER_LINEAR, count_lower_blocks
 from helpers.weights.config import read_dtype, read_quantization
 from helpers.weights.shape import Shape, read_shape
 
@@ -45,7 +46,9 @@ class TrainingStep:
     """What the memory of a training step depends on, besides the model."""
 
     r: int = 16  # rank of the LoRA
-    targets: str = "all-linear"  # layers with a LoRA: all-linear, or names with commas between them
+    targets: str = (
+        ALL_LINEAR  # layers with a LoRA: all-linear, upper-linear, or names with commas between them
+    )
     optimizer: str = "adamw_torch_fused"  # a key of OPTIMIZER_BYTES
     batch: int = 4  # rows in a step
     length: int = 512  # tokens in a row
@@ -105,7 +108,7 @@ def estimate_training(
     return [
         estimate_weights(config, file_bytes, dtype),
         *estimate_lora(shape, chosen),
-        estimate_training_activations(shape, number_bytes, chosen.tokens, checkpointing),
+        estimate_training_activations(shape, number_bytes, chosen, chosen.tokens, checkpointing),
         estimate_layout(shape, number_bytes, chosen, device, checkpointing),
         estimate_attention_weights(shape, number_bytes, chosen, device, checkpointing),
         estimate_overhead(OVERHEAD_TRAINING, device),
@@ -157,26 +160,34 @@ def estimate_overhead(overhead: dict[str, int], device: str) -> Term:
     return Term("overhead", overhead[device], f"Python and its libraries, measured ({device})")
 
 
-def count_lora_parameters(shape: Shape, r: int, targets: list[str]) -> int:
+def count_lora_parameters(shape: Shape, r: int, targets: str) -> int:
     """Parameters of a LoRA of rank `r`: A has r x inputs and B has outputs x r for each layer with a LoRA.
+
+    `targets` as in TrainingStep; UsageError for a name that no layer has.
 
     Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021.
     """
     linears = shape.list_linears()
-    in_a_block = sum(r * sum(linears[name]) for name in targets)  # the sum of inputs and outputs
-    return shape.layers * in_a_block
+    names = choose_targets(shape, targets)
+    in_a_block = sum(r * sum(linears[name]) for name in names)  # the sum of inputs and outputs
+    return count_upper_layers(shape, targets) * in_a_block
+
+
+def count_upper_layers(shape: Shape, targets: str) -> int:
+    """How many decoder layers a step goes back through: those from the first one with a LoRA on."""
+    return shape.layers - count_lower_blocks(shape.layers, targets)
 
 
 def choose_targets(shape: Shape, targets: str) -> list[str]:
     """Names of the layers in a block that get a LoRA; UsageError for a name that is not one of them."""
     known = list(shape.list_linears())
-    if targets == "all-linear":
+    if targets in (ALL_LINEAR, UPPER_LINEAR):
         return known
     chosen = []
     for name in map(str.strip, targets.split(",")):
         found = [layer for layer in known if f".{layer}".endswith(f".{name}")]
         if not found:
-            remedy = f"Use all-linear, or some of: {','.join(known)}."
+            remedy = f"Use all-linear, upper-linear, or some of: {','.join(known)}."
             raise UsageError(f"'{name}' is not a layer that can have a LoRA.", remedy)
         chosen += found
     return chosen
@@ -187,10 +198,10 @@ def estimate_lora(shape: Shape, step: TrainingStep) -> list[Term]:
     if step.optimizer not in OPTIMIZER_BYTES:
         remedy = f"Use one of: {', '.join(OPTIMIZER_BYTES)}."
         raise UsageError(f"The memory of the optimizer '{step.optimizer}' is not known here.", remedy)
-    targets = choose_targets(shape, step.targets)
-    trained = count_lora_parameters(shape, step.r, targets)
+    names = choose_targets(shape, step.targets)
+    trained = count_lora_parameters(shape, step.r, step.targets)
     state = OPTIMIZER_BYTES[step.optimizer]
-    size = f"{trained:,} parameters (r {step.r}, {len(targets)} layers a block) x 4 bytes (float32)"
+    size = f"{trained:,} parameters (r {step.r}, {len(names)} layers a block) x 4 bytes (float32)"
     return [
         Term("LoRA", 4 * trained, size),
         Term("gradients", 4 * trained, f"{trained:,} x 4 bytes"),
@@ -202,27 +213,30 @@ def estimate_saving(config: dict[str, Any], r: int, targets: str, optimizer: str
     """(bytes of a LoRA on disk, bytes of a checkpoint of its training); (0, 0) for an unknown shape."""
     try:
         shape = read_shape(config)
-        trained = count_lora_parameters(shape, r, choose_targets(shape, targets))
+        trained = count_lora_parameters(shape, r, targets)
     except (KeyError, UsageError):
         return 0, 0
     return 4 * trained, (4 + OPTIMIZER_BYTES.get(optimizer, 8)) * trained
 
 
-def estimate_training_activations(shape: Shape, number_bytes: int, tokens: int, checkpointing: bool) -> Term:
+def estimate_training_activations(
+    shape: Shape, number_bytes: int, step: TrainingStep, tokens: int, checkpointing: bool
+) -> Term:
     """What a pass over `tokens` tokens keeps for the backward pass.
 
     For each token a layer computes 10 vectors as long as the hidden state and 5 as long as the MLP is wide.
     Without gradient checkpointing every layer keeps them all. With it, each layer keeps only its input, and
-    the rest is computed again for one layer at a time.
+    the rest is computed again for one layer at a time. Layers below the first LoRA keep nothing.
     """
+    layers = count_upper_layers(shape, step.targets)
     in_a_layer = 10 * shape.hidden + 5 * shape.intermediate  # numbers a token
     words = f"10 x {shape.hidden} + 5 x {shape.intermediate}"
     if checkpointing:
-        kept = shape.layers * shape.hidden + in_a_layer
-        words = f"({shape.layers} layers x {shape.hidden} + {words})"
+        kept = layers * shape.hidden + in_a_layer
+        words = f"({layers} layers x {shape.hidden} + {words})"
     else:
-        kept = shape.layers * in_a_layer
-        words = f"{shape.layers} layers x ({words})"
+        kept = layers * in_a_layer
+        words = f"{layers} layers x ({words})"
     formula = f"{tokens} tokens x {words} x {number_bytes} bytes, kept for the backward pass"
     return Term("activations", tokens * kept * number_bytes, formula)
 

@@ -210,6 +210,7 @@ lora = LoraConfig(
     lora_alpha=chosen.lora_alpha,
     lora_dropout=chosen.lora_dropout,
     target_modules=training.list_targets(loaded.model),
+    layers_to_transform=training.list_blocks(loaded.model, chosen.targets),  # lane `tiny`: the upper three quarters
     task_type="CAUSAL_LM",
 )
 
@@ -329,7 +330,7 @@ class LoraLinear(torch.nn.Module):
 
 
 # %% slideshow={"slide_type": "skip"}
-layer = trainer.model.base_model.model.model.layers[0].mlp.up_proj  # as PEFT built it, and trained it
+layer = trainer.model.base_model.model.model.layers[20].mlp.up_proj  # as PEFT built it, and trained it
 W, A, B = layer.base_layer, layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
 by_hand = LoraLinear(W, chosen.lora_r, chosen.lora_alpha).to(A.device, W.weight.dtype)
 inputs, outputs = W.in_features, W.out_features
@@ -512,6 +513,11 @@ right = bool((hide_padding(batch) == end).any(1).all())
 checks.confirm(right, "every row teaches the end of its answer", "padding is where the attention mask is 0")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
+# ### 5. An experiment of your own
+#
+# No solution this time. Under *Training, the stock way*, write `pick_settings(lane.name).replace({"lora_r": 4})`, or change something else, but one thing only. Write down what
+# you expect. Then run the cells from there on again. Is the difference larger than what another seed makes?
+#
 # ## Recap
 #
 # - A template turns rows into prompts, and training and use share it to the letter.

@@ -128,7 +128,7 @@ from safetensors.torch import load_file
 tensors = load_file(folder.weights)
 numbers = sum(tensor.numel() for tensor in tensors.values())
 print(f"{len(tensors)} matrices, {numbers:,} numbers. One layer's:")
-for name in sorted(name for name in tensors if ".layers.0.mlp.up_proj." in name):
+for name in sorted(name for name in tensors if ".layers.20.mlp.up_proj." in name):
     print(f"{tuple(tensors[name].shape)!s:12} {name}")
 checks.compare_guess(guess, numbers / plain.num_parameters(), "%")
 
@@ -476,10 +476,10 @@ def measure_norm(a, b, scale):
     return 0.0
 
 
-layer = "base_model.model.model.layers.0.mlp.up_proj"
+layer = "base_model.model.model.layers.20.mlp.up_proj"
 a, b = (read_tensors(folder.weights)[f"{layer}.lora_{half}.weight"] for half in "AB")
 found = measure_norm(a, b, config["lora_alpha"] / config["r"])
-expected = adapters.measure_norms(folder).loc[0, "up_proj"]
+expected = adapters.measure_norms(folder).loc[20, "up_proj"]
 checks.confirm(math.isclose(found, expected, rel_tol=1e-3), "the norm is right", "square, add up, take the root")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
@@ -489,7 +489,7 @@ def measure_norm(a, b, scale):
 
 
 found = measure_norm(a, b, config["lora_alpha"] / config["r"])
-expected = adapters.measure_norms(folder).loc[0, "up_proj"]
+expected = adapters.measure_norms(folder).loc[20, "up_proj"]
 checks.confirm(math.isclose(found, expected, rel_tol=1e-3), "the norm is right", "square, add up, take the root")
 
 # %% [markdown] slideshow={"slide_type": "skip"}

@@ -12,7 +12,7 @@ from support.tiny import make_tiny_model
 from helpers import adapters, loading, training
 from helpers.common.errors import UnsupportedError, UsageError
 from helpers.common.training_settings import TrainingSettings
-from helpers.training.targets import check_targets
+from helpers.training.targets import check_targets, find_blocks
 
 DENSE = ["dense", "dense_4h_to_h", "dense_h_to_4h", "query_key_value"]
 SIZES = {"vocab_size": 260, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -35,9 +35,10 @@ ARCHITECTURES = {
 }
 
 
-def make_model(name):
+def make_model(name, layers=2):
     """A random model of two layers."""
     config = getattr(transformers, name)(**ARCHITECTURES[name][0])
+    config.num_hidden_layers = layers
     return transformers.AutoModelForCausalLM.from_config(config)
 
 
@@ -58,7 +59,26 @@ def test_all_linear_is_every_linear_layer_of_the_blocks_and_nothing_else(name, r
     assert not [warning for warning in recwarn if "fan_in_fan_out" in str(warning.message)]
 
 
-def make_seeing_model():
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_upper_linear_leaves_out_the_lowest_quarter_of_the_blocks(name):
+    model = make_model(name, layers=4)
+    every, upper = (list_adapted(make_model(name, layers=4), TrainingSettings(targets=f"{which}-linear"))
+                    for which in ("all", "upper"))  # fmt: skip
+    blocks = find_blocks(model)
+    assert blocks and upper == [path for path in every if not path.startswith(f"{blocks}0.")]
+    assert len(upper) * 4 == len(every) * 3
+
+
+def test_lower_blocks_of_upper_linear_need_no_gradient():
+    model = make_model("GPT2Config", layers=4)
+    adapted = get_peft_model(
+        model, training.make_lora_config(model, TrainingSettings(targets="upper-linear"))
+    )
+    states = adapted(input_ids=torch.tensor([[1, 2, 3]]), output_hidden_states=True).hidden_states
+    assert [state.requires_grad for state in states] == [False, False, True, True, True]
+
+
+def make_seeing_model(layers=2):
     """A model with a vision tower, whose layers have the names of the decoder's."""
     vision = {
         "hidden_size": 32,
@@ -69,7 +89,9 @@ def make_seeing_model():
         "patch_size": 14,
     }
     config = transformers.Gemma3Config(
-        text_config={**LLAMA, "head_dim": 8}, vision_config=vision, mm_tokens_per_image=4
+        text_config={**LLAMA, "head_dim": 8, "num_hidden_layers": layers},
+        vision_config=vision,
+        mm_tokens_per_image=4,
     )
     return transformers.Gemma3ForConditionalGeneration(config)
 
@@ -80,6 +102,12 @@ def test_vision_tower_gets_no_lora(targets):
     adapted = list_adapted(model, TrainingSettings(targets=targets))
     assert len(adapted) == 2 * (7 if targets == "all-linear" else 2)
     assert all(path.startswith("model.language_model.layers.") for path in adapted)
+
+
+def test_vision_tower_leaves_upper_linear_to_the_decoder():
+    adapted = list_adapted(make_seeing_model(layers=3), TrainingSettings(targets="upper-linear"))
+    places = {path.removeprefix("model.language_model.layers.")[0] for path in adapted}
+    assert len(adapted) == 2 * 7 and places == {"1", "2"}
 
 
 def test_named_layers_may_be_separated_by_spaces_and_may_be_outside_of_the_blocks(tiny):

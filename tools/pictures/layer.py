@@ -1,5 +1,6 @@
 """A decoder layer: norms, attention, MLP and the residual stream, with the seven layers that get a LoRA."""
 
+from helpers.common.training_settings import ALL_LINEAR
 from helpers.weights.memory import count_lora_parameters
 from helpers.weights.shape import Shape
 from tools.pictures.facts import read_model_shape, read_settings
@@ -120,7 +121,7 @@ def draw_mark(picture: Picture, x: float, y: float) -> None:
 def draw_legend(picture: Picture, shape: Shape, rank: int) -> None:
     """Below: what the mark means, and what a LoRA on all linear layers costs."""
     linears = shape.list_linears()
-    trained = count_lora_parameters(shape, rank, list(linears))
+    trained = count_lora_parameters(shape, rank, ALL_LINEAR)
     frozen = shape.layers * sum(inputs * outputs for inputs, outputs in linears.values())
     picture.open("legend")
     picture.text(230, 370, "attention: looks at the tokens before", 14, anchor="middle", fill=QUIET)

@@ -12,7 +12,7 @@ from typing import Any
 from helpers.common.arguments import cut
 from helpers.common.errors import KitError
 from helpers.common.progress import Report
-from helpers.common.training_settings import TrainingSettings
+from helpers.common.training_settings import ALL_LINEAR, UPPER_LINEAR, TrainingSettings
 from helpers.common.values import check_kind
 from helpers.loading.chat_tokenizer import LearnedTokens
 from helpers.tasks.checks.estimate import Estimate, estimate_run
@@ -260,14 +260,18 @@ def judge_targets(folder: ModelFolder, settings: TrainingSettings) -> list[Findi
     except (KitError, KeyError):  # an architecture whose layers are not known here
         return []
     names = [name for name in settings.targets.split(",") if name]
-    if settings.targets == "all-linear" or (names and any(map(is_pattern, names))):
+    if settings.targets in (ALL_LINEAR, UPPER_LINEAR) or (names and any(map(is_pattern, names))):
         return []
     known = [*linears, *OTHER_LAYERS]
     unknown = [name for name in names if not any(f".{layer}".endswith(f".{name}") for layer in known)]
     if names and not unknown:
         return []
     problem = f"'{cut(unknown[0], 60)}' in targets is not a layer of the model." if unknown else NO_TARGETS
-    return [Finding("targets", "stops", problem, f"Use all-linear, or some of: {', '.join(linears)}.")]
+    return [
+        Finding(
+            "targets", "stops", problem, f"Use all-linear, upper-linear, or some of: {', '.join(linears)}."
+        )
+    ]
 
 
 def is_pattern(name: str) -> bool:

@@ -18,7 +18,7 @@ from helpers.common.training_settings import AUTO, TrainingSettings
 from helpers.tasks.checks.lengths import TokenizedRows, find_p95
 from helpers.weights.batches import estimate_batch
 from helpers.weights.folders import ModelFolder
-from helpers.weights.memory import Term, choose_targets, count_lora_parameters, estimate_training
+from helpers.weights.memory import Term, count_lora_parameters, count_upper_layers, estimate_training
 from helpers.weights.shape import Shape, get_text_part, read_number
 from helpers.weights.sizes import build_facts, explain_unknown_shape
 
@@ -119,11 +119,13 @@ def estimate_memory(
 def count_operations(folder: ModelFolder, settings: TrainingSettings, tokens: int, learned: float) -> float:
     """Multiplications and additions of a training on so many tokens, some of which are learned."""
     shape = folder.shape
-    passes = 6 if pick_device().value == "cuda" else 4
-    linears = shape.layers * sum(inputs * outputs for inputs, outputs in shape.list_linears().values())
-    lora = count_lora_parameters(shape, settings.lora_r, choose_targets(shape, settings.targets))
+    passes = 6 if pick_device().value == "cuda" else 4  # two of them forward, which all layers do
+    in_a_layer = sum(inputs * outputs for inputs, outputs in shape.list_linears().values())
+    back = count_upper_layers(shape, settings.targets)
+    linears = in_a_layer * (2 * shape.layers + (passes - 2) * back)
+    lora = count_lora_parameters(shape, settings.lora_r, settings.targets)
     head = shape.hidden * (read_number(get_text_part(folder.config), "vocab_size") or 0)
-    return tokens * (passes * linears + (passes + 2) * lora) + 4 * learned * head
+    return tokens * (linears + (passes + 2) * lora) + 4 * learned * head
 
 
 def measure_speed(shape: Shape, tokens: int) -> float:
