@@ -31,7 +31,7 @@
 #
 # | lane | minutes | memory | disk | measured |
 # |---|---|---|---|---|
-# | tiny | 0.6 | 4.9 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit b6e80136416f |
+# | tiny | 0.6 | 4.9 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit b5248b6fd351 |
 # | t4 | – | – | – | not run yet |
 # | large | – | – | – | not run yet |
 #
