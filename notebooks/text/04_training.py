@@ -399,7 +399,7 @@ board.tabulate()
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** `above bag of words` compares row by row, and draws the comments again to see how much is luck. If the whole interval is above zero, the LoRA does something that counting
-# words cannot. The last line comes with the kit: the same recipe, two and a half passes, and it never saw these test rows either. One training is one draw: where the kit was made, three seeds got 67, 62 and 63 % on
+# words cannot. The last line comes with the kit: the same recipe, two and a half passes, and it never saw these test rows either. One training is one draw: where the kit was made, three seeds got 66, 62 and 67 % on
 # these rows, and the first is the lesson's. What did the extra minutes buy?
 
 # %% slideshow={"slide_type": "skip"} tags=["remove-input"]

@@ -91,7 +91,7 @@ print(f"{folder.name} on {lane.folder}: {type(plain).__name__} became {type(load
 own = {
     "alternative_a": "Elmsworth College",
     "alternative_b": "Glenhaven University",
-    "text": "I visited both. The labs at Elmsworth are wonderful, and Glenhaven felt cold and far away.",
+    "text": "Everyone told me to go to Glenhaven. I picked Elmsworth and never looked back.",
 }
 own = tutorial.fit_row(own, template, data.test)  # another task has other columns: then one of its rows
 for row in tutorial.list_orders(own, template):
@@ -99,8 +99,8 @@ for row in tutorial.list_orders(own, template):
     print(f"{template.build_messages(row)[-1]['content']}\n  base: {base!r}\n  LoRA: {lora!r}\n")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** the base rambles, the LoRA gives one of its four answers and stops. That is the form. Whether the answer is *right* is another matter: lesson 4's
-# LoRA is wrong about one held-out comment in three, and yours may be harder. Try a few.
+# **Read it:** the base rambles, the LoRA gives one of its four answers and stops. That is the form. Whether the answer is *right* is another matter: this comment
+# was chosen because it works. Lesson 4's LoRA is wrong about one held-out comment in three, and yours may be harder. Try a few.
 #
 # Loading took two steps: first the base, then `PeftModel`, which puts A and B beside each W that the folder's configuration names. W stays as it was.
 
@@ -176,7 +176,7 @@ print(words)
 checks.compare_guess(guess, means.index[0])
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** a change of two or three percent is enough. In the first layers most of it is in `v_proj` and `o_proj`, which carry on what was read; in the last ones in
+# **Read it:** a change of two or three percent is enough. In the lower layers most of it is in `v_proj` and `o_proj`, which carry on what was read; in the last ones in
 # `q_proj` and `k_proj`, which decide where to look. Does yours show the same?
 #
 # ## Turning it up and down
@@ -196,7 +196,7 @@ for strength in (0, 0.5, 1, 1.5, 2):
     print(f"{strength:8}", *(f"{math.exp(score):6.1%}" for score in scores.values()), sep="  |  ")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** half a LoRA already answers in the right form. More than 1 makes it surer, up to a point: pushed too hard, it loses the right answer again.
+# **Read it:** half a LoRA already answers in the right form. Pushed harder, it gets surer, or tips over into another answer. It doesn't get wiser.
 #
 # ## On and off, several at once
 #
