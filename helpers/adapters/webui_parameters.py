@@ -51,7 +51,10 @@ def build_parameters(
     """
     parameters: dict[str, Any] = {"lora_name": name}
     if "targets" in settings:
-        parameters["all_linear"] = settings["targets"] in (ALL_LINEAR, UPPER_LINEAR)  # it knows no upper ones
+        parameters["all_linear"] = settings["targets"] in (
+            ALL_LINEAR,
+            UPPER_LINEAR,
+        )  # it has no box for the upper ones
         chosen = settings["targets"].split(",")
         parameters |= {f"{layer}_en": layer in chosen for layer in WEBUI_TARGETS}
     parameters |= {theirs: settings[ours] for ours, theirs in WEBUI_NAMES.items() if ours in settings}
