@@ -103,7 +103,9 @@ def browser():
 
 
 # Folders of tests that start servers at the usual ports.
-WITH_PORTS = ("server", "clients", "generation", "tutorial", "adapters", "evaluation", "lessons", "faults")
+WITH_PORTS = (
+    "server", "clients", "generation", "tutorial", "adapters", "evaluation", "lessons", "faults", "house", "tools",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):

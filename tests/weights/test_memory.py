@@ -144,15 +144,17 @@ TRAIN = """
 import sys
 from pathlib import Path
 from helpers import loading, tasks, training
-name, dtype, batch, home, words = sys.argv[1:]
-output = Path(home) / "loras" / f"memory-{dtype}-{batch}-{words}"  # tests at the same time use other names
+name, dtype, batch, home, words, targets = sys.argv[1:]
+output = Path(home) / "loras" / f"memory-{dtype}-{batch}-{words}-{targets}"  # each test has another name
 template = tasks.load_template("templates/college_preferences.yaml")
 rows = tasks.load_rows("data/college_preferences/dataset.csv", template)
 if words := int(words):  # a few rows with comments of so many words
     rows = [{**row, "text": " ".join((row["text"].split() * words)[:words])} for row in rows[:4]]
-chosen = training.pick_settings("tiny").replace({"batch_size": int(batch), "max_rows": 16})
+changed = {"batch_size": int(batch), "max_rows": 16, "targets": targets}
+chosen = training.pick_settings("tiny").replace(changed)
 loaded = loading.load_model(name, dtype=dtype)
-lengths = [len(ids) for ids in training.build_dataset(rows, template, chosen, loaded.tokenizer)["input_ids"]]
+examples = training.build_dataset(rows, template, chosen, loaded.tokenizer)
+lengths = [len(ids) for ids in examples["input_ids"]]
 data = tasks.TaskData(template, rows)
 record = training.train_lora(loaded, data, chosen, output, progress=False)
 print(record["peak_mb"], max(lengths))
@@ -178,15 +180,28 @@ def test_estimate_of_running_is_within_a_fifth_of_the_measured_peak(real_model_n
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    ("dtype", "batch", "words"), [("float32", 4, 0), ("bfloat16", 16, 0), ("bfloat16", 1, 1100)]
+    ("dtype", "batch", "words", "targets"),
+    [
+        ("float32", 4, 0, "all-linear"),
+        ("bfloat16", 16, 0, "all-linear"),
+        ("bfloat16", 16, 0, "upper-linear"),
+        ("bfloat16", 1, 1100, "upper-linear"),
+    ],
 )
 def test_estimate_of_training_is_within_a_fifth_of_the_measured_peak(
-    real_model_name, tmp_path, dtype, batch, words
+    real_model_name, tmp_path, dtype, batch, words, targets
 ):
     facts = read_local(real_model_name)
-    peak_mb, longest = run_alone(TRAIN, real_model_name, dtype, batch, tmp_path, words)
+    peak_mb, longest = run_alone(TRAIN, real_model_name, dtype, batch, tmp_path, words, targets)
     terms = weights.estimate_training(
-        facts.config, facts.weight_bytes, dtype, "cpu", batch=batch, length=longest, shared=66
+        facts.config,
+        facts.weight_bytes,
+        dtype,
+        "cpu",
+        batch=batch,
+        length=longest,
+        shared=66,
+        targets=targets,
     )
     assert add_up(terms) / 1e6 == pytest.approx(peak_mb, rel=0.2)
 
