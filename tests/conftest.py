@@ -104,7 +104,8 @@ def browser():
 
 # Folders of tests that start servers at the usual ports.
 WITH_PORTS = (
-    "server", "clients", "generation", "tutorial", "adapters", "evaluation", "lessons", "faults", "house", "tools",
+    "server", "clients", "generation", "tutorial", "adapters", "evaluation", "lessons", "faults",
+    "house", "tools",
 )  # fmt: skip
 
 
