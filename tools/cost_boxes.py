@@ -72,11 +72,18 @@ def write_boxes(project: Path = PROJECT) -> list[Path]:
 
 
 def build_box(name: str, records: dict[str, Record]) -> str:
-    """The box of the notebook `name`, in Markdown: a line for each lane, even if it has no record."""
+    """The box of the notebook `name`, in Markdown: a line for each lane with a record; then the others."""
     lines = ["**What it takes**, with the weights already there:", ""]
     lines += ["| lane | minutes | memory | disk | measured |", "|---|---|---|---|---|"]
-    lines += [describe_cost(name, lane, records.get(lane)) for lane in lanes.LANES]
+    measured = {lane: describe_cost(name, lane, records.get(lane)) for lane in lanes.LANES}
+    lines += [line for line in measured.values() if line]
+    missing = [f"`{lane}`" for lane, line in measured.items() if not line]
     lines.append("")
+    if missing:
+        lines += [
+            f"Not run yet in {'this lane' if len(missing) == 1 else 'these lanes'}: {', '.join(missing)}.",
+            "",
+        ]
     lines.append(
         f"Written by `python -m tools.cost_boxes` from `{RECORDS}`. "
         "`make tutorial ARGS=--in-place` records a run."
@@ -84,15 +91,15 @@ def build_box(name: str, records: dict[str, Record]) -> str:
     return "\n".join(lines)
 
 
-def describe_cost(name: str, lane: str, record: Record | None) -> str:
-    """A lane's line of the table. Disk is the lane's model and what the notebook wrote.
+def describe_cost(name: str, lane: str, record: Record | None) -> str | None:
+    """A lane's line of the table; None without a record.
 
-    Older records do not have the disk.
+    Disk is the lane's model and what the notebook wrote. Older records do not have it.
     """
     entries = record["notebooks"] if record else []
     found = next((entry for entry in entries if entry["name"] == name), None)
     if record is None or found is None:
-        return f"| {lane} | – | – | – | not run yet |"
+        return None
     memory = f"{found['peak_mb'] / 1000:.1f} GB"
     disk = f"{found['disk_mb'] / 1000:.1f} GB" if "disk_mb" in found else "not recorded"
     measured = f"{record['date']} on {record['device']}, commit {record['commit']}"

@@ -55,6 +55,7 @@ def main(arguments: list[str]) -> None:
     install(sources, *CHECKED, "--no-binary", ",".join(SOURCES), "--no-build-isolation")
     run_pip(*PIP, "--no-build-isolation", "--editable", str(PROJECT))
     run_pip(sys.executable, "-m", "pip", "check")
+    print("Installed. `make lab` opens the lessons.")
 
 
 def sort_pins(pins: Iterable[Pin]) -> tuple[list[Pin], list[Pin], list[Pin], list[Pin]]:

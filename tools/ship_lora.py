@@ -9,6 +9,7 @@ import shutil
 
 from safetensors.torch import load_file, save_file
 
+from helpers.adapters.attaching import attach_adapter
 from helpers.adapters.card import add_to_run, write_card
 from helpers.adapters.fingerprint import make_prompts, take_fingerprint
 from helpers.adapters.folders import SHIPPED, AdapterFolder, loras_folder
@@ -19,7 +20,7 @@ from helpers.common.presets import pick_settings
 from helpers.evaluation.judging import summarise_scores
 from helpers.evaluation.metrics import Scores
 from helpers.evaluation.scoring import score_answers
-from helpers.loading.model import LoadedModel, load_model
+from helpers.loading.model import load_model
 from helpers.tasks.baseline import judge_fitted_bag
 from helpers.tasks.data import TaskData
 from helpers.tasks.template import Template
@@ -43,27 +44,24 @@ def main(arguments: list[str]) -> None:
     template = load_template(TASK.template)
     base = score_answers(loaded, data.test, template)
     train_lora(loaded, data, pick_settings(PRESET), folder)
-    round_weights(loaded, AdapterFolder(folder))
-    record(loaded, AdapterFolder(folder), data, template, base)
+    round_weights(AdapterFolder(folder))
+    record(AdapterFolder(folder), data, template, base)
     with replace_when_complete(SHIPPED / NAME, was_trained_here) as fresh:
         shutil.copytree(folder, fresh, dirs_exist_ok=True)
     write_card(AdapterFolder(SHIPPED / NAME))  # its Python names the folder that it is in
     print(SHIPPED / NAME)
 
 
-def round_weights(loaded: LoadedModel, folder: AdapterFolder) -> None:
-    """Rounds the LoRA to 16 bits, on the loaded model and in its folder."""
-    for name, weight in loaded.model.named_parameters():
-        if "lora_" in name:
-            weight.data = weight.data.half().to(weight.dtype)
+def round_weights(folder: AdapterFolder) -> None:
+    """Rounds the LoRA in its folder to 16 bits."""
     tensors = {name: tensor.half() for name, tensor in load_file(folder.weights).items()}
     save_file(tensors, folder.weights, metadata={"format": "pt"})
 
 
-def record(
-    loaded: LoadedModel, folder: AdapterFolder, data: TaskData, template: Template, base: list[Scores]
-) -> None:
-    """Writes the figures and fingerprints of the rounded weights into run.json and the card."""
+def record(folder: AdapterFolder, data: TaskData, template: Template, base: list[Scores]) -> None:
+    """Writes figures and fingerprints of the rounded weights, loaded as users load them, into run.json."""
+    loaded = load_model(LANES["tiny"].folder)
+    attach_adapter(loaded, folder.name)
     scores = {"base": base, "lora": score_answers(loaded, data.test, template)}
     prints = [take_fingerprint(loaded, messages) for messages in make_prompts(template)]
     found = {name: summarise_scores(each, data.test, template) for name, each in scores.items()}

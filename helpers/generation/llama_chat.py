@@ -7,11 +7,11 @@ from gguf import TokenType
 from helpers.loading.chat_templates import PickedTemplate, admit_system, pick_template
 from helpers.loading.chat_tokenizer import ChatTokenizer, Encode, is_control
 from helpers.weights.folders import ModelFolder
-from helpers.weights.gguf_header import read_header
+from helpers.weights.gguf_header import TOKENS, read_header
 
 STRETCH = 32  # control tokens in one piece of a text
 
-TOKENS, TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
+TYPES = "tokenizer.ggml.token_type"
 
 
 def make_llama_chat(

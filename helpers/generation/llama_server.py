@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from helpers.adapters.folders import AdapterFolder
 from helpers.adapters.gguf import export_gguf, read_base
 from helpers.common.errors import DamagedError, MissingPackageError, UsageError
 from helpers.common.http import open_session
-from helpers.weights.gguf_header import read_header
+from helpers.weights.gguf_header import TOKENS, read_header
 
 MAX_CONTEXT = 8192  # tokens of a conversation at most
 PARALLEL = 16  # answers computed together at most; more wait. On 2 cores 16 are 1.3 times as fast as 4
@@ -135,6 +136,14 @@ def hold_interrupts() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
 
+def check_vocabulary(gguf: Path, tokens: list[str]) -> None:
+    """Raises DamagedError if a token is there twice: llama.cpp would end the process, with no exception."""
+    readable = [token for token in tokens if "\ufffd" not in token]  # others can look alike and differ
+    twice = [token for token, count in Counter(readable).items() if count > 1]
+    if twice:
+        raise DamagedError(f"{gguf} is damaged: its vocabulary has {twice[0]!r} twice.", "Fetch it again.")
+
+
 class LlamaServer:
     """llama.cpp with a GGUF file and LoRAs (GGUF, too), which requests turn on by their place in the list."""
 
@@ -144,7 +153,8 @@ class LlamaServer:
         Raises DamagedError if llama.cpp cannot load the file, and MissingPackageError.
         """
         xllamacpp = import_xllamacpp()
-        header = read_header(gguf)[0]
+        header = read_header(gguf, (TOKENS,))[0]
+        check_vocabulary(gguf, header.get(TOKENS, []))
         plan = plan_conversations(header, psutil.virtual_memory().available, parallel)
         self.parallel = plan.count
         api_key = secrets.token_hex()

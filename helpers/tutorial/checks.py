@@ -84,24 +84,26 @@ def compare_guess(guess: float | str | None, found: float | str, unit: str = "")
     """
     if guess is None:
         result = describe_value(found, unit)
-        print(f"No guess yet. Measured: {result}. Guess first next time: you remember what surprises you.")
+        print(f"No guess yet. Answer: {result}. Guess first next time: you remember what surprises you.")
         return
     if isinstance(guess, str) or isinstance(found, str):
         outcome = "Right" if guess == found else "Not this time"
-        print(f"Guess: {guess!r}. Measured: {found!r}. {outcome}.")
+        print(f"Guess: {guess!r}. Answer: {found!r}. {outcome}.")
         return
     guessed, result = describe_value(guess, unit), describe_value(found, unit)
-    print(f"Guess: {guessed}. Measured: {result}. The guess was {describe_distance(guess, found)}.")
+    print(f"Guess: {guessed}. Answer: {result}. {describe_distance(guess, found)}.")
 
 
 def describe_distance(guess: float, found: float) -> str:
-    """How far a guess is from what was found: "close" (within 15 %), "2.0 times too low", "far too high"."""
+    """How far off a guess is: "Close" (within 15 %), "Too low by a factor of 2.0", "Far too high"."""
     low, high = min(guess, found), max(guess, found)
     ratio = high / low if low > 0 else math.inf
-    if guess == found or ratio <= 1.15:
-        return "close"
-    amount = f"{ratio:.1f} times" if ratio < 100 else "far"
-    return f"{amount} too {'high' if guess > found else 'low'}"
+    if guess == found:
+        return "Right"
+    if ratio <= 1.15:
+        return "Close"
+    side = "high" if guess > found else "low"
+    return f"Too {side} by a factor of {ratio:.1f}" if ratio < 100 else f"Far too {side}"
 
 
 def describe_value(value: float | str, unit: str) -> str:

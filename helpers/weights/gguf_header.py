@@ -28,6 +28,7 @@ MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 LONGEST_TEXT = 1 << 24  # bytes; a longer name or string means that the file is damaged
 MOST_DIMENSIONS = 8  # of a tensor; ggml allows 4
+TOKENS = "tokenizer.ggml.tokens"  # the setting that lists the vocabulary
 
 # How the struct module writes a number of each kind.
 NUMBER_CODES = {

@@ -19,10 +19,10 @@
 # 1. See a LoRA do what its base model can't.
 # 2. Look into a model's folder, and check that it arrived unchanged.
 # 3. Compute which models fit your machine, and see what storing them in 4 bits costs.
-# 4. Read the name of a TheBloke branch, and download one in four ways.
-# 5. Get access to the gated LLaMA 2.
+# 4. Read the name of a model's variant on the Hub, and download one in four ways.
+# 5. Get access to LLaMA 2, whose licence you must accept first.
 #
-# Prerequisites: a little Python. No account, no access token, no GPU. The map shows all five lessons; the lit box is this one.
+# Prerequisites: a little Python. No account, no access token, no GPU. The map shows all five lessons; the highlighted box is this one.
 #
 # ![Map of the five lessons. Lesson 4, above: a CSV becomes prompts, prompts train a LoRA. Below: weights (lesson 1) become a loaded model (lesson 2), the LoRA is put on it (lesson 5), and a server answers a client (lesson 3). The weights also go, frozen, into the training. You are here: lesson 1, weights.](images/map-1.svg)
 
@@ -69,10 +69,10 @@ model = weights.fetch("smollm2-135m-instruct")  # the first time, this downloads
 print("The model is in", model.path.relative_to(find_home()))
 
 # %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="Run it live. If it fails, or takes more than twenty seconds, go on: the printed answers are on this slide. First only the comment: which college does the room think the writer prefers? Then the two answers, then the swap. The LoRA is the one that comes with the kit. Say openly that this is one comment, picked because it works. Lesson 4 judges all of them."
-# ## In five lessons you build this
+# ## What you will build
 #
 # Somebody writes about two colleges, both invented. Which one do they prefer? Ask a small chat model, the
-# [base](glossary.md#base-model). Then ask it again with a [LoRA](glossary.md#lora) on top: a small file that changes its answers.
+# [base](glossary.md#base-model). Then ask it again with a [LoRA](glossary.md#lora) on top: a small addition that changes its answers.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
 loaded = loading.load_model(model.name)
@@ -94,7 +94,7 @@ def ask(row):
 
 
 first = ask(row)
-pd.DataFrame({"as above": first})
+pd.DataFrame({"as shown": first})
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The base (cut off after twelve tokens) misses the point. The LoRA names the right college, although the writer once *adored* the
@@ -107,7 +107,7 @@ a, b = row["alternative_a"], row["alternative_b"]
 second = ask(row | {"alternative_a": b, "alternative_b": a, "label": 2})  # A was right, now B is
 follows = first["with the LoRA"] == second["with the LoRA"] == a
 checks.confirm(follows, "the answer follows the name, not the letter", "lesson 4 judges them all")
-pd.DataFrame({"as above": first, "A and B swapped": second})
+pd.DataFrame({"as shown": first, "A and B swapped": second})
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The LoRA was never trained on this comment. Still, it is *one* comment, picked because it works; others go wrong. In lesson 4 you
@@ -147,13 +147,13 @@ for key in ("architectures", "num_hidden_layers", "hidden_size", "vocab_size", "
     print(f"{key:24} {config[key]}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** it is built like LLaMA, its big relative of 2023, in 30 layers that pass on `hidden_size` numbers for every token.
+# **Read it:** it is built like LLaMA, its big relative of 2023, in 30 [layers](glossary.md#layer), each of which hands the next one `hidden_size` numbers per token.
 # `dtype` is the number format.
 
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Eight bytes, a header in JSON, then numbers: you need no library to see what you have downloaded. Point at the seven matrices of a layer: four in the attention, three in the MLP. The little double bars are where the LoRA of the last slide sits; lesson 4 explains it."
 # ## Reading the weights by hand
 #
-# One file of a model's folder has the weights, in the [safetensors](glossary.md#safetensors) format: eight bytes with the length of a
+# One file in the folder holds the weights, in the [safetensors](glossary.md#safetensors) format: eight bytes with the length of a
 # header, the header in JSON, then the numbers. The header lists the *tensors*, arrays of numbers.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
@@ -168,13 +168,14 @@ for name in sorted(name for name in tensors if "embed" in name or ".layers.0." i
     print(f"{tensors[name]['dtype']}  {tensors[name]['shape']!s:14} {name}")
 
 # %% [markdown] slideshow={"slide_type": "-"}
-# ![One of 30 decoder layers. A stream of 576 numbers a token runs through. Attention and MLP each read it through a norm and add to it. A LoRA on all linear layers sits on the seven projections, inputs to outputs: q_proj 576 to 576, k_proj 576 to 192, v_proj 576 to 192, o_proj 576 to 576, gate_proj 576 to 1536, up_proj 576 to 1536, down_proj 1536 to 576; not on the norms. Attention has 9 heads of 64 numbers, which share 3 heads of keys and values.](images/layer.svg)
+# ![One of 30 decoder layers. A stream of 576 numbers per token runs through it. Attention and MLP each read it through a norm and add to it. A LoRA on all linear layers sits on the seven projections, inputs to outputs: q_proj 576 to 576, k_proj 576 to 192, v_proj 576 to 192, o_proj 576 to 576, gate_proj 576 to 1536, up_proj 576 to 1536, down_proj 1536 to 576; not on the norms. Attention has 9 heads of 64 numbers, which share 3 heads of keys and values.](images/layer.svg)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** find these names in the picture. [Attention](glossary.md#attention) (`q`, `k`, `v`, `o`) lets a token look at the
 # tokens before it; the [MLP](glossary.md#mlp) (`gate`, `up`, `down`) works on each token by itself. The little double bars are where
-# a LoRA sits. First in the list is the [embedding](glossary.md#embedding), one row for each token of the vocabulary. Multiply each
-# shape, add them all up: that is the number of [parameters](glossary.md#parameter).
+# a LoRA sits. First in the list is the [embedding](glossary.md#embedding), one row for each token of the vocabulary. A shape is *outputs, inputs*; the picture
+# reads from inputs to outputs. Multiply the two numbers of each shape and add up the products: that is the number of
+# [parameters](glossary.md#parameter).
 #
 # **Predict:** what share of them is in the embedding? Write your guess, 0 to 1, and run the cell.
 
@@ -228,10 +229,10 @@ for path in (folder / "model.safetensors", gguf):
     size = path.stat().st_size
     print(f"{size / 1e6:4.0f} MB  {size * 8 / parameters:5.2f} bits a parameter  {path.name}")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Let the room work out one number before the table: 70 billion parameters, 16 bits. The weights are only the first term: leave a fifth free. The last two lines are the kit's estimate for its own model with 16-bit weights: to run it, and to train a LoRA on it."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Let the room work out one number before the table: 70 billion parameters, 16 bits. The table says 138 GB, because 70B has 69 billion. The weights are only the first term: leave a fifth free. The last two lines are the kit's estimate for its own model with 16-bit weights: to run it, and to train a LoRA on it."
 # ## What fits where
 #
-# Weights need parameters × bits / 8 bytes, in the kit's model as in the three sizes of LLaMA 2.
+# Weights take parameters × bits / 8 bytes. Here is the sum for the kit's model and for LLaMA 2.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Predict:** how many gigabytes (GB) do the 70 billion parameters of LLaMA 2 70B take in 16 bits?
@@ -277,7 +278,7 @@ for purpose, terms in needs.items():
     print(f"{sum(term.bytes for term in terms) / 1e9:5.2f} GB to {purpose} SmolLM2 135M")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# That is for 2048 tokens, and for training steps of 4 rows of 240. In a terminal it is `python -m helpers.weights size
+# This assumes a context of 2048 tokens, and training steps of 4 rows of 240 tokens. In a terminal it is `python -m helpers.weights size
 # SmolLM2-135M-Instruct`.
 
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Follow the first weight, 0.220, down the table: its code 10, what comes back, the error. Then the lower half. GPTQ, the method that made most 4-bit models, lets the weights still to come make up for the error so far. What rounding removes is gone. Saving the file in 16 bits again brings nothing back."
@@ -316,7 +317,7 @@ guess = 0.01  # yours
 checks.compare_guess(guess, float((rounded - matrix).norm() / matrix.norm()), "%")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# Smaller groups fit better, but need more scales: GPTQ stores 16 bits for each group's step and 4 for where zero is.
+# Smaller groups fit better, but need more scales: for each group, GPTQ stores a step in 16 bits, and in 4 bits which of the levels is zero.
 
 # %% slideshow={"slide_type": "skip"}
 print("group size   error   bits for each weight")
@@ -325,7 +326,7 @@ for group_size in (32, 64, 128, 512):
     print(f"{group_size:10} {error:7.1%}   {4 + (16 + 4) / group_size:.2f}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** from 64 on, larger groups err more. But hardly any error at 32: too good to be true? Count the different values in a
+# **Read it:** among groups of 64 and more, larger ones have a larger error. But hardly any error at 32: too good to be true? Count the different values in a
 # group.
 
 # %% slideshow={"slide_type": "skip"}
@@ -338,7 +339,7 @@ checks.confirm(levels <= 16, "these weights were in 4 bits before", "fetch the m
 # lost digits back. **What quantisation removes is gone.**
 #
 # We rounded each weight by itself. GPTQ, the method of TheBloke's files, is more careful. Look at the lower half of the picture: the
-# weights still to come make up for the error so far, which GPTQ measures on sample texts.
+# weights not yet rounded are adjusted to cancel the error so far, which GPTQ measures on sample texts.
 
 # %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="The 2023 tutorial that this kit renews took its models from here. Why branches: a repository is a git repository. Read one name aloud, part by part: 4 bits, groups of 32, the columns that matter most first. Nothing new since January 2024, but the files are still there."
 # ## TheBloke, and one branch for each variant
@@ -413,7 +414,7 @@ pd.DataFrame([vars(source) for source in weights.CATALOGUE]).set_index("name")
 #
 # Today the box is called **Download model or LoRA**, in the Model tab under **Download**. The colon still works.
 #
-# **2. With git**, in the WebUI's folder. The folder's name has the branch, too:
+# **2. With git**, in the WebUI's folder. The folder's name includes the branch, too:
 #
 # ```bash
 # git lfs install
@@ -433,7 +434,7 @@ pd.DataFrame([vars(source) for source in weights.CATALOGUE]).set_index("name")
 # ```
 #
 # **4. With the kit**, into its own `models/`. It checks for free disk space, verifies each file against the Hub's checksum, and
-# resumes interrupted downloads. It takes no pickles. The folder appears when it is complete:
+# resumes interrupted downloads. It refuses pickles. The folder appears when it is complete:
 #
 # ```bash
 # python -m helpers.weights fetch TheBloke/Llama-2-70B-chat-GPTQ --revision gptq-4bit-64g-actorder_True
@@ -495,7 +496,7 @@ checks.confirm(same, "the kit looks for the folder that these commands make", "c
 #
 # ### 1. Change a value
 #
-# Which group size keeps a weight within 4.2 bits, scales counted, and errs least?
+# Which group size needs at most 4.2 bits a weight, scales included, with the smallest error?
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 group_size = 32

@@ -255,7 +255,7 @@ if server.raw_url:
 #
 # </details>
 #
-# An unknown model name, such as `x`, gets what is loaded, as in the [WebUI](glossary.md#webui); with `--strict-model` it gets a 404, as at OpenAI.
+# An unknown model name, such as `x`, gets whatever model is loaded, as in the [WebUI](glossary.md#webui); with `--strict-model` it gets a 404, as at OpenAI.
 #
 # | | raw API, 2023 | OpenAI style |
 # |---|---|---|
@@ -273,7 +273,7 @@ if server.raw_url:
 # ## Streaming
 #
 # With `stream=True` the server sends each piece at once, as [server-sent events](glossary.md#streaming) (`"stream": true` and `curl -N`).
-# The bars mark where a piece ends.
+# Each piece is followed by a bar. The last ones are empty.
 #
 # **Predict:** how many pieces will the answer have?
 
@@ -350,7 +350,7 @@ checks.compare_guess(guess, len(lines), "different lines")
 # **Read it:** at temperature 0 the seed decides nothing. Above it, the same seed gives the same line. At 1.8 unlikely tokens spoil the text.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# ## JSON that always fits
+# ## JSON that always has the right form
 #
 # A program needs fields, not prose. Send a JSON schema, a description of the fields, and the server rules out every token
 # that would break it: a [structured answer](glossary.md#structured-answer).
@@ -380,7 +380,7 @@ except ValueError:  # a server that does not know schemas
 checks.confirm(isinstance(person.get("born"), int), "the year is a number", "send the schema")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** the first answer has a key that nobody asked for, and its year is text: `person["born"] + 36` would fail. The second always works.
+# **Read it:** the first answer chose its own names for the keys, and its year is text: `person["born"] + 36` would fail. The second always works.
 # But no schema knows whether the year is true.
 #
 # ## A tool call
@@ -607,11 +607,10 @@ SessionPanel(lane.folder)
 # People then chat in the **Chat** tab. The sliders below it are parameters of your requests.
 #
 # ![The WebUI, as a drawing. Chat tab: mode instruct, a question and its answer, the field for a message and Send. In the Parameters tab, temperature and top_p.](images/webui-chat.svg)
-#
 # In a terminal today:
 #
 # ```bash
-# python server.py --model TheBloke_Llama-2-7B-Chat-GPTQ --api
+# python server.py --model llama-2-7b-chat.Q4_K_M.gguf --api
 # ```
 #
 # In 2023, with its page at port 7860 (an environment of its own, NVIDIA GPU):
@@ -627,7 +626,7 @@ SessionPanel(lane.folder)
 # python server.py --model TheBloke_Llama-2-7B-Chat-GPTQ --api --extensions openai
 # ```
 #
-# | 2023 | today |
+# | 2023 | today (WebUI 4.7.3, May 2026) |
 # |---|---|
 # | raw API `/api/v1/...` at port 5000, streaming at 5005 | removed in November 2023; the kit's server keeps both alive |
 # | `--extensions openai`, port 5001 | the same as `--api`, port 5000 |

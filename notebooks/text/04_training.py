@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="The heart of the talk. Say what will happen: first you do the task, then a model learns it, live, in about five minutes."
+# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="The heart of the talk. Say what will happen: first you do the task, then a model learns it, live, in about four minutes."
 # # Lesson 4: training a LoRA
 #
 # ## What you will do
@@ -70,7 +70,8 @@ for name, (value, reason) in lanes.describe().items():
 # %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="Read comment 1 aloud and let the room vote with raised fingers: 0, 1, 2 or 3. Then one or two more; the rest is for home. The comments and the colleges are invented, and written for this lesson. Write the room's score on the board; it comes back."
 # ## You first
 #
-# Somebody writes about two colleges. Whose side are they on? Here are five comments, and under each the four answers.
+# Somebody writes about two colleges. Whose side are they on? Here are five comments, and under each the four answers. *Equal preference* means: they find both equally good,
+# or equally bad. *No preference* means: the comment does not say.
 # Soon a model will be asked the same five.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
@@ -113,7 +114,8 @@ for key in ("instruction", "task", "label"):
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The three keys are those of the 2023 tutorial: `instruction` is the same for every row, `task` has `{placeholders}` for the columns, `label` gives each number its words. The script
-# of 2023 filled one placeholder after the other, so a column that contained `{text}` was filled twice. `tasks.load_template` fills all in one pass.
+# of 2023 replaced the bare word `text`, so braces stayed around every comment. It also filled one placeholder after the other, so a column that contained the next
+# one's name was filled twice. `tasks.load_template` fills all of them in one pass.
 #
 # The model was trained on chats in a fixed notation, its [chat template](glossary.md#chat-template). Below is the text that it really reads. It stops where the assistant is
 # about to speak. What follows, the answer and the token that ends it, is the completion.
@@ -159,12 +161,12 @@ print(*(path.relative_to(find_home()) for path in files))
 print("labels in training:", tasks.count_labels(train), "in the test:", tasks.count_labels(test))
 checks.confirm_split(train, test)
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Three ways to answer without a LoRA. Let the room guess before the table appears: whose side, by counting words? It is a coin. Base and majority have the same share here because the base nearly always finds 'No preference' likeliest. Brackets hold 95 % intervals; above means percentage points above the bag of words."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Three ways to answer without a LoRA. Let the room guess before the table appears: whose side, by counting words? It is a coin. That base and majority have the same share is a coincidence: the base also gives other answers, and is right as rarely. Brackets hold 95 % intervals; gain means percentage points more than the bag of words."
 # ## The numbers to beat
 #
 # - **Majority**: always give the most frequent answer.
-# - **Base**: the model before training. Its verdict is the answer that it finds most likely of the four.
-# - **Bag of words**: a classic. It knows which words a comment has, and nothing about who is compared with whom.
+# - **Base**: the model before training. It need not write anything: its verdict is the answer that it finds most likely of the four.
+# - **[Bag of words](glossary.md#bag-of-words)**: a classic. It knows which words a comment has, and nothing about who is compared with whom.
 #
 # **Predict:** of the comments that take a side, how often does the bag of words find the right one? (0 to 1)
 
@@ -186,13 +188,14 @@ checks.compare_guess(guess, board.get_shares("right side").get("bag of words", (
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** *right answer* counts all four answers. *Right side* takes only the comments that prefer a college, and asks which of the two scores higher: a coin gets 50 %. The bag of words
-# is far above the base on the first, and a coin on the second. Brackets hold the 95 % interval, how far a figure could be off with so few rows
-# ([Wilson](glossary.md#interval)); `above` is the difference from the bag of words in percentage points.
+# is far above the base on the first, and a coin on the second. The base and the majority have the same share by coincidence. Brackets hold the 95 % interval, how far off a figure from so few rows could be
+# ([Wilson](glossary.md#interval)); `gain` is the difference from the bag of words, in percentage points.
 #
 # ## Training, the stock way
 #
 # Three objects, from the two libraries that everybody uses, PEFT and TRL: the LoRA's shape, the settings, and the trainer that joins them with model and rows. *SFT* means supervised
-# fine-tuning: learning from examples with answers. A *LoRA* is a small addition to the model, the only part that is trained. You'll take one apart in a moment.
+# fine-tuning: learning from examples with answers. A [LoRA](glossary.md#lora) is a small addition to the model, the only part that is trained. You'll take one apart in a moment, with the words *rank* and *alpha*.
+# The lines that the libraries print below are their own; no row is cut or dropped here.
 
 # %% slideshow={"slide_type": "skip"}
 import torch
@@ -210,7 +213,7 @@ lora = LoraConfig(
     lora_alpha=chosen.lora_alpha,
     lora_dropout=chosen.lora_dropout,
     target_modules=training.list_targets(loaded.model),
-    layers_to_transform=training.list_blocks(loaded.model, chosen.targets),  # lane `tiny`: the upper three quarters
+    layers_to_transform=training.list_blocks(loaded.model, chosen.targets),  # `tiny`: the three quarters of the layers nearest the output
     task_type="CAUSAL_LM",
 )
 
@@ -247,10 +250,10 @@ trainer.train()
 stock_rate = 2 * chosen.batch_size / (time.monotonic() - start)
 print(f"{stock_rate:.1f} rows a second, so all {len(train)} rows take {len(train) / stock_rate / 60:.0f} minutes")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Only the framed tokens are learned, the end of the turn among them. In 2023 that last token was lost, and models rambled on. Start the training cell now. It takes about five minutes: go on talking. If it fails, nothing is lost: the next slides show a finished run."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Only the framed tokens are learned, the end of the turn among them. In 2023 that last token was lost, and models rambled on. Start the training cell now. It takes about four minutes: go on talking. If it fails, nothing is lost: the next slides show a finished run."
 # ### What the loss sees
 #
-# The *loss* says how wrong the model was about each token. Below is one row. Only the framed tokens count: the answer, and `<|im_end|>`,
+# The [loss](glossary.md#loss) says how wrong the model was about each token. Below is one row. Only the framed tokens count: the answer, and `<|im_end|>`,
 # which ends it. The rest is read but not learned.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
@@ -262,8 +265,8 @@ plots.show_tokens(tokens, learned=[label != -100 for label in labels])
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** without `<|im_end|>` the model would never learn to stop, and that token is easily lost. Rows of a batch are filled up with
-# *padding*, which must not be learned. In 2023 padding was known by its token, everyone used the end-of-turn token for it
-# (`pad = eos`), and so the real end of each answer was ignored as well:
+# *padding*, which must not be learned. In 2023, padding was recognised by its token. Everyone
+# used the end-of-turn token for it (`pad = eos`), so the real end of each answer was ignored as well. (A label of -100 means: not learned.)
 
 # %% slideshow={"slide_type": "skip"}
 end = loading.make_chat_tokenizer(loaded.tokenizer).end_ids[0]
@@ -275,16 +278,16 @@ checks.confirm_endings(batch["labels"], end)
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Now for real
 #
-# One line changes: `SFTTrainer` becomes `SharedPrefixTrainer`, the kit's own. What rows have in common, it computes once. The gradients stay the same. **Start it, and read on while
+# One line changes: `SFTTrainer` becomes `SharedPrefixTrainer`, the kit's own. What rows have in common, it computes once. The [gradients](glossary.md#gradient), which say how to change each number, stay the same. **Start it, and read on while
 # it runs.**
 #
 # <details><summary>How it got faster, and why the result is the same</summary>
 #
-# ![A tree of 8 token sequences. All begin with the instruction, 66 tokens. It branches into two rows about one comment, and each row branches into its four possible answers. Row by row these are 920 tokens to compute, as a tree 191. In a training batch of 8 rows, 488 instead of 950.](images/prefix.svg)
+# ![A tree of 8 token sequences. All begin with the instruction, 66 tokens. It branches into two rows about one comment, and each row branches into its four possible answers. Row by row these are 920 tokens to compute, as a tree 191. In a training batch of 8 rows, 515 instead of 996.](images/prefix.svg)
 #
 # Every prompt begins with the same instruction, and the weights don't change within a step. So the trainer lays a batch out as a tree: first what all rows share, then the branches. A
 # token sees its way back to the root and nothing else, so each row gets what it would have got alone. A test compares loss and gradients with SFTTrainer's: they agree to within 1e-5.
-# This pays on a CPU or a small GPU; a large GPU with short rows has arithmetic to spare (`benchmarks/results.md`).
+# Each at its best, the kit's trainer is about four times as fast on this data (`benchmarks/results.md`); the two lines printed here also count the start of the stock trainer. This pays on a CPU or a small GPU; a large GPU with short rows has arithmetic to spare (`benchmarks/results.md`).
 # </details>
 
 # %% slideshow={"slide_type": "skip"}
@@ -310,11 +313,10 @@ print(f"SharedPrefixTrainer: {rate:.1f} rows a second, SFTTrainer: {stock_rate:.
 # %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="W stays, B A is added. Count the numbers with the room: 331,776 against 18,432. B starts at zero, so training begins with exactly the base model. Then look at the loss, which is falling meanwhile: steep at first, while it learns the form of an answer."
 # ## Meanwhile: what a LoRA is
 #
-# ![A layer with a LoRA. Its input x goes two ways: through W, 576 by 576 numbers and frozen, and through A, which makes 16 numbers of 576, then B, which makes 576 of 16. The second way is multiplied by 2 and added to the first. W has 331,776 numbers, A and B together 18,432. B starts at 0, so step 0 changes nothing.](images/lora.svg)
+# ![A layer with a LoRA. Its input x goes two ways: through W, 576 by 576 numbers and frozen, and through A, which turns 576 numbers into 16, then B, which turns 16 into 576. The second way is multiplied by 2 and added to the first. W has 331,776 numbers, A and B together 18,432. B starts at 0, so step 0 changes nothing.](images/lora.svg)
 #
 # Training all weights would need several times the model's memory. A LoRA (low-rank adaptation) leaves every matrix W alone and adds the
-# product of two thin ones: `W + (alpha / r) * B @ A`. The **rank** r is their width. B starts at zero, so training begins with exactly the base. (The 2023 script set
-# `init_lora_weights=False`. Then B is random, and training begins with a damaged model.)
+# product of two thin ones: `W + (alpha / r) * B @ A`. The [rank](glossary.md#rank) r is their width, and [alpha](glossary.md#alpha) a number that says how much they count. B starts at zero, so training starts from exactly the base. (The 2023 script set `init_lora_weights=False`. Then B is random, and training starts from a damaged model.)
 
 # %% slideshow={"slide_type": "skip"}
 # Ten lines of torch are enough to write one.
@@ -355,21 +357,21 @@ with training.save_run(trainer, loaded, data, chosen, folder) as fresh:
     trainer.model.save_pretrained(fresh)
 print(*(f"{path.name:30} {path.stat().st_size / 1e6:8.3f} MB" for path in sorted(folder.iterdir())), sep="\n")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Back to the five comments. How did the room do, how did the LoRA? The column 'you' is empty unless somebody has played in this notebook. Five comments, drawn at random, prove nothing, but everybody now knows what right and wrong mean here."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Back to the five comments. How did the room do, how did the LoRA? The column 'you' is empty unless somebody has played in this notebook. Five comments prove nothing: this draw is kinder to the LoRA than the whole test, which comes next. But everybody now knows what right and wrong mean here."
 # ## The same five comments
 #
-# You have answered them, and now base, bag of words and LoRA have too.
+# You answered them before the training. Now the base, the bag of words and the live LoRA have answered them too.
 
 # %% slideshow={"slide_type": "-"}
 loaded.model = trainer.model.eval()
 tuned_scores = evaluation.score_answers(loaded, test, template, progress=False)
 players = {"you": game.read_answers(rounds, task.name)}
-for name, scores in {"base": base_scores, "bag of words": bag_scores, "LoRA": tuned_scores}.items():
+for name, scores in {"base": base_scores, "bag of words": bag_scores, "live LoRA": tuned_scores}.items():
     said = evaluation.pick_predictions(scores)
     players[name] = [said[test.index(row)] for row in rounds]
 game.compare_players(players, rounds, template)
 
-# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Guess first. Then the right-hand panel: the bag of words sits on the coin's line, the LoRA does not. To get there it has to read. The last bar is the same recipe for a quarter of an hour, one I baked earlier."
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Guess first. Then the right-hand panel: the bag of words sits on the coin's line, the LoRA does not. To get there it has to read. The last bar is the LoRA that comes with the kit, trained for a quarter of an hour."
 # ## Whose side is it on?
 #
 # **Predict:** the bag of words does no better than a coin. How often is the live LoRA right about the side? (0 to 1)
@@ -383,7 +385,7 @@ ready = tutorial.find_ready(task, lane)  # "one I baked earlier"
 if ready:
     adapters.attach_adapter(loaded, ready)
     scores = evaluation.score_answers(loaded, test, template, progress=False)
-    board.add_scores("15-minute LoRA", "comes with the kit: the same recipe, two and a half passes", scores)
+    board.add_scores("15-minute LoRA", "comes with the kit: two and a half passes, all blocks, a lower learning rate", scores)
 plots.show_scoreboard(board)
 checks.compare_guess(guess, board.get_shares("right side").get("live LoRA", (0.5, 0))[0], "%")
 
@@ -398,9 +400,10 @@ board.save(tutorial.name_board(task))
 board.tabulate()
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** `above bag of words` compares row by row, and draws the comments again to see how much is luck. If the whole interval is above zero, the LoRA does something that counting
-# words cannot. The last line comes with the kit: the same recipe, two and a half passes, and it never saw these test rows either. One training is one draw: where the kit was made, three seeds got 66, 62 and 67 % on
-# these rows, and the first is the lesson's. What did the extra minutes buy?
+# **Read it:** `gain` is a [paired gain](glossary.md#paired-gain): it compares with the bag of words row by row, and repeats that on many random re-draws of the comments, to see how much is luck. If the whole interval is above zero, the LoRA does something that counting
+# words cannot. The last line is the kit's own LoRA: more passes, a LoRA on all blocks, a lower learning rate. It
+# never saw these test rows either. But both recipes were chosen by looking at these rows, so the figures flatter them a little. One training is also one draw:
+# where the kit was made, three seeds got 66, 62 and 67 % on these rows, and the first is the lesson's. What did the longer training buy?
 
 # %% slideshow={"slide_type": "skip"} tags=["remove-input"]
 points = [(0, base.accuracy, base.rows), (result.metrics["train_runtime"] / 60, tuned.accuracy, tuned.rows)]
@@ -413,18 +416,18 @@ plots.show(plots.draw_accuracy_over_minutes(points, lines), f"Accuracy against m
 print(f"Right answers on the {base.rows} test rows: {words}.")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# Where does the live LoRA go wrong? In the **confusion matrix** each line is a true answer, each column a verdict; the diagonal is right. Below are the mistakes of which it was
-# surest. Is the label wrong, the comment hard, or the model blind? Always look.
+# Where does the live LoRA go wrong? In the [confusion matrix](glossary.md#confusion-matrix) each line is a true answer, each column a verdict; the diagonal is right. Below are the mistakes it was surest of. (A [nat](glossary.md#nats) is a unit of log-probability: 1 means 2.7 times as likely.) Is the label wrong, the comment hard, or the model blind? Always look.
 
 # %% slideshow={"slide_type": "skip"}
-names = list(template.label.values())
+names = [name.strip("{}").replace("_", " ") for name in template.label.values()]
 display(pd.DataFrame(tuned.confusion, index=[f"truly {name}" for name in names], columns=names))
 for row, verdict, gap in evaluation.find_worst(tuned_scores, test, 2):
     answers = template.build_answers(row)
-    print(f"{row['text']}\n  right: {answers[row['label']]}, said: {answers[verdict]} (surer by {gap:.1f} nats)\n")
+    print(template.build_messages(row)[-1]["content"])
+    print(f"  right: {answers[row['label']]}, said: {answers[verdict]} (surer by {gap:.1f} nats)\n")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# Remember what these figures are of: short, plain comments, written for a lesson. On the long, messy comments of a real forum a model of this size does far worse; [the appendix](04b_training_appendix.ipynb) has those figures, what the rows give away,
+# Remember what these figures are of: comments that a language model wrote for this lesson, half of them short and plain. On the long, messy comments of a real forum a model of this size does far worse; [the appendix](04b_training_appendix.ipynb) has those figures, what the rows give away,
 # chats and free answers, the WebUI's Training tab, and a panel to train your own table by clicking.
 #
 # ## The same in one line
@@ -443,11 +446,11 @@ for row, verdict, gap in evaluation.find_worst(tuned_scores, test, 2):
 #
 # ## Exercises
 #
-# Each cell runs, and does not pass yet. Change it until its line turns green. A solution is folded away below each.
+# Each cell runs but doesn't pass yet. Change it until its line turns green. A solution is folded away below each.
 #
 # ### 1. Change a value
 #
-# Hold out more comments, so that at least a quarter of all rows are judged on.
+# Hold out more comments, so that the test has at least a quarter of all rows.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 _, held_out = tasks.split_rows(rows, test_size=0.2, seed=0)
@@ -515,7 +518,7 @@ checks.confirm(right, "every row teaches the end of its answer", "padding is whe
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 5. An experiment of your own
 #
-# No solution this time. Under *Training, the stock way*, write `pick_settings(lane.name).replace({"lora_r": 4})`, or change something else, but one thing only. Write down what
+# No solution this time. Under *Training, the stock way*, write `training.pick_settings(lane.name).replace({"lora_r": 4})`, or change something else, but one thing only. Write down what
 # you expect. Then run the cells from there on again. Is the difference larger than what another seed makes?
 #
 # ## Recap
@@ -558,11 +561,11 @@ checks.confirm(right, "every row teaches the end of its answer", "padding is whe
 # <b>a.</b> B takes the same memory whatever is in it. And if both were zero, no gradient would ever move either of them.
 # </details>
 #
-# **4. The bag of words gets 46 % of the answers and 52 % of the sides. What can it not do?**
+# **4. The bag of words gets 46 % of the answers and 52 % of the sides. Which of these can't it do?**
 #
 # - a) Say whether there is a preference
 # - b) Say whose side a comment is on
-# - c) Neither
+# - c) It can do both
 #
 # <details><summary>Answer</summary>
 # <b>b.</b> 52 % is a coin. The words of a comment hint at whether it takes a side at all, which is why it gets more than a quarter of the four answers.

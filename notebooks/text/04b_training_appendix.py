@@ -116,14 +116,14 @@ found = pd.DataFrame(lines).drop_duplicates(["data", "what", "accuracy"])
 found[["run", "data", "what", "rows", "accuracy", "low", "high", "macro_f1", "told_apart"]].round(3).astype(object).fillna("")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** `low` and `high` are the ends of the 95 % interval of the accuracy. `told_apart` is what lesson 4 calls *right side*; a coin gets 0.5. *Macro-F1* averages over the labels, so a label that is never said counts 0.
+# **Read it:** `low` and `high` are the ends of the 95 % interval of the accuracy. `told_apart` is what lesson 4 calls *right side*; a coin gets 0.5. [Macro-F1](glossary.md#macro-f1) averages over the labels, so a label that is never said counts 0.
 #
 # - On the kit's short comments, each seed's LoRA is far above the bag of words, and finds the side, which the bag of words can't.
 # - On the forum, accuracy misleads: always saying *no preference* is right in half of the rows, and **the bag of words beats the LoRA** on accuracy. The LoRA is ahead
 #   on macro-F1 and on the side. That line is one seed, so treat it as a hint.
 # - The forum needed two steps. The kit's comments were learned first and merged into the base (`adapters merge`), then a second LoRA was trained on top. Trained
 #   on the forum's comments alone, a model of this size did not get beyond the majority.
-# - A quarter of the plain comments and half of the forum's are still judged wrongly. That takes a larger model.
+# - A quarter of the plain comments and half of the forum's are still judged wrongly. To do better takes a larger model.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Your own table
@@ -178,8 +178,7 @@ print(f"unseen facts: {unseen['says_another_fact'].mean():.0%} of the answers ar
 # ### When to stop
 #
 # With many passes over few rows, a LoRA learns them by heart and answers new ones worse. Which pass was the best? The test must not decide that: whoever picks the best state by
-# the test has trained on the test. So keep a third part aside, the **validation** rows. `--validation-size 0.1` watches their loss, stops when it has not fallen for three
-# looks, and keeps the best state. Lesson 4 leaves it off: one pass can't learn rows by heart, and every row is needed.
+# the test has trained on the test. So keep a third part aside, the [validation](glossary.md#validation) rows. `--validation-size 0.1` watches their loss, stops when it has not fallen for three checks in a row, and keeps the best state. Lesson 4 leaves it off: one pass can't learn rows by heart, and every row is needed.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## The 2023 recipe, line by line
@@ -195,7 +194,7 @@ pd.DataFrame(training.explain_changes(lane.name), columns=["setting", "2023", "h
 # | the 2023 script | why it was there | today |
 # |---|---|---|
 # | `device_map={"": 0}` | the whole 4-bit model on GPU 0 | the kit picks the device; one GPU is enough for 70B in 4 bits |
-# | `trust_remote_code=True` | some models brought their own Python | never needed for Llama, and it runs strangers' code: the kit never sets it |
+# | `trust_remote_code=False` | Python that comes with a model is not run | the default; the kit always sets it |
 # | `revision="gptq-4bit-64g-actorder_True"` | TheBloke's branch | the same |
 # | `exllama_set_max_input_length` | a limit of AutoGPTQ's ExLlama kernel | gone with AutoGPTQ; gptqmodel needs no such call |
 # | `model.enable_input_require_grads()` | gradient checkpointing needs an input with a gradient, and a frozen embedding has none | PEFT and the trainer do it |
@@ -206,6 +205,9 @@ pd.DataFrame(training.explain_changes(lane.name), columns=["setting", "2023", "h
 # | `optim="paged_adamw_32bit"` | moves the optimizer's memory to RAM when the GPU is full | `adamw_torch_fused`; a LoRA's optimizer is small |
 # | `SFTTrainer(tokenizer=..., dataset_text_field=..., max_seq_length=..., packing=...)` | TRL of 2023 | `processing_class=...`; the rest is in `SFTConfig` (`max_length`) |
 # | one text a row, loss on all of it | most of what was taught was to write comments | token ids and a `completion_mask`: loss on the completion |
+# | `fp16=False`, `bf16=False`, `group_by_length=True` | float32 arithmetic; rows of like length in one batch, so that less is padding | the dtype that the machine multiplies fastest; rows are packed, so nothing is padding |
+# | `save_steps=25`, `logging_steps=25`, `max_steps=-1`, `report_to="tensorboard"` | a checkpoint and a line of the log every 25 steps, all the rows, curves in TensorBoard | checkpoints by minutes; the rest as it was |
+# | `num_train_epochs=5`, `gradient_accumulation_steps=1`, `weight_decay=1e-3`, `warmup_ratio=0.03` | | the kit's defaults, where the table above doesn't change them |
 # | rows split at random, no evaluation | | split by comment, a scoreboard with intervals |
 
 # %% [markdown] slideshow={"slide_type": "skip"}
@@ -227,14 +229,14 @@ TrainingPanel(task, lane)
 # In 2023 (text-generation-webui, the WebUI):
 #
 # 1. **Model** tab: load the base with the *Transformers* loader. The Training tab trains nothing else.
-# 2. **Training** tab, *Train LoRA*: name it `college-preferences`. *Copy parameters from* takes over the shapes of an older LoRA.
+# 2. **Training** tab, *Train LoRA*: name it `college-preferences`. *Copy parameters from* copies the shapes of an older LoRA.
 # 3. Rank, alpha, batch size, micro batch size, epochs, learning rate, cutoff length: the same words as in `settings`.
 # 4. *Formatted dataset*: a JSON list in `training/datasets/` and a format file in `training/formats/`; `helpers.clients.write_dataset` makes both from our rows.
 # 5. *Start LoRA training*. The folder appears in `loras/`.
 #
 # | | WebUI 2023 | WebUI today (4.7.3, checked 2026-11-27) | lesson 4 |
 # |---|---|---|---|
-# | layers | q_proj, v_proj | all linear layers | all linear layers |
+# | layers | q_proj, v_proj | all linear layers | all linear layers, in the upper three quarters of the blocks (lane `tiny`) |
 # | rank, alpha | 32, 64 | 8, 16 | 16, 32 (lane `tiny`) |
 # | loss on | every token (*train only after* had no effect) | the assistant's turns | the completion |
 # | end of turn trained | off unless *add EOS token* | on | on |

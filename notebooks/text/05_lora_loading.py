@@ -70,7 +70,7 @@ for name, (value, reason) in lanes.describe().items():
 # %% [markdown] minutes=3 slideshow={"slide_type": "slide"} speaker="Ask the room for a sentence about two colleges and type it in. Then run the swap: the answer must follow the name, not the place. If it does not, say so. On held-out comments, the live LoRA is wrong about one in three, the 15-minute one about one in four, and a sentence from the room may be harder. If nothing runs, use the printed example."
 # ## Your own comment
 #
-# Change the three lines to whatever you like and run the cell. Then the two options trade places. A model that really reads keeps to the *name*.
+# Change the three lines to whatever you like and run the cell. Then the two options trade places. A model that really reads sticks to the *name*.
 
 # %% slideshow={"slide_type": "skip"}
 from peft import PeftModel
@@ -83,7 +83,7 @@ folder = tutorial.ensure_adapter(task, lane)
 data = tasks.load_task_data(task.data, task.template)
 template = data.template
 loaded = loading.load_model(lane.folder)
-plain = loaded.model
+plain, base_numbers = loaded.model, loaded.model.num_parameters()
 loaded.model = PeftModel.from_pretrained(plain, folder.path, adapter_name=folder.name).eval()
 print(f"{folder.name} on {lane.folder}: {type(plain).__name__} became {type(loaded.model).__name__}")
 
@@ -93,28 +93,28 @@ own = {
     "alternative_b": "Glenhaven University",
     "text": "Everyone told me to go to Glenhaven. I picked Elmsworth and never looked back.",
 }
-own = tutorial.fit_row(own, template, data.test)  # another task has other columns: then one of its rows
+own = tutorial.fit_row(own, template, data.test)  # with another task: one of its rows
 for row in tutorial.list_orders(own, template):
     base, lora = adapters.answer_both_ways(loaded, template.build_messages(row), max_new_tokens=12)
     print(f"{template.build_messages(row)[-1]['content']}\n  base: {base!r}\n  LoRA: {lora!r}\n")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the base rambles, the LoRA gives one of its four answers and stops. That is the form. Whether the answer is *right* is another matter: this comment
-# was chosen because it works. Lesson 4's LoRA is wrong about one held-out comment in three, and yours may be harder. Try a few.
+# was chosen because it works. The live LoRA of lesson 4 is wrong on one held-out comment in three, and yours may be harder. Try a few.
 #
 # Loading took two steps: first the base, then `PeftModel`, which puts A and B beside each W that the folder's configuration names. W stays as it was.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## What is in the folder
 #
-# A LoRA is not a model: it is the change that training made, as thin matrices, with a note of the base they belong to.
+# A [LoRA](glossary.md#lora) is not a model: it is the change that training made, as thin matrices, with a note of the base they belong to.
 
 # %% slideshow={"slide_type": "skip"}
 config, run = folder.config, folder.run
 for key in ("base_model_name_or_path", "peft_type", "r", "lora_alpha"):
     print(f"{key:24} {config[key]}")
 print(f"{'trained on':24} {run['rows']} rows in {run['seconds'] / 60:.1f} minutes, {run['date']}, {run['device']}")
-print(f"{'weights':24} {folder.weights.stat().st_size / 1e6:.1f} MB; the base has {plain.num_parameters():,} numbers")
+print(f"{'weights':24} {folder.weights.stat().st_size / 1e6:.1f} MB")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Predict:** how many numbers does the LoRA have, as a share of the base's? (0 to 1)
@@ -127,21 +127,22 @@ from safetensors.torch import load_file
 
 tensors = load_file(folder.weights)
 numbers = sum(tensor.numel() for tensor in tensors.values())
-print(f"{len(tensors)} matrices, {numbers:,} numbers. One layer's:")
+print(f"{len(tensors)} matrices, {numbers:,} numbers; the base has {base_numbers:,}. One layer's:")
 for name in sorted(name for name in tensors if ".layers.20.mlp.up_proj." in name):
     print(f"{tuple(tensors[name].shape)!s:12} {name}")
-checks.compare_guess(guess, numbers / plain.num_parameters(), "%")
+checks.compare_guess(guess, numbers / base_numbers, "%")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Proof from all sides, in another process than the one that trained. The fingerprint is the strongest: the logits saved after training must come back."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Proof of several kinds, in another process than the one that trained. The fingerprint is the strongest: the logits saved after training must come back."
 # ## Does it do anything?
 #
-# The usual disappointment: a LoRA loads without an error and changes nothing. PEFT only warns if the names in the file don't match the model's layers,
+# The usual disappointment is that a LoRA loads without an error and changes nothing. PEFT only warns if the names in the file don't match the model's layers,
 # and a LoRA of zeros loads without a word. So ask for proof:
 #
-# - The **weights** are numbers, not all zero, and each has its layer.
+# - The **weights** hold no NaN or infinity, are not all zero, and each belongs to a layer.
 # - The **template** is the text that the LoRA was trained on.
-# - The **fingerprint**: right after training, the logits for a few prompts were saved. Here they must come back, up to rounding.
-# - The **KL divergence** says how far LoRA and base disagree about the next token. 0 would mean not at all.
+# - The **[fingerprint](glossary.md#fingerprint)**: right after training, the scores of the next token ([logits](glossary.md#logits)) were saved for a few prompts. Here they must
+#   come back, up to rounding.
+# - The **[KL divergence](glossary.md#kl-divergence)** says how far LoRA and base disagree about the next token, in [nats](glossary.md#nats). 0 would mean not at all.
 
 # %% slideshow={"slide_type": "skip"}
 findings = adapters.prove(loaded, folder.name, template)
@@ -181,7 +182,7 @@ checks.compare_guess(guess, means.index[0])
 #
 # ## Turning it up and down
 #
-# W + *strength* · scale · B A: at 0 the LoRA is off, at 1 it is as trained, at 2 it pushes twice as hard. The table shows how likely each of the four answers is for your comment. At 0 all four are near nothing:
+# W + [strength](glossary.md#strength) · scale · B A: at 0 the LoRA is off, at 1 it is as trained, at 2 it pushes twice as hard. The table shows how likely each of the four answers is for your comment. At 0 all four are near nothing:
 # the base would say something else.
 
 # %% slideshow={"slide_type": "skip"}
@@ -196,7 +197,7 @@ for strength in (0, 0.5, 1, 1.5, 2):
     print(f"{strength:8}", *(f"{math.exp(score):6.1%}" for score in scores.values()), sep="  |  ")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** half a LoRA already answers in the right form. Pushed harder, it gets surer, or tips over into another answer. It doesn't get wiser.
+# **Read it:** half a LoRA already answers in the right form. Pushed harder, this one gets no surer: at 2, some of the probability goes to texts that are none of the four answers.
 #
 # ## On and off, several at once
 #
@@ -222,7 +223,7 @@ for name in (None, *adapters.list_attached(loaded)):
 #
 # ![Merging. Before: W, 576 by 576 numbers, and beside it B, 576 by 16, and A, 16 by 576; the LoRA can be switched off. After: one matrix, 576 by 576, which is W + 2 B A; it is as large as W, and the LoRA is part of it for good.](images/merging.svg)
 #
-# B A has the shape of W, so it can be added to W once and for all. The result is a model folder like any other: no PEFT needed, and everything that loads
+# B A has the shape of W, so it can be [added to W](glossary.md#merge) once and for all. The result is a model folder like any other: no PEFT needed, and everything that loads
 # models loads it. It is also as large as a model, and can't be switched off.
 #
 # You can't merge into **GPTQ** weights: their few bits have no room for the small change. Serve base and LoRA together, or merge into the full-precision model and quantise that.
@@ -242,7 +243,7 @@ except KitError as refusal:
     print(refusal)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# Is anything lost on the way? The scoreboard of lesson 4 goes on: the same held-out rows, whatever answers. If you come here without lesson 4, the first lines are computed now.
+# Is anything lost on the way? The scoreboard of lesson 4 goes on: the same held-out rows, whoever answers. If you come here without lesson 4, the first lines are computed now.
 
 # %% slideshow={"slide_type": "skip"}
 import pandas as pd
@@ -272,14 +273,14 @@ board.tabulate()
 tuned = "live LoRA" if "live LoRA" in board.lines else folder.name
 if merged:
     off = abs(board.get_shares()[tuned][0] - board.get_shares()["merged"][0])
-    says = "merged, it judges like base and LoRA, but for one row in 50 at most"
+    says = "merged or not, its accuracy differs by at most 2 points"
     checks.confirm(off <= 0.02, says, "merge again, into its own base")
 machine.free_memory()
 
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="One base, many LoRAs: the client picks by name. That is how one GPU serves a class."
 # ## Over an API
 #
-# The server from lesson 3 takes LoRAs with `--lora`, one or several. If `OPENAI_BASE_URL` is set, the server that it names answers instead.
+# The server from lesson 3 takes LoRAs with `--lora`, one or several. (To ask another server, set `OPENAI_BASE_URL`.)
 
 # %% slideshow={"slide_type": "skip"}
 from helpers import clients
@@ -315,11 +316,13 @@ chosen = {"context_instruct": system["content"], "max_new_tokens": 12, "do_sampl
 if server.raw_url:
     history = clients.chat_raw(user["content"], url=server.raw_url, **chosen)
     print(repr(clients.last_reply(history)))
+    body = {"user_input": user["content"], "history": {"internal": [], "visible": []}, **chosen}
+    tutorial.run_curl(f"{server.raw_url}/api/v1/chat", body)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### Judged over the API
 #
-# A judge only needs a function that asks, so the same rows can be put to any server. In a terminal: `python -m helpers.evaluation --url URL --model NAME ...`, for a vLLM server too.
+# To judge a server, all you need is a function that asks it. In a terminal: `python -m helpers.evaluation --url URL --model NAME ...`, for a vLLM server too.
 # For *right side*, the server may answer only with one of the two names: `structured_outputs` with `choice`, as vLLM calls it.
 
 # %% slideshow={"slide_type": "skip"}
@@ -335,11 +338,15 @@ plots.show_scoreboard(board)
 print(board.describe_rows())
 board.tabulate()
 
-# %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="The five comments again, the truth, base and LoRA, and the address that answered. In lesson 4 the base chose among four answers; here it writes freely, so it fails where it was right before. If the LoRA has one wrong, say so: it is wrong about one in three. Lesson 1 tonight, a table of your own tomorrow. Questions."
-# ## The whole way in one table
+# %% [markdown] slideshow={"slide_type": "skip"}
+# **Read it:** the last rows are one LoRA, asked in different ways. They differ in a few rows only: merging rounds W, and over the API the model writes freely instead of
+# choosing among four answers.
+
+# %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="The five comments again, the truth, base and LoRA, and the address that answered. In lesson 4 the base chose among four answers; here it writes freely, so it fails where it was right before. If the LoRA has one wrong, say so: over all rows, the live LoRA is wrong one time in three. Lesson 1 tonight, a table of your own tomorrow. Questions."
+# ## From question to answer, in one table
 #
-# The five comments of lesson 4: what is true, and what base and LoRA answer over the API. They were drawn at random among the shorter held-out comments,
-# right or wrong.
+# The five comments of lesson 4: the right answer, and what base and LoRA say over the API. They are one random draw from the shorter held-out comments, and it is kinder
+# to the LoRA than the whole scoreboard.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
 answers = tutorial.ask_both(client, data.test, template, base=server.model, lora=name)
@@ -362,7 +369,7 @@ LoraPanel(lane.folder, messages)
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## By clicking and typing: the WebUI
 #
-# In 2023, whose programs do not read today's files:
+# The WebUI of 2023 can't read today's files, so export them first:
 #
 # 1. Export base and LoRA: `python -m helpers.weights export SmolLM2-135M-Instruct --for webui-2023` and
 #    `python -m helpers.adapters export college-preferences --for webui-2023`. Put them into `models/` and `loras/` of `text-generation-webui`.
@@ -379,13 +386,13 @@ LoraPanel(lane.folder, messages)
 # python server.py --model SmolLM2-135M-Instruct --lora college-preferences --api
 # ```
 #
-# | | 2023 | today |
+# | | 2023 | today (4.7.3, May 2026) |
 # |---|---|---|
 # | LoRA folder | `loras/` | `user_data/loras/` |
 # | weights | `adapter_model.bin` | `adapter_model.safetensors` |
 # | picked over the API | at the start, or `POST /api/v1/model` with `args.lora`: the model is loaded again | `POST /v1/internal/lora/load` with `lora_names` |
 # | several at once | no: it fails, or only the first works; the kit's server takes several | the same |
-# | on GPTQ weights | AutoGPTQ, with a patch | gptqmodel with optimum |
+# | on GPTQ weights | AutoGPTQ, with a patch | not out of the box: gptqmodel and optimum are missing |
 #
 # ## Taking it elsewhere
 #
@@ -400,8 +407,8 @@ for program in ("webui-2023", "webui"):
     print(f"{program}: {path.relative_to(find_home())}\n   {', '.join(sorted(file.name for file in path.iterdir()))}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# The line for vLLM, here for two machines with four GPUs each: the layers are split across the GPUs of a machine (`--tensor-parallel-size`), and the model across
-# the machines (`--pipeline-parallel-size`), which Ray joins. Every GPU must get the same number of attention heads. This model has 9, so vLLM would refuse 4 GPUs, and the
+# The vLLM command, here for two machines with four GPUs each: the layers are split across the GPUs of a machine (`--tensor-parallel-size`), and the model across
+# the machines (`--pipeline-parallel-size`), which Ray, a program for clusters, joins. Every GPU must get the same number of attention heads. This model has 9, so vLLM would refuse 4 GPUs, and the
 # command takes 3 of them.
 
 # %% slideshow={"slide_type": "skip"}
@@ -410,7 +417,7 @@ print(*adapters.build_vllm_command([folder.name], gpus=4, machines=2), sep="\n")
 # %% [markdown] slideshow={"slide_type": "skip"}
 # In a terminal: `python -m helpers.adapters export college-preferences --for webui-2023` (or `webui`, `llama.cpp`, `vllm`).
 #
-# A folder that travels should say what it is. This one has a *model card*, written from what was measured (`report.html` shows the curve, too):
+# A folder that travels should say what it is. This one has a [model card](glossary.md#model-card), written from what was measured (`report.html` shows the curve, too):
 
 # %% slideshow={"slide_type": "skip"}
 print((folder.path / "README.md").read_text(encoding="utf-8"))
@@ -428,7 +435,7 @@ print((folder.path / "README.md").read_text(encoding="utf-8"))
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
 #
-# Each cell runs, and does not pass yet. Change it until its line turns green. A solution is folded away below each.
+# Each cell runs but doesn't pass yet. Change it until its line turns green. A solution is folded away below each.
 #
 # ### 1. Change a value
 #

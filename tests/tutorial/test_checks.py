@@ -9,12 +9,12 @@ from helpers.tutorial.checks import compare_guess, confirm, describe_distance
 @pytest.mark.parametrize(
     ("guess", "found", "outcome"),
     [
-        (20, 40, "2.0 times too low"),
-        (0.5, 0.25, "2.0 times too high"),
-        (10, 11, "close"),
-        (1, 0, "far too high"),
-        (1, 1000, "far too low"),
-        (0, 0, "close"),
+        (20, 40, "Too low by a factor of 2.0"),
+        (0.5, 0.25, "Too high by a factor of 2.0"),
+        (10, 11, "Close"),
+        (1, 0, "Far too high"),
+        (1, 1000, "Far too low"),
+        (0, 0, "Right"),
     ],
 )
 def test_numbers_are_compared_by_their_ratio(guess, found, outcome):

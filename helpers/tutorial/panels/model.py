@@ -92,7 +92,7 @@ class ModelPanel(AskingPanel):
             self.say(f"Error: {error}", "alert")
             return
         self.loader.value = self.detected
-        self.say(f"{self.folder.value} is loaded by {self.detected} ({reason}).")
+        self.say(f"{self.folder.value}: Load will use {self.detected} ({reason}).")
 
     def load(self) -> str:
         """Runs loading.load_model, after freeing a model that was loaded before."""
