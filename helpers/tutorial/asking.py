@@ -13,6 +13,7 @@ from IPython.display import display
 
 from helpers.clients.openai_chat import ask_openai
 from helpers.evaluation.judging import find_label
+from helpers.evaluation.sides import find_sides
 from helpers.tasks.template import Row, Template
 from helpers.tutorial.checks import MIME
 from helpers.tutorial.game import RIGHT, ROUNDS, WRONG, pick_rounds
@@ -29,13 +30,12 @@ def fit_row(row: Row, template: Template, rows: Sequence[Row]) -> Row:
 def list_orders(row: Row, template: Template) -> list[Row]:
     """The row, and the same with its two options swapped, if the template has options.
 
-    Options are columns that are answers themselves: two labels such as {option_a} and {option_b}.
+    Options are columns that are answers themselves, as find_sides finds them.
     """
-    names = {"{" + column + "}": column for column in template.columns}
-    options = [names[text] for text in template.label.values() if text in names]
-    if len(options) != 2:
+    sides = list(find_sides(template).values())
+    if not sides:
         return [row]
-    first, second = options
+    first, second = sides
     return [row, {**row, first: row[second], second: row[first]}]
 
 
