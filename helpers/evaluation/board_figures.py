@@ -5,6 +5,7 @@ from typing import Any, TypedDict, TypeGuard
 
 from helpers.common.forms import find_misfit
 
+ANSWER, SIDE = "right answer", "right side"  # the columns
 NOT_MEASURED = "not measured"
 
 

@@ -19,12 +19,20 @@ import pandas as pd
 from helpers.common.errors import NotFoundError, UsageError
 from helpers.common.files import read_json, write_json
 from helpers.common.values import check_lengths
-from helpers.evaluation.board_figures import BoardFigures, GainFigure, LineFigures, Share, list_cells
+from helpers.evaluation.board_figures import (
+    ANSWER,
+    SIDE,
+    BoardFigures,
+    GainFigure,
+    LineFigures,
+    Share,
+    list_cells,
+)
 from helpers.evaluation.metrics import (
     Scores,
-    estimate_interval,
     list_labels,
     list_right,
+    measure_share,
     pick_predictions,
     pick_sides,
 )
@@ -34,7 +42,6 @@ from helpers.tasks.data import hash_rows
 from helpers.tasks.split import name_groups
 from helpers.tasks.template import Label, Row, Template
 
-ANSWER, SIDE = "right answer", "right side"  # the columns
 RIVAL = "bag of words"  # the line that the others are compared with
 
 
@@ -142,8 +149,7 @@ class Scoreboard:
         for column in columns:
             if not (found := self._list(name, column)):
                 continue
-            low, high = estimate_interval(sum(found), len(found))
-            shares[column] = {"value": sum(found) / len(found), "low": low, "high": high, "n": len(found)}
+            shares[column] = measure_share(found)
             if name != rival and rival in self.lines and self._list(rival, column):
                 value, (low, high) = self.measure_gain(name, rival, column)
                 gains[column] = {"value": value, "low": low, "high": high}
