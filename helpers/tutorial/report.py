@@ -13,9 +13,10 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
 from helpers.common import machine
+from helpers.common.forms import find_misfit
 from helpers.evaluation.board_figures import is_board, write_board
 from helpers.tutorial import checks
-from helpers.tutorial.asking import HEADS
+from helpers.tutorial.asking import break_lines, list_heads
 from helpers.tutorial.execution import Execution
 from helpers.tutorial.markdown import write_table
 from helpers.tutorial.notebook_files import KERNELSPEC
@@ -77,10 +78,11 @@ def build_report(executions: list[Execution], results: dict[str, Any], commit: s
 
 
 def read_table(results: dict[str, Any]) -> list[dict[str, str]]:
-    """The published answers of base and LoRA, {question, truth, base, LoRA} each; [] if there are none."""
-    table = results.get("table")
-    lines = table if isinstance(table, list) else []
-    return [line for line in lines if isinstance(line, dict) and set(HEADS) <= set(line)]
+    """The published answers of base and LoRA, as asking.ask_both returns them; [] if there are none."""
+    table = results.get("table", [])
+    if find_misfit(table, list[dict[str, str]]) or not list_heads(table):
+        return []
+    return table
 
 
 def is_answer(value: object) -> bool:
@@ -179,7 +181,8 @@ def list_contents(executions: list[Execution]) -> str:
 
 def write_answers(table: Sequence[dict[str, str]]) -> str:
     """The answers of base and LoRA, as a Markdown table."""
-    return write_table(HEADS, ([html.escape(line[head], quote=False) for head in HEADS] for line in table))
+    heads = list_heads(table)
+    return write_table(heads, ([break_lines(line[head]) for head in heads] for line in table))
 
 
 def write_introduction(executions: list[Execution], report: Report, table: Sequence[dict[str, str]]) -> str:

@@ -118,7 +118,7 @@ def test_page_has_every_notebook_and_needs_no_other_file(home):
 
 @pytest.mark.long
 def test_page_begins_with_the_answers_of_base_and_lora_and_lists_all_sections(home):
-    line = {"question": "Whose | side?", "truth": "<A>", "base": "x", "LoRA": "A"}
+    line = {"question": "Whose |\nside?", "truth": "<A>", "base": "x", "LoRA: mine": "A"}
     publish = f"from helpers.tutorial import checks\nchecks.publish('table', [{line}])"
     path = write_notebook(home, "01_first", publish)
     notebook = nbformat.read(path, 4)
@@ -127,7 +127,7 @@ def test_page_begins_with_the_answers_of_base_and_lora_and_lists_all_sections(ho
     run_tutorial()
     page = (home / "out" / "report.html").read_text(encoding="utf-8")
     head = page[: page.index('id="01_first"')]
-    assert "Whose | side?" in head and "&lt;A&gt;" in head
+    assert "Whose |<br" in head and "LoRA: mine</th>" in head and "&lt;A&gt;" in head
     sections = re.findall(r'href="#(01_first-\d+)"', head)
     assert sections and all(f'id="{name}"' in page for name in sections)
 
