@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -47,7 +48,8 @@ def run_judge(options: argparse.Namespace, judge: Judge) -> Report:
         client = make_openai_client(options.url, options.api_key or "none")
         settings = {"model": options.model, "temperature": 0, "max_tokens": judge.reply_tokens}
         with name_key_options():
-            return make_report(judge, judge.ask(lambda messages: ask_openai(client, messages, **settings)))
+            ask = functools.partial(ask_openai, client, **settings)
+            return make_report(judge, judge.ask(ask))
     trained = [find_adapter(options.lora)] if options.lora else []
     chat_template = pick_for_all(options.chat_template, trained)
     for lora in trained:
@@ -148,8 +150,13 @@ def main(arguments: list[str]) -> None:
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line of helpers.evaluation."""
-    description = "How well the rows of a table are answered, with intervals: accuracy for labels; for free "
-    description += "answers and chats exact match, token F1, chrF and perplexity."
+    description = (
+        "How well the rows of a table are answered, with intervals. Labels: right answers, and right "
+    )
+    description += (
+        "sides if two of the answers are options. Free answers and chats: exact match, token F1, chrF "
+    )
+    description += "and perplexity."
     parser = CommandParser(prog="python -m helpers.evaluation", description=description)
     parser.add_argument("--model", required=True, help="folder below models/, or the model's name at --url")
     parser.add_argument("--lora", metavar="NAME", help="LoRA below loras/")

@@ -13,6 +13,7 @@ import pandas as pd
 
 from helpers.common.errors import NotFoundError
 from helpers.common.values import check_lengths
+from helpers.evaluation.board_figures import describe_gain
 from helpers.evaluation.free_answers import (
     AnswerEvaluation,
     JudgedAnswer,
@@ -22,7 +23,6 @@ from helpers.evaluation.free_answers import (
     summarise_answers,
 )
 from helpers.evaluation.resampling import Gain
-from helpers.evaluation.scoreboard import describe_gain
 from helpers.tasks.rows import AnyTemplate
 from helpers.tasks.template import Row
 
@@ -78,7 +78,8 @@ class AnswerBoard:
             found, gain = line.summarise(), ""
             if rival in self.lines and name != rival:
                 measured = self.measure_gain(name, rival)
-                gain = describe_gain(measured.value, measured.interval)
+                low, high = measured.interval
+                gain = describe_gain({"value": measured.value, "low": low, "high": high})
             (low, high), (worst, best) = found.exact_interval, found.token_f1_interval
             cells = {"": name, EXACT: f"{found.exact_match:.1%} [{100 * low:.0f}, {100 * high:.0f}]"}
             cells |= {f"above {rival}, {EXACT}": gain}

@@ -5,7 +5,7 @@ A prediction is the answer with the highest probability, its end-of-turn token i
 spaces around it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from helpers.evaluation.asking import REQUESTS_AT_ONCE, Ask, ask_all, check_reply, map_prompts
@@ -66,7 +66,7 @@ def ask_sides(
     ask: Callable[..., str],
     rows: list[Row],
     template: Template,
-    pair: tuple[Label, Label] = PAIR,
+    pair: Sequence[Label] = PAIR,
     progress: bool = True,
 ) -> list[Label | None]:
     """The label of the pair that a server gives to each row when it may say nothing else.

@@ -1,9 +1,10 @@
 """How each kind of template is judged, for the command: labels are scored, free answers are generated."""
 
+import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+from helpers.common.errors import ServerError
 from helpers.evaluation.answering import ask_answers, judge_answers, limit_reply
 from helpers.evaluation.asking import Ask
 from helpers.evaluation.free_answers import (
@@ -13,10 +14,18 @@ from helpers.evaluation.free_answers import (
     measure_answer_gains,
     summarise_answers,
 )
-from helpers.evaluation.judging import ask_predictions
-from helpers.evaluation.metrics import Evaluation, list_right, pick_predictions, summarise_predictions
+from helpers.evaluation.judging import ask_predictions, ask_sides
+from helpers.evaluation.metrics import (
+    Evaluation,
+    list_right,
+    measure_share,
+    pick_predictions,
+    pick_sides,
+    summarise_predictions,
+)
 from helpers.evaluation.resampling import Gain, measure_gain
 from helpers.evaluation.scoring import score_answers
+from helpers.evaluation.sides import find_sides
 from helpers.loading.model import LoadedModel
 from helpers.tasks.baseline import judge_fitted_bag
 from helpers.tasks.rows import AnyTemplate
@@ -24,6 +33,7 @@ from helpers.tasks.split import name_groups
 from helpers.tasks.template import Label, Row, Template
 
 LABEL_TOKENS = 32  # the limit of a server's reply; the answers of labels are short
+REFUSES_CHOICE = (400, 422)  # the status of a server's answer to a field that it does not know
 
 
 class Judge(ABC):
@@ -52,25 +62,53 @@ class Judge(ABC):
         """{metric: how much higher it is for `tuned` than for `base`}."""
 
 
+class Verdicts(NamedTuple):
+    """What was said of rows with labels. None is for what is not one of the answers."""
+
+    labels: list[Label | None]  # of each row
+    sides: list[Label | None] | None  # of each row on a side; None if that was not measured
+
+
 class LabelJudge(Judge):
-    """Judges rows with labels. What it finds out are predictions."""
+    """Judges rows with labels, and sides if the task has two. What it finds out are Verdicts."""
 
     reply_tokens = LABEL_TOKENS
 
     def __init__(self, template: Template, rows: list[Row], train: list[Row]):
         self.template, self.rows, self.train = template, rows, train
+        self.pair = tuple(find_sides(template))
+        self.on_side = [row for row in rows if row["label"] in self.pair]
 
-    def judge(self, loaded: LoadedModel) -> list[Label]:
-        """The most likely label of each row."""
-        return pick_predictions(score_answers(loaded, self.rows, self.template, every=False))
+    def judge(self, loaded: LoadedModel) -> Verdicts:
+        """The most likely label of each row, and the likelier side."""
+        scores = score_answers(loaded, self.rows, self.template, every=bool(self.on_side))
+        sides = pick_sides(scores, self.rows, self.pair) if self.on_side else None
+        return Verdicts([*pick_predictions(scores)], [*sides] if sides else None)
 
-    def ask(self, ask: Ask) -> list[Label | None]:
-        """The label of each reply; None for a reply that is not one of the answers."""
-        return ask_predictions(ask, self.rows, self.template)
+    def ask(self, ask: Ask) -> Verdicts:
+        """The label of each reply, and the side if the server can be held to a choice of two answers."""
+        return Verdicts(ask_predictions(ask, self.rows, self.template), self._ask_sides(ask))
 
-    def summarise(self, found: Sequence[Label | None]) -> Evaluation:
+    def _ask_sides(self, ask: Ask) -> list[Label | None] | None:
+        """The sides that a server says; None if it refuses the choice, or says something else."""
+        said: list[Label | None] = []
+        for rows in (self.on_side[:1], self.on_side[1:]):  # the first tells whether the server can
+            try:
+                said += ask_sides(ask, rows, self.template, self.pair, progress=len(rows) > 1)
+            except ServerError as error:
+                if error.status not in REFUSES_CHOICE:
+                    raise
+                return None
+            if None in said:
+                return None
+        return said or None
+
+    def summarise(self, found: Verdicts) -> Evaluation:
         """The figures."""
-        return summarise_predictions([row["label"] for row in self.rows], found, list(self.template.label))
+        truth = [row["label"] for row in self.rows]
+        figures = summarise_predictions(truth, found.labels, list(self.template.label))
+        side = measure_share(list_right(found.sides, self.on_side)) if found.sides else None
+        return dataclasses.replace(figures, right_side=side)
 
     def measure_baselines(self) -> dict[str, dict[str, float]]:
         """The accuracy of a bag of words that is fitted on the training rows, if there are any."""
@@ -79,10 +117,16 @@ class LabelJudge(Judge):
         accuracy = judge_fitted_bag(self.train, self.rows)
         return {"bag of words": {"accuracy": accuracy, "rows": len(self.rows)}}
 
-    def measure_gains(self, base: list[Label], tuned: list[Label]) -> dict[str, Gain]:
-        """The gain in accuracy."""
-        before, after = list_right(base, self.rows), list_right(tuned, self.rows)
-        return {"accuracy": measure_gain(before, after, name_groups(self.rows, self.template))}
+    def measure_gains(self, base: Verdicts, tuned: Verdicts) -> dict[str, Gain]:
+        """The gain in accuracy, and in right sides."""
+        gains = {"accuracy": self._measure_gain(base.labels, tuned.labels, self.rows)}
+        if base.sides and tuned.sides:
+            gains["right_side"] = self._measure_gain(base.sides, tuned.sides, self.on_side)
+        return gains
+
+    def _measure_gain(self, base: list[Label | None], tuned: list[Label | None], rows: list[Row]) -> Gain:
+        """How many more of the rows are right."""
+        return measure_gain(list_right(base, rows), list_right(tuned, rows), name_groups(rows, self.template))
 
 
 class AnswerJudge(Judge):

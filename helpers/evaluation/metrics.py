@@ -15,6 +15,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 from helpers.common.arguments import shorten
 from helpers.common.errors import UsageError
 from helpers.common.values import check_filled, check_lengths, check_whole, refuse
+from helpers.evaluation.board_figures import Share
 from helpers.evaluation.resampling import measure_gain
 from helpers.tasks.baseline import PAIR
 from helpers.tasks.given import check_rows
@@ -38,6 +39,7 @@ class Evaluation:
     # counts the rows without a known answer; it is omitted if there are none.
     confusion: list[list[int]]
     majority_accuracy: float  # accuracy of always answering with the most frequent label
+    right_side: Share | None = None  # of the rows on a side (scoreboard); None if it was not measured
 
 
 def pick_predictions(scores: Sequence[Scores]) -> list[Label]:
@@ -95,6 +97,12 @@ def estimate_interval(right: int, rows: int) -> tuple[float, float]:
     check_whole("right", right, 0, rows)
     interval = binomtest(right, rows).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def measure_share(right: Sequence[int]) -> Share:
+    """The share of the rows that are right, 1 or 0 each, with its 95 % Wilson interval."""
+    low, high = estimate_interval(sum(right), len(right))
+    return {"value": sum(right) / len(right), "low": low, "high": high, "n": len(right)}
 
 
 def measure_pairwise_accuracy(

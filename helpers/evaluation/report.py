@@ -10,10 +10,14 @@ from helpers.adapters.results import MEASURES
 from helpers.common.arguments import escape
 from helpers.common.errors import KitError
 from helpers.common.files import read_json
+from helpers.evaluation import board_figures
+from helpers.evaluation.board_figures import ANSWER, SIDE, GainFigure, Share
 from helpers.evaluation.free_answers import AnswerEvaluation, JudgedAnswer, find_worst_answers, list_examples
 from helpers.evaluation.metrics import Evaluation
 from helpers.evaluation.resampling import Gain
 from helpers.tasks.rows import AnyTemplate
+
+COLUMNS = {"accuracy": ANSWER, "right_side": SIDE}  # {a gain of labels: its column on the scoreboard}
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,7 @@ def is_result(path: Path) -> bool:
 def describe_figures(result: Evaluation | AnswerEvaluation) -> str:
     """The figures of an evaluation in one line, with intervals."""
     if isinstance(result, Evaluation):
-        accuracy = describe_share("accuracy", result.accuracy, result.interval)
-        majority = f"majority {result.majority_accuracy:.3f}"
-        return f"rows {result.rows}  {accuracy}  {majority}  macro-F1 {result.macro_f1:.3f}"
+        return "  ".join(list_label_figures(result))
     parts = [
         f"rows {result.rows}",
         describe_share("exact match", result.exact_match, result.exact_interval),
@@ -93,6 +95,18 @@ def describe_figures(result: Evaluation | AnswerEvaluation) -> str:
     if result.perplexity is not None:
         parts.append(f"perplexity {result.perplexity:.2f}")
     return "  ".join(parts)
+
+
+def list_label_figures(result: Evaluation) -> Iterator[str]:
+    """The figures of labels, its shares written as on the lessons' scoreboard."""
+    low, high = result.interval
+    answer: Share = {"value": result.accuracy, "low": low, "high": high, "n": result.rows}
+    yield f"rows {result.rows}"
+    yield f"{ANSWER} {board_figures.describe_share(answer)}"
+    if side := result.right_side:
+        yield f"{SIDE} {board_figures.describe_share(side)} of {side['n']} rows"
+    yield f"majority {result.majority_accuracy:.1%}"
+    yield f"macro-F1 {result.macro_f1:.3f}"
 
 
 def describe_share(name: str, share: float, interval: tuple[float, float]) -> str:
@@ -110,6 +124,9 @@ def describe_gain(item: tuple[str, Gain]) -> str:
     """A metric and its gain, with the interval."""
     metric, gain = item
     low, high = gain.interval
+    if metric in COLUMNS:
+        figure: GainFigure = {"value": gain.value, "low": low, "high": high}
+        return f"{COLUMNS[metric]} {board_figures.describe_gain(figure)} points"
     return f"{MEASURES[metric].name} {gain.value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 

@@ -19,21 +19,30 @@ import pandas as pd
 from helpers.common.errors import NotFoundError, UsageError
 from helpers.common.files import read_json, write_json
 from helpers.common.values import check_lengths
+from helpers.evaluation.board_figures import (
+    ANSWER,
+    SIDE,
+    BoardFigures,
+    GainFigure,
+    LineFigures,
+    Share,
+    list_cells,
+)
 from helpers.evaluation.metrics import (
     Scores,
-    estimate_interval,
     list_labels,
     list_right,
+    measure_share,
     pick_predictions,
     pick_sides,
 )
 from helpers.evaluation.resampling import measure_gain
-from helpers.tasks.baseline import PAIR
+from helpers.evaluation.sides import find_sides
 from helpers.tasks.data import hash_rows
 from helpers.tasks.split import name_groups
 from helpers.tasks.template import Label, Row, Template
 
-ANSWER, SIDE = "right answer", "right side"  # the columns
+RIVAL = "bag of words"  # the line that the others are compared with
 
 
 @dataclass(frozen=True)
@@ -65,10 +74,11 @@ class Saved(TypedDict):
 class Scoreboard:
     """What each way to answer had right, on the same rows."""
 
-    def __init__(self, rows: Sequence[Row], template: Template, pair: Sequence[Label] = PAIR):
-        """`pair`: the labels of the two sides; () if the labels have none."""
-        self.rows, self.template, self.pair = list(rows), template, pair
-        self.on_side = [row for row in self.rows if row["label"] in pair]
+    def __init__(self, rows: Sequence[Row], template: Template, pair: Sequence[Label] | None = None):
+        """`pair`: the labels of the two sides, () for none; by default those that the template has."""
+        self.rows, self.template = list(rows), template
+        self.pair = tuple(find_sides(template) if pair is None else pair)
+        self.on_side = [row for row in self.rows if row["label"] in self.pair]
         self.lines: dict[str, Line] = {}
 
     def add_majority(self) -> None:
@@ -126,27 +136,35 @@ class Scoreboard:
         lists = {name: self._list(name, column) for name in self.lines}
         return {name: (sum(found) / len(found), len(found)) for name, found in lists.items() if found}
 
-    def tabulate(self, rival: str = "bag of words") -> pd.DataFrame:
-        """A line for each way to answer: both shares with 95 % intervals, and the gains over `rival`."""
+    def list_figures(self, rival: str = RIVAL) -> BoardFigures:
+        """Every figure as plain JSON: shares with 95 % intervals, and the gains over `rival`."""
         columns = [ANSWER, SIDE] if self.on_side else [ANSWER]
-        table = []
-        for name, line in self.lines.items():
-            cells: dict[str, str] = {"": name}
-            for column in columns:
-                cells |= {column: self._describe(name, column), f"above {rival}, {column}": ""}
-                known = rival in self.lines and self._list(rival, column) and self._list(name, column)
-                if known and name != rival:
-                    cells[f"above {rival}, {column}"] = describe_gain(*self.measure_gain(name, rival, column))
-            table.append({**cells, "what it is": line.what})
-        return pd.DataFrame(table).set_index("")
+        lines = [self._list_line(name, columns, rival) for name in self.lines]
+        return {"rows": self.describe_rows(), "rival": rival, "columns": columns, "lines": lines}
 
-    def _describe(self, name: str, column: str) -> str:
-        """A share with its interval: "63.2 % [57.7, 68.3]"; "not measured" without a figure."""
-        found = self._list(name, column)
-        if not found:
-            return "not measured"
-        low, high = estimate_interval(sum(found), len(found))
-        return f"{sum(found) / len(found):.1%} [{100 * low:.0f}, {100 * high:.0f}]"
+    def _list_line(self, name: str, columns: list[str], rival: str) -> LineFigures:
+        """The figures of one line."""
+        shares: dict[str, Share] = {}
+        gains: dict[str, GainFigure] = {}
+        for column in columns:
+            if not (found := self._list(name, column)):
+                continue
+            shares[column] = measure_share(found)
+            if name != rival and rival in self.lines and self._list(rival, column):
+                value, (low, high) = self.measure_gain(name, rival, column)
+                gains[column] = {"value": value, "low": low, "high": high}
+        return {"name": name, "what": self.lines[name].what, "shares": shares, "gains": gains}
+
+    def tabulate(self, rival: str = RIVAL) -> pd.DataFrame:
+        """A line for each way to answer: both shares with 95 % intervals, and the gains over `rival`."""
+        figures, table = self.list_figures(rival), []
+        for line in figures["lines"]:
+            cells = {"": line["name"]}
+            pairs = zip(figures["columns"], list_cells(line, figures["columns"]), strict=True)
+            for column, (share, gain) in pairs:
+                cells |= {column: share, f"above {rival}, {column}": gain}
+            table.append({**cells, "what it is": line["what"]})
+        return pd.DataFrame(table).set_index("")
 
     def describe_rows(self) -> str:
         """What the figures are of, in one sentence."""
@@ -168,9 +186,3 @@ class Scoreboard:
             return False
         self.lines = {line["name"]: Line(**line) for line in saved["lines"]} | self.lines
         return True
-
-
-def describe_gain(value: float, interval: tuple[float, float]) -> str:
-    """A gain in percentage points with its interval: "+16.8 [+9.1, +24.9]"."""
-    low, high = (100 * end for end in interval)
-    return f"{100 * value:+.1f} [{low:+.1f}, {high:+.1f}]"

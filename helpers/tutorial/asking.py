@@ -13,11 +13,13 @@ from IPython.display import display
 
 from helpers.clients.openai_chat import ask_openai
 from helpers.evaluation.judging import find_label
+from helpers.evaluation.sides import find_sides
 from helpers.tasks.template import Row, Template
 from helpers.tutorial.checks import MIME
 from helpers.tutorial.game import RIGHT, ROUNDS, WRONG, pick_rounds
 
-HEADS = ("question", "truth", "base", "LoRA")
+HEADS = ("question", "truth", "base")  # then the LoRA, with the name it was asked by
+LORA = "LoRA"
 CURL_S = 120  # seconds
 
 
@@ -29,13 +31,12 @@ def fit_row(row: Row, template: Template, rows: Sequence[Row]) -> Row:
 def list_orders(row: Row, template: Template) -> list[Row]:
     """The row, and the same with its two options swapped, if the template has options.
 
-    Options are columns that are answers themselves: two labels such as {option_a} and {option_b}.
+    Options are columns that are answers themselves, as find_sides finds them.
     """
-    names = {"{" + column + "}": column for column in template.columns}
-    options = [names[text] for text in template.label.values() if text in names]
-    if len(options) != 2:
+    sides = list(find_sides(template).values())
+    if not sides:
         return [row]
-    first, second = options
+    first, second = sides
     return [row, {**row, first: row[second], second: row[first]}]
 
 
@@ -63,12 +64,15 @@ def run_curl(url: str, body: dict[str, Any], api_key: str | None = None) -> None
 def ask_both(
     client: openai.OpenAI, rows: Sequence[Row], template: Template, base: str, lora: str, count: int = ROUNDS
 ) -> list[dict[str, str]]:
-    """What base and LoRA answer over the API to the rows of pick_rounds, with question and truth, marked."""
+    """What base and LoRA answer over the API to the rows of pick_rounds, with question and truth, marked.
+
+    The last column is named after the LoRA: "LoRA: college-preferences".
+    """
     table = []
     for row in pick_rounds(rows, template, count):
         answers, messages = template.build_answers(row), template.build_messages(row)
         line = {"question": messages[-1]["content"], "truth": answers[row["label"]]}
-        for name, model in (("base", base), ("LoRA", lora)):
+        for name, model in (("base", base), (f"{LORA}: {lora}", lora)):
             said = ask_openai(client, messages, model=model, temperature=0, max_tokens=12)
             mark = RIGHT if find_label(said, answers) == row["label"] else WRONG
             line[name] = f"{mark} {' '.join(said.split())}"
@@ -83,11 +87,25 @@ def show_answers(table: Sequence[dict[str, str]], address: str) -> None:
     display({"text/html": write_answers(table, address), "text/plain": words, MIME: published}, raw=True)
 
 
+def list_heads(table: Sequence[dict[str, str]]) -> list[str]:
+    """The columns of the table, that of the LoRA last; [] if one is missing somewhere."""
+    names = [name for name in table[0] if name.partition(":")[0] == LORA] if table else []
+    heads = [*HEADS, *names]
+    complete = len(names) == 1 and all(set(heads) <= set(line) for line in table)
+    return heads if complete else []
+
+
+def break_lines(text: str) -> str:
+    """A text as it can stand in a cell of HTML or Markdown: escaped, with <br> for the ends of its lines."""
+    return "<br>".join(html.escape(text, quote=False).strip().splitlines())
+
+
 def write_answers(table: Sequence[dict[str, str]], address: str) -> str:
     """The table as HTML, with a caption that names the address."""
-    heads = "".join(f'<th scope="col">{head}</th>' for head in HEADS)
+    names = list_heads(table)
+    heads = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
     lines = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(line[head])}</td>" for head in HEADS) + "</tr>" for line in table
+        "<tr>" + "".join(f"<td>{break_lines(line[name])}</td>" for name in names) + "</tr>" for line in table
     )
     caption = f"Held-out rows, answered by {html.escape(address)}"
     return f"<table><caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"

@@ -5,7 +5,7 @@ tests can show that each of them fails on a broken artefact.
 """
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from IPython.display import display
 
@@ -115,26 +115,10 @@ def describe_value(value: float | str, unit: str) -> str:
     return f"{value:,.4g} {unit}".strip()
 
 
-def publish(name: str, value: object) -> None:
-    """Shows `name: value` below the cell and keeps the pair in the notebook, for `make tutorial`'s report.
+def publish(name: str, value: object, shown: str = "") -> None:
+    """Keeps `name: value` in the notebook, for `make tutorial`'s report, and shows the pair below the cell.
 
-    Names in use: answer.raw and answer.openai, whose value is a text; accuracy.majority, accuracy.base and
-    accuracy.lora, whose value is what describe_accuracy returns. `value` must be what JSON can hold.
+    `shown` is shown instead, if it is given. Names in use: answer.raw and answer.openai, whose value is a
+    text; scoreboard, whose value is what Scoreboard.list_figures returns. `value` must be what JSON can hold.
     """
-    shown = describe_interval(value) if isinstance(value, dict) else value
-    data = {MIME: {"name": name, "value": value}, "text/plain": f"{name}: {shown}"}
-    display(data, raw=True)
-
-
-def describe_accuracy(accuracy: float, rows: int) -> dict[str, Any]:
-    """An accuracy as `publish` takes it: {"value": share, "interval": [low, high]} (95 % Wilson)."""
-    from helpers.evaluation.metrics import estimate_interval
-
-    low, high = estimate_interval(round(accuracy * rows), rows)
-    return {"value": accuracy, "interval": [low, high]}
-
-
-def describe_interval(accuracy: dict[str, Any]) -> str:
-    """An accuracy of describe_accuracy in words: "75.0%, 95 % interval 65.0% to 85.0%"."""
-    low, high = accuracy["interval"]
-    return f"{accuracy['value']:.1%}, 95 % interval {low:.1%} to {high:.1%}"
+    display({MIME: {"name": name, "value": value}, "text/plain": shown or f"{name}: {value}"}, raw=True)

@@ -13,17 +13,20 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 
 from helpers.common import machine
+from helpers.common.forms import find_misfit
+from helpers.evaluation.board_figures import is_board, write_board
 from helpers.tutorial import checks
-from helpers.tutorial.asking import HEADS
+from helpers.tutorial.asking import break_lines, list_heads
 from helpers.tutorial.execution import Execution
 from helpers.tutorial.markdown import write_table
 from helpers.tutorial.notebook_files import KERNELSPEC
 
 ANSWERS = ("raw", "openai")
-ACCURACIES = ("majority", "base", "lora")
+BOARD = "scoreboard"
 PUBLISHERS = {  # {notebook: the results that it publishes}
     "03_api": [f"answer.{name}" for name in ANSWERS],
-    "04_training": [f"accuracy.{name}" for name in ACCURACIES],
+    "04_training": [BOARD],
+    "05_lora_loading": [BOARD],
 }
 TITLE = "Open LLM Kit: the tutorial, run"
 
@@ -64,21 +67,22 @@ def build_report(executions: list[Execution], results: dict[str, Any], commit: s
         for execution in executions
     ]
     answers = {name: results.get(f"answer.{name}") for name in ANSWERS}
-    accuracy = {name: results.get(f"accuracy.{name}") for name in ACCURACIES}
+    board = results.get(BOARD)
     return {
         "commit": commit,
         "device": machine.name_device(),
         "notebooks": notebooks,
         "answers": {name: value if is_answer(value) else None for name, value in answers.items()},
-        "accuracy": {name: value if is_accuracy(value) else None for name, value in accuracy.items()},
+        "scoreboard": board if is_board(board) else None,
     }
 
 
 def read_table(results: dict[str, Any]) -> list[dict[str, str]]:
-    """The published answers of base and LoRA, {question, truth, base, LoRA} each; [] if there are none."""
-    table = results.get("table")
-    lines = table if isinstance(table, list) else []
-    return [line for line in lines if isinstance(line, dict) and set(HEADS) <= set(line)]
+    """The published answers of base and LoRA, as asking.ask_both returns them; [] if there are none."""
+    table = results.get("table", [])
+    if find_misfit(table, list[dict[str, str]]) or not list_heads(table):
+        return []
+    return table
 
 
 def is_answer(value: object) -> bool:
@@ -86,20 +90,10 @@ def is_answer(value: object) -> bool:
     return isinstance(value, str) and value.strip() != ""
 
 
-def is_accuracy(value: object) -> bool:
-    """True for {"value": number, "interval": [number, number]}."""
-    if not isinstance(value, dict) or set(value) != {"value", "interval"}:
-        return False
-    interval = value["interval"]
-    if not isinstance(interval, list) or len(interval) != 2:
-        return False
-    return all(isinstance(number, int | float) for number in (value["value"], *interval))
-
-
 def find_unpublished(report: Report) -> str:
     """Names the results that a notebook should have published and did not; "" if all are there."""
     published = {f"answer.{name}" for name, value in report["answers"].items() if value is not None}
-    published |= {f"accuracy.{name}" for name, value in report["accuracy"].items() if value is not None}
+    published |= {BOARD} if report["scoreboard"] else set()
     if os.environ.get("OPENAI_BASE_URL"):
         published.add("answer.raw")  # not expected, because such a server has no raw API
     problems = []
@@ -113,7 +107,7 @@ def find_unpublished(report: Report) -> str:
 
 
 def format_summary(report: Report) -> str:
-    """Two Markdown tables for terminal and page: what the notebooks took, and what they published."""
+    """In Markdown, for terminal and page: what the notebooks took, what they published, the scoreboard."""
     lines = [
         "| notebook                 | minutes | peak memory, MB |",
         "|:-------------------------|--------:|----------------:|",
@@ -122,24 +116,19 @@ def format_summary(report: Report) -> str:
         lines.append(f"| {notebook['name']:24} | {notebook['minutes']:7.2f} | {notebook['peak_mb']:>15} |")
     total = sum(notebook["minutes"] for notebook in report["notebooks"])
     lines.append(f"| {'together':24} | {total:7.2f} | {'':>15} |")
-    results = describe_results(report)
-    if results:
-        lines += ["", "| result                   | value |", "|:-------------------------|:------|"]
-    lines += [f"| {name:24} | {value} |" for name, value in results.items()]
+    answers = describe_answers(report)
+    if answers:
+        lines += ["", "| answer                   | text |", "|:-------------------------|:-----|"]
+    lines += [f"| {name:24} | {text} |" for name, text in answers.items()]
+    if report["scoreboard"]:
+        lines += ["", write_board(report["scoreboard"])]
     return "\n".join(lines)
 
 
-def describe_results(report: Report) -> dict[str, str]:
-    """{what was published: its value in words}, for the cells of a Markdown table."""
-    results = {}
-    for name, answer in report["answers"].items():
-        if answer:
-            one_line = " ".join(answer.split())
-            results[f"answer, {name}"] = one_line.replace("|", "\\|")
-    for name, accuracy in report["accuracy"].items():
-        if accuracy:
-            results[f"accuracy, {name}"] = checks.describe_interval(accuracy)
-    return results
+def describe_answers(report: Report) -> dict[str, str]:
+    """{API: what it answered}, for the cells of a Markdown table."""
+    one_line = {name: " ".join(answer.split()) for name, answer in report["answers"].items() if answer}
+    return {name: answer.replace("|", "\\|") for name, answer in one_line.items()}
 
 
 def render_page(executions: list[Execution], report: Report, table: Sequence[dict[str, str]] = ()) -> str:
@@ -192,7 +181,8 @@ def list_contents(executions: list[Execution]) -> str:
 
 def write_answers(table: Sequence[dict[str, str]]) -> str:
     """The answers of base and LoRA, as a Markdown table."""
-    return write_table(HEADS, ([html.escape(line[head], quote=False) for head in HEADS] for line in table))
+    heads = list_heads(table)
+    return write_table(heads, ([break_lines(line[head]) for head in heads] for line in table))
 
 
 def write_introduction(executions: list[Execution], report: Report, table: Sequence[dict[str, str]]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -26,6 +27,7 @@ FIELDS = {
     "weighted_f1",
     "confusion",
     "majority_accuracy",
+    "right_side",
 }
 
 
@@ -91,11 +93,15 @@ def test_json_has_the_documented_fields(base, home):
     assert written["rows"] == 12
 
 
-def test_figures_are_printed_in_two_lines(base, capsys):
+def test_figures_are_printed_in_two_lines(base, rows, capsys):
     capsys.readouterr()
     assert run_command(main, base) == 0
     figures, confusion = capsys.readouterr().out.splitlines()
     assert "rows 12 " in figures
+    assert re.search(r"  right answer [\d.]+% \[\d+, \d+\]  ", figures)
+    assert int(re.search(r"  right side [\d.]+% \[\d+, \d+\] of (\d+) rows  ", figures)[1]) == sum(
+        row["label"] in (1, 2) for row in rows
+    )
     assert sum(map(sum, json.loads(confusion)["confusion"])) == 12
 
 

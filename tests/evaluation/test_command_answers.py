@@ -137,7 +137,10 @@ def test_gain_in_accuracy_is_measured_for_labels(tiny, home, rows, capsys):
     found = read_json(home / "out.json")
     gain = found["gain"]["accuracy"]
     assert gain["value"] == pytest.approx(found["accuracy"] - found["base"]["accuracy"])
-    assert "gain over the base: accuracy" in capsys.readouterr().out
+    side = found["gain"]["right_side"]
+    assert side["value"] == pytest.approx(found["right_side"]["value"] - found["base"]["right_side"]["value"])
+    printed = capsys.readouterr().out
+    assert "gain over the base: right answer " in printed and "points  right side " in printed
     assert "--show-rows" in refuse(capsys, *options, "--show-rows")
 
 

@@ -1,14 +1,21 @@
 """The scoreboard: the same rows for every line, intervals, and gains paired by row."""
 
+import json
+
 import pytest
 
 from helpers.common.errors import NotFoundError, UsageError
 from helpers.evaluation import Scoreboard
-from helpers.evaluation.scoreboard import ANSWER, SIDE, describe_gain
+from helpers.evaluation.board_figures import describe_gain, is_board, write_board
+from helpers.evaluation.scoreboard import ANSWER, SIDE
 from helpers.tasks.template import Template
 
-TEMPLATE = Template("t", "", "{text}", {0: "none", 1: "A", 2: "B", 3: "both"})
-ROWS = [{"text": f"comment {number // 2}", "label": label} for number, label in enumerate([1, 2, 0, 3, 1, 1])]
+TEMPLATE = Template("t", "", "{text} {a} {b}", {0: "none", 1: "{a}", 2: "{b}", 3: "both"})
+LABELS = [1, 2, 0, 3, 1, 1]
+ROWS = [
+    {"text": f"comment {number // 2}", "a": "Elm", "b": "Glen", "label": label}
+    for number, label in enumerate(LABELS)
+]
 
 
 def score(label, rival):
@@ -37,7 +44,7 @@ def test_side_is_the_higher_of_the_two_even_if_another_answer_is_said(board):
 def test_majority_is_the_most_frequent_label(board):
     board.add_majority()
     assert board.get_shares()["majority"] == (3 / 6, 6)
-    assert "'A'" in board.lines["majority"].what and board.lines["majority"].sides is None
+    assert "'{a}'" in board.lines["majority"].what and board.lines["majority"].sides is None
 
 
 def test_gain_is_paired_and_its_interval_holds_the_value(board):
@@ -97,7 +104,7 @@ def test_line_that_is_not_there_and_rows_that_are_too_few_are_refused(board):
 
 
 def test_gain_is_written_in_percentage_points():
-    assert describe_gain(0.168, (0.091, 0.249)) == "+16.8 [+9.1, +24.9]"
+    assert describe_gain({"value": 0.168, "low": 0.091, "high": 0.249}) == "+16.8 [+9.1, +24.9]"
 
 
 def test_rows_are_described_with_their_texts(board):
@@ -105,3 +112,45 @@ def test_rows_are_described_with_their_texts(board):
         board.describe_rows()
         == "All figures are of the same 6 held-out rows, 4 of them on a side, from 3 texts."
     )
+
+
+def test_task_without_two_options_has_no_sides():
+    plain = Template("t", "", "{text}", {0: "no", 1: "yes", 2: "later"})
+    board = Scoreboard(ROWS, plain)
+    board.add_scores("words", "counts words", [{0: -9.0, 1: -1.0, 2: -2.0} for _ in ROWS])
+    assert board.on_side == [] and board.list_figures()["columns"] == [ANSWER]
+
+
+def test_figures_are_those_of_the_table_and_survive_json(board):
+    board.add_majority()
+    figures = json.loads(json.dumps(board.list_figures("words")))
+    assert is_board(figures) and figures["rows"] == board.describe_rows() and figures["rival"] == "words"
+    words, reads, majority = figures["lines"]
+    assert words["gains"] == {} and majority["shares"].keys() == majority["gains"].keys() == {ANSWER}
+    share = reads["shares"][SIDE]
+    assert (share["value"], share["high"], share["n"]) == (1, 1, 4) and 0 < share["low"] < 1
+    value, interval = board.measure_gain("reads", "words")
+    gain = reads["gains"][ANSWER]
+    assert (gain["value"], gain["low"], gain["high"]) == (value, *interval)
+
+
+def test_written_board_has_the_cells_of_the_table_its_rows_and_what_each_line_is(board):
+    board.add_majority()
+    written, table = write_board(board.list_figures("words")), board.tabulate("words")
+    lines = written.splitlines()
+    assert lines[0] == board.describe_rows()
+    for name, cells in table.iterrows():
+        [line] = [line for line in lines if line.startswith(f"| {name} ")]
+        found = [cell.strip() for cell in line.strip("|").split("|")]
+        assert found == [name, *cells.drop("what it is")]
+        assert f"- {name}: {cells['what it is']}" in lines
+    assert len({len(line) for line in lines if line.startswith("|")}) == 1
+
+
+@pytest.mark.parametrize("part", ["rows", "rival", "columns", "lines"])
+def test_what_lacks_a_part_or_has_no_line_is_no_board(board, part):
+    figures = board.list_figures("words")
+    assert not is_board({key: value for key, value in figures.items() if key != part})
+    assert not is_board({**figures, "lines": []}) and not is_board(None) and not is_board([figures])
+    figures["lines"][0]["shares"][ANSWER]["value"] = "high"
+    assert not is_board(figures)

@@ -66,7 +66,7 @@ BASELINES = {"majority": 0.26, "base": 0.28, "bag of words": 0.46}
 def make_board():
     """A scoreboard of two lines."""
     rows = [{"text": str(number), "label": number % 3} for number in range(30)]
-    board = Scoreboard(rows, Template("t", "", "{text}", {0: "none", 1: "A", 2: "B"}))
+    board = Scoreboard(rows, Template("t", "", "{text}", {0: "none", 1: "A", 2: "B"}), pair=(1, 2))
     board.add_majority()
     board.add_scores("LoRA", "", [{0: -2.0, 1: -1.0, 2: -3.0} for _ in rows])
     return board

@@ -6,7 +6,7 @@ from helpers.tutorial.checks import MIME
 from tools.answers_table import put_answers_into_readme
 
 TEXT = "Before\n<!-- table of answers -->\nold\n<!-- end of table -->\nafter\n"
-LINE = {"question": "Whose\nside?", "truth": "Elm", "base": "✘ I", "LoRA": "✔ Elm"}
+LINE = {"question": "Whose\nside?", "truth": "Elm", "base": "✘ I", "LoRA: mine": "✔ Elm"}
 
 
 def make_lesson(*lines):
@@ -17,8 +17,8 @@ def make_lesson(*lines):
 
 def test_table_is_between_the_two_comments_with_a_line_for_each_question():
     text = put_answers_into_readme(TEXT, make_lesson(LINE))
-    assert "| Whose side? | Elm | ✘ I | ✔ Elm |" in text and "old" not in text
-    assert text.startswith("Before\n<!-- table of answers -->\n\n| question | truth | base | LoRA |")
+    assert "| Whose<br>side? | Elm | ✘ I | ✔ Elm |" in text and "old" not in text
+    assert text.startswith("Before\n<!-- table of answers -->\n\n| question | truth | base | LoRA: mine |")
     assert put_answers_into_readme(text, make_lesson(LINE)) == text
 
 

@@ -38,9 +38,9 @@ def url():
 
 def test_base_and_lora_are_asked_and_marked(url):
     client = openai.OpenAI(base_url=url, api_key="none")
-    table = asking.ask_both(client, ROWS, TEMPLATE, base="x", lora="x", count=3)
+    table = asking.ask_both(client, ROWS, TEMPLATE, base="x", lora="mine", count=3)
     assert [line["truth"] for line in table] == ["none", "Elm", "Glen"]
-    assert [line["LoRA"] for line in table] == ["✘ Elm", "✔ Elm", "✘ Elm"]
+    assert [line["LoRA: mine"] for line in table] == ["✘ Elm", "✔ Elm", "✘ Elm"]
 
 
 def test_curl_prints_its_line_and_the_answer_and_not_the_key(url, capsys):
@@ -57,7 +57,13 @@ def test_curl_without_a_server_prints_what_came(capsys):
 
 
 def test_answers_are_a_table_with_a_caption_and_are_escaped():
-    line = {"question": "<b>?", "truth": "Elm", "base": "✘ x", "LoRA": "✔ Elm"}
+    line = {"question": "Option A: <b>\nComment: ?", "truth": "Elm", "base": "✘ x", "LoRA: mine": "✔ Elm"}
     shown = asking.write_answers([line], "http://127.0.0.1:5001/v1")
     assert "<caption>Held-out rows, answered by http://127.0.0.1:5001/v1</caption>" in shown
-    assert "&lt;b&gt;?" in shown and shown.count("<td>") == 4
+    assert "<td>Option A: &lt;b&gt;<br>Comment: ?</td>" in shown and shown.count("<td>") == 4
+    assert '<th scope="col">LoRA: mine</th>' in shown
+
+
+@pytest.mark.parametrize("lines", [[], [{"question": "?", "truth": "Elm", "base": "x"}]])
+def test_table_without_a_lora_is_none(lines):
+    assert asking.list_heads(lines) == []

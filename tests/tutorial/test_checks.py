@@ -3,6 +3,7 @@
 import pytest
 from support.lessons import PATHS, list_code_cells, read_notebook, read_printed
 
+from helpers.tutorial import checks
 from helpers.tutorial.checks import compare_guess, confirm, describe_distance
 
 
@@ -58,3 +59,12 @@ def test_checkpoint_prints_what_holds_or_what_to_do(capsys):
     passed, failed = capsys.readouterr().out.splitlines()
     assert passed == "✅ it works"
     assert failed.startswith("❌") and "it works" in failed and "start it" in failed
+
+
+def test_published_result_is_kept_and_shown_as_asked(monkeypatch):
+    found = []
+    monkeypatch.setattr(checks, "display", lambda data, raw: found.append(data))
+    checks.publish("answer.raw", "Blue.")
+    checks.publish("scoreboard", {"rows": "9 rows"}, "of 9 rows")
+    assert [data["text/plain"] for data in found] == ["answer.raw: Blue.", "of 9 rows"]
+    assert found[1][checks.MIME] == {"name": "scoreboard", "value": {"rows": "9 rows"}}

@@ -133,7 +133,8 @@ def test_error_for_a_named_server_that_does_not_answer_names_its_address(name_se
 
 
 def test_report_expects_no_raw_answer_of_a_named_server(name_server, monkeypatch):
-    report = {"notebooks": [{"name": "03_api"}], "answers": {"raw": None, "openai": "Blue."}, "accuracy": {}}
+    answers = {"raw": None, "openai": "Blue."}
+    report = {"notebooks": [{"name": "03_api"}], "answers": answers, "scoreboard": None}
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     assert "answer.raw" in find_unpublished(report)
     name_server(NOBODY)

@@ -25,9 +25,16 @@ PUBLISH = """
 from helpers.tutorial import checks
 checks.publish("answer.raw", "The sky is <blue>.")
 checks.publish("answer.openai", "Blue.")
-for name, value in (("majority", 0.4), ("base", 0.5), ("lora", 0.75)):
-    checks.publish(f"accuracy.{name}", {"value": value, "interval": [value - 0.1, value + 0.1]})
 """
+
+
+def publish_board(name: str, share: float) -> str:
+    """The code of a cell that publishes a scoreboard of one line."""
+    column = "right answer"
+    figures = {"value": share, "low": share - 0.1, "high": share + 0.1, "n": 9}
+    line = {"name": name, "what": f"what {name} is", "shares": {column: figures}, "gains": {}}
+    board = {"rows": "All figures are of 9 rows.", "rival": "words", "columns": [column], "lines": [line]}
+    return f"from helpers.tutorial import checks\nchecks.publish('scoreboard', {board!r}, 'of 9 rows')"
 
 
 @pytest.fixture
@@ -68,16 +75,33 @@ def list_names(report: dict) -> list[str]:
 @pytest.mark.long
 def test_report_has_every_notebook_and_the_published_results(home, capsys):
     write_notebook(home, "01_first", "print('from the first')")
-    write_notebook(home, "02_second", PUBLISH)
+    write_notebook(home, "02_second", PUBLISH, publish_board("LoRA", 0.75))
     assert run_tutorial() == 0
     report = read_report(home)
-    assert set(report) == {"commit", "device", "notebooks", "answers", "accuracy"}
+    assert set(report) == {"commit", "device", "notebooks", "answers", "scoreboard"}
     assert list_names(report) == ["01_first", "02_second"]
     assert set(report["notebooks"][0]) == {"name", "minutes", "peak_mb", "disk_mb"}
     assert report["answers"] == {"raw": "The sky is <blue>.", "openai": "Blue."}
-    assert report["accuracy"]["lora"] == {"value": 0.75, "interval": [0.65, 0.85]}
+    [line] = report["scoreboard"]["lines"]
+    assert line["shares"]["right answer"] == {"value": 0.75, "low": 0.65, "high": 0.85, "n": 9}
     printed = capsys.readouterr().out
-    assert all(text in printed for text in ("02_second", "75.0%", "65.0%", "85.0%", "report.html"))
+    expected = ("02_second", "The sky", "75.0% [65, 85]", "of 9 rows", "- LoRA: what LoRA is", "report.html")
+    assert [text for text in expected if text not in printed] == []
+
+
+@pytest.mark.long
+def test_last_scoreboard_is_the_one_of_the_report_and_without_it_the_one_before(home):
+    write_notebook(home, "04_training", publish_board("live LoRA", 0.25))
+    write_notebook(home, "05_lora_loading", publish_board("over the API", 0.75))
+    assert run_tutorial() == 0
+    assert read_report(home)["scoreboard"]["lines"][0]["name"] == "over the API"
+    page = (home / "out" / "report.html").read_text(encoding="utf-8")
+    assert "All figures are of 9 rows." in page and "<td>75.0% [65, 85]</td>" in re.sub(
+        " style=[^>]*", "", page
+    )
+    assert run_tutorial("--only", "04", output="first") == 0
+    first = json.loads((home / "first" / "report.json").read_text(encoding="utf-8"))
+    assert first["scoreboard"]["lines"][0]["name"] == "live LoRA"
 
 
 @pytest.mark.long
@@ -94,7 +118,7 @@ def test_page_has_every_notebook_and_needs_no_other_file(home):
 
 @pytest.mark.long
 def test_page_begins_with_the_answers_of_base_and_lora_and_lists_all_sections(home):
-    line = {"question": "Whose | side?", "truth": "<A>", "base": "x", "LoRA": "A"}
+    line = {"question": "Whose |\nside?", "truth": "<A>", "base": "x", "LoRA: mine": "A"}
     publish = f"from helpers.tutorial import checks\nchecks.publish('table', [{line}])"
     path = write_notebook(home, "01_first", publish)
     notebook = nbformat.read(path, 4)
@@ -103,7 +127,7 @@ def test_page_begins_with_the_answers_of_base_and_lora_and_lists_all_sections(ho
     run_tutorial()
     page = (home / "out" / "report.html").read_text(encoding="utf-8")
     head = page[: page.index('id="01_first"')]
-    assert "Whose | side?" in head and "&lt;A&gt;" in head
+    assert "Whose |<br" in head and "LoRA: mine</th>" in head and "&lt;A&gt;" in head
     sections = re.findall(r'href="#(01_first-\d+)"', head)
     assert sections and all(f'id="{name}"' in page for name in sections)
 
@@ -128,14 +152,14 @@ def test_cell_that_kills_its_kernel_is_named(home, capsys):
 
 @pytest.mark.long
 def test_unpublished_results_are_named(home, capsys):
-    wrong_form = PUBLISH.replace('{"value": value, "interval": [value - 0.1, value + 0.1]}', "value")
-    write_notebook(home, "03_api", wrong_form.replace("answer.openai", "answer.other"))
-    write_notebook(home, "04_training", "1 + 1")
+    write_notebook(home, "03_api", PUBLISH.replace("answer.openai", "answer.other"))
+    write_notebook(home, "04_training", publish_board("LoRA", 0.75).replace("columns", "lines of text"))
     assert run_tutorial() == 1
     error = capsys.readouterr().err
-    assert all(f"accuracy.{name}" in error for name in ("majority", "base", "lora"))
+    assert "04_training ran but did not publish scoreboard" in error
     assert "answer.openai" in error and "answer.raw" not in error
     assert read_report(home)["answers"] == {"raw": "The sky is <blue>.", "openai": None}
+    assert read_report(home)["scoreboard"] is None
 
 
 @pytest.mark.long
@@ -152,7 +176,7 @@ def test_only_the_results_of_the_chosen_notebooks_are_expected(home, capsys):
     write_notebook(home, "04_training", "1 / 0")
     assert run_tutorial("--only", "03") == 1
     error = capsys.readouterr().err
-    assert "answer.raw" in error and "accuracy" not in error
+    assert "answer.raw" in error and "scoreboard" not in error
 
 
 @pytest.mark.parametrize("lesson", PUBLISHERS)
