@@ -82,7 +82,7 @@ class AnswerBoard:
                 gain = describe_gain({"value": measured.value, "low": low, "high": high})
             (low, high), (worst, best) = found.exact_interval, found.token_f1_interval
             cells = {"": name, EXACT: f"{found.exact_match:.1%} [{100 * low:.0f}, {100 * high:.0f}]"}
-            cells |= {f"above {rival}, {EXACT}": gain}
+            cells |= {f"{EXACT}: gain over {rival}": gain}
             cells |= {OVERLAP: f"{found.token_f1:.2f} [{worst:.2f}, {best:.2f}]", "what it is": line.what}
             table.append(cells)
         return pd.DataFrame(table).set_index("")

@@ -69,7 +69,7 @@ def describe_gain(gain: GainFigure) -> str:
 
 def write_board(board: BoardFigures) -> str:
     """The board in Markdown, for a page and for a terminal: its rows, the table, and what each line is."""
-    heads = ["", *(head for column in board["columns"] for head in (column, f"above {board['rival']}"))]
+    heads = ["", *(head for column in board["columns"] for head in (column, f"gain over {board['rival']}"))]
     table = [heads]
     for line in board["lines"]:
         cells = (cell for pair in list_cells(line, board["columns"]) for cell in pair)

@@ -42,6 +42,7 @@ from helpers.tasks.data import hash_rows
 from helpers.tasks.split import name_groups
 from helpers.tasks.template import Label, Row, Template
 
+NO_BREAK = "\u00a0"  # a space at which a cell of a table is not broken
 RIVAL = "bag of words"  # the line that the others are compared with
 
 
@@ -162,7 +163,8 @@ class Scoreboard:
             cells = {"": line["name"]}
             pairs = zip(figures["columns"], list_cells(line, figures["columns"]), strict=True)
             for column, (share, gain) in pairs:
-                cells |= {column: share, f"above {rival}, {column}": gain}
+                written = {column: share, f"{column}: gain over {rival}": gain}
+                cells |= {head: text.replace(" ", NO_BREAK) for head, text in written.items()}
             table.append({**cells, "what it is": line["what"]})
         return pd.DataFrame(table).set_index("")
 

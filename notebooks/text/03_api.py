@@ -148,7 +148,7 @@ from html import unescape
 
 if server.raw_url:
     raw_answer = unescape(history["visible"][-1][1])
-    checks.publish("answer.raw", raw_answer)
+    checks.publish("answer.raw", raw_answer, f"over the raw API: {raw_answer}")
     rows = len(history["internal"])
     checks.confirm(rows == 2, "the history has a second row", "print response.text")
 
@@ -207,7 +207,7 @@ reply = client.chat.completions.create(
     model=server.model, messages=messages, temperature=0, max_tokens=200
 )
 answer = reply.choices[0].message.content
-checks.publish("answer.openai", answer)
+checks.publish("answer.openai", answer, f"over the OpenAI-style API: {answer}")
 
 # %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 if server.raw_url:

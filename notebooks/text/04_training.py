@@ -391,12 +391,11 @@ checks.compare_guess(guess, board.get_shares("right side").get("live LoRA", (0.5
 
 # %% slideshow={"slide_type": "skip"}
 base, tuned = (evaluation.summarise_scores(scores, test, template) for scores in (base_scores, tuned_scores))
-for name, share in {"majority": base.majority_accuracy, "base": base.accuracy, "lora": tuned.accuracy}.items():
-    checks.publish(f"accuracy.{name}", checks.describe_accuracy(share, base.rows))
 adapters.add_to_run(adapters.AdapterFolder(folder), evaluation={"base": base, "lora": tuned})
 better = tuned.accuracy > max(base.accuracy, base.majority_accuracy)
 checks.confirm(better, "the LoRA beats base and majority", "train on more rows")
 board.save(tutorial.name_board(task))
+checks.publish("scoreboard", board.list_figures(), board.describe_rows())
 board.tabulate()
 
 # %% [markdown] slideshow={"slide_type": "skip"}

@@ -38,8 +38,8 @@ def test_table_has_figures_with_intervals_and_the_gain_over_the_nearest_neighbou
     assert table.loc["nearest neighbour", EXACT].startswith("50.0% [")
     assert table.loc["LoRA", EXACT] == "100.0% [34, 100]"
     assert table.loc["LoRA", OVERLAP] == "1.00 [1.00, 1.00]"
-    assert table.loc["LoRA", f"above nearest neighbour, {EXACT}"].startswith("+50.0 [")
-    assert table.loc["nearest neighbour", f"above nearest neighbour, {EXACT}"] == ""
+    assert table.loc["LoRA", f"{EXACT}: gain over nearest neighbour"].startswith("+50.0 [")
+    assert table.loc["nearest neighbour", f"{EXACT}: gain over nearest neighbour"] == ""
     assert "2 held-out rows" in board.describe_rows()
 
 

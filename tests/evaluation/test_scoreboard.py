@@ -58,11 +58,11 @@ def test_table_has_a_line_for_each_with_its_gain_and_what_it_is(board):
     board.add_majority()
     table = board.tabulate("words")
     assert list(table.index) == ["words", "reads", "majority"]
-    assert table.loc["reads", ANSWER].startswith("100.0% [")
-    assert table.loc["reads", f"above words, {ANSWER}"].startswith("+83.3 [")
-    assert table.loc["words", f"above words, {ANSWER}"] == ""
-    assert table.loc["majority", SIDE] == "not measured"
-    assert table.loc["majority", f"above words, {SIDE}"] == ""
+    assert table.loc["reads", ANSWER].startswith("100.0%\u00a0[")
+    assert table.loc["reads", f"{ANSWER}: gain over words"].startswith("+83.3\u00a0[")
+    assert table.loc["words", f"{ANSWER}: gain over words"] == ""
+    assert table.loc["majority", SIDE] == "not\u00a0measured"
+    assert table.loc["majority", f"{SIDE}: gain over words"] == ""
 
 
 def test_reply_that_is_no_answer_counts_as_wrong(board):
@@ -73,7 +73,7 @@ def test_reply_that_is_no_answer_counts_as_wrong(board):
 def test_rows_without_sides_have_one_column():
     board = Scoreboard([row for row in ROWS if row["label"] in (0, 3)], TEMPLATE)
     board.add_scores("words", "counts words", [score(0, 2)] * 2)
-    assert list(board.tabulate("words").columns) == [ANSWER, f"above words, {ANSWER}", "what it is"]
+    assert list(board.tabulate("words").columns) == [ANSWER, f"{ANSWER}: gain over words", "what it is"]
     assert "side" not in board.describe_rows()
 
 
@@ -142,7 +142,7 @@ def test_written_board_has_the_cells_of_the_table_its_rows_and_what_each_line_is
     for name, cells in table.iterrows():
         [line] = [line for line in lines if line.startswith(f"| {name} ")]
         found = [cell.strip() for cell in line.strip("|").split("|")]
-        assert found == [name, *cells.drop("what it is")]
+        assert found == [name, *(cell.replace("\u00a0", " ") for cell in cells.drop("what it is"))]
         assert f"- {name}: {cells['what it is']}" in lines
     assert len({len(line) for line in lines if line.startswith("|")}) == 1
 
