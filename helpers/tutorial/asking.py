@@ -96,7 +96,7 @@ def list_heads(table: Sequence[dict[str, str]]) -> list[str]:
 
 
 def break_lines(text: str) -> str:
-    """A text as it can stand in a cell of HTML or Markdown: escaped, with <br> for the ends of its lines."""
+    """A text for a cell of an HTML or Markdown table: escaped, with <br> for the ends of its lines."""
     return "<br>".join(html.escape(text, quote=False).strip().splitlines())
 
 

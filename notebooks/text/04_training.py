@@ -70,8 +70,8 @@ for name, (value, reason) in lanes.describe().items():
 # %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="Read comment 1 aloud and let the room vote with raised fingers: 0, 1, 2 or 3. Then one or two more; the rest is for home. The comments and the colleges are invented, and written for this lesson. Write the room's score on the board; it comes back."
 # ## You first
 #
-# Somebody writes about two colleges. Whose side are they on? Here are five comments, and under each the four answers. *Equal preference* means: they find both equally good,
-# or equally bad. *No preference* means: the comment does not say.
+# Somebody writes about two colleges. Whose side are they on? Here are five comments, and under each the four answers. *Equal*: they find both equally good or bad. *No preference*: the
+# comment does not say.
 # Soon a model will be asked the same five.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
@@ -113,9 +113,8 @@ for key in ("instruction", "task", "label"):
     print(f"\n{key}:\n{recipe[key]}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# The three keys are those of the 2023 tutorial: `instruction` is the same for every row, `task` has `{placeholders}` for the columns, `label` gives each number its words. The script
-# of 2023 replaced the bare word `text`, so braces stayed around every comment. It also filled one placeholder after the other, so a column that contained the next
-# one's name was filled twice. `tasks.load_template` fills all of them in one pass.
+# The three keys are those of the 2023 tutorial: `instruction` is the same for every row, `task` has `{placeholders}` for the columns, `label` gives each number its words. `tasks.load_template` fills all
+# of them in one pass.
 #
 # The model was trained on chats in a fixed notation, its [chat template](glossary.md#chat-template). Below is the text that it really reads. It stops where the assistant is
 # about to speak. What follows, the answer and the token that ends it, is the completion.
@@ -188,14 +187,13 @@ checks.compare_guess(guess, board.get_shares("right side").get("bag of words", (
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** *right answer* counts all four answers. *Right side* takes only the comments that prefer a college, and asks which of the two scores higher: a coin gets 50 %. The bag of words
-# is far above the base on the first, and a coin on the second. The base and the majority have the same share by coincidence. Brackets hold the 95 % interval, how far off a figure from so few rows could be
+# is far above the base on the first, and a coin on the second. Brackets hold the 95 % interval, how far off a figure from so few rows could be
 # ([Wilson](glossary.md#interval)); `gain` is the difference from the bag of words, in percentage points.
 #
 # ## Training, the stock way
 #
 # Three objects, from the two libraries that everybody uses, PEFT and TRL: the LoRA's shape, the settings, and the trainer that joins them with model and rows. *SFT* means supervised
-# fine-tuning: learning from examples with answers. A [LoRA](glossary.md#lora) is a small addition to the model, the only part that is trained. You'll take one apart in a moment, with the words *rank* and *alpha*.
-# The lines that the libraries print below are their own; no row is cut or dropped here.
+# fine-tuning: learning from examples with answers. A [LoRA](glossary.md#lora) is a small addition to the model, the only part that is trained. You'll take one apart in a moment.
 
 # %% slideshow={"slide_type": "skip"}
 import torch
@@ -278,7 +276,7 @@ checks.confirm_endings(batch["labels"], end)
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Now for real
 #
-# One line changes: `SFTTrainer` becomes `SharedPrefixTrainer`, the kit's own. What rows have in common, it computes once. The [gradients](glossary.md#gradient), which say how to change each number, stay the same. **Start it, and read on while
+# One line changes: `SFTTrainer` becomes `SharedPrefixTrainer`, the kit's own. What rows have in common, it computes once. The [gradients](glossary.md#gradient) stay the same. **Start it, and read on while
 # it runs.**
 #
 # <details><summary>How it got faster, and why the result is the same</summary>
@@ -287,7 +285,7 @@ checks.confirm_endings(batch["labels"], end)
 #
 # Every prompt begins with the same instruction, and the weights don't change within a step. So the trainer lays a batch out as a tree: first what all rows share, then the branches. A
 # token sees its way back to the root and nothing else, so each row gets what it would have got alone. A test compares loss and gradients with SFTTrainer's: they agree to within 1e-5.
-# Each at its best, the kit's trainer is about four times as fast on this data (`benchmarks/results.md`); the two lines printed here also count the start of the stock trainer. This pays on a CPU or a small GPU; a large GPU with short rows has arithmetic to spare (`benchmarks/results.md`).
+# Each at its best, the kit's trainer is about four times as fast here (`benchmarks/results.md`); the rate of the two stock steps includes their start.
 # </details>
 
 # %% slideshow={"slide_type": "skip"}
@@ -316,7 +314,7 @@ print(f"SharedPrefixTrainer: {rate:.1f} rows a second, SFTTrainer: {stock_rate:.
 # ![A layer with a LoRA. Its input x goes two ways: through W, 576 by 576 numbers and frozen, and through A, which turns 576 numbers into 16, then B, which turns 16 into 576. The second way is multiplied by 2 and added to the first. W has 331,776 numbers, A and B together 18,432. B starts at 0, so step 0 changes nothing.](images/lora.svg)
 #
 # Training all weights would need several times the model's memory. A LoRA (low-rank adaptation) leaves every matrix W alone and adds the
-# product of two thin ones: `W + (alpha / r) * B @ A`. The [rank](glossary.md#rank) r is their width, and [alpha](glossary.md#alpha) a number that says how much they count. B starts at zero, so training starts from exactly the base. (The 2023 script set `init_lora_weights=False`. Then B is random, and training starts from a damaged model.)
+# product of two thin ones: `W + (alpha / r) * B @ A`. The [rank](glossary.md#rank) r is their width. B starts at zero, so training starts from exactly the base. (The 2023 script set `init_lora_weights=False`. Then B is random, and training starts from a damaged model.)
 
 # %% slideshow={"slide_type": "skip"}
 # Ten lines of torch are enough to write one.
@@ -360,7 +358,7 @@ print(*(f"{path.name:30} {path.stat().st_size / 1e6:8.3f} MB" for path in sorted
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Back to the five comments. How did the room do, how did the LoRA? The column 'you' is empty unless somebody has played in this notebook. Five comments prove nothing: this draw is kinder to the LoRA than the whole test, which comes next. But everybody now knows what right and wrong mean here."
 # ## The same five comments
 #
-# You answered them before the training. Now the base, the bag of words and the live LoRA have answered them too.
+# You answered them before the training. Now three others have, too.
 
 # %% slideshow={"slide_type": "-"}
 loaded.model = trainer.model.eval()
@@ -400,9 +398,8 @@ board.tabulate()
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** `gain` is a [paired gain](glossary.md#paired-gain): it compares with the bag of words row by row, and repeats that on many random re-draws of the comments, to see how much is luck. If the whole interval is above zero, the LoRA does something that counting
-# words cannot. The last line is the kit's own LoRA: more passes, a LoRA on all blocks, a lower learning rate. It
-# never saw these test rows either. But both recipes were chosen by looking at these rows, so the figures flatter them a little. One training is also one draw:
-# where the kit was made, three seeds got 66, 62 and 67 % on these rows, and the first is the lesson's. What did the longer training buy?
+# words cannot. The last line is the kit's own LoRA, of a longer training. It never saw these rows either, but both recipes were chosen by looking at them, which flatters a
+# little. One training is one draw: where the kit was made, three seeds got 66, 62 and 67 %, and the first is the lesson's. What did the longer training buy?
 
 # %% slideshow={"slide_type": "skip"} tags=["remove-input"]
 points = [(0, base.accuracy, base.rows), (result.metrics["train_runtime"] / 60, tuned.accuracy, tuned.rows)]
@@ -415,15 +412,14 @@ plots.show(plots.draw_accuracy_over_minutes(points, lines), f"Accuracy against m
 print(f"Right answers on the {base.rows} test rows: {words}.")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# Where does the live LoRA go wrong? In the [confusion matrix](glossary.md#confusion-matrix) each line is a true answer, each column a verdict; the diagonal is right. Below are the mistakes it was surest of. (A [nat](glossary.md#nats) is a unit of log-probability: 1 means 2.7 times as likely.) Is the label wrong, the comment hard, or the model blind? Always look.
+# Where does the live LoRA go wrong? In the [confusion matrix](glossary.md#confusion-matrix) each line is a true answer, each column a verdict; the diagonal is right. Below are the mistakes it was surest of. Is the label wrong, the comment hard, or the model blind? Always look.
 
 # %% slideshow={"slide_type": "skip"}
 names = [name.strip("{}").replace("_", " ") for name in template.label.values()]
 display(pd.DataFrame(tuned.confusion, index=[f"truly {name}" for name in names], columns=names))
 for row, verdict, gap in evaluation.find_worst(tuned_scores, test, 2):
-    answers = template.build_answers(row)
-    print(template.build_messages(row)[-1]["content"])
-    print(f"  right: {answers[row['label']]}, said: {answers[verdict]} (surer by {gap:.1f} nats)\n")
+    right, said = (template.build_answers(row)[label] for label in (row["label"], verdict))
+    print(f"{template.build_messages(row)[-1]['content']}\n  right: {right}, said: {said} (surer by {gap:.1f} nats)\n")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # Remember what these figures are of: comments that a language model wrote for this lesson, half of them short and plain. On the long, messy comments of a real forum a model of this size does far worse; [the appendix](04b_training_appendix.ipynb) has those figures, what the rows give away,

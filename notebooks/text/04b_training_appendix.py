@@ -204,6 +204,7 @@ pd.DataFrame(training.explain_changes(lane.name), columns=["setting", "2023", "h
 # | `init_lora_weights=False` | a slip: B is random, so training starts from a damaged model | PEFT's default: B is zero |
 # | `optim="paged_adamw_32bit"` | moves the optimizer's memory to RAM when the GPU is full | `adamw_torch_fused`; a LoRA's optimizer is small |
 # | `SFTTrainer(tokenizer=..., dataset_text_field=..., max_seq_length=..., packing=...)` | TRL of 2023 | `processing_class=...`; the rest is in `SFTConfig` (`max_length`) |
+# | `.replace('text', text)` | puts the comment in | the bare word `text` was replaced, so braces stayed around every comment; all placeholders are filled in one pass |
 # | one text a row, loss on all of it | most of what was taught was to write comments | token ids and a `completion_mask`: loss on the completion |
 # | `fp16=False`, `bf16=False`, `group_by_length=True` | float32 arithmetic; rows of like length in one batch, so that less is padding | the dtype that the machine multiplies fastest; rows are packed, so nothing is padding |
 # | `save_steps=25`, `logging_steps=25`, `max_steps=-1`, `report_to="tensorboard"` | a checkpoint and a line of the log every 25 steps, all the rows, curves in TensorBoard | checkpoints by minutes; the rest as it was |
