@@ -263,7 +263,7 @@ table.rename_axis(columns="first token").map("{:.1%}".format)
 # the same machine draws the same tokens again.
 
 # %% slideshow={"slide_type": "skip"}
-def draw(temperature, seed):
+def draw(model, inputs, temperature, seed):
     torch.manual_seed(seed)
     chance = {"do_sample": True, "temperature": temperature, "top_p": 1.0}
     drawn = model.generate(**inputs, **chance, max_new_tokens=24)
@@ -271,13 +271,13 @@ def draw(temperature, seed):
 
 
 for temperature, seed in ((0.2, 1), (0.2, 2), (1.5, 1), (1.5, 2)):
-    print(f"temperature {temperature}, seed {seed}: {draw(temperature, seed)!r}")
+    print(f"temperature {temperature}, seed {seed}: {draw(model, inputs, temperature, seed)!r}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** at a low temperature the seeds nearly agree. At 1.5 a model of this size begins to ramble.
 
 # %% slideshow={"slide_type": "skip"}
-same = draw(1.5, 2) == draw(1.5, 2)
+same = draw(model, inputs, 1.5, 2) == draw(model, inputs, 1.5, 2)
 checks.confirm(same, "the same seed gives the same answer", "run the cell above again")
 
 # %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Ask who has pasted a web page or an e-mail into a prompt. Whoever wrote that page could have typed these marks. The numbers show the difference: with the kit, what a user types is cut into ordinary text and never into a special token. Let the room guess the two answers before you show them."

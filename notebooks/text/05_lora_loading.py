@@ -99,8 +99,7 @@ for row in tutorial.list_orders(own, template):
     print(f"{template.build_messages(row)[-1]['content']}\n  base: {base!r}\n  LoRA: {lora!r}\n")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** the base rambles, the LoRA gives one of its four answers and stops. That is the form. Whether the answer is *right* is another matter: this comment
-# was chosen because it works. The live LoRA of lesson 4 is wrong on one held-out comment in three, and yours may be harder. Try a few.
+# **Read it:** the base rambles, the LoRA gives one of its four answers and stops. That is the form. Whether the answer is *right* is another matter: the printed comment was chosen because it works. The live LoRA of lesson 4 is wrong on one held-out comment in three, and yours may be harder. Try a few.
 #
 # Loading took two steps: first the base, then `PeftModel`, which puts A and B beside each W that the folder's configuration names. W stays as it was.
 
@@ -161,7 +160,7 @@ checks.confirm_adapter(findings)
 # How much does the LoRA change each matrix? The figure shows the size of the change relative to the matrix itself: the norm of `scale * B @ A`, divided by the norm of W.
 # (A *norm* here is the root of the sum of all squared numbers.)
 #
-# **Predict:** where is the change largest, in the attention (`q_proj`, `k_proj`, `v_proj`, `o_proj`) or in the MLP (`gate_proj`, `up_proj`, `down_proj`)?
+# **Predict:** which changes most, one of the attention (`q_proj`, `k_proj`, `v_proj`, `o_proj`) or of the MLP (`gate_proj`, `up_proj`, `down_proj`)? Write its name.
 
 # %% slideshow={"slide_type": "skip"}
 guess = "q_proj"  # yours
@@ -177,8 +176,8 @@ print(words)
 checks.compare_guess(guess, means.index[0])
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** a change of two or three percent is enough. In the lower layers most of it is in `v_proj` and `o_proj`, which carry on what was read; in the last ones in
-# `q_proj` and `k_proj`, which decide where to look. Does yours show the same?
+# **Read it:** a change of two or three percent is enough. The lowest quarter of the layers has no LoRA in the lane `tiny`. Where is most of the change in the layers above it,
+# and where in the last ones? `q_proj` and `k_proj` decide where to look, `v_proj` and `o_proj` carry on what was read.
 #
 # ## Turning it up and down
 #
@@ -300,7 +299,7 @@ for model in (server.choose_model(folder.name), server.model):
     print(f"{model:32} {reply.choices[0].message.content!r}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **With `curl`**, the same request as you would type it in a terminal:
+# **With `curl`**, the same request, as you would type it in a terminal. `curl` prints the whole JSON; the cell shows only the answer in it:
 
 # %% slideshow={"slide_type": "skip"}
 body = {"model": server.choose_model(folder.name), "messages": messages, "temperature": 0, "max_tokens": 12}
@@ -396,7 +395,7 @@ LoraPanel(lane.folder, messages)
 #
 # ## Taking it elsewhere
 #
-# Each program expects a slightly different folder. PEFT of 2023 fails at every setting that came later; llama.cpp needs one GGUF file;
+# Each program expects a slightly different folder. PEFT of 2023 fails on every setting that was added later; llama.cpp needs one GGUF file;
 # vLLM reads the folder as it is, but wants to know the rank and the number of LoRAs beforehand.
 
 # %% slideshow={"slide_type": "skip"}
@@ -430,7 +429,7 @@ print((folder.path / "README.md").read_text(encoding="utf-8"))
 # | [The example repository inwonakng/llm-usergroup-examples](https://github.com/inwonakng/llm-usergroup-examples): script and template | its calls no longer match trl, transformers and openai; lesson 4 is the working form |
 # | [OpenAI's API reference](https://platform.openai.com/docs/api-reference) | `openai.ChatCompletion` became `client.chat.completions` in version 1.0 |
 # | [PEFT](https://huggingface.co/docs/peft), [TRL](https://huggingface.co/docs/trl) | the same names, moved arguments: the table in [lesson 4's appendix](04b_training_appendix.ipynb) |
-# | the talk's video and slides | the notebooks have their content; ask your organiser for the recording |
+# | the talk's video and slides | the notebooks have their content; the recording is with whoever organised it |
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
@@ -439,7 +438,7 @@ print((folder.path / "README.md").read_text(encoding="utf-8"))
 #
 # ### 1. Change a value
 #
-# The line for vLLM, on two machines.
+# Print vLLM's command for two machines.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 machines = 1
