@@ -25,14 +25,16 @@ from helpers.common.outputs import check_output
 from helpers.common.paths import PROJECT, find_home
 from helpers.tutorial.notebook_files import list_lessons, read_notebook
 from tools.files import read_source
+from tools.slide_notes import make_closing_slide, make_notes, make_title_slide, read_type
+from tools.slide_page import FIT, HEIGHT, STYLE, WIDTH
 
 REVEAL = Path(__file__).parent / "reveal"  # reveal.js, see the README there
-WIDTH, HEIGHT = 1280, 720  # of a slide, in CSS pixels
 TITLE = "Open LLM Kit: the talk"
 
 IMAGE = r"!\[[^\]]*\]\(https?://[^)]*\)"  # from the network: ![...](https://...)
 REMOTE_IMAGE = re.compile(rf"(\[{IMAGE}\]\([^)]*\)|{IMAGE})\n*")  # linked, as the Colab badge is, or not
-LESSON_LINK = re.compile(r"\[([^\]]+)\]\(0\w+\.ipynb\)")  # from lesson to lesson
+LOCAL_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://)[^)]*\)")  # to a file that is not with the deck
+PICTURE = re.compile(r"^!\[[^\]]*\]\([^)]*\)$", re.MULTILINE)
 
 # The blocks are those of nbconvert's template. `resources.deck` comes from build_deck.
 TEMPLATE = """{% extends 'reveal/index.html.j2' %}
@@ -43,64 +45,6 @@ TEMPLATE = """{% extends 'reveal/index.html.j2' %}
 {% for css in resources.deck.styles %}<style>{{ css }}</style>{% endfor %}</head>{% endblock %}
 {% block footer_js %}
 {% for script in resources.deck.scripts %}<script>{{ script }}</script>{% endfor %}{% endblock %}"""
-
-STYLE = """
-:root {
-  --jp-code-font-size: 17px;
-  --jp-code-font-family: "DejaVu Sans Mono", Consolas, Menlo, monospace;
-}
-.reveal {
-  font: 22px/1.4 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
-  color: #111;
-  background: #fff;
-}
-.reveal .slides { text-align: left }
-.reveal .slides, .reveal .slides * { box-sizing: border-box }
-.reveal .slides > section { padding: 0 }
-.reveal .slides > section > section { padding: 16px 56px 6px }
-
-.reveal h1 { font-size: 46px }
-.reveal h2 { font-size: 34px }
-.reveal h3 { font-size: 28px }
-.reveal :is(h1, h2, h3) { line-height: 1.2; margin: 0 0 10px; color: #1b4f72 }
-
-.reveal .jp-Cell { padding: 0; margin: 0 0 6px }
-.reveal .jp-Cell :is(p, ol, ul, table) { margin: 0 0 10px }
-.reveal .jp-Cell pre { margin: 0 0 4px }
-.reveal :is(.jp-InputPrompt, .jp-OutputPrompt, .jp-Collapser) { display: none }
-
-.reveal .jp-RenderedHTMLCommon { font-size: 22px; color: #111; padding: 0 }
-.reveal .jp-RenderedHTMLCommon:has(h1) { font-size: 27px }
-.reveal .jp-RenderedHTMLCommon:has(h1):has(img) { font-size: 20px }
-.reveal .jp-RenderedHTMLCommon table { font-size: 17px; margin-left: 0 }
-.reveal .jp-RenderedHTMLCommon :is(td, th) { text-align: left; max-width: 620px; white-space: normal }
-
-.reveal :is(p, li, td) code { white-space: nowrap }
-.reveal .jp-Cell pre, .reveal .jp-Cell pre code {
-  white-space: pre-wrap;
-  word-break: normal;
-  overflow-wrap: anywhere;
-}
-.reveal .highlight { margin: 0 }
-.reveal .highlight pre { margin: 0; padding: 6px 12px }
-
-.reveal :is(.jp-Cell-outputWrapper, .jp-OutputArea, .jp-OutputArea-child, .jp-OutputArea-output) {
-  display: block;
-  width: 100%;
-}
-.reveal .jp-OutputArea-output { padding-left: 12px; border-left: 4px solid #b9770e }
-.reveal img { max-height: 320px; max-width: 100% }
-.reveal img[src^="data:image/svg"] { max-height: 425px }
-.reveal .jp-OutputArea-output img {
-  width: 100%;
-  max-height: 340px;
-  object-fit: contain;
-  object-position: left;
-}
-.reveal .jp-OutputArea-output :is(td, th) { padding: 3px 8px; font-size: 16px; line-height: 1.25 }
-.reveal .jp-OutputArea-output p { font-size: 17px; line-height: 1.25; margin: 0 0 6px }
-.reveal .jp-RenderedHTMLCommon:has(h1) img { max-height: 280px }
-"""
 
 SETTINGS = {  # of reveal.js
     "width": WIDTH,
@@ -138,16 +82,17 @@ def is_deck(path: Path) -> bool:
 
 
 def join_notebooks(paths: list[Path]) -> NotebookNode:
-    """One notebook with all cells that belong to slides, below a first slide with the lessons' titles."""
-    cells, titles = [], []
-    for path in paths:
-        notebook = read_notebook(path)
-        if read_type(notebook.cells[0]) == "slide":  # the appendix has none
-            titles.append(notebook.cells[0].source.splitlines()[0].removeprefix("# "))
+    """One notebook with all cells that belong to slides, between the talk's own first and last slide."""
+    cells: list[NotebookNode] = []
+    lessons = {path.name: read_notebook(path) for path in paths}
+    minutes = 0.0
+    for notebook in lessons.values():
+        list_minutes(notebook)  # an error if some are missing
         for cell in notebook.cells:
             if read_type(cell) != "skip":
-                cells += [copy.deepcopy(cell), *make_notes(cell)]
-    cells.insert(0, make_title_slide(titles))
+                minutes += cell.metadata.get("minutes", 0)
+                cells += [shorten_title(copy.deepcopy(cell)), *make_notes(cell, minutes)]
+    cells = [*make_title_slide(lessons), *cells, *make_closing_slide()]
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number}"  # unique in the page
         if cell.cell_type == "markdown":
@@ -155,29 +100,17 @@ def join_notebooks(paths: list[Path]) -> NotebookNode:
     return nbformat.v4.new_notebook(cells=cells, metadata={"title": TITLE})
 
 
-def make_title_slide(titles: list[str]) -> NotebookNode:
-    """The first slide: what the talk is called, and the lessons."""
-    lines = ["# Open LLM Kit", "", "From the weights to your own LoRA over an API", ""]
-    lines += [f"- {title}" for title in titles]
-    return nbformat.v4.new_markdown_cell("\n".join(lines), metadata={"slideshow": {"slide_type": "slide"}})
-
-
-def make_notes(cell: NotebookNode) -> list[NotebookNode]:
-    """The speaker's notes of a slide, as nbconvert expects them: a cell of their own, or none."""
-    if "speaker" not in cell.metadata:
-        return []
-    text = f"**{cell.metadata['minutes']:g} min.** {cell.metadata['speaker']}"
-    return [nbformat.v4.new_markdown_cell(text, metadata={"slideshow": {"slide_type": "notes"}})]
+def shorten_title(cell: NotebookNode) -> NotebookNode:
+    """A lesson's first cell with its heading and its map only: the list is for reading at home."""
+    picture = PICTURE.search(cell.source)
+    if cell.source.startswith("# ") and picture:
+        cell.source = f"{cell.source.splitlines()[0]}\n\n{picture[0]}"
+    return cell
 
 
 def remove_links(text: str) -> str:
-    """Markdown without images from the network, and with lessons named instead of linked."""
-    return LESSON_LINK.sub(r"\1", REMOTE_IMAGE.sub("", text))
-
-
-def read_type(cell: NotebookNode) -> str:
-    """A cell's slide type: slide, -, fragment, notes or skip. A cell that has none counts as skip."""
-    return cell.metadata.get("slideshow", {}).get("slide_type", "skip")
+    """Markdown without images from the network, and without links to files that are not with the deck."""
+    return LOCAL_LINK.sub(r"\1", REMOTE_IMAGE.sub("", text))
 
 
 def list_minutes(notebook: NotebookNode) -> list[float]:
@@ -207,9 +140,10 @@ def build_deck(notebook: NotebookNode) -> str:
 
 
 def list_scripts() -> list[str]:
-    """The page's scripts, in order: reveal.js, its speaker notes (press S), and what starts them."""
+    """The page's scripts: reveal.js, its speaker notes (press S), what starts them, and what fits slides."""
     start = f"{START}...{json.dumps(SETTINGS)}, plugins: [RevealNotes]}});"
-    return [escape_script(script) for script in (read_reveal("reveal.js"), read_reveal("notes.js"), start)]
+    scripts = (read_reveal("reveal.js"), read_reveal("notes.js"), start, FIT)
+    return [escape_script(script) for script in scripts]
 
 
 def read_reveal(name: str) -> str:

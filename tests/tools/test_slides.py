@@ -14,16 +14,18 @@ from helpers.common.command import run_command
 from helpers.common.errors import UsageError
 from helpers.common.files import hash_file
 from helpers.common.paths import PROJECT
+from tools import slide_notes
+from tools.publication import Publication
+from tools.slide_notes import make_closing_slide, make_title_slide, read_type
+from tools.slide_page import HEIGHT, WIDTH
 from tools.slides import (
-    HEIGHT,
     REVEAL,
-    WIDTH,
     build_deck,
     escape_script,
     join_notebooks,
     list_minutes,
     main,
-    read_type,
+    remove_links,
 )
 
 TYPES = {"slide", "-", "fragment", "skip"}
@@ -91,8 +93,56 @@ def test_talk_has_25_to_35_slides_for_45_minutes():
     notebook = join_notebooks(PATHS)
     minutes = list_minutes(notebook)
     assert 25 <= sum(read_type(cell) == "slide" for cell in notebook.cells) <= 35
-    assert len(minutes) == sum(read_type(cell) == "slide" for cell in notebook.cells) - 1  # the title
+    assert (
+        len(minutes) == sum(read_type(cell) == "slide" for cell in notebook.cells) - 2
+    )  # the first and last
     assert sum(minutes) == 45
+    notes = [cell.source for cell in notebook.cells if read_type(cell) == "notes"]
+    assert notes[-2].startswith(f"**{minutes[-1]:g} min, by now 45.** ")
+
+
+def test_slide_of_a_lesson_s_title_has_its_heading_and_the_map_only():
+    titles = [cell for cell in join_notebooks(PATHS).cells if cell.source.startswith("# Lesson")]
+    assert len(titles) == 5
+    for cell in titles:
+        heading, picture = cell.source.split("\n\n")
+        assert heading.startswith("# Lesson") and re.fullmatch(r"!\[.*\]\(images/map-\d\.svg\)", picture)
+
+
+def make_lesson(*cells):
+    """A lesson with slides of these (source, speaker's note), the first its title."""
+    parts = [
+        nbformat.v4.new_markdown_cell(
+            source, metadata={"slideshow": {"slide_type": "slide"}, "speaker": note, "minutes": 1}
+        )
+        for source, note in cells
+    ]
+    return nbformat.v4.new_notebook(cells=parts)
+
+
+def test_note_of_the_first_slide_lists_what_is_shown_live_and_the_servers():
+    quiet = make_lesson(("# Lesson 1: a", "Look at it."))
+    live = make_lesson(("# Lesson 2: b", "Wait."), ("### See", "Guess first. Then run it live. Go on."))
+    live.cells.append(nbformat.v4.new_code_cell("server = tutorial.reach_server('x')"))
+    slide, note = make_title_slide({"01_a.ipynb": quiet, "02_b.ipynb": live})
+    assert "- Lesson 1: a\n- Lesson 2: b" in slide.source and slide_notes.SUBTITLE in slide.source
+    assert "02_b.ipynb, *See*: Then run it live." in note.source and "Go on." not in note.source
+    assert "reach_server(...)` in 02_b.ipynb" in note.source and "01_a.ipynb" not in note.source
+
+
+def test_last_slide_says_where_the_kit_is(monkeypatch):
+    address = "https://github.com/somebody/kit"
+    monkeypatch.setattr(slide_notes, "read_publication", lambda _: Publication(address, "v1", "1" * 40))
+    slide, _ = make_closing_slide()
+    assert f"<{address}>" in slide.source and slide.source.endswith("# Questions?")
+    assert slide.source.count("\n- ") == 3
+    monkeypatch.setattr(slide_notes, "read_publication", lambda _: None)
+    assert "ask for the folder" in make_closing_slide()[0].source
+
+
+def test_links_to_files_become_text_and_links_to_the_network_and_pictures_stay():
+    text = "[base](glossary.md#base) [4](04_x.ipynb) ![map](images/map.svg) [TheBloke](https://hf.co/x)"
+    assert remove_links(text) == "base 4 ![map](images/map.svg) [TheBloke](https://hf.co/x)"
 
 
 def test_note_without_minutes_is_an_error():
@@ -137,6 +187,58 @@ def test_no_slide_overflows_and_none_asks_for_the_network(browser, talk):
 
 @needs_chromium
 @pytest.mark.long
+def test_links_of_the_page_lead_to_the_network_or_to_the_page_itself(browser, talk):
+    page, _ = open_deck(browser, talk)
+    links = page.evaluate(
+        "[...document.querySelectorAll('.slides a')].map((a) => a.getAttribute('href') || '')"
+    )
+    assert [link for link in links if not link.startswith(("https://", "http://", "#"))] == []
+
+
+# The least height of a map's letters on a screen of 1080 lines, and whether a short cell has two lines.
+LEAST_LETTER = """() => {
+    const picture = Reveal.getCurrentSlide().querySelector('img');
+    return 14 * picture.getBoundingClientRect().width / picture.naturalWidth * 1080 / innerHeight;
+}"""
+BROKEN_CELLS = """() => [...Reveal.getCurrentSlide().querySelectorAll('td, th')].filter((cell) => {
+    const range = document.createRange();
+    range.selectNodeContents(cell);
+    const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.bottom)));
+    return /^[\\d.%+-]+ \\[/.test(cell.textContent.trim()) && lines.size > 1;
+}).map((cell) => cell.textContent)"""
+
+
+@needs_chromium
+@pytest.mark.long
+def test_maps_can_be_read_from_the_last_row_and_figures_with_intervals_stay_in_a_line(browser, talk):
+    page, _ = open_deck(browser, talk)
+    maps = 0
+    for _ in show_slides(page):
+        assert page.evaluate(BROKEN_CELLS) == []
+        if page.evaluate("/^Lesson \\d/.test(Reveal.getCurrentSlide().innerText.trim())"):
+            maps += 1
+            assert page.evaluate(LEAST_LETTER) >= 24
+    assert maps == 5
+
+
+@needs_chromium
+@pytest.mark.long
+@pytest.mark.parametrize("rest", ["", "- a line\n" * 8], ids=["alone", "with a list"])
+def test_picture_takes_what_is_left_of_its_slide(browser, tmp_path, rest):
+    source = f"# The map\n\n{rest}\n![The five lessons](images/map.svg)"
+    cell = nbformat.v4.new_markdown_cell(source, metadata={"slideshow": {"slide_type": "slide"}})
+    path = tmp_path / "slides.html"
+    path.write_text(build_deck(nbformat.v4.new_notebook(cells=[cell])), encoding="utf-8")
+    page, _ = open_deck(browser, path)
+    page.wait_for_function("Reveal.getCurrentSlide().dataset.fitted")
+    assert page.evaluate(FIND_OVERFLOW) == []
+    box = page.locator(".present img").first.bounding_box()
+    wide, low = box["width"] > WIDTH - 150, box["y"] + box["height"] > HEIGHT - 40
+    assert wide or low
+
+
+@needs_chromium
+@pytest.mark.long
 @pytest.mark.parametrize(
     "source", ["# Too long\n\n" + "- a line\n" * 40, "# Too wide\n\n|" + "x" * 400 + "|\n|---|\n|x|"]
 )
@@ -158,7 +260,7 @@ def test_speaker_view_shows_the_notes(browser, talk):
     notes = popup.value.locator(".speaker-controls-notes .value")
     notes.wait_for()
     text = read_notebook(PATHS[0]).cells[0].metadata["speaker"]
-    assert notes.inner_text().startswith("2 min.") and text in notes.inner_text()
+    assert notes.inner_text().startswith("2 min, by now 2.") and text in notes.inner_text()
 
 
 def test_deck_never_takes_the_place_of_a_folder_or_pipe(tmp_path, capsys):
