@@ -8,8 +8,9 @@ import torch
 
 from helpers import weights
 from helpers.common.errors import KitError, UnsupportedError, UsageError
-from helpers.weights.memory import DTYPE_BYTES, OPTIMIZER_BYTES
 from helpers.weights.sizes import read_local
+from helpers.weights.step_memory import OPTIMIZER_BYTES
+from helpers.weights.terms import DTYPE_BYTES
 
 LLAMA_7B = {
     "num_hidden_layers": 32,
@@ -116,7 +117,7 @@ def test_weights_are_counted_in_the_dtype_that_they_are_converted_to():
 def test_file_counts_while_a_cpu_converts_it_if_it_is_more_than_the_cache():
     few = weights.estimate_running(LLAMA_7B, 10**9, "float32", "cpu", context=16)
     many = weights.estimate_running(LLAMA_7B, 10**9, "float32", "cpu", context=4096)
-    gpu = weights.estimate_running(LLAMA_7B, 10**9, "float32", "cuda", context=16)
+    gpu = weights.estimate_running(LLAMA_7B, 10**9, "float32", "cuda", context=16, slots=False)
     assert find(few, "the file while it is converted") == 10**9
     assert [term.name for term in many] == [term.name for term in gpu]
     assert find(many, "KV cache") > 10**9
