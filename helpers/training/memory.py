@@ -24,13 +24,14 @@ def pick_checkpointing(
     examples: Dataset,
     shares: bool,
     free: int | None = None,
+    device: str | None = None,
 ) -> Choice[bool]:
     """judge_checkpointing for this model and the longest of these rows.
 
-    `shares` says whether what the examples begin with is computed once, and `free` the bytes of GPU memory
-    beside the model; None measures them.
+    `shares` says whether what the examples begin with is computed once. `free`, the bytes beside the model,
+    and `device` are measured if they are None.
     """
-    device = model.device.type
+    device = device or model.device.type
     if device == "cpu":
         return CPU_KEEPS_ALL
     tokens, longest = count_step_tokens(examples, settings, shares)
