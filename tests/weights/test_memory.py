@@ -39,6 +39,27 @@ def test_llama_7b_takes_half_a_mebibyte_of_cache_for_each_token():
     assert find(terms, "KV cache") == 4096 * 2**19
 
 
+def test_gpu_has_slots_beside_the_prompts_which_are_read_in_chunks():
+    given = {"context": 2000, "batch": 16}
+    engine, plain = (
+        weights.estimate_running(LLAMA_7B, LLAMA_7B_BYTES, "float16", "cuda", slots=slots, **given)
+        for slots in (None, False)
+    )
+    assert find(engine, "slots") == 16 * 2048 * 2**19
+    assert find(engine, "KV cache") == 16 * 1024 * 2**19  # prompts of a chunk are read side by side
+    assert find(plain, "KV cache") == 16 * 2000 * 2**19
+    assert "slots" not in [term.name for term in plain]
+
+
+def test_keys_are_laid_out_for_each_query_head_where_the_fast_kernel_does_not_share_them():
+    def estimate(dtype, **config):
+        terms = weights.estimate_training({**LLAMA_7B, **config}, 1, dtype, "cuda", batch=1, length=100)
+        return find(terms, "sequences laid out")
+
+    assert estimate("bfloat16", num_key_value_heads=8) < estimate("float16", num_key_value_heads=8)
+    assert estimate("float16", num_key_value_heads=8) == estimate("bfloat16")
+
+
 def test_lora_has_as_many_parameters_as_its_paper_counts():
     # rank 8 on two matrices of 4096 x 4096 in each of 32 layers, trained in float32
     terms = weights.estimate_training(
