@@ -139,19 +139,21 @@ class SharedPrefixTrainer(WatchingTrainer):
             warnings.warn(words, stacklevel=2)
         elif isinstance(self.data_collator, DataCollatorForLanguageModeling):
             self.data_collator = PackingCollator(self.args.device.type)
-            self.choices["cuda_graphs"] = self.choose_graphs()
-            self.graphs = self.make_graphs() if self.choices["cuda_graphs"].value else None
+            self.graphs = self.make_graphs()
+
+    def make_graphs(self) -> StepGraphs | None:
+        """What records steps as CUDA graphs; None where that is not possible, for the reason in `choices`."""
+        self.choices["cuda_graphs"] = self.choose_graphs()
+        if not self.choices["cuda_graphs"].value:
+            return None
+        model = cast(torch.nn.Module, self.model)
+        return StepGraphs([weight for weight in model.parameters() if weight.requires_grad])
 
     def choose_graphs(self) -> Choice[bool]:
         """Whether steps are recorded as CUDA graphs, and why."""
         args = cast(SFTConfig, self.args)
         processes, places = self.accelerator.num_processes, max(args.n_gpu, len(list_places(self.model)))
         return choose_recording(args.device.type, args.gradient_checkpointing, processes, places)
-
-    def make_graphs(self) -> StepGraphs:
-        """What records steps as CUDA graphs."""
-        model = cast(torch.nn.Module, self.model)
-        return StepGraphs([weight for weight in model.parameters() if weight.requires_grad])
 
     def why_not_packed(self) -> str | None:
         """The reason why the trainer's arguments do not allow packed batches, in words; None if they do."""
