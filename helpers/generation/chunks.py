@@ -8,14 +8,12 @@ the same as one pass, up to the rounding, for a model that the tests compare.
 from typing import Any
 
 from helpers.loading.attention import find_window
+from helpers.weights.engine_sizes import count_chunk_tokens
 
 # transformers' model_type. A test compares each of them with the plain computation.
 ARCHITECTURES = {"llama", "mistral", "qwen2", "qwen3"}
 # These turn position by position, from the length of the longest sequence.
 LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
-
-CHUNK = {"cpu": 256}  # tokens of a chunk, by the type of the device; enough of them to keep it busy
-CHUNK_ELSEWHERE = 1024
 
 
 def find_obstacle(config: Any, context: int) -> str | None:
@@ -33,4 +31,4 @@ def find_obstacle(config: Any, context: int) -> str | None:
 
 def choose_chunk(model: Any, context: int) -> int | None:
     """Tokens of a chunk; None for a model whose prompts are read in one pass."""
-    return None if find_obstacle(model.config, context) else CHUNK.get(model.device.type, CHUNK_ELSEWHERE)
+    return None if find_obstacle(model.config, context) else count_chunk_tokens(model.device.type)

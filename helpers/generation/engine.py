@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, InvalidStateError
 from functools import partial
 
+from helpers.common.choices import Choices
 from helpers.common.errors import NotFoundError, ResourceError, ServerError
 from helpers.generation.prompts import Prompts, UnknownToken, explain_unknown
 from helpers.generation.request import (
@@ -61,6 +62,7 @@ class Engine(Prompts):
     honoured: frozenset[str] = frozenset()  # the request's optional fields that have an effect here
     elsewhere: str = "serve the model's safetensors folder"  # what to do for the other fields
     template: PickedTemplate | None = None  # where the chat template is from
+    choices: Choices = {}  # what was chosen for model and machine, to be shown when a server starts
     passes_on: bool = False  # whether it takes `passed_on`
     refuses_late: bool = False  # whether a request can be refused in its future, before its first piece
 

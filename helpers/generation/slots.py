@@ -21,11 +21,9 @@ from helpers.generation.batching import Batch, PendingAnswer, extend_all
 from helpers.generation.chunks import find_obstacle
 from helpers.generation.graphs import GraphRecorder
 from helpers.generation.slot_cache import SlotCache
+from helpers.loading.model import list_places
+from helpers.weights.engine_sizes import round_up_columns, round_up_rows
 
-# Columns of slots: powers of two between these, and then multiples of the second.
-MIN_COLUMNS = 256
-MAX_COLUMN_STEP = 4096
-COLUMN_ALIGNMENT = 16  # attention kernels want masks of so many columns, or a multiple
 KEPT_SHARE = 0.05  # of the device's memory: a batch without answers keeps slots up to this size
 
 Weights = tuple[list[int], list[dict[str, float]]]  # see locate_weights
@@ -45,26 +43,14 @@ MakeRecorder = Callable[[torch.device], Recorder]
 
 def choose_slots(model: Any, context: int) -> Choice[bool]:
     """Whether answers are computed in slots, with CUDA graphs, and why."""
-    places = set(map(str, (getattr(model, "hf_device_map", None) or {}).values()))
+    places = list_places(model)
     if model.device.type != "cuda":
         return Choice(False, "a CPU starts its kernels itself, so CUDA graphs save nothing")
     if len(places) > 1:
-        return Choice(False, f"the model is on several devices ({', '.join(sorted(places))})")
+        return Choice(False, f"the model is on several devices ({', '.join(places)})")
     if obstacle := find_obstacle(model.config, context):
         return Choice(False, obstacle)
     return Choice(True, "one CUDA device: a CUDA graph starts all kernels of a step together")
-
-
-def round_up_rows(rows: int) -> int:
-    """The next power of two: 1, 2, 4, 8, 16."""
-    return 1 << (rows - 1).bit_length()
-
-
-def round_up_columns(length: int, context: int) -> int:
-    """Columns for sequences of that length: 256, 512, 1024, 2048, 4096, 8192, 12288, ... within context."""
-    step = min(max(MIN_COLUMNS, 1 << (length - 1).bit_length()), MAX_COLUMN_STEP)
-    limit = math.ceil(context / COLUMN_ALIGNMENT) * COLUMN_ALIGNMENT
-    return min(math.ceil(length / step) * step, limit)
 
 
 class SlotSteps:

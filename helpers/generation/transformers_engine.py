@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cache, cached_property, partial
-from typing import cast
+from typing import Any, cast
 
 from llguidance import LLTokenizer
 from llguidance.hf import from_tokenizer
@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 
 from helpers.adapters.attaching import activate, list_attached
 from helpers.common.errors import UnsupportedError
+from helpers.common.machine import Choice
 from helpers.generation.batching import Batch, PendingAnswer
 from helpers.generation.chunks import choose_chunk
 from helpers.generation.decoding import TextStream, read_bytes
@@ -33,6 +34,11 @@ from helpers.loading.model import LoadedModel, free
 MAX_BATCH = 16  # answers that are computed together; more wait
 JOIN_TIMEOUT_S = 30  # a pass over a long prompt takes seconds
 NOT_SWITCHED = ""  # instead of an adapter's name, until the engine has activated one
+
+
+def list_choices(loaded: LoadedModel, slots: Choice[bool]) -> dict[str, Choice[Any]]:
+    """What was chosen for a model: the kernel, and on a GPU whether steps are CUDA graphs (`slots`)."""
+    return {**loaded.choices, **({} if loaded.device.value == "cpu" else {"cuda_graphs": slots})}
 
 
 class TransformersEngine(Engine):
@@ -55,6 +61,7 @@ class TransformersEngine(Engine):
         self._read_bytes = cache(partial(read_bytes, loaded.tokenizer))  # of a token id
         self.adapters = list_attached(loaded)
         self.slots = choose_slots(loaded.model, self.context)  # whether CUDA graphs are used, and why
+        self.choices = list_choices(loaded, self.slots)
         self.chunk = choose_chunk(loaded.model, self.context)  # tokens of long prompts that are read at once
         self._active: str | None = NOT_SWITCHED  # the adapter that computes; None is the base model
         self._batches: dict[str | None, Batch] = {}  # by adapter

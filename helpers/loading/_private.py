@@ -38,6 +38,22 @@ def find_kernel_class(name: str) -> Any:
     return get_kernel_for_backend(BACKEND(name), METHOD.GPTQ, FORMAT.GPTQ)
 
 
+def is_built(extension: str) -> bool:
+    """Whether gptqmodel keeps this extension compiled for the GPUs and the torch of this machine.
+
+    Private: gptqmodel.extension._extension_for_name, and its methods `build_root`, a folder whose name has a
+    hash of all that the binary depends on, and `_candidate_binary_paths`. The public `is_available` compiles.
+    """
+    import_gptqmodel()
+    from gptqmodel import extension as extensions
+
+    found = extensions._extension_for_name(extension)
+    try:
+        return any(path.is_file() for path in found._candidate_binary_paths(found.build_root()))
+    except (OSError, RuntimeError, ValueError):  # no CUDA headers, no folder that can be read
+        return False
+
+
 def make_chat_environment() -> Any:
     """A new environment of Jinja, of the kind in which transformers renders chat templates.
 

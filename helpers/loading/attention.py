@@ -27,3 +27,23 @@ def avoid_cudnn(device: torch.device) -> contextlib.AbstractContextManager:
     if device.type != "cuda":
         return contextlib.nullcontext()
     return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+
+
+def can_share_heads(query: torch.Tensor) -> bool:
+    """shares_heads for the device of a query, (rows, heads, tokens, size)."""
+    device = query.device
+    capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
+    return shares_heads(query.dtype, query.shape[-1], capability)
+
+
+def shares_heads(dtype: torch.dtype, head_size: int, capability: tuple[int, int] | None) -> bool:
+    """Whether a fast kernel of torch's attention takes fewer key heads than query heads (enable_gqa).
+
+    Of those for CUDA only FlashAttention does, which needs 16 bits, compute capability 8.0 and heads of up to
+    256 numbers. Without it torch would compute and keep the weights between all pairs of tokens. `capability`
+    is None for another device. Source: aten/src/ATen/native/transformers/cuda/sdp_utils.cpp.
+    """
+    if capability is None:
+        return True
+    in_16_bits = dtype in (torch.float16, torch.bfloat16)
+    return in_16_bits and capability >= (8, 0) and head_size <= 256

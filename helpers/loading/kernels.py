@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from helpers.common.arguments import state_reason
 from helpers.common.errors import UnsupportedError, UsageError
 from helpers.common.machine import Choice, name_dtype, pick_device, pick_dtype
-from helpers.loading._private import find_kernel_class, undo_compiling
+from helpers.loading._private import find_kernel_class, is_built, undo_compiling
 from helpers.loading.gptq_training import let_gradients_through
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.quiet import quiet_transformers
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from helpers.weights.config import Quantization
 
 ASKED = "KIT_GPTQ_KERNEL"  # environment variable: the name of the kernel to take if it can be taken
-WHERE = "a 7B shape on one H200, one client"  # where tokens a second were measured, benchmarks/results.md
+# Where tokens a second were measured, on 2026-11-27. Starting kernels took most of that time, so that CUDA
+# graphs may change the order.
+WHERE = "a 7B shape on one H200, one client, without CUDA graphs"
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,22 @@ class Kernel:
     speed: float | None  # tokens a second (WHERE); None: not measured, so that it is taken on request only
     trains: bool  # whether gradients flow through it
     capability: tuple[int, int] = (0, 0)  # the oldest GPU that it runs on
-    compiled: str = ""  # what nvcc builds when it is first used, with the time that it took
+    compiled: str = ""  # nvcc builds it when it is first used, and how long that took
+    extensions: tuple[str, ...] = ()  # what is built, by gptqmodel's names
     needs_triton: bool = False
 
 
-# The fastest first, as far as they were measured; then those on request.
 KERNELS = (
     # The function that unpacks weights is all that training needs (helpers.loading.gptq_training). Compute
     # capability 7.0 is what torch asks of a GPU for Triton.
     Kernel("gptq_triton", 17.4, True, (7, 0), needs_triton=True),
-    Kernel("gptq_exllama_v2", 14.6, False, compiled="36 s on the machine of an H200"),
+    Kernel(
+        "gptq_exllama_v2", 14.6, False, compiled="36 s on the machine of an H200", extensions=("exllamav2",)
+    ),
     Kernel("gptq_torch", 7.9, True),
-    Kernel("gptq_marlin", None, False, (7, 5), compiled="minutes; not measured"),
+    Kernel(
+        "gptq_marlin", None, False, (7, 5), "minutes; not measured", extensions=("marlin_fp16", "marlin_bf16")
+    ),
 )
 LAST = "gptq_torch"  # it runs wherever torch does
 
@@ -69,6 +75,7 @@ class KernelFacts:
     capability: tuple[int, int] = (8, 0)  # of the GPU
     has_triton: bool = True
     has_compiler: bool = False  # nvcc and a C++ compiler
+    built: frozenset[str] = frozenset()  # the kernels that gptqmodel keeps compiled from an earlier time
     asked: str = ""  # the name that a user asks for
     sizes: tuple[tuple[int, int], ...] = ()  # (inputs, outputs) of the layers, as far as they are known
 
@@ -106,6 +113,9 @@ def measure_machine() -> dict[str, Any]:
         "capability": torch.cuda.get_device_capability(),
         "has_triton": bool(importlib.util.find_spec("triton")),
         "has_compiler": bool(nvcc and shutil.which(os.environ.get("CXX", "c++"))),
+        "built": frozenset(
+            kernel.name for kernel in KERNELS if kernel.compiled and all(map(is_built, kernel.extensions))
+        ),
     }
 
 
@@ -124,6 +134,9 @@ def list_kernels(facts: KernelFacts) -> Iterator[Choice[str | None]]:
         words = "gradients flow through it" if training else "gptqmodel's own choice is the fastest on a CPU"
         yield Choice(LAST if training else None, words)
         return
+    unmeasured = [
+        describe_unmeasured(kernel) for kernel in KERNELS if not kernel.speed and not why_not(kernel, facts)
+    ]
     passed = []
     for kernel in order_kernels(facts.asked):
         reason = why_not(kernel, facts)
@@ -131,17 +144,19 @@ def list_kernels(facts: KernelFacts) -> Iterator[Choice[str | None]]:
             problem = f"{ASKED} asks for {kernel.name}, which cannot be taken: {reason}."
             raise UnsupportedError(problem, f"Unset {ASKED}, and the kit chooses one.")
         if not reason:
-            why = ["asked for"] if kernel.name == facts.asked else [describe_speed(kernel), *passed]
+            measured = [describe_speed(kernel), *passed, *unmeasured]
+            why = ["asked for"] if kernel.name == facts.asked else measured
             yield Choice(kernel.name, "; ".join(why))
         passed += [f"not {kernel.name}: {reason}"] if reason and kernel.speed else []
 
 
 def order_kernels(asked: str) -> list[Kernel]:
-    """The kernel that is asked for, then those that were measured, the fastest first."""
+    """The kernel that is asked for, then those that were measured, the fastest first and LAST at the end."""
     names = [kernel.name for kernel in KERNELS]
     if asked and asked not in names:
         raise UsageError(f"{ASKED} is '{asked}', which is not a kernel.", f"Use one of: {', '.join(names)}.")
     measured = [kernel for kernel in KERNELS if kernel.speed and kernel.name != asked]
+    measured.sort(key=lambda kernel: (kernel.name == LAST, -(kernel.speed or 0)))
     return [*(kernel for kernel in KERNELS if kernel.name == asked), *measured]
 
 
@@ -153,7 +168,7 @@ def why_not(kernel: Kernel, facts: KernelFacts) -> str:
         return "no gradient flows through it"
     if kernel.needs_triton and not facts.has_triton:
         return "Triton is not installed"
-    if kernel.compiled and not facts.has_compiler:
+    if kernel.compiled and not facts.has_compiler and kernel.name not in facts.built:
         return "it must be compiled, and nvcc or a C++ compiler is missing"
     if facts.capability < kernel.capability:
         return f"the GPU has compute capability {show(facts.capability)}, it needs {show(kernel.capability)}"
@@ -187,6 +202,11 @@ def describe_speed(kernel: Kernel) -> str:
     return f"{kernel.speed} tokens a second ({WHERE})"
 
 
+def describe_unmeasured(kernel: Kernel) -> str:
+    """Why a kernel that can be taken is not."""
+    return f"not {kernel.name}: it was not measured; {ASKED}={kernel.name} asks for it"
+
+
 def choose_kernel(
     facts: KernelFacts, run: "Callable[[KernelFacts, str], None] | None" = None
 ) -> Choice[str | None]:
@@ -200,7 +220,7 @@ def choose_kernel(
     failed = []
     for candidate in candidates[:-1]:
         name = str(candidate.value)
-        say_compiling(name)
+        say_compiling(name, facts.built)
         try:
             run(facts, name)
         except Exception as error:  # of any kind: a compiler's, a driver's, a library's
@@ -211,12 +231,11 @@ def choose_kernel(
     return Choice(candidates[-1].value, "; ".join([*failed, candidates[-1].reason]))
 
 
-def say_compiling(name: str) -> None:
-    """Prints, to stderr, that a kernel may have to be compiled, and how long that took elsewhere."""
+def say_compiling(name: str, built: frozenset[str] = frozenset()) -> None:
+    """Prints, to stderr, that a kernel is compiled unless it is one of `built`, and how long that took."""
     took = next((kernel.compiled for kernel in KERNELS if kernel.name == name), "")
-    if took:
-        words = f"is compiled if gptqmodel has not kept it from an earlier time: {took}"
-        print(f"The kernel {name} {words}.", file=sys.stderr, flush=True)
+    if took and name not in built:
+        print(f"The kernel {name} is compiled, once: {took}.", file=sys.stderr, flush=True)
 
 
 @cache

@@ -70,6 +70,11 @@ class LoadedModel:
     kernel: Choice[str | None] | None = None  # of quantised weights, and why; None: another loader's
 
     @property
+    def choices(self) -> dict[str, Choice[Any]]:
+        """What was chosen for these weights on this machine: the kernel of quantised ones."""
+        return {"kernel": self.kernel} if self.kernel else {}
+
+    @property
     def context(self) -> int:
         """Tokens that prompt and answer may have together."""
         config = self.model.config.get_text_config()
@@ -248,6 +253,11 @@ def refuse_too_large(folder: ModelFolder, device: str, share: float = 1) -> None
         room = f"{free / 1e9:.1f} GB are free ({device})"
         problem = f"{folder.name} needs {needed / 1e9:.1f} GB for its weights; {room}."
         raise ResourceError(problem, "Free memory (common.free_memory), or take a smaller or a 4-bit model.")
+
+
+def list_places(model: Any) -> list[str]:
+    """The devices over which a model is spread, such as "0" and "cpu", in order; [] if it was not."""
+    return sorted(set(map(str, (getattr(model, "hf_device_map", None) or {}).values())))
 
 
 def free(loaded: LoadedModel) -> int:

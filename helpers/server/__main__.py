@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from helpers.common import arguments as types
 from helpers.common.addresses import is_address, is_local
+from helpers.common.choices import say_choices
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import UsageError
 from helpers.generation.upstream_engine import UpstreamEngine
@@ -244,6 +245,7 @@ def main(arguments: list[str]) -> None:
     choice = ModelChoice(options.model or "", tuple(options.lora), options.loader, options.dtype)
     engine = service.load(replace(choice, chat_template=options.chat_template))
     say_template(engine.template)
+    say_choices(engine.choices)
     if isinstance(engine, UpstreamEngine):
         print(types.escape(engine.describe()), flush=True)
     try:

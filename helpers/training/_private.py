@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainingArguments
 
 
 def read_attention(model: PreTrainedModel) -> str:
@@ -33,3 +33,16 @@ def judge_padded(model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.
     """
     outputs = model(**inputs, use_cache=False, fused_lm_head=True)
     return outputs.log_probs, outputs.is_top1 | ~outputs.label_mask
+
+
+def use_one_gpu(config: TrainingArguments) -> int:
+    """Makes a training of a single process use the first GPU alone; returns how many are left unused.
+
+    Private: TrainingArguments._n_gpu. With several GPUs, transformers' Trainer would copy the model to each
+    (torch's DataParallel), which TRL refuses with a ValueError. transformers sets the attribute to 1 itself
+    for a model that is spread over GPUs. CUDA_VISIBLE_DEVICES has no effect once CUDA is in use.
+    """
+    unused = max(config.n_gpu - 1, 0)
+    if unused:
+        config._n_gpu = 1
+    return unused

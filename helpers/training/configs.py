@@ -1,5 +1,6 @@
 """TRL's SFTConfig of a training, from our settings and from what the model and the machine are."""
 
+import sys
 from pathlib import Path
 from typing import TypedDict
 
@@ -9,6 +10,8 @@ from trl.trainer.sft_config import SFTConfig
 
 from helpers.common.machine import pick_device
 from helpers.common.training_settings import TrainingSettings
+from helpers.loading.model import list_places
+from helpers.training._private import use_one_gpu
 from helpers.training.checkpoints import save_checkpoints
 from helpers.training.watching import watch_validation
 
@@ -61,9 +64,10 @@ def make_sft_config(
 ) -> SFTConfig:
     """TRL's SFTConfig. The loss covers the completion only, its end-of-turn token included.
 
-    No checkpoints are written; make_trainer adds them.
+    No checkpoints are written; make_trainer adds them. Of several GPUs, a single process uses one, which is
+    said.
     """
-    return SFTConfig(
+    config = SFTConfig(
         output_dir=str(output),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
@@ -80,3 +84,15 @@ def make_sft_config(
         disable_tqdm=not progress,
         **describe_hardware(model),
     )
+    say_unused(use_one_gpu(config), list_places(model))
+    return config
+
+
+def say_unused(gpus: int, places: list[str]) -> None:
+    """Prints, to stderr, that so many GPUs are not used, and what would use them.
+
+    Nothing for none, and for a model that is spread over several `places`.
+    """
+    if gpus and len(places) < 2:
+        words = f"One GPU is trained on, and {gpus} more would be free: `accelerate launch` uses all"
+        print(f"{words} (launch/README.md).", file=sys.stderr)

@@ -12,19 +12,10 @@ from helpers.common.errors import KitError
 from helpers.common.machine import Choice, measure_memory, name_dtype
 from helpers.common.training_settings import AUTO, TrainingSettings
 from helpers.training.packing import pack_sequences
-from helpers.weights.batches import BatchFacts, pick_batch
-from helpers.weights.memory import (
-    DTYPE_BYTES,
-    TrainingStep,
-    estimate_attention_weights,
-    estimate_layout,
-    estimate_lora,
-    estimate_training_activations,
-)
+from helpers.weights.batches import CPU_KEEPS_ALL, BatchFacts, judge_checkpointing, pick_batch
 from helpers.weights.shape import read_shape
-
-# A recorded step (helpers.training.step_graph) keeps its memory while one of another shape is computed.
-STEPS_AT_ONCE = 2
+from helpers.weights.step_memory import OPTIMIZER_BYTES, TrainingStep, estimate_step
+from helpers.weights.terms import add_up
 
 
 def pick_checkpointing(
@@ -33,24 +24,23 @@ def pick_checkpointing(
     examples: Dataset,
     shares: bool,
     free: int | None = None,
+    device: str | None = None,
 ) -> Choice[bool]:
-    """Whether to use gradient checkpointing, and why: layers are computed again in the backward pass.
+    """judge_checkpointing for this model and the longest of these rows.
 
-    It saves memory and costs a third of the time. `shares` says whether what the examples begin with is
-    computed once, and `free` the bytes of GPU memory beside the model; None measures them.
+    `shares` says whether what the examples begin with is computed once. `free`, the bytes beside the model,
+    and `device` are measured if they are None.
     """
-    if model.device.type == "cpu":
-        return Choice(False, "a CPU has more memory than time")
+    device = device or model.device.type
+    if device == "cpu":
+        return CPU_KEEPS_ALL
     tokens, longest = count_step_tokens(examples, settings, shares)
     try:
-        needed = estimate_step(model, settings, tokens, longest, checkpointing=False)
+        needed = estimate_needed(model, settings, tokens, longest, device, checkpointing=False, shares=shares)
     except (KitError, KeyError):
         return Choice(True, "what the layers of this model keep is not known")
-    free = measure_memory(model.device.type).value[0] if free is None else free
-    amounts = (
-        f"a step of {tokens:,} tokens keeps about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
-    )
-    return Choice(needed > free, amounts)
+    free = measure_memory(device).value[0] if free is None else free
+    return judge_checkpointing(device, tokens, needed, free)
 
 
 def settle_batch(
@@ -93,7 +83,7 @@ def state_facts(
     def need(batch: int, checkpointing: bool) -> int:
         tried = dataclasses.replace(settings, batch_size=batch)
         tokens, longest = count_step_tokens(examples, tried, shares)
-        return estimate_step(model, tried, tokens, longest, checkpointing, device)
+        return estimate_needed(model, tried, tokens, longest, device, checkpointing, shares)
 
     return BatchFacts(
         needed=need,
@@ -106,25 +96,31 @@ def state_facts(
     )
 
 
-def estimate_step(
+def estimate_needed(
     model: PreTrainedModel,
     settings: TrainingSettings,
     tokens: int,
     longest: int,
+    device: str,
     checkpointing: bool,
-    device: str = "cuda",
+    shares: bool,
 ) -> int:
-    """The bytes of the LoRA, its optimizer, and what steps of this many tokens keep."""
+    """The bytes of the LoRA, its optimizer, and what steps of this many tokens keep.
+
+    Only packed steps, whose rows share what they begin with, are recorded as CUDA graphs.
+    """
     config: Any = model.config
-    shape = read_shape(config.to_dict())
-    step = TrainingStep(settings.lora_r, settings.targets, batch=settings.batch_size, length=longest)
-    number_bytes = DTYPE_BYTES[name_dtype(cast(Any, model.dtype))]
-    kept = estimate_training_activations(shape, number_bytes, step, tokens, checkpointing).bytes
-    for estimate in (estimate_layout, estimate_attention_weights):
-        kept += estimate(shape, number_bytes, step, device, checkpointing).bytes
-    recorded = device == "cuda" and not checkpointing
-    times = STEPS_AT_ONCE if recorded else 1
-    return times * kept + sum(term.bytes for term in estimate_lora(shape, step))
+    step = TrainingStep(
+        r=settings.lora_r,
+        targets=settings.targets,
+        optimizer=settings.optimizer if settings.optimizer in OPTIMIZER_BYTES else TrainingStep.optimizer,
+        batch=settings.batch_size,
+        length=longest,
+        checkpointing=checkpointing,
+        recorded=None if shares else False,
+    )
+    dtype = name_dtype(cast(Any, model.dtype))
+    return add_up(estimate_step(read_shape(config.to_dict()), dtype, step, tokens, device))
 
 
 def count_step_tokens(examples: Dataset, settings: TrainingSettings, shares: bool) -> tuple[int, int]:

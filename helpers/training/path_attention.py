@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from helpers.loading.attention import avoid_cudnn
+from helpers.loading.attention import avoid_cudnn, can_share_heads
 from helpers.training.packing import PathInputs
 
 PATH_ATTENTION = "packed-paths"  # the name under which attend_along_paths is registered
@@ -65,6 +65,18 @@ def lay_out(states: torch.Tensor, index: torch.Tensor, shape: tuple[int, int]) -
     return taken.view(*shape, heads, size).transpose(1, 2)
 
 
+def repeat_heads(states: torch.Tensor, heads: int) -> torch.Tensor:
+    """(sequences, key heads, longest, size) to (sequences, heads, longest, size): one for each query head.
+
+    As they are if there are as many. The backward pass adds up the gradients of those that share a key head.
+    """
+    sequences, key_heads, longest, size = states.shape
+    if key_heads == heads:
+        return states
+    grouped = states[:, :, None].expand(sequences, key_heads, heads // key_heads, longest, size)
+    return grouped.reshape(sequences, heads, longest, size)
+
+
 def attend_along_paths(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -87,9 +99,12 @@ def attend_along_paths(
         lay_out(key, paths.columns, paths.shape),
         lay_out(value, paths.columns, paths.shape),
     )
+    if not can_share_heads(query):
+        laid_out = (laid_out[0], *(repeat_heads(states, query.shape[1]) for states in laid_out[1:]))
+    grouped = laid_out[1].shape[1] != query.shape[1]
     with avoid_cudnn(query.device):
         result = scaled_dot_product_attention(
-            *laid_out, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=True
+            *laid_out, is_causal=True, dropout_p=dropout, scale=scaling, enable_gqa=grouped
         )
     flat = result.transpose(1, 2).reshape(-1, query.shape[1] * query.shape[3])
     own = flat.index_select(0, paths.owners)

@@ -26,6 +26,8 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from helpers.adapters._private import use_lean_layers
 from helpers.common.errors import UnsupportedError
+from helpers.common.machine import Choice
+from helpers.loading.model import list_places
 from helpers.training.attention import (
     IGNORED,
     judge_targets,
@@ -34,7 +36,7 @@ from helpers.training.attention import (
     why_not_packable,
 )
 from helpers.training.packing import pack_sequences
-from helpers.training.step_graph import StepGraphs
+from helpers.training.step_graph import StepGraphs, choose_recording
 from helpers.training.watching import WatchingTrainer
 
 # A packed row (PackedInputs) and its targets, as tensors and lists of numbers, which accelerate and Trainer
@@ -140,16 +142,18 @@ class SharedPrefixTrainer(WatchingTrainer):
             self.graphs = self.make_graphs()
 
     def make_graphs(self) -> StepGraphs | None:
-        """What records steps as CUDA graphs; None where that is not possible.
-
-        Gradient checkpointing restores the state of the random generator, which a graph does not allow.
-        """
-        args = cast(SFTConfig, self.args)
-        alone = self.accelerator.num_processes == 1 and args.n_gpu == 1
-        if args.device.type != "cuda" or args.gradient_checkpointing or not alone:
+        """What records steps as CUDA graphs; None where that is not possible, for the reason in `choices`."""
+        self.choices["cuda_graphs"] = self.choose_graphs()
+        if not self.choices["cuda_graphs"].value:
             return None
         model = cast(torch.nn.Module, self.model)
         return StepGraphs([weight for weight in model.parameters() if weight.requires_grad])
+
+    def choose_graphs(self) -> Choice[bool]:
+        """Whether steps are recorded as CUDA graphs, and why."""
+        args = cast(SFTConfig, self.args)
+        processes, places = self.accelerator.num_processes, max(args.n_gpu, len(list_places(self.model)))
+        return choose_recording(args.device.type, args.gradient_checkpointing, processes, places)
 
     def why_not_packed(self) -> str | None:
         """The reason why the trainer's arguments do not allow packed batches, in words; None if they do."""

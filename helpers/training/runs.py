@@ -23,10 +23,11 @@ from helpers.adapters.chat_template import record_template
 from helpers.adapters.fingerprint import make_prompts, take_fingerprint
 from helpers.adapters.folders import AdapterFolder
 from helpers.adapters.webui_parameters import build_parameters
+from helpers.common.choices import record_choices
 from helpers.common.errors import TrainingError
 from helpers.common.files import replace_when_complete, write_json
 from helpers.common.locks import hold
-from helpers.common.machine import measure_peak_mb, name_device
+from helpers.common.machine import Choice, measure_peak_mb, name_device
 from helpers.common.outputs import check_output, make_name
 from helpers.common.paths import find_commit
 from helpers.common.training_settings import TrainingSettings
@@ -39,7 +40,7 @@ from helpers.tasks.summary import describe_data
 from helpers.training.checkpoints import CHECKPOINTS, checkpoints_folder, holds_checkpoints
 from helpers.training.watching import describe_watching
 from helpers.weights.folders import ModelFolder
-from helpers.weights.memory import estimate_saving
+from helpers.weights.step_memory import estimate_saving
 
 
 def check_run_output(output: Path, base: ModelFolder, data: TaskData, settings: TrainingSettings) -> None:
@@ -146,6 +147,18 @@ def describe_template(loaded: LoadedModel) -> PickedTemplate:
     return PickedTemplate(OWN, source, "the tokenizer had it")
 
 
+def list_choices(loaded: LoadedModel, trainer: Trainer) -> dict[str, Choice[Any]]:
+    """What was chosen for a training on this machine, and why: kernel, checkpointing, CUDA graphs.
+
+    A trainer that is not the kit's made no choice.
+    """
+    choices = {**loaded.choices, **getattr(trainer, "choices", {})}
+    graphs = getattr(trainer, "graphs", None)
+    if graphs and graphs.failed:
+        choices["cuda_graphs"] = Choice(False, f"they could not be recorded ({graphs.failed})")
+    return choices
+
+
 def describe_run(
     trainer: Trainer, loaded: LoadedModel, data: TaskData, settings: TrainingSettings
 ) -> dict[str, Any]:
@@ -171,6 +184,7 @@ def describe_run(
         **({"validation": watched} if watched else {}),
         "peak_mb": measure_peak_mb(),
         "device": name_device(),
+        "choices": record_choices(list_choices(loaded, trainer)),
         "commit": find_commit(),
         "date": time.strftime("%Y-%m-%d"),
         "fingerprint": [take_fingerprint(adapted, messages) for messages in prompts],

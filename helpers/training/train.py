@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, TrainerCallback
 
 from helpers.adapters.attaching import remove_lora_layers
 from helpers.adapters.folders import AdapterFolder
+from helpers.common.choices import say_choices
 from helpers.common.errors import UnsupportedError
 from helpers.common.files import name_full_disk
 from helpers.common.machine import Choice
@@ -39,7 +40,7 @@ from helpers.training.guards import KeepNewest, LossGuard, end_bars, explain_mem
 from helpers.training.intact import explain_checkpoint
 from helpers.training.memory import pick_checkpointing, settle_batch
 from helpers.training.prefix_trainer import SharedPrefixTrainer, find_longest
-from helpers.training.runs import check_run_output, hold_run, refuse_no_step, write_run
+from helpers.training.runs import check_run_output, hold_run, list_choices, refuse_no_step, write_run
 from helpers.training.targets import check_targets, make_lora_config, refuse_head
 from helpers.training.watching import WatchingTrainer
 from helpers.weights.architecture import check_decoder
@@ -78,6 +79,8 @@ def train_lora(
             explain_refusal(loaded.name, taken), give_back_base(loaded),
         ):  # fmt: skip
             trainer = make_trainer(loaded, data, taken, checkpoints, progress, prefix_sharing)
+            if progress:
+                say_chosen(loaded, trainer)
             add_callbacks(trainer, output.name, callbacks)
             run_trainer(trainer, last)
         loaded.model = cast(Any, trainer.model).eval()
@@ -117,6 +120,13 @@ def say_batch(settings: TrainingSettings, reason: str) -> None:
     if os.environ.get("RANK", "0") == "0":
         words = f"batch_size {settings.batch_size}, learning_rate {settings.learning_rate:.3g}"
         print(f"{words}: {reason}", flush=True)
+
+
+def say_chosen(loaded: LoadedModel, trainer: WatchingTrainer) -> None:
+    """Prints, on the first process, what was chosen for model and machine; on a CPU, the kernel alone."""
+    if trainer.is_world_process_zero():
+        on_cpu = loaded.device.value == "cpu"
+        say_choices(loaded.choices if on_cpu else list_choices(loaded, trainer))
 
 
 def run_trainer(trainer: WatchingTrainer, last: Path | None) -> None:
@@ -202,7 +212,8 @@ def make_trainer(
     lora = make_lora_config(base, settings)
     refuse_head(base, settings, loaded.name)
     config = make_saving_config(base, settings, output, progress, watches=bool(watched))
-    config.gradient_checkpointing = pick_checkpointing(base, settings, examples, shares).value
+    checkpointing = pick_checkpointing(base, settings, examples, shares)
+    config.gradient_checkpointing = checkpointing.value
     with hide_bars(not progress):
         trainer = (WatchingTrainer if prefix_sharing == "off" else SharedPrefixTrainer)(
             model=base,
@@ -213,6 +224,7 @@ def make_trainer(
             peft_config=lora,
             callbacks=[LossGuard(), KeepNewest(settings.checkpoint_steps, bool(watched))],
         )
+    trainer.choices["gradient_checkpointing"] = checkpointing
     report_long_rows(trainer.train_dataset, examples, settings, loaded.context)
     if watched:
         report_long_rows(trainer.eval_dataset, watched, settings, loaded.context, "watched")

@@ -20,6 +20,7 @@ from datasets import Dataset
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 from trl.trainer.sft_trainer import SFTTrainer
 
+from helpers.common.machine import Choice
 from helpers.training._private import judge_padded
 
 EVALUATIONS = 10  # in a training, if they are cheap: enough to see a curve
@@ -90,6 +91,10 @@ class WatchPlan(TrainerCallback):
 
 class WatchingTrainer(SFTTrainer):
     """An SFTTrainer that can watch rows: `evaluate` gives their loss and the share of exact answers."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.choices: dict[str, Choice[Any]] = {}  # what was chosen for model and machine, for run.json
 
     def create_model_card(self, *args, **kwargs) -> None:
         """Writes nothing: TRL's card would take the place of a README.md beside the checkpoints."""

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from helpers.weights.folders import models_folder as models_folder
     from helpers.weights.gguf_header import read_header as read_header
     from helpers.weights.gptq import quantize as quantize
-    from helpers.weights.memory import Term as Term
     from helpers.weights.memory import estimate_running as estimate_running
     from helpers.weights.memory import estimate_training as estimate_training
     from helpers.weights.names import EMBEDDED_FOLDER as EMBEDDED_FOLDER
@@ -36,5 +35,6 @@ if TYPE_CHECKING:
     from helpers.weights.sizes import Size as Size
     from helpers.weights.sizes import describe_branches as describe_branches
     from helpers.weights.sizes import measure_size as measure_size
+    from helpers.weights.terms import Term as Term
 
 __getattr__, __dir__, __all__ = export_lazily(__name__)

@@ -15,8 +15,9 @@ from helpers.weights.exporting import PROGRAMS, export_model
 from helpers.weights.fetching import fetch
 from helpers.weights.folders import list_models, models_folder
 from helpers.weights.gptq import quantize
-from helpers.weights.memory import OPTIMIZER_BYTES
 from helpers.weights.sizes import CONTEXT, Size, describe_branches, measure_size
+from helpers.weights.step_memory import OPTIMIZER_BYTES
+from helpers.weights.terms import add_up
 
 FULL_PRECISION = {"bits": 16, "group_size": None, "act_order": None}
 
@@ -111,7 +112,7 @@ def show_size(options: argparse.Namespace) -> object:
     if not options.json:
         print(f"on disk {size.disk_bytes / 1e9:.2f} GB; free memory here {size.free_bytes / 1e9:.2f} GB")
         for title, terms in (("to run", size.running), ("to train a LoRA", size.training)):
-            print(f"{title}: {sum(term.bytes for term in terms) / 1e9:.2f} GB")
+            print(f"{title}: {add_up(terms) / 1e9:.2f} GB")
             for term in terms:
                 print(f"  {term.bytes / 1e9:7.3f}  {term.name}: {term.formula}")
         print("\n".join(describe_cards(size, options)))

@@ -1,7 +1,7 @@
-"""How many rows a training step takes where the settings say `batch_size: auto`, and why.
+"""How many rows a training step takes where the settings say `batch_size: auto`, and why; and checkpointing.
 
-The rule is pure: what a step needs and what is free are given to it. The training counts the tokens of its
-rows, the check of a table those of a sample, and `size` what the command line says.
+The rules are pure: what a step needs and what is free are given to them. The training counts the tokens of
+its rows, the check of a table those of a sample, and `size` what the command line says.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +10,10 @@ from typing import Any
 
 from helpers.common.machine import Choice
 from helpers.weights.config import read_quantization
-from helpers.weights.memory import estimate_training
+from helpers.weights.memory import OVERHEAD_TRAINING, estimate_overhead, estimate_weights
+from helpers.weights.shape import read_shape
+from helpers.weights.step_memory import TrainingStep, estimate_step
+from helpers.weights.terms import add_up
 
 # A batch is at most so many times the one for which the learning rate was chosen. Malladi et al. (2022) scale
 # 1 - beta 1 with the batch: from 0.1, Adam's usual value, it reaches 1 with 10 times the rows, and there the
@@ -22,6 +25,7 @@ LEAST_STEPS = 32
 # Of the free memory: the rest is for what estimates leave out, such as one layer's unpacked weights, and for
 # gaps between tensors.
 SHARE = 0.9
+CPU_KEEPS_ALL = Choice(False, "a CPU has more memory than time")  # of judge_checkpointing
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class BatchFacts:
     """What the number of rows follows from."""
 
     needed: Callable[[int, bool], int]  # bytes of a step of so many rows, with gradient checkpointing or not
-    free: int  # bytes
+    free: int  # bytes beside the model
     device: str  # "cuda", "mps" or "cpu"
     quantised: bool  # weights that every step unpacks, however many rows it has
     meant: int  # rows in a forward pass for which the learning rate was chosen
@@ -67,15 +71,52 @@ def estimate_batch(
     """pick_batch for a model that is not in memory: its weights have to fit into `free` bytes too.
 
     The first four parameters and `step` are those of estimate_training, and so are the errors; the others are
-    fields of BatchFacts.
+    fields of BatchFacts. It is what a training takes whose rows all have the length of `step`.
     """
 
     def need(batch: int, checkpointing: bool) -> int:
-        given = {**step, "batch": batch, "checkpointing": checkpointing}
-        return sum(term.bytes for term in estimate_training(config, file_bytes, dtype, device, **given))
+        return estimate_need(
+            config, dtype, device, **{**step, "batch": batch, "checkpointing": checkpointing}
+        )
 
+    beside = leave_room(config, file_bytes, dtype, device, free)
     quantised = read_quantization(config) is not None
-    return pick_batch(BatchFacts(need, free, device, quantised, meant, accumulation, rows))
+    return pick_batch(BatchFacts(need, beside, device, quantised, meant, accumulation, rows))
+
+
+def estimate_checkpointing(
+    config: dict[str, Any], file_bytes: int, dtype: str, device: str, free: int, **step: Any
+) -> Choice[bool]:
+    """judge_checkpointing for a model that is not in memory; parameters and errors are estimate_batch's."""
+    needed = estimate_need(config, dtype, device, **{**step, "checkpointing": False})
+    beside = leave_room(config, file_bytes, dtype, device, free)
+    return judge_checkpointing(device, TrainingStep(**step).tokens, needed, beside)
+
+
+def estimate_need(config: dict[str, Any], dtype: str, device: str, **step: Any) -> int:
+    """The bytes of a training beside the model; `step` takes the fields of TrainingStep."""
+    chosen = TrainingStep(**step)
+    return add_up(estimate_step(read_shape(config), dtype, chosen, chosen.tokens, device))
+
+
+def leave_room(config: dict[str, Any], file_bytes: int, dtype: str, device: str, free: int) -> int:
+    """What remains of `free` bytes when the model is in memory; 0 if it does not fit."""
+    taken = [estimate_weights(config, file_bytes, dtype), estimate_overhead(OVERHEAD_TRAINING, device)]
+    return max(free - add_up(taken), 0)
+
+
+def judge_checkpointing(device: str, tokens: int, needed: int, free: int) -> Choice[bool]:
+    """Whether to use gradient checkpointing, and why: layers are computed again in the backward pass.
+
+    It saves memory and costs a third of the time. Without it, a step of `tokens` tokens takes `needed` of the
+    `free` bytes beside the model.
+    """
+    if device == "cpu":
+        return CPU_KEEPS_ALL
+    amounts = (
+        f"a step of {tokens:,} tokens keeps about {needed / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free"
+    )
+    return Choice(needed > SHARE * free, amounts)
 
 
 def limit_batch(facts: BatchFacts) -> tuple[int, str]:

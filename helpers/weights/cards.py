@@ -7,8 +7,9 @@ from typing import Any
 from helpers.common.machine import name_dtype, pick_dtype
 from helpers.weights.batches import SHARE
 from helpers.weights.config import read_dtype, read_quantization
-from helpers.weights.memory import DTYPE_BYTES, Term, estimate_running, estimate_training
+from helpers.weights.memory import estimate_running, estimate_training
 from helpers.weights.shape import read_shape
+from helpers.weights.terms import DTYPE_BYTES, add_up
 
 AS_STORED = "as stored"
 GPTQ = "GPTQ, 4 bits"
@@ -107,11 +108,6 @@ def measure_fit(
         rows=find_most(True),
         plain_rows=find_most(False),
     )
-
-
-def add_up(terms: list[Term]) -> int:
-    """The bytes of an estimate."""
-    return sum(term.bytes for term in terms)
 
 
 def list_doublings() -> Iterator[int]:

@@ -15,8 +15,10 @@ from helpers.weights.cards import Fit, list_fits
 from helpers.weights.config import QUANTIZATION_FILES, Quantization, read_quantization
 from helpers.weights.fetching import choose_files, describe_ggufs, list_by_suffix
 from helpers.weights.folders import PICKLE_SUFFIXES, find_model, locate, models_folder
-from helpers.weights.memory import Term, TrainingStep, estimate_running, estimate_training
+from helpers.weights.memory import estimate_running, estimate_training
 from helpers.weights.names import name_folder
+from helpers.weights.step_memory import TrainingStep
+from helpers.weights.terms import Term, add_up
 
 CONTEXT = 2048  # tokens, for which running is estimated unless another number is given
 
@@ -73,7 +75,7 @@ def describe_branch(name: str, facts: ModelFacts) -> Branch:
     dtype = name_dtype(pick_dtype(device).value)
     with explain_unknown_shape(f"The branch {name}"):
         terms = estimate_running(facts.config, facts.weight_bytes, dtype, device, CONTEXT)
-    needed = sum(term.bytes for term in terms)
+    needed = add_up(terms)
     kind = facts.quantization
     quantization = kind and {"bits": kind.bits, "group_size": kind.group_size, "act_order": kind.act_order}
     free, _ = measure_memory(device).value

@@ -22,6 +22,7 @@ from helpers.generation.slot_cache import SlotCache
 from helpers.generation.slots import SlotBatch, choose_slots, round_up_columns, round_up_rows
 from helpers.loading.messages import list_end_ids
 from helpers.loading.model import load_model
+from helpers.weights.memory import estimate_running
 
 CONTEXT = 600
 SAMPLED = {"temperature": 1.3, "top_p": 0.9, "seed": 5}
@@ -389,6 +390,18 @@ def test_slots_are_chosen_with_a_reason(model, chosen, named):
 )
 def test_prompts_are_read_in_chunks_where_a_cache_is_known_to_be_continued(model, chunk):
     assert choose_chunk(model, CONTEXT) == chunk
+
+
+@pytest.mark.parametrize(("answers", "length"), [(1, 5), (3, 300)])
+def test_slots_take_what_the_estimate_of_memory_says(tiny, answers, length):
+    prompts = ["x" * (length - 4)] * answers
+    batch = make_slots(tiny, kept_bytes=10**9)
+    answer_all(tiny, batch, [(0, prompt, {"max_new_tokens": 4}) for prompt in prompts])
+    config = tiny.model.config.to_dict() | {"max_position_embeddings": CONTEXT, "torch_dtype": "float32"}
+    given = {"context": length, "batch": answers}
+    terms = {term.name: term.bytes for term in estimate_running(config, 1, "float32", "cuda", **given)}
+    assert terms["slots"] == batch.steps.cache.bytes > 0
+    assert "slots" not in [term.name for term in estimate_running(config, 1, "float32", "cpu", **given)]
 
 
 def test_buckets_hold_what_they_are_for():

@@ -8,11 +8,13 @@ from support.tiny import make_tiny_adapter, make_tiny_model
 from tokenizers.processors import TemplateProcessing
 
 from helpers.adapters.attaching import attach_adapter
+from helpers.common.choices import describe_choices
 from helpers.common.errors import NotFoundError, UsageError
+from helpers.common.machine import Choice
 from helpers.generation.engine import MAX_REQUESTS, EngineBusy, EngineStopping
 from helpers.generation.prompts import PromptTooLong, UnknownToken
 from helpers.generation.request import GenerationRequest
-from helpers.generation.transformers_engine import MAX_BATCH, TransformersEngine
+from helpers.generation.transformers_engine import MAX_BATCH, TransformersEngine, list_choices
 from helpers.loading.model import load_model
 
 WAIT_S = 30  # for what takes far less: an answer that hangs fails the test
@@ -49,6 +51,23 @@ def start_and_wait(engine, request):
     job.add_done_callback(lambda _: begun.set())
     assert begun.wait(WAIT_S)
     return job, pieces
+
+
+# What was chosen
+
+
+def test_choices_of_a_plain_model_on_a_cpu_are_none(engine):
+    assert engine.choices == {}
+
+
+def test_kernel_and_cuda_graphs_are_among_the_choices_of_a_model_on_a_gpu(tiny):
+    kernel, slots = Choice("gptq_triton", "the fastest"), Choice(True, "one CUDA device")
+    loaded = replace(tiny, kernel=kernel, device=Choice("cuda", "given"))
+    assert describe_choices(list_choices(loaded, slots)) == [
+        "kernel gptq_triton: the fastest",
+        "cuda_graphs on: one CUDA device",
+    ]
+    assert list_choices(replace(tiny, kernel=kernel), slots) == {"kernel": kernel}
 
 
 # One answer

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from helpers.common.errors import UnsupportedError, UsageError
+from helpers.loading._private import is_built
 from helpers.loading.kernels import (
     KERNELS,
     LAST,
@@ -69,6 +70,43 @@ def test_nothing_is_compiled_without_a_compiler_nor_takes_gradients_that_do_not_
     assert not any(kernels[choice.value].compiled for choice in plain)
     training = list_kernels(replace(facts, purpose="training"))
     assert all(kernels[choice.value].trains for choice in training)
+
+
+@pytest.mark.parametrize("facts", [H200, replace(H200, has_compiler=False, built=frozenset({"gptq_marlin"}))])
+def test_kernel_that_could_be_taken_and_was_not_measured_is_named_in_the_reason(facts):
+    reason = pick_kernel(facts).reason
+    assert "not gptq_marlin: it was not measured" in reason and "KIT_GPTQ_KERNEL=gptq_marlin" in reason
+
+
+@pytest.mark.parametrize("changes", [{"has_compiler": False}, {"purpose": "training"}, {"bits": 3}])
+def test_kernel_that_could_not_be_taken_anyway_is_not_offered(changes):
+    assert "marlin" not in pick_kernel(replace(H200, **changes)).reason
+
+
+def test_kernel_that_is_built_already_needs_no_compiler_and_says_nothing_of_one(capsys):
+    plain = replace(H200, has_compiler=False, has_triton=False)
+    built = replace(plain, built=frozenset({"gptq_exllama_v2"}))
+    assert (pick_kernel(plain).value, pick_kernel(built).value) == ("gptq_torch", "gptq_exllama_v2")
+    assert choose_kernel(built, fail()).value == "gptq_exllama_v2"
+    assert capsys.readouterr().err == ""
+
+
+def test_order_of_the_kernels_follows_the_figures(monkeypatch):
+    faster = [replace(kernel, speed=60.0) if kernel.extensions else kernel for kernel in KERNELS]
+    monkeypatch.setattr("helpers.loading.kernels.KERNELS", tuple(faster))
+    names = [choice.value for choice in list_kernels(H200)]
+    assert names == ["gptq_exllama_v2", "gptq_marlin", "gptq_triton", "gptq_torch"]
+
+
+def test_extension_is_built_when_gptqmodel_keeps_its_binary(tmp_path, monkeypatch):
+    monkeypatch.setenv("GPTQMODEL_EXLLAMAV2_BUILD_ROOT", str(tmp_path))
+    assert not is_built("exllamav2")
+    from gptqmodel import extension
+
+    found = extension._extension_for_name("exllamav2")
+    found.build_root().mkdir(parents=True)
+    (found.build_root() / f"{found.name}.so").touch()
+    assert is_built("exllamav2")
 
 
 def test_kernel_that_is_asked_for_comes_first_and_the_others_follow():

@@ -7,10 +7,13 @@ from support.tiny import make_tiny_model
 
 from helpers import tasks
 from helpers.common.command import run_command
+from helpers.common.machine import Choice, pick_dtype
 from helpers.common.training_settings import TrainingSettings
 from helpers.tasks.__main__ import main
 from helpers.tasks.audit import pair_near_copies
+from helpers.tasks.checks import estimate
 from helpers.tasks.checks.showing import describe_check
+from helpers.weights.folders import find_model
 
 TEMPLATE = "task: '{text}'\nlabel: {good: Good, bad: Bad}\n"
 THINGS = "kettle lamp clock radio chair stove fan iron drill mixer".split()
@@ -119,6 +122,37 @@ def test_batch_that_is_chosen_is_estimated_with_its_reason(write, home):
     assert check.estimate.steps == 5 * -(-check.train_rows // 4)
     assert "batch_size 4: " in check.estimate.batch_reason
     assert check.estimate.batch_reason in "\n".join(describe_check(check))
+
+
+@pytest.mark.parametrize(("free", "checkpointing"), [(80 * 10**9, False), (10**6, True)])
+def test_gpu_computes_forward_passes_again_only_where_memory_asks_for_it(
+    write, home, monkeypatch, free, checkpointing
+):
+    make_tiny_model(home / "models" / "tiny")
+    for name, value in {
+        "pick_device": Choice("cuda", "given"),
+        "pick_dtype": pick_dtype("cuda", (8, 0)),
+        "measure_memory": Choice((free, free), "given"),
+        "measure_speed": 10**12,
+    }.items():
+        monkeypatch.setattr(f"helpers.tasks.checks.estimate.{name}", lambda *_, value=value: value)
+    counted = []
+    count = estimate.count_operations
+    monkeypatch.setattr(
+        estimate, "count_operations", lambda *given: counted.append(given[-1]) or count(*given)
+    )
+    found = tasks.check_data(*write(make_rows()), "tiny", TrainingSettings(batch_size=4)).estimate
+    assert counted == [checkpointing]
+    assert ("recorded steps" in [term.name for term in found.terms]) is not checkpointing
+
+
+def test_forward_pass_that_is_computed_again_costs_half_as_much_as_the_backward_pass(write, home):
+    folder = find_model(make_tiny_model(home / "models" / "tiny").name)
+    counts = [
+        estimate.count_operations(folder, TrainingSettings(), 10**6, 0, checkpointing)
+        for checkpointing in (False, True)
+    ]
+    assert 1.3 < counts[1] / counts[0] < 1.5
 
 
 def test_chats_need_no_template_and_other_tables_are_checked_with_the_suggested_one(write):

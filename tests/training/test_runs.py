@@ -19,6 +19,7 @@ from helpers.adapters.fingerprint import compute_logits
 from helpers.adapters.folders import name_output
 from helpers.adapters.webui_parameters import copy_settings
 from helpers.common.errors import AlreadyThereError, DamagedError, ResourceError, TrainingError, UsageError
+from helpers.common.machine import Choice
 from helpers.tasks import Split, TaskData
 from helpers.tasks.chats import ChatForm
 from helpers.training.runs import open_adapter_folder
@@ -76,6 +77,24 @@ def test_run_records_what_was_measured(tiny, data, settings, folder):
     assert run["trainable_parameters"] > 0
     assert run["base"] == "tiny"
     assert len(run["fingerprint"]) == 3
+
+
+def test_run_records_what_was_chosen_and_why_and_a_cpu_says_nothing(tiny, data, settings, folder, capsys):
+    run = training.train_lora(tiny, data, settings, folder)
+    assert not run["choices"]["gradient_checkpointing"]["value"]
+    assert "CPU" in run["choices"]["gradient_checkpointing"]["reason"]
+    assert not run["choices"]["cuda_graphs"]["value"] and "kernel" not in run["choices"]
+    assert "gradient_checkpointing" not in capsys.readouterr().err
+
+
+def test_training_says_before_its_first_step_what_was_chosen_for_a_gpu(tiny, data, settings, folder, capsys):
+    chosen = {"kernel": Choice("gptq_triton", "the fastest"), "device": Choice("cuda", "given")}
+    run = training.train_lora(replace(tiny, **chosen), data, settings, folder)
+    lines = capsys.readouterr().err.splitlines()
+    assert "kernel gptq_triton: the fastest" in lines
+    assert any(line.startswith("gradient_checkpointing off: ") for line in lines)
+    assert any(line.startswith("cuda_graphs off: ") for line in lines)
+    assert run["choices"]["kernel"] == {"value": "gptq_triton", "reason": "the fastest"}
 
 
 def test_run_and_card_hold_no_text_of_a_row(tiny, template, rows, settings, folder):

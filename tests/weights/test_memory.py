@@ -8,8 +8,9 @@ import torch
 
 from helpers import weights
 from helpers.common.errors import KitError, UnsupportedError, UsageError
-from helpers.weights.memory import DTYPE_BYTES, OPTIMIZER_BYTES
 from helpers.weights.sizes import read_local
+from helpers.weights.step_memory import OPTIMIZER_BYTES
+from helpers.weights.terms import DTYPE_BYTES
 
 LLAMA_7B = {
     "num_hidden_layers": 32,
@@ -36,6 +37,27 @@ def test_llama_7b_takes_half_a_mebibyte_of_cache_for_each_token():
     terms = weights.estimate_running(LLAMA_7B, LLAMA_7B_BYTES, "float16", "cuda", context=4096)
     assert find(terms, "weights") == LLAMA_7B_BYTES
     assert find(terms, "KV cache") == 4096 * 2**19
+
+
+def test_gpu_has_slots_beside_the_prompts_which_are_read_in_chunks():
+    given = {"context": 2000, "batch": 16}
+    engine, plain = (
+        weights.estimate_running(LLAMA_7B, LLAMA_7B_BYTES, "float16", "cuda", slots=slots, **given)
+        for slots in (None, False)
+    )
+    assert find(engine, "slots") == 16 * 2048 * 2**19
+    assert find(engine, "KV cache") == 16 * 1024 * 2**19  # prompts of a chunk are read side by side
+    assert find(plain, "KV cache") == 16 * 2000 * 2**19
+    assert "slots" not in [term.name for term in plain]
+
+
+def test_keys_are_laid_out_for_each_query_head_where_the_fast_kernel_does_not_share_them():
+    def estimate(dtype, **config):
+        terms = weights.estimate_training({**LLAMA_7B, **config}, 1, dtype, "cuda", batch=1, length=100)
+        return find(terms, "sequences laid out")
+
+    assert estimate("bfloat16", num_key_value_heads=8) < estimate("float16", num_key_value_heads=8)
+    assert estimate("float16", num_key_value_heads=8) == estimate("bfloat16")
 
 
 def test_lora_has_as_many_parameters_as_its_paper_counts():
@@ -116,7 +138,7 @@ def test_weights_are_counted_in_the_dtype_that_they_are_converted_to():
 def test_file_counts_while_a_cpu_converts_it_if_it_is_more_than_the_cache():
     few = weights.estimate_running(LLAMA_7B, 10**9, "float32", "cpu", context=16)
     many = weights.estimate_running(LLAMA_7B, 10**9, "float32", "cpu", context=4096)
-    gpu = weights.estimate_running(LLAMA_7B, 10**9, "float32", "cuda", context=16)
+    gpu = weights.estimate_running(LLAMA_7B, 10**9, "float32", "cuda", context=16, slots=False)
     assert find(few, "the file while it is converted") == 10**9
     assert [term.name for term in many] == [term.name for term in gpu]
     assert find(many, "KV cache") > 10**9

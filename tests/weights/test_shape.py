@@ -7,8 +7,9 @@ from transformers.pytorch_utils import Conv1D
 
 from helpers import weights
 from helpers.common.errors import DamagedError
-from helpers.weights.memory import choose_targets, estimate_weights
+from helpers.weights.memory import estimate_weights
 from helpers.weights.shape import read_number
+from helpers.weights.step_memory import choose_targets
 
 LLAMA = {"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}
 GPT2 = {"n_layer": 2, "n_embd": 32, "n_head": 4}

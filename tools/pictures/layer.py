@@ -1,8 +1,8 @@
 """A decoder layer: norms, attention, MLP and the residual stream, with the seven layers that get a LoRA."""
 
 from helpers.common.training_settings import ALL_LINEAR
-from helpers.weights.memory import count_lora_parameters
 from helpers.weights.shape import Shape
+from helpers.weights.step_memory import count_lora_parameters
 from tools.pictures.facts import read_model_shape, read_settings
 from tools.pictures.svg import DARK, INK, LIT, MIDDLE, PALE, QUIET, WHITE, Picture
 

@@ -1,31 +1,35 @@
 """How long a training will take on this machine, and how much memory: an estimate before anything is loaded.
 
 The time is the arithmetic of the training divided by the speed of this machine. A token takes two operations
-for each weight forward and two backward, and two more for each weight of the LoRA; a GPU computes the forward
-pass again, because it checkpoints gradients. The head is computed for learned tokens only. The speed is that
-of matrices of the model's sizes, measured for a moment, times EFFICIENCY: what remains of it in a training.
-On a GPU, every step takes a time of its own.
+for each weight forward and two backward, and two more for each weight of the LoRA. Where memory asks for
+gradient checkpointing, the forward pass is computed again. The head is computed for learned tokens only. The
+speed is that of matrices of the model's sizes, measured for a moment, times EFFICIENCY: what remains of it in
+a training. On a GPU, every step takes a time of its own.
 """
 
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from helpers.common.errors import KitError
 from helpers.common.machine import Choice, measure_memory, name_dtype, pick_device, pick_dtype
 from helpers.common.training_settings import AUTO, TrainingSettings
 from helpers.tasks.checks.lengths import TokenizedRows, find_p95
-from helpers.weights.batches import estimate_batch
+from helpers.weights.batches import estimate_batch, estimate_checkpointing
 from helpers.weights.folders import ModelFolder
-from helpers.weights.memory import Term, count_lora_parameters, count_upper_layers, estimate_training
+from helpers.weights.memory import estimate_training
 from helpers.weights.shape import Shape, get_text_part, read_number
 from helpers.weights.sizes import build_facts, explain_unknown_shape
+from helpers.weights.step_memory import count_lora_parameters, count_upper_layers
+from helpers.weights.terms import Term, add_up
 
 # "cpu": measured with trainings of SmolLM2-135M-Instruct in bfloat16 on two cores: 0.39 to 0.46 for rows of
 # 25 to 400 tokens in batches of 4 and 8. "cuda": what the steps in benchmarks/results.md come to (1.1 billion
 # parameters, H100).
-# "mps": not measured.
+# "mps": not measured. STEP_SECONDS of "cuda" is from before steps became CUDA graphs. Those without
+# checkpointing may take less, which was not measured.
 EFFICIENCY = {"cpu": 0.4, "cuda": 0.4, "mps": 0.4}
 STEP_SECONDS = {"cpu": 0.0, "cuda": 0.36, "mps": 0.36}  # whatever is in the step
 MEASURED_SECONDS = 0.5
@@ -64,16 +68,16 @@ def estimate_run(
     tokens = round(steps * (shared + batch * own))
     try:
         with explain_unknown_shape(folder.name):
-            terms = estimate_memory(folder, lengths, shared, batch, settings)
+            checkpointing, terms = estimate_memory(folder, lengths, shared, batch, settings)
             learned = steps * batch * sum(sum(one.mask) for one in sample.sequences) / len(lengths)
-            operations = count_operations(folder, settings, tokens, learned)
+            operations = count_operations(folder, settings, tokens, learned, checkpointing)
     except KitError as error:
         return Estimate(rows=rows, steps=steps, tokens=tokens, reason=str(error))
     device = pick_device().value
     speed = measure_speed(folder.shape, min(tokens // steps, 2048))
     return Estimate(
         minutes=(steps * STEP_SECONDS[device] + operations / (speed * EFFICIENCY[device])) / 60,
-        memory_bytes=sum(term.bytes for term in terms),
+        memory_bytes=add_up(terms),
         free_bytes=measure_memory(device).value[0],
         rows=rows,
         steps=steps,
@@ -88,15 +92,11 @@ def settle_batch(
     folder: ModelFolder, lengths: Sequence[int], shared: int, rows: int, settings: TrainingSettings
 ) -> Choice[TrainingSettings]:
     """The settings with the number of rows that a training would take for `auto`, and why."""
-    device = pick_device().value
-    facts = build_facts(folder.config, folder.quantization, folder.disk_bytes, folder.weight_bytes)
     try:
         with explain_unknown_shape(folder.name):
             chosen = estimate_batch(
-                facts.config, facts.weight_bytes, name_dtype(pick_dtype(device).value), device,
-                measure_memory(device).value[0], settings.batch_size, settings.accumulation, rows,
-                r=settings.lora_r, targets=settings.targets, optimizer=settings.optimizer,
-                length=find_p95(lengths), shared=shared,
+                *describe_model(folder), measure_memory(pick_device().value).value[0], settings.batch_size,
+                settings.accumulation, rows, **describe_step(lengths, shared, settings),
             )  # fmt: skip
     except KitError as error:
         return Choice(settings.take_batch(settings.batch_size), error.problem)
@@ -105,21 +105,39 @@ def settle_batch(
 
 def estimate_memory(
     folder: ModelFolder, lengths: Sequence[int], shared: int, batch: int, settings: TrainingSettings
-) -> list[Term]:
-    """The memory of a step whose rows are as long as the 95 % of all rows are at most."""
+) -> tuple[bool, list[Term]]:
+    """(whether the training will checkpoint gradients, the memory of a step of `batch` rows)."""
+    model = describe_model(folder)
+    step = {**describe_step(lengths, shared, settings), "batch": batch}
+    free = measure_memory(pick_device().value).value[0]
+    checkpointing = estimate_checkpointing(*model, free, **step).value
+    return checkpointing, estimate_training(*model, **step, checkpointing=checkpointing)
+
+
+def describe_model(folder: ModelFolder) -> tuple[dict[str, Any], int, str, str]:
+    """What estimates are given of a model first: config, bytes of the weights, dtype and device here."""
     device = pick_device().value
     facts = build_facts(folder.config, folder.quantization, folder.disk_bytes, folder.weight_bytes)
-    dtype = name_dtype(pick_dtype(device).value)
-    return estimate_training(
-        facts.config, facts.weight_bytes, dtype, device, r=settings.lora_r, targets=settings.targets,
-        optimizer=settings.optimizer, batch=batch, length=find_p95(lengths), shared=shared,
-    )  # fmt: skip
+    return facts.config, facts.weight_bytes, name_dtype(pick_dtype(device).value), device
 
 
-def count_operations(folder: ModelFolder, settings: TrainingSettings, tokens: int, learned: float) -> float:
+def describe_step(lengths: Sequence[int], shared: int, settings: TrainingSettings) -> dict[str, Any]:
+    """What estimates are given of a step whose rows are as long as the 95 % of all rows are at most."""
+    return {
+        "r": settings.lora_r,
+        "targets": settings.targets,
+        "optimizer": settings.optimizer,
+        "length": find_p95(lengths),
+        "shared": shared,
+    }
+
+
+def count_operations(
+    folder: ModelFolder, settings: TrainingSettings, tokens: int, learned: float, checkpointing: bool
+) -> float:
     """Multiplications and additions of a training on so many tokens, some of which are learned."""
     shape = folder.shape
-    passes = 6 if pick_device().value == "cuda" else 4  # two of them forward, which all layers do
+    passes = 6 if checkpointing else 4  # two of them forward, which all layers do
     in_a_layer = sum(inputs * outputs for inputs, outputs in shape.list_linears().values())
     back = count_upper_layers(shape, settings.targets)
     linears = in_a_layer * (2 * shape.layers + (passes - 2) * back)
