@@ -76,7 +76,7 @@ def list_preparations(lessons: Mapping[str, NotebookNode]) -> Iterator[str]:
     if servers:
         cell = f"`tutorial.{SERVER}...)` in {' and '.join(servers)}"
         yield f"- To ask a server live, run the cell that starts it: {cell}."
-    yield "- Every other output is on the slides. If something fails, go on with those."
+    yield "- Every other output is on the slides. If something fails, continue with those."
 
 
 def list_live(notebook: NotebookNode) -> Iterator[tuple[str, str]]:
@@ -94,7 +94,7 @@ def starts_server(notebook: NotebookNode) -> bool:
 
 
 def make_closing_slide() -> list[NotebookNode]:
-    """The last slide: what one has seen, where the kit is, and room for questions."""
+    """The last slide: what you have seen, where the kit is, and room for questions."""
     publication = read_publication(PROJECT)
     where = f"The kit: <{publication.repository}>" if publication else "To get the kit, ask for the folder."
     return [make_cell(CLOSING.format(where=where), "slide"), make_cell(FAREWELL, "notes")]

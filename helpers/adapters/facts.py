@@ -153,7 +153,10 @@ def list_exact(run: dict[str, Any]) -> list[tuple[int, float]]:
 def write_commands(folder: AdapterFolder) -> dict[str, str]:
     """Lines for a terminal: to serve the LoRA, to ask it, to prove it, and to measure it."""
     base, run = folder.base_name or "BASE", folder.run
-    body = {"model": folder.name, "messages": [{"role": "user", "content": "PROMPT"}]}
+    messages = [{"role": "user", "content": "PROMPT"}]
+    if run.get("kind") != "chats":  # as the template writes them
+        messages = [{"role": "system", "content": "INSTRUCTION"}, {"role": "user", "content": "TASK"}]
+    body = {"model": folder.name, "messages": messages}
     serve = ["--model", base, "--lora", folder.name, "--api", "--extensions", "openai"]
     measure = ["--model", base, "--lora", folder.name, "--base", "--data", run.get("data", "FILE")]
     if run.get("kind") != "chats":

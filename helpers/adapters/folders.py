@@ -140,8 +140,12 @@ class AdapterFolder:
 
     @property
     def targets_in_words(self) -> str:
-        """The layers for people to read: "q_proj, v_proj", or the pattern."""
-        return self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
+        """The layers for people to read: "q_proj, v_proj (layers 8 to 29)", or the pattern."""
+        words = self.targets if isinstance(self.targets, str) else ", ".join(self.targets)
+        blocks = self.config.get("layers_to_transform")
+        if isinstance(blocks, list) and blocks and all(type(block) is int for block in blocks):
+            words += f" (layers {min(blocks)} to {max(blocks)})"
+        return words
 
     def need_base(self, remedy: str) -> str:
         """The recorded base; a MismatchError with `remedy` if none is recorded."""

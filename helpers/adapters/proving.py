@@ -80,7 +80,7 @@ def prove_nonzero(folder: AdapterFolder) -> Finding:
     """Whether every layer's B A is something other than zero."""
     sizes = measure_norms(folder).to_numpy().flatten()
     sizes = sizes[~np.isnan(sizes)]
-    seen = f"||B A|| of {sizes.size} layers, {(sizes == 0).sum()} of them 0"
+    seen = f"||B A|| of {sizes.size} matrices, {(sizes == 0).sum()} of them 0"
     if count_broken(folder.weights) or not np.isfinite(sizes).all():
         return Finding("its weights are not zero", False, "they are not numbers", "Train the LoRA again.")
     passed = bool(sizes.size and (sizes > 0).all())

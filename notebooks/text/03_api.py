@@ -32,8 +32,8 @@
 # | lane | minutes | memory | disk | measured |
 # |---|---|---|---|---|
 # | tiny | 0.6 | 4.9 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit b5248b6fd351 |
-# | t4 | – | – | – | not run yet |
-# | large | – | – | – | not run yet |
+#
+# Not run yet in these lanes: `t4`, `large`.
 #
 # Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
 

@@ -180,7 +180,9 @@ def test_base_is_known_by_the_last_part_of_its_path(made, recorded, name):
 def test_layers_are_named_in_alphabetical_order_or_by_peft_s_pattern(made):
     change_config(made[0], target_modules=["v_proj", "q_proj"])
     assert adapters.AdapterFolder(made[0]).targets_in_words == "q_proj, v_proj"
-    change_config(made[0], target_modules=".*attn.*")
+    change_config(made[0], layers_to_transform=[8, 9, 10])
+    assert adapters.AdapterFolder(made[0]).targets_in_words == "q_proj, v_proj (layers 8 to 10)"
+    change_config(made[0], target_modules=".*attn.*", layers_to_transform=None)
     assert adapters.AdapterFolder(made[0]).targets_in_words == ".*attn.*"
 
 

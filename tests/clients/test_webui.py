@@ -30,7 +30,7 @@ LESSONS = {  # what the lessons print, as options
         ("today", WebUIOptions("llama-2-70b-chat.Q4_K_M.gguf", context=4096)),
     ],
     "03_api": [
-        ("today", WebUIOptions(LLAMA_7B, api=True)),
+        ("today", WebUIOptions("llama-2-7b-chat.Q4_K_M.gguf", api=True)),
         ("2023", WebUIOptions(LLAMA_7B, api=True, openai=True)),
     ],
     "05_lora_loading": [("2023", replace(SMALL, cpu=True, openai=True)), ("today", SMALL)],

@@ -53,14 +53,12 @@ def compute_columns(record, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_box_says_for_each_lane_what_its_record_says(name):
     records = json.loads((PROJECT / "benchmarks" / "tutorial.json").read_text(encoding="utf-8"))
-    for box in read_boxes(name):
-        assert set(box) == set(common.LANES)
-        for lane, columns in box.items():
-            expected = compute_columns(records.get(lane), name)
-            if expected:
-                assert columns == expected
-            else:
-                assert not any(character.isdigit() for character in "".join(columns))
+    expected = {lane: compute_columns(records.get(lane), name) for lane in common.LANES}
+    recorded = {lane: columns for lane, columns in expected.items() if columns}
+    assert read_boxes(name) == [recorded, recorded]
+    [cell] = list_tagged_cells(read_notebook(NOTEBOOKS / f"{name}.ipynb"), TAG)
+    [missing] = [line for line in cell.source.splitlines() if "Not run yet" in line]
+    assert all((f"`{lane}`" in missing) == (lane not in recorded) for lane in common.LANES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -109,8 +107,12 @@ def test_boxes_follow_a_new_record(copied):
         assert [box["t4"] for box in boxes] == [columns, columns]
         assert [box["tiny"] for box in boxes] == [box["tiny"] for box in read_boxes(name)]
     after = (copied / "notebooks" / "04_training.ipynb").read_text(encoding="utf-8").splitlines()
-    [changed] = [line for line in after if line not in before]
-    assert "Some GPU" in changed and len(after) == len(before)
+    line, missing = [line for line in after if line not in before]
+    assert (
+        "Some GPU" in line
+        and "Not run yet in this lane: `large`" in missing
+        and len(after) == len(before) + 1
+    )
     assert write_boxes(copied) == [] and set(read_records(copied)) == {"tiny", "t4"}
 
 

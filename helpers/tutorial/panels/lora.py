@@ -70,7 +70,7 @@ class LoraPanel(AskingPanel):
     def name_answerer(self) -> str:
         """The base alone, or the LoRA with its strength."""
         if self.applied:
-            return f"With {self.applied}, strength {self.strength.value:g}"
+            return f"{self.applied} (strength {self.strength.value:g})"
         return f"{self.get_model().name} alone"
 
     def load_base(self) -> LoadedModel:
