@@ -11,11 +11,17 @@ import torch
 from support.tiny import make_byte_tokenizer
 from transformers import AutoModelForCausalLM
 
-from helpers.common.errors import NotFoundError, UsageError
+from helpers.common.errors import DamagedError, NotFoundError, UsageError
 from helpers.generation.decoding import read_bytes
 from helpers.generation.engine import EngineStopping
 from helpers.generation.llama_engine import LlamaEngine, build_body
-from helpers.generation.llama_server import PARALLEL, PROMPT_STEP, ConversationPlan, plan_conversations
+from helpers.generation.llama_server import (
+    PARALLEL,
+    PROMPT_STEP,
+    ConversationPlan,
+    LlamaServer,
+    plan_conversations,
+)
 from helpers.generation.llama_slots import SlotPool
 from helpers.generation.prompts import PromptTooLong, UnknownToken
 from helpers.generation.request import GenerationRequest
@@ -54,6 +60,15 @@ def ask(engine, **settings):
 def list_running(engine):
     """llama.cpp's slots that compute an answer."""
     return [slot for slot in engine.server.ask("/slots") if slot["is_processing"]]
+
+
+def test_file_with_a_token_twice_is_refused_and_does_not_end_the_process(llama_home, tmp_path):
+    content = llama_home.gguf.gguf.read_bytes()
+    assert content.count(b"<259>") == 1 and content.count(b"<258>") == 1
+    damaged = tmp_path / "tiny.gguf"
+    damaged.write_bytes(content.replace(b"<259>", b"<258>"))
+    with pytest.raises(DamagedError, match="its vocabulary has '<258>' twice"):
+        LlamaServer(damaged, [])
 
 
 def count_last_tokens(engine, slot):
