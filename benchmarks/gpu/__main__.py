@@ -76,12 +76,13 @@ class Run:
         task = {**self.common, "task": job.task, **job.settings, "deadline": deadline - 1}
         process = self.workers.begin(task, later)
         running, error = job.name, ""
+        beside = {"beside": "nvcc"} if self.compiler.busy else {}
         try:
             for line in process.read(deadline):
                 if "begins" in line:
                     running, start = line["begins"], time.monotonic()
                 elif "ready" not in line:
-                    self.report.add(part, line)
+                    self.report.add(part, line | beside)
         except TimeoutError:
             error = f"stopped at the limit of its process, {seconds:.0f} s"
         except ChildProcessError:
@@ -151,6 +152,8 @@ def main(arguments: list[str]) -> None:
         tokenizer = find_tokenizer(options.tokenizer)
         facts = {"minutes": options.minutes, "tokenizer": tokenizer or "made on the spot"}
         report = Report(out, **facts)
+        if report.missing:
+            print(f"Not installed, so that what needs them is left out: {', '.join(report.missing)}")
         common = {
             "scratch": scratch,
             "out": str(out),

@@ -11,8 +11,10 @@ from helpers.common.files import write_json
 from helpers.common.paths import find_commit
 
 PACKAGES = (
-    "torch transformers trl peft accelerate triton gptqmodel optimum liger-kernel bitsandbytes datasets"
+    "torch transformers trl peft accelerate triton gptqmodel optimum llguidance liger-kernel bitsandbytes "
+    "flash-attn datasets"
 ).split()
+MISSING = "not installed"
 FIRST = ("part", "contestant")
 LAST = ("seconds", "error")
 
@@ -24,7 +26,7 @@ def list_versions() -> dict[str, str]:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
+            versions[name] = MISSING
     return versions
 
 
@@ -55,6 +57,11 @@ class Report:
         self.results: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
         self.write()
+
+    @property
+    def missing(self) -> list[str]:
+        """The packages that are not installed."""
+        return [name for name, version in self.facts["packages"].items() if version == MISSING]
 
     def add(self, part: str, result: dict[str, Any]) -> None:
         """Adds a result of a part, prints it, and writes both files."""
