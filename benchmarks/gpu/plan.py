@@ -12,6 +12,10 @@ from helpers.common.errors import UsageError
 Contestant = tuple[str, int | str, int, int]
 
 
+# What benchmarks.gpu_machine puts into the folder that is carried to a bare machine.
+TOKENIZER, LLAMA_2, HEAD = "smollm2-tokenizer", "llama-2-tokenizer", "smollm2.head"
+
+
 class Skipped(Exception):
     """A contestant that needs what another could not make; it is left out of the report."""
 
@@ -27,7 +31,9 @@ class Job:
     @property
     def name(self) -> str:
         """What the report calls the job as a whole."""
-        known = [str(self.settings[key]) for key in ("shape", "dtype", "kernel") if key in self.settings]
+        known = [
+            str(self.settings[key]) for key in ("shape", "lane", "dtype", "kernel") if key in self.settings
+        ]
         return " ".join([self.task, *known])
 
 
@@ -106,7 +112,11 @@ PARTS = (
     Part("memory", 20, (Job("memory", 1),)),
     Part("unsloth", 10, (Job("unsloth", 1, {"shape": "1b", "batch": 64, "steps": 6}),)),
 )
-LESSONS = Part("lessons", 480, (Job("lessons", 1),))  # a call of its own: --part lessons
+LESSONS = Part(  # a call of its own: --part lessons
+    "lessons",
+    480,
+    tuple(Job("lessons", share, {"lane": lane}) for lane, share in (("tiny", 2), ("t4", 2), ("large", 3))),
+)
 
 
 def pick_parts(names: Sequence[str]) -> list[Part]:

@@ -30,9 +30,15 @@ def list_versions() -> dict[str, str]:
     return versions
 
 
-def ask_nvidia() -> str:
-    """Name, memory and driver of the first GPU, as nvidia-smi says it; "" without it."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+def ask_used() -> float | None:
+    """GB of the first GPU's memory that are in use by all programs; None without nvidia-smi."""
+    found = ask_nvidia("memory.used", ",nounits")
+    return int(found) * 2**20 / 1e9 if found.isdecimal() else None
+
+
+def ask_nvidia(facts: str = "name,memory.total,driver_version", form: str = "") -> str:
+    """What nvidia-smi says of the first GPU: name, memory and driver, or other facts; "" without it."""
+    command = ["nvidia-smi", f"--query-gpu={facts}", f"--format=csv,noheader{form}"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):

@@ -18,7 +18,7 @@ class StepTimer(TrainerCallback):
 
     Steps warm up until `warm` of them are over and, where steps are recorded, one was replayed; for a replay
     half of the `seconds` are waited at most. Then `timed` steps are timed, or as many as the seconds allow,
-    one at least.
+    one at least, even if the seconds were over before.
     """
 
     def __init__(self, warm: int, timed: int, seconds: float, graphs: StepGraphs | None = None):
@@ -58,6 +58,8 @@ class StepTimer(TrainerCallback):
 
     def is_warm(self) -> bool:
         """Whether the steps to come are to be timed."""
+        if time.monotonic() > self.end:
+            return True
         if len(self.steps) < self.warm:
             return False
         awaits_replay = self.graphs is not None and not self.graphs.failed

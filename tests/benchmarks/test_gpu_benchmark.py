@@ -8,7 +8,7 @@ import time
 import pytest
 
 from benchmarks.gpu.__main__ import Run
-from benchmarks.gpu.plan import LESSONS, PARTS, Job, Part, answer, divide, pick_parts
+from benchmarks.gpu.plan import LESSONS, PARTS, TOKENIZER, Job, Part, answer, divide, pick_parts
 from benchmarks.gpu.processes import Compiler, Workers
 from benchmarks.gpu.report import Report
 from helpers.common.errors import UsageError
@@ -180,10 +180,10 @@ def test_short_form_runs_on_a_cpu(tmp_path, monkeypatch):
     from benchmarks.gpu.shapes import make_tokenizer
 
     pytest.importorskip("gptqmodel", reason="gptqmodel is for Linux: pip install -e '.[gptq]'")
-    make_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    make_tokenizer().save_pretrained(tmp_path / "carried" / TOKENIZER)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     command = [sys.executable, "-m", "benchmarks.gpu", "--minutes", "5", "--out", str(tmp_path / "out")]
-    command += ["--tokenizer", str(tmp_path / "tokenizer")]
+    command += ["--carried", str(tmp_path / "carried")]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "out").glob("*.json")
