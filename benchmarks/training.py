@@ -23,12 +23,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 from trl import SFTTrainer
 
+from benchmarks.contestants import pick_lora_settings
 from benchmarks.records import keep_record, name_record
 from helpers.common import arguments as types
 from helpers.common.command import CommandParser, run_command
 from helpers.common.errors import TrainingError
 from helpers.common.machine import Choice, measure_peak_mb, name_device, pick_device, pick_dtype
-from helpers.common.presets import pick_settings
 from helpers.loading.model import LoadedModel, load_model
 from helpers.tasks.rows import open_data, read_rows
 from helpers.training.configs import make_sft_config
@@ -85,7 +85,7 @@ def measure(contestant: str, batch_size: int, options: argparse.Namespace) -> di
     """Trains one pass over the first rows; rows a second, peak memory in MB, mean loss of the last rows."""
     kind, dtype, completion_only, *_ = CONTESTANTS[contestant]
     table, template = open_data(options.data, options.template)
-    settings = pick_settings("tiny").replace({"batch_size": batch_size, "max_rows": 0})
+    settings = pick_lora_settings().replace({"batch_size": batch_size, "max_rows": 0})
     loaded = load_base(dtype)
     rows = read_rows(table, template)
     examples = build_dataset(rows, template, settings, loaded.tokenizer).select(range(options.rows))

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu.plan import LESSONS, PARTS, Job, Part, divide, pick_parts
+from benchmarks.gpu.plan import LESSONS, PARTS, TOKENIZER, Job, Part, divide, pick_parts
 from benchmarks.gpu.processes import Compiler, Workers
 from benchmarks.gpu.report import Report
 from helpers.common import arguments as types
@@ -18,6 +18,7 @@ from helpers.common.paths import PROJECT, find_home
 
 END = 2.0  # seconds kept for killing and writing
 IMPORTING = 60.0  # the most seconds that a process may take to import its libraries
+EMBEDDED_NAME = "SmolLM2-135M-Instruct"
 NO_UNSLOTH = "Unsloth needs an environment of its own: name its Python with --unsloth-python"
 
 
@@ -76,12 +77,13 @@ class Run:
         task = {**self.common, "task": job.task, **job.settings, "deadline": deadline - 1}
         process = self.workers.begin(task, later)
         running, error = job.name, ""
+        beside = {"beside": "nvcc"} if self.compiler.busy else {}
         try:
             for line in process.read(deadline):
                 if "begins" in line:
                     running, start = line["begins"], time.monotonic()
                 elif "ready" not in line:
-                    self.report.add(part, line)
+                    self.report.add(part, line | beside)
         except TimeoutError:
             error = f"stopped at the limit of its process, {seconds:.0f} s"
         except ChildProcessError:
@@ -108,17 +110,19 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--out", type=types.path, metavar="FOLDER", help="for the results (default: runs/)")
     parser.add_argument(
-        "--tokenizer", type=types.path, metavar="FOLDER", help="default: SmolLM2's in models/"
+        "--carried",
+        type=types.path,
+        metavar="FOLDER",
+        help="what benchmarks.gpu_machine has put together (default: what this computer has in models/)",
     )
     parser.add_argument("--unsloth-python", metavar="PATH", help="Python of an environment with Unsloth")
     return parser.parse_args(arguments)
 
 
-def find_tokenizer(asked: Path | None) -> str | None:
-    """The folder of a tokenizer; None if there is none, so that one is made on the spot."""
-    folders = (
-        [asked] if asked else [home / "models" / "SmolLM2-135M-Instruct" for home in (find_home(), PROJECT)]
-    )
+def find_tokenizer(carried: Path | None) -> str | None:
+    """The folder of SmolLM2's tokenizer; None if there is none, so that one is made on the spot."""
+    folders = [carried / TOKENIZER] if carried else []
+    folders += [home / "models" / EMBEDDED_NAME for home in (find_home(), PROJECT)]
     return next((str(path.absolute()) for path in folders if (path / "tokenizer.json").is_file()), None)
 
 
@@ -148,13 +152,16 @@ def main(arguments: list[str]) -> None:
         awaited = [part.waits_for for part in parts if part.waits_for] if on_gpu else []
         compiler = Compiler(awaited, log)
         stack.callback(compiler.close)
-        tokenizer = find_tokenizer(options.tokenizer)
+        tokenizer = find_tokenizer(options.carried)
         facts = {"minutes": options.minutes, "tokenizer": tokenizer or "made on the spot"}
         report = Report(out, **facts)
+        if report.missing:
+            print(f"Not installed, so that what needs them is left out: {', '.join(report.missing)}")
         common = {
             "scratch": scratch,
             "out": str(out),
             "tokenizer": tokenizer,
+            "carried": str(options.carried.absolute()) if options.carried else None,
             "unsloth_python": options.unsloth_python,
         }
         deadline = start + 60 * options.minutes - END

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from benchmarks.contestants import pick_lora_settings
 from benchmarks.gpu.answering import answer, run_engine
 from benchmarks.gpu.shapes import make_loaded
-from benchmarks.gpu.training import StepTimer, read_lessons
+from benchmarks.gpu.steps import StepTimer
+from benchmarks.gpu.training import read_lessons
 from helpers.common.machine import name_dtype
-from helpers.common.presets import pick_settings
 from helpers.loading.model import LoadedModel
 from helpers.training.configs import make_sft_config
 from helpers.training.dataset import build_dataset
@@ -22,6 +23,7 @@ from helpers.training.targets import make_lora_config
 from helpers.weights.memory import Term, estimate_running, estimate_training
 
 STEPS = 2
+MOST_STEPS = 8  # until a step is replayed, where steps are recorded
 
 
 def list_contestants(job: dict[str, Any]) -> list[tuple[str, Callable[[float], dict[str, Any]]]]:
@@ -38,7 +40,7 @@ def measure_training(job: dict[str, Any], shape: str, checkpointing: bool, secon
     """The kit's trainer on rows of nearly one length, which is what the estimate is given."""
     batch = 32 if torch.cuda.is_available() else 4
     loaded = make_loaded(shape, job, purpose="training")
-    settings = pick_settings("tiny").replace({"batch_size": batch, "max_rows": 0, "checkpoint_steps": 0})
+    settings = pick_lora_settings().replace({"batch_size": batch, "max_rows": 0, "checkpoint_steps": 0})
     data = read_lessons()
     examples = build_dataset(data.train[:400], data.template, settings, loaded.tokenizer)
     lengths = [len(ids) for ids in examples["input_ids"]]
@@ -47,17 +49,18 @@ def measure_training(job: dict[str, Any], shape: str, checkpointing: bool, secon
     config = make_sft_config(loaded.model, settings, Path(job["scratch"]) / "memory", progress=False)
     trainer = SharedPrefixTrainer(
         model=loaded.model,
-        args=dataclasses.replace(config, gradient_checkpointing=checkpointing, max_steps=STEPS),
+        args=dataclasses.replace(config, gradient_checkpointing=checkpointing, max_steps=MOST_STEPS),
         train_dataset=examples.select(middle),
         processing_class=loaded.tokenizer,
         peft_config=make_lora_config(loaded.model, settings),
     )
-    trainer.add_callback(StepTimer(0, seconds))
+    trainer.add_callback(StepTimer(1, STEPS, seconds, trainer.graphs))
     trainer.train()
     ids = [list(row) for row in trainer.train_dataset["input_ids"]]
     step = {"batch": batch, "length": max(map(len, ids)), "shared": len(os.path.commonprefix(ids))}
+    learned = {"r": settings.lora_r, "targets": settings.targets, "optimizer": settings.optimizer}
     step["checkpointing"] = checkpointing
-    return compare(loaded, estimate_training(*describe(loaded), **step))
+    return compare(loaded, estimate_training(*describe(loaded), **step, **learned))
 
 
 def measure_answering(job: dict[str, Any], shape: str, clients: int, seconds: float) -> dict[str, Any]:

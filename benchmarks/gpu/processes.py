@@ -176,6 +176,11 @@ class Compiler:
             or self.process.popen.poll() is not None
         )
 
+    @property
+    def busy(self) -> bool:
+        """Whether it is compiling, on half of the cores: what is measured meanwhile may be slower for it."""
+        return self.process is not None and self.process.popen.poll() is None
+
     def close(self) -> None:
         """Ends it."""
         if self.process:

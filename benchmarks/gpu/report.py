@@ -11,8 +11,10 @@ from helpers.common.files import write_json
 from helpers.common.paths import find_commit
 
 PACKAGES = (
-    "torch transformers trl peft accelerate triton gptqmodel optimum liger-kernel bitsandbytes datasets"
+    "torch transformers trl peft accelerate triton gptqmodel optimum llguidance liger-kernel bitsandbytes "
+    "flash-attn datasets"
 ).split()
+MISSING = "not installed"
 FIRST = ("part", "contestant")
 LAST = ("seconds", "error")
 
@@ -24,13 +26,19 @@ def list_versions() -> dict[str, str]:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            versions[name] = "not installed"
+            versions[name] = MISSING
     return versions
 
 
-def ask_nvidia() -> str:
-    """Name, memory and driver of the first GPU, as nvidia-smi says it; "" without it."""
-    command = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+def ask_used() -> float | None:
+    """GB of the first GPU's memory that are in use by all programs; None without nvidia-smi."""
+    found = ask_nvidia("memory.used", ",nounits")
+    return int(found) * 2**20 / 1e9 if found.isdecimal() else None
+
+
+def ask_nvidia(facts: str = "name,memory.total,driver_version", form: str = "") -> str:
+    """What nvidia-smi says of the first GPU: name, memory and driver, or other facts; "" without it."""
+    command = ["nvidia-smi", f"--query-gpu={facts}", f"--format=csv,noheader{form}"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
@@ -55,6 +63,11 @@ class Report:
         self.results: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
         self.write()
+
+    @property
+    def missing(self) -> list[str]:
+        """The packages that are not installed."""
+        return [name for name, version in self.facts["packages"].items() if version == MISSING]
 
     def add(self, part: str, result: dict[str, Any]) -> None:
         """Adds a result of a part, prints it, and writes both files."""

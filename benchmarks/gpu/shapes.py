@@ -20,7 +20,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from helpers.common.machine import Choice, name_dtype, pick_device
+from helpers.common.machine import Choice, name_dtype, pick_device, pick_dtype
 from helpers.common.paths import PROJECT
 from helpers.loading._private import undo_compiling
 from helpers.loading.gptq_training import let_gradients_through
@@ -47,10 +47,6 @@ CHAT_TEMPLATE = (
 )
 
 
-class Skipped(Exception):
-    """A contestant that needs what another could not make; it is left out of the report."""
-
-
 def make_config(shape: str, tokens: int, layers: int | None = None) -> LlamaConfig:
     """The config of a shape for a tokenizer with so many tokens, on request with fewer layers."""
     *sizes, vocabulary, _, _ = SHAPES[shape]
@@ -71,11 +67,12 @@ def make_loaded(
 ) -> LoadedModel:
     """A random model of a shape as load_model would return it, from a folder without weights.
 
-    `kernel` is gptqmodel's name of one, or "kit" for the one that the kit picks for the purpose.
+    `kernel` is gptqmodel's name of one, or "kit" for the one that the kit picks for the purpose; `dtype` is
+    the kit's if it is None.
     """
     start = time.monotonic()
     tokenizer = find_tokenizer(job)
-    wanted = getattr(torch, dtype) if dtype else pick_number(shape)
+    wanted = getattr(torch, dtype) if dtype and torch.cuda.is_available() else pick_number()
     config = make_config(shape, len(tokenizer), job.get("layers"))
     model = (
         make_gptq(config, shape, kernel, purpose, wanted) if is_gptq(shape) else make_float(config, wanted)
@@ -102,11 +99,9 @@ def is_gptq(shape: str) -> bool:
     return bool(SHAPES[shape][6])
 
 
-def pick_number(shape: str) -> torch.dtype:
-    """float16 for GPTQ, bfloat16 otherwise; float32 on a CPU."""
-    if not torch.cuda.is_available():
-        return torch.float32
-    return torch.float16 if is_gptq(shape) else torch.bfloat16
+def pick_number() -> torch.dtype:
+    """The dtype that the kit computes in on this GPU; float32 on a CPU."""
+    return pick_dtype().value if torch.cuda.is_available() else torch.float32
 
 
 def synchronise() -> None:
@@ -150,7 +145,7 @@ def make_gptq(
 def pick_kit_kernel(shape: str, purpose: str = "inference") -> str | None:
     """gptqmodel's name of the kernel that the kit takes for a shape; None: gptqmodel chooses."""
     *_, group, act_order = SHAPES[shape]
-    facts = read_facts(pick_device().value, name_dtype(pick_number(shape)), purpose)
+    facts = read_facts(pick_device().value, name_dtype(pick_number()), purpose)
     return pick_kernel(replace(facts, group_size=group, act_order=act_order)).value
 
 
@@ -170,6 +165,19 @@ def fill(model: PreTrainedModel, group: int, act_order: bool) -> None:
             weight.fill_(1)
         elif weight.is_floating_point() and not name.endswith("scales"):
             weight.normal_(std=0.02)
+
+
+def name_kernel(model: torch.nn.Module) -> str:
+    """The class of a GPTQ model's linear layers; "" for another model."""
+    return next((type(one).__name__ for one in model.modules() if hasattr(one, "qweight")), "")
+
+
+def refuse_small(job: dict[str, Any]) -> None:
+    """A MemoryError if the GPU has no room for the 70B shape."""
+    if torch.cuda.is_available() and job["shape"].startswith("70b"):
+        free = torch.cuda.mem_get_info()[0] / 1e9
+        if free < 45:
+            raise MemoryError(f"skipped: it needs 45 GB, and the card has {free:.0f} GB free")
 
 
 def count_weights(model: torch.nn.Module) -> int:

@@ -1,5 +1,6 @@
 """How fast a LoRA is trained on random models: by the kit, by SFTTrainer in three forms, QLoRA, Unsloth."""
 
+import dataclasses
 import importlib.util
 import json
 import random
@@ -8,23 +9,31 @@ import subprocess
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from benchmarks.gpu.answering import name_kernel, refuse_small
-from benchmarks.gpu.shapes import SHAPES, count_weights, is_gptq, make_loaded, synchronise
+from benchmarks.contestants import pick_lora_settings
+from benchmarks.gpu.shapes import (
+    SHAPES,
+    count_weights,
+    find_tokenizer,
+    is_gptq,
+    make_loaded,
+    name_kernel,
+    refuse_small,
+)
+from benchmarks.gpu.steps import StepTimer
 from benchmarks.training import LESSONS, PEAK_FLOPS
 from helpers.adapters.attaching import remove_lora_layers
-from helpers.common.machine import free_memory, name_device, pick_dtype
+from helpers.common.machine import free_memory, name_device, name_dtype, pick_dtype
 from helpers.common.paths import PROJECT
-from helpers.common.presets import pick_settings
-from helpers.common.training_settings import TrainingSettings
+from helpers.common.training_settings import AUTO, TrainingSettings
 from helpers.loading.model import LoadedModel
 from helpers.tasks.chats import ChatForm
 from helpers.tasks.data import TaskData
@@ -36,37 +45,13 @@ from helpers.training.train import make_trainer
 NAMES = {
     "kit": "the kit",
     "sft": "SFTTrainer as it comes",
-    "knowing": "SFTTrainer, checkpointing off",
+    "knowing": "SFTTrainer as a knowing user sets it",
     "2023": "2023 recipe: float32, loss on every token",
     "qlora": "QLoRA, bitsandbytes NF4, SFTTrainer",
 }
 RANDOM_ROWS = 400
-
-
-class StepTimer(TrainerCallback):
-    """The seconds of each step. Ends the training after `seconds`, but not before a step was timed."""
-
-    def __init__(self, warm: int, seconds: float):
-        self.warm, self.end = warm, time.monotonic() + seconds
-        self.steps: list[float] = []
-        self.before = 0.0
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        synchronise()
-        self.before = time.perf_counter()
-
-    def on_step_end(self, args, state, control, **kwargs):
-        synchronise()
-        now = time.perf_counter()
-        self.steps.append(now - self.before)
-        self.before = now
-        if len(self.steps) > self.warm and time.monotonic() + self.steps[-1] > self.end:
-            control.should_training_stop = True
-
-    @property
-    def median(self) -> float:
-        """The median of the steps after those that warm up."""
-        return statistics.median(self.steps[self.warm :])
+MOST_STEPS = 60  # of a contestant
+Batch = int | str  # rows of a batch, or AUTO
 
 
 class Base:
@@ -83,8 +68,9 @@ class Base:
         """The model without a LoRA, in the dtype that this kind trains in."""
         if self.kept:
             self.kept.model = remove_lora_layers(self.kept.model)
+            self.kept.model.gradient_checkpointing_disable()  # SFTTrainer leaves it on
             return self.kept
-        shape, dtype = self.job["shape"], "float32" if kind == "2023" else None
+        shape, dtype = self.job["shape"], "float32" if kind == "2023" else self.job.get("dtype")
         loaded = make_loaded(shape, self.job, purpose="training", dtype=dtype)
         self.kept = loaded if is_gptq(shape) else None
         return loaded
@@ -97,11 +83,22 @@ def list_contestants(job: dict[str, Any]) -> list[tuple[str, Callable[[float], d
     data = make_random_data() if job.get("data") == "random" else read_lessons()
     listed = []
     for kind, batch, warm, timed in job["contestants"]:
-        size = batch if torch.cuda.is_available() else min(batch, 4)
-        liger = ", Liger" if kind == "knowing" and has_liger() else ""
-        name = f"{job['shape']}, {NAMES[kind]}{liger}, batch {size}"
+        size = batch if torch.cuda.is_available() or batch == AUTO else min(batch, 4)
+        dtype = f", {job['dtype']}" if job.get("dtype") and torch.cuda.is_available() else ""
+        name = f"{job['shape']}{dtype}, {NAMES[kind]}{name_known(kind)}, batch {size}"
         listed.append((name, partial(measure, base, kind, size, warm, timed, data)))
     return listed
+
+
+def name_known(kind: str) -> str:
+    """What a knowing user's contestant has here, for its name; "" for the others."""
+    has = {", Liger": has_liger(), ", padding-free": has_flash()} if kind == "knowing" else {}
+    return "".join(words for words, there in has.items() if there)
+
+
+def has_flash() -> bool:
+    """Whether FlashAttention is installed, which TRL wants for batches without padding."""
+    return torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
 
 
 def has_liger() -> bool:
@@ -129,40 +126,61 @@ def make_random_data() -> TaskData:
 
 
 def measure(
-    base: "Base", kind: str, batch: int, warm: int, timed: int, data: TaskData, seconds: float
+    base: "Base", kind: str, batch: Batch, warm: int, timed: int, data: TaskData, seconds: float
 ) -> dict[str, Any]:
-    """Trains so many steps; rows a second by the median step, the first step's seconds, MFU, mean loss."""
-    end, job = time.monotonic() + seconds, base.job
+    """Trains some steps; rows a second by the median step, seconds by kind of step, MFU, mean loss.
+
+    A knowing user computes layers again in the backward pass only if memory does not suffice without.
+    """
+    end = time.monotonic() + seconds
     if kind == "qlora" and not importlib.util.find_spec("bitsandbytes"):
         return {"error": "bitsandbytes is not installed"}
-    loaded = base.make(kind)
+    steps = StepPlan(kind, batch, *((warm, timed) if torch.cuda.is_available() else (1, 1)), end)
+    try:
+        return train(base, steps, data)
+    except torch.cuda.OutOfMemoryError:
+        if kind != "knowing":
+            raise
+    forget_peak()
+    return train(base, dataclasses.replace(steps, checkpointing=True), data)
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """How a contestant trains."""
+
+    kind: str  # a key of NAMES
+    batch: Batch
+    warm: int  # steps before those that are timed
+    timed: int
+    end: float  # on the clock of time.monotonic
+    checkpointing: bool = False  # what a knowing user sets
+
+
+def train(base: "Base", plan: StepPlan, data: TaskData) -> dict[str, Any]:
+    """Trains one contestant; what `measure` returns."""
+    job = base.job
+    loaded = base.make(plan.kind)
     weights, kernel = count_weights(loaded.model), name_kernel(loaded.model)
-    if kind == "qlora":
+    if plan.kind == "qlora":
         loaded.model = quantise_nf4(loaded.model)
-        forget_peak()
-    steps = warm + timed if torch.cuda.is_available() else 2
-    warm = min(warm, steps - 1)
-    settings = pick_settings("large" if job["shape"].startswith("70b") else "tiny").replace(
-        {"batch_size": batch, "epochs": 1000, "max_rows": 0, "checkpoint_steps": 0, "learning_rate": 1e-4}
-    )
-    few = TaskData(data.template, data.train[: batch * steps])
-    trainer = build_trainer(kind, loaded, few, settings, Path(job["scratch"]) / "training", steps)
-    timer = StepTimer(warm, end - time.monotonic())
+    forget_peak()
+    trainer = build_trainer(plan, loaded, take_rows(data, plan), Path(job["scratch"]) / "training")
+    timer = StepTimer(plan.warm, plan.timed, plan.end - time.monotonic(), getattr(trainer, "graphs", None))
     trainer.add_callback(timer)
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     tokens = statistics.mean(map(len, trainer.train_dataset["input_ids"]))
-    rows = batch / timer.median
+    rows = trainer.args.per_device_train_batch_size / timer.median
     result = {
         "rows_per_second": rows,
-        "step_s": timer.median,
-        "first_step_s": timer.steps[0],
-        "timed_steps": len(timer.steps) - warm,
+        "batch": trainer.args.per_device_train_batch_size,
+        **timer.describe(),
         "mfu": estimate_mfu(weights, rows * tokens),
         "loss": statistics.mean(losses),
         "tokens_a_row": tokens,
         "checkpointing": bool(trainer.args.gradient_checkpointing),
-        "slowest_s": max(timer.steps[warm:]),
+        "dtype": name_dtype(loaded.dtype.value),
         "kernel": kernel,
     }
     if job.get("rows"):
@@ -170,20 +188,38 @@ def measure(
     return result
 
 
-def build_trainer(
-    kind: str, loaded: LoadedModel, data: TaskData, settings: TrainingSettings, folder: Path, steps: int
-) -> SFTTrainer:
-    """The kit's trainer as the kit makes it, or SFTTrainer with the arguments of this kind."""
-    if kind == "kit":
+def take_rows(data: TaskData, plan: StepPlan) -> TaskData:
+    """The first rows, as many as the steps may need; `auto` is given all, since it follows from them."""
+    return data if plan.batch == AUTO else TaskData(data.template, data.train[: plan.batch * MOST_STEPS])
+
+
+def build_trainer(plan: StepPlan, loaded: LoadedModel, data: TaskData, folder: Path) -> SFTTrainer:
+    """The kit's trainer as the kit makes it, or SFTTrainer with the arguments of this kind.
+
+    Every batch is full. The timer ends the training; MOST_STEPS only keep it from going on for ever.
+    """
+    settings = pick_lora_settings("large" if loaded.name.startswith("70b") else "tiny").replace(
+        {
+            "batch_size": plan.batch,
+            "epochs": 1000,
+            "max_rows": 0,
+            "checkpoint_steps": 0,
+            "learning_rate": 1e-4,
+        }
+    )
+    if plan.kind == "kit":
         trainer = make_trainer(loaded, data, settings, folder, progress=False)
-        trainer.args.max_steps = steps
+        trainer.args.max_steps = MOST_STEPS
+        trainer.args.dataloader_drop_last = True
         return trainer
     torch.manual_seed(settings.seed)
+    if plan.kind == "knowing" and has_flash():
+        loaded.model.set_attn_implementation("flash_attention_2")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Liger's argument is deprecated in TRL
         return SFTTrainer(
             model=loaded.model,
-            args=make_stock_config(kind, loaded.model.dtype, settings, folder, steps),
+            args=make_stock_config(plan, loaded.model.dtype, settings, folder),
             train_dataset=build_dataset(data.train, data.template, settings, loaded.tokenizer),
             processing_class=loaded.tokenizer,
             peft_config=make_lora_config(loaded.model, settings),
@@ -191,17 +227,13 @@ def build_trainer(
 
 
 def make_stock_config(
-    kind: str, dtype: torch.dtype, settings: TrainingSettings, folder: Path, steps: int
+    plan: StepPlan, dtype: torch.dtype, settings: TrainingSettings, folder: Path
 ) -> SFTConfig:
-    """SFTConfig with TRL's own values, but for what the LoRA learns; a knowing user sets three more."""
-    on_gpu = torch.cuda.is_available()
-    known = {}
-    if kind == "knowing":
-        known = {"gradient_checkpointing": False, "use_liger_kernel": has_liger()}
-        known["train_sampling_strategy"] = "group_by_length"
+    """SFTConfig with TRL's own values, but for what the LoRA learns; a knowing user sets some more."""
+    on_gpu, kind = torch.cuda.is_available(), plan.kind
     return SFTConfig(
         output_dir=str(folder),
-        max_steps=steps,
+        max_steps=MOST_STEPS,
         per_device_train_batch_size=settings.batch_size,
         max_length=settings.max_length,
         learning_rate=settings.learning_rate,
@@ -210,12 +242,23 @@ def make_stock_config(
         fp16=kind != "qlora" and dtype == torch.float16,
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
+        dataloader_drop_last=True,
         logging_steps=1,
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
-        **known,
+        **(list_known(plan) if kind == "knowing" else {}),
     )
+
+
+def list_known(plan: StepPlan) -> dict[str, Any]:
+    """The arguments that a knowing user adds; without padding only where FlashAttention is installed."""
+    return {
+        "gradient_checkpointing": plan.checkpointing,
+        "use_liger_kernel": has_liger(),
+        "padding_free": has_flash(),
+        "train_sampling_strategy": "group_by_length",
+    }
 
 
 def estimate_mfu(weights: int, tokens_per_second: float) -> float | None:
@@ -258,16 +301,18 @@ def forget_peak() -> None:
 
 def list_unsloth(job: dict[str, Any]) -> list[tuple[str, Callable[[float], dict[str, Any]]]]:
     """Unsloth, which patches the libraries that it finds and so has an environment of its own."""
-    return [(f"{job['shape']}, Unsloth, batch {job['batch']}", partial(run_unsloth, job))]
+    rows = "random rows of 133 tokens, loss on every token"
+    return [(f"{job['shape']}, Unsloth in 4 bits, batch {job['batch']}, {rows}", partial(run_unsloth, job))]
 
 
 def run_unsloth(job: dict[str, Any], seconds: float) -> dict[str, Any]:
     """What benchmarks/gpu/unsloth_script.py measures with the Python of that environment."""
-    script = Path(__file__).with_name("unsloth_script.py")
+    script, folder = Path(__file__).with_name("unsloth_script.py"), Path(job["scratch"]) / "unsloth"
+    find_tokenizer(job).save_pretrained(folder)
     layers, hidden, intermediate, heads, kv_heads, vocabulary, *_ = SHAPES[job["shape"]]
     shape = [layers, hidden, intermediate, heads, kv_heads, vocabulary]
     numbers = [*shape, job["batch"], job["steps"]]
-    command = [job["unsloth_python"], str(script), job["scratch"], *map(str, numbers)]
+    command = [job["unsloth_python"], str(script), str(folder), *map(str, numbers)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=max(seconds - 1, 1))
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:

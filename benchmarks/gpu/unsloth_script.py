@@ -2,8 +2,8 @@
 
     PYTHON unsloth_script.py FOLDER LAYERS HIDDEN INTERMEDIATE HEADS KV_HEADS VOCABULARY BATCH STEPS
 
-FOLDER gets a random model; rows are 133 random tokens, as many as a row of the lessons' data has. Prints one
-line of JSON.
+FOLDER has a tokenizer and gets a random model; rows are 133 random tokens, as many as a row of the lessons'
+data has. Prints one line of JSON.
 """
 
 import json
@@ -41,7 +41,7 @@ def main() -> None:
     fast = import_module(LIBRARY).FastLanguageModel  # first: it patches the libraries that follow
     import torch
 
-    path = make_folder(Path(folder) / "models" / "unsloth", sizes)
+    path = make_folder(Path(folder), sizes)
     model, _ = fast.from_pretrained(
         path, max_seq_length=2048, load_in_4bit=True, dtype=torch.bfloat16, trust_remote_code=False
     )

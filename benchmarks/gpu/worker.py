@@ -14,21 +14,23 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
 from typing import Any, TextIO
 
-from benchmarks.gpu import answering, lessons, memory, training
-from benchmarks.gpu.shapes import Skipped
+from benchmarks.gpu.plan import Skipped
 from helpers.common.machine import measure_peak_mb
 from helpers.weights._private import import_gptqmodel
 
 Contestant = tuple[str, Callable[[float], dict[str, Any]]]  # its name, and what measures it within seconds
 
-TASKS: dict[str, Callable[[dict[str, Any]], list[Contestant]]] = {
-    "answer": answering.list_contestants,
-    "train": training.list_contestants,
-    "unsloth": training.list_unsloth,
-    "memory": memory.list_contestants,
-    "lessons": lessons.list_contestants,
+# name: (module, its function that lists contestants). A package that is missing ends the jobs that need it.
+TASKS = {
+    "answer": ("answering", "list_contestants"),
+    "train": ("training", "list_contestants"),
+    "unsloth": ("training", "list_unsloth"),
+    "memory": ("memory", "list_contestants"),
+    "lessons": ("lessons", "list_contestants"),
 }
 
 
@@ -41,7 +43,7 @@ def end_with_parent() -> None:
 def main() -> None:
     """Measures one job after the other until the pipe is closed."""
     end_with_parent()
-    import_gptqmodel()
+    import_ahead()
     gc.collect()
     gc.freeze()  # the libraries, which would be searched before each contestant
     with os.fdopen(int(sys.argv[1]), "w", buffering=1, encoding="utf-8") as results:
@@ -52,6 +54,22 @@ def main() -> None:
             write(results, {"done": True})
 
 
+def import_ahead() -> None:
+    """Imports what the jobs need, as far as it is installed; what fails will fail again in its job."""
+    modules = [f"benchmarks.gpu.{module}" for module, _ in TASKS.values()]
+    for bring in (import_gptqmodel, *(partial(import_module, name) for name in dict.fromkeys(modules))):
+        try:
+            bring()
+        except Exception:  # of any kind: libraries fail at import in many ways
+            traceback.print_exc()
+
+
+def list_contestants(job: dict[str, Any]) -> list[Contestant]:
+    """The contestants of a job. Raises ImportError if a package that they need is missing."""
+    module, function = TASKS[job["task"]]
+    return getattr(import_module(f"benchmarks.gpu.{module}"), function)(job)
+
+
 def write(results: TextIO, result: dict[str, Any]) -> None:
     results.write(json.dumps(result, default=str) + "\n")
 
@@ -59,7 +77,7 @@ def write(results: TextIO, result: dict[str, Any]) -> None:
 def measure_job(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The results of a job's contestants, who share the time that is left."""
     try:
-        contestants = TASKS[job["task"]](job)
+        contestants = list_contestants(job)
     except Exception as error:
         yield {"contestant": job["task"], **describe_error(error)}
         return
@@ -91,6 +109,8 @@ def measure_one(name: str, measure: Callable[[float], dict[str, Any]], seconds: 
     except Exception as error:
         found = describe_error(error)
     seconds = round(time.monotonic() - start, 1)
+    if on_gpu:  # what the card must hold: the pools of CUDA graphs too
+        held["peak_reserved_gb"] = torch.cuda.max_memory_reserved() / 1e9
     return {"contestant": name, **found, "peak_gb": measure_peak_mb() / 1000, **held, "seconds": seconds}
 
 

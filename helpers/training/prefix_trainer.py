@@ -55,10 +55,13 @@ class PackingCollator:
     """Packs the rows of a batch, for SharedPrefixTrainer: what rows share appears once.
 
     On a CPU nothing is padding. On a GPU (`device`, a torch device's type) a little is: see repeat_shapes.
+    `longest` and `most_targets` are bounds of a row's tokens and targets in all batches; 0 if unknown.
     """
 
-    def __init__(self, device: str = "cpu"):
+    def __init__(self, device: str = "cpu", longest: int = 0, most_targets: int = 0):
         self.device = device
+        self.longest = longest
+        self.most_targets = most_targets
 
     def __call__(self, examples: list[dict[str, Any]]) -> PackedBatch:
         """Makes a batch of tokenised rows: `input_ids`, and `labels` unless all tokens are learned."""
@@ -75,19 +78,22 @@ class PackingCollator:
             "targets": torch.tensor(targets, dtype=torch.long),
             **packed.to_inputs(self.device),
         }
-        return batch if self.device == "cpu" else repeat_shapes(batch)
+        return batch if self.device == "cpu" else repeat_shapes(batch, self.longest, self.most_targets)
 
 
-def repeat_shapes(batch: PackedBatch) -> PackedBatch:
+def repeat_shapes(batch: PackedBatch, longest_row: int = 0, most_targets: int = 0) -> PackedBatch:
     """The batch with its tensors made a little longer, so that few different shapes occur.
 
     A GPU has to prepare for each new shape (helpers.training.step_graph). What is added belongs to no path
-    and has no target, so that neither loss nor gradients change.
+    and has no target, so that neither loss nor gradients change. The last two arguments are PackingCollator's
+    bounds: batches that come near them all get the same columns and targets, and differ in their lines only.
     """
     lines, targets = batch["input_ids"].shape[1], len(batch["targets"])
-    more_lines, more_targets = round_up(lines) - lines, round_up(targets) - targets
-    more_columns = round_up(batch["paths"].shape[1]) - batch["paths"].shape[1]
     sequences, longest = batch["paths"].shape
+    # Columns cost attention only. A target costs a line of logits, so that a batch gets fewer in vain.
+    columns = round_up_near(longest, longest_row, 2 * longest)
+    wanted = round_up_near(targets, sequences * most_targets, max(targets * 5 // 4, lines // 8))
+    more_lines, more_targets, more_columns = round_up(lines) - lines, wanted - targets, columns - longest
     owner_sequences, owner_columns = batch["owners"] // longest, batch["owners"] % longest
     owners = owner_sequences * (longest + more_columns) + owner_columns
     return batch | {
@@ -104,6 +110,11 @@ def round_up(count: int) -> int:
     """The next multiple of 64, or of a larger power of two that adds an eighth at most."""
     step = max(64, 1 << max(count.bit_length() - 4, 0))
     return -(-count // step) * step
+
+
+def round_up_near(count: int, bound: int, limit: int) -> int:
+    """The bound, rounded up, if it is within the limit and holds the count; or else the count, rounded up."""
+    return round_up(bound) if count <= bound <= limit else round_up(count)
 
 
 def find_targets(paths: Sequence[list[int]], labels: Sequence[list[int]]) -> tuple[list[int], list[int]]:
@@ -138,7 +149,11 @@ class SharedPrefixTrainer(WatchingTrainer):
             words = f"The shared prefix is not used: {reason}. Training works as with SFTTrainer."
             warnings.warn(words, stacklevel=2)
         elif isinstance(self.data_collator, DataCollatorForLanguageModeling):
-            self.data_collator = PackingCollator(self.args.device.type)
+            device = self.args.device.type
+            most = (
+                0 if device == "cpu" else max(map(find_most_targets, (self.train_dataset, self.eval_dataset)))
+            )
+            self.data_collator = PackingCollator(device, longest, most)
             self.graphs = self.make_graphs()
 
     def make_graphs(self) -> StepGraphs | None:
@@ -222,6 +237,13 @@ class SharedPrefixTrainer(WatchingTrainer):
 def find_longest(examples: object) -> int:
     """The tokens of the longest sequence; 0 for anything but a Dataset."""
     return max(map(len, examples["input_ids"]), default=0) if isinstance(examples, Dataset) else 0
+
+
+def find_most_targets(examples: object) -> int:
+    """The most labelled tokens of a sequence; 0 for anything but a Dataset with labels."""
+    if not isinstance(examples, Dataset) or "labels" not in examples.column_names:
+        return 0
+    return max((len(labels) - labels.count(IGNORED) for labels in examples["labels"]), default=0)
 
 
 def is_packed(inputs: dict[str, Any]) -> bool:

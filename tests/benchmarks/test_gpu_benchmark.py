@@ -8,7 +8,7 @@ import time
 import pytest
 
 from benchmarks.gpu.__main__ import Run
-from benchmarks.gpu.plan import LESSONS, PARTS, Job, Part, divide, pick_parts
+from benchmarks.gpu.plan import LESSONS, PARTS, TOKENIZER, Job, Part, answer, divide, pick_parts
 from benchmarks.gpu.processes import Compiler, Workers
 from benchmarks.gpu.report import Report
 from helpers.common.errors import UsageError
@@ -82,6 +82,18 @@ def test_part_that_hangs_or_dies_is_cut_and_the_others_run(tmp_path, monkeypatch
     assert found[2][2] == found[3][2] == ""
 
 
+def test_results_that_were_measured_beside_a_compiler_say_so(tmp_path, monkeypatch):
+    class Compiling(Compiler):
+        busy = True
+
+    monkeypatch.setattr(sys.modules[__name__], "Compiler", Compiling)
+    report, _ = run_parts(tmp_path, monkeypatch, [make_part("one", "work")], 60)
+    assert report.results[0]["beside"] == "nvcc"
+    monkeypatch.setattr(Compiling, "busy", False)
+    report, _ = run_parts(tmp_path, monkeypatch, [make_part("one", "work")], 60)
+    assert "beside" not in report.results[0]
+
+
 class WatchedWorkers(Workers):
     """Notes of each job whether the process that gets it has imported its libraries."""
 
@@ -102,6 +114,25 @@ def test_no_job_loses_its_time_to_the_imports_of_a_process_also_after_one_that_d
     parts = [make_part("one", "die", "work"), make_part("two", "work")]
     workers = run_parts(tmp_path, monkeypatch, parts, 60, keep, make=WatchedWorkers)[1]
     assert workers.ready == [True] * 3
+
+
+def test_job_whose_package_is_missing_says_so_and_the_others_run(tmp_path, monkeypatch):
+    (tmp_path / "broken_worker.py").write_text(
+        "import sys\nsys.modules['trl'] = None\nfrom benchmarks.gpu import worker\nworker.main()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    jobs = (Job("train", 1, {"shape": "1b"}), answer("gptq_torch", clients=[]))
+    with (tmp_path / "log").open("w") as log:
+        workers, report = Workers(log, True, "broken_worker"), Report(tmp_path)
+        common = {"scratch": str(tmp_path)}
+        Run(report, workers, Compiler([], log), common).measure(
+            [Part("one", 1, jobs)], time.monotonic() + 120
+        )
+        workers.close()
+    first, *others = report.results
+    assert first["contestant"] == "train" and "trl" in first["error"]
+    assert others and not any("trl" in other.get("error", "") for other in others)
 
 
 def test_jobs_for_which_no_time_is_left_are_named(tmp_path, monkeypatch):
@@ -149,10 +180,10 @@ def test_short_form_runs_on_a_cpu(tmp_path, monkeypatch):
     from benchmarks.gpu.shapes import make_tokenizer
 
     pytest.importorskip("gptqmodel", reason="gptqmodel is for Linux: pip install -e '.[gptq]'")
-    make_tokenizer().save_pretrained(tmp_path / "tokenizer")
+    make_tokenizer().save_pretrained(tmp_path / "carried" / TOKENIZER)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     command = [sys.executable, "-m", "benchmarks.gpu", "--minutes", "5", "--out", str(tmp_path / "out")]
-    command += ["--tokenizer", str(tmp_path / "tokenizer")]
+    command += ["--carried", str(tmp_path / "carried")]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (path,) = (tmp_path / "out").glob("*.json")

@@ -121,6 +121,7 @@ def test_estimate_of_training_is_within_a_fifth_of_what_torch_counts(home, rows,
     counted = torch.cuda.max_memory_allocated() - before
     ids = [list(row) for row in trainer.train_dataset["input_ids"]]
     step = {"batch": 6, "length": max(map(len, ids)), "shared": len(os.path.commonprefix(ids))}
+    step |= {"r": settings.lora_r, "targets": settings.targets}
     dtype = name_dtype(common.pick_dtype("cuda").value)
     facts = read_local("wide")
     terms = weights.estimate_training(facts.config, facts.weight_bytes, dtype, "cuda", **step)
