@@ -20,7 +20,8 @@ from helpers.training.configs import make_sft_config
 from helpers.training.dataset import build_dataset
 from helpers.training.prefix_trainer import SharedPrefixTrainer
 from helpers.training.targets import make_lora_config
-from helpers.weights.memory import Term, estimate_running, estimate_training
+from helpers.weights.memory import estimate_running, estimate_training
+from helpers.weights.terms import Term
 
 STEPS = 2
 MOST_STEPS = 8  # until a step is replayed, where steps are recorded
@@ -59,7 +60,8 @@ def measure_training(job: dict[str, Any], shape: str, checkpointing: bool, secon
     ids = [list(row) for row in trainer.train_dataset["input_ids"]]
     step = {"batch": batch, "length": max(map(len, ids)), "shared": len(os.path.commonprefix(ids))}
     learned = {"r": settings.lora_r, "targets": settings.targets, "optimizer": settings.optimizer}
-    step["checkpointing"] = checkpointing
+    # torch counts the pools of recorded steps as reserved, not as allocated.
+    step |= {"checkpointing": checkpointing, "recorded": False}
     return compare(loaded, estimate_training(*describe(loaded), **step, **learned))
 
 
