@@ -221,7 +221,7 @@ checks.confirm_weights(model)
 # | GGUF | one `*.gguf` | llama.cpp and its relatives | weights, tokenizer and settings in one file |
 # | GPTQ | safetensors, `quantize_config.json` | gptqmodel | 3, 4 or 8 bits, made for GPUs |
 #
-# GGUF and GPTQ files are mostly [quantised](glossary.md#quantisation): stored in fewer bits. Your folder was made from a GGUF file:
+# GGUF and GPTQ files are mostly [quantised](glossary.md#quantisation): stored in fewer bits. Your folder was made from a GGUF file. (Its name says 4 bits. With the scales, and an embedding in 8 bits, a parameter takes more:)
 
 # %% slideshow={"slide_type": "skip"}
 gguf = weights.find_model("SmolLM2-135M-Instruct-GGUF").gguf

@@ -121,7 +121,8 @@ run = training.train_lora(loaded, task, settings, folder, progress=False, callba
 # %% [markdown]
 # ## 5. Judge
 #
-# Everyone answers the same held-out rows. Look at the intervals before you cheer: whether one is better than another, the gain over the bag of words says: is its whole interval above zero? Is the LoRA better than the best line that needs no model?
+# Everyone answers the same held-out rows. Look at the intervals before you cheer. Whether the LoRA is better than the bag of words, its gain tells you: is the whole
+# interval above zero? With little data, counting words often wins. Then try more rows, more passes, or the longer preset.
 
 # %%
 own_task.add_model(board, "LoRA", "the model after your training", loaded)
