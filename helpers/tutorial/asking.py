@@ -87,6 +87,9 @@ def show_answers(table: Sequence[dict[str, str]], address: str) -> None:
     display({"text/html": write_answers(table, address), "text/plain": words, MIME: published}, raw=True)
 
 
+CELL = '<td style="text-align: left">'  # JupyterLab sets the cells of tables to the right
+
+
 def list_heads(table: Sequence[dict[str, str]]) -> list[str]:
     """The columns of the table, that of the LoRA last; [] if one is missing somewhere."""
     names = [name for name in table[0] if name.partition(":")[0] == LORA] if table else []
@@ -105,7 +108,8 @@ def write_answers(table: Sequence[dict[str, str]], address: str) -> str:
     names = list_heads(table)
     heads = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in names)
     lines = "".join(
-        "<tr>" + "".join(f"<td>{break_lines(line[name])}</td>" for name in names) + "</tr>" for line in table
+        "<tr>" + "".join(f"{CELL}{break_lines(line[name])}</td>" for name in names) + "</tr>"
+        for line in table
     )
     caption = f"Held-out rows, answered by {html.escape(address)}"
     return f"<table><caption>{caption}</caption><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"

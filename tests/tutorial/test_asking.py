@@ -60,7 +60,7 @@ def test_answers_are_a_table_with_a_caption_and_are_escaped():
     line = {"question": "Option A: <b>\nComment: ?", "truth": "Elm", "base": "✘ x", "LoRA: mine": "✔ Elm"}
     shown = asking.write_answers([line], "http://127.0.0.1:5001/v1")
     assert "<caption>Held-out rows, answered by http://127.0.0.1:5001/v1</caption>" in shown
-    assert "<td>Option A: &lt;b&gt;<br>Comment: ?</td>" in shown and shown.count("<td>") == 4
+    assert f"{asking.CELL}Option A: &lt;b&gt;<br>Comment: ?</td>" in shown and shown.count(asking.CELL) == 4
     assert '<th scope="col">LoRA: mine</th>' in shown
 
 
