@@ -31,7 +31,7 @@
 #
 # | lane | minutes | memory | disk | measured |
 # |---|---|---|---|---|
-# | tiny | 1.1 | 1.7 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit b5248b6fd351 |
+# | tiny | 1.3 | 1.7 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit 868584086cab |
 #
 # Not run yet in these lanes: `t4`, `large`.
 #
