@@ -85,8 +85,9 @@ def list_requirements(name: str) -> Iterator[Requirement]:
 
 def collect(names: Iterable[str], without: Iterable[str] = ()) -> Needs:
     """The packages of these names and all that they require, except `without`."""
-    found: Needs = {canonicalize_name(name): SpecifierSet() for name in names}
-    left, stops = list(found), set(without)
+    stops = set(without)
+    found: Needs = {name: SpecifierSet() for name in map(canonicalize_name, names) if name not in stops}
+    left = list(found)
     while left:
         for requirement in list_requirements(left.pop()):
             name = canonicalize_name(requirement.name)

@@ -26,7 +26,7 @@ from helpers.common.errors import NotFoundError
 from helpers.common.lanes import LANES, Lane
 from helpers.common.machine import pick_device
 from helpers.common.paths import PROJECT, find_home
-from helpers.tutorial.execution import find_notebooks
+from helpers.tutorial.notebook_files import list_lessons
 from helpers.tutorial.processes import StartedProcesses
 
 GPTQ_SHAPES = {"t4": "7b-gptq", "large": "70b-gptq"}  # the shapes of the lanes' models
@@ -59,7 +59,7 @@ def list_contestants(job: dict[str, Any]) -> list[tuple[str, Callable[[float], d
     home = Path(job["scratch"]) / f"home-{job['lane']}"
     place = Place(LANES[job["lane"]], home, carried, Path(job["out"]))
     label = f"lane {place.lane.name}, {place.kind}"
-    lessons = find_notebooks([])[: None if torch.cuda.is_available() else 1]
+    lessons = list_lessons(PROJECT / "notebooks")[: None if torch.cuda.is_available() else 1]
     run = [(f"{label}: {path.stem}", partial(run_lesson, place, path)) for path in lessons]
     return [(f"{label}: the model's folder", partial(make_home, place)), *run]
 

@@ -101,8 +101,7 @@ def fill_gguf(gguf: Path) -> None:
         kind = GGMLQuantizationType(tensor.tensor_type)
         tensor.data[:] = random if kind == GGMLQuantizationType.F32 else quantize(random, kind)
         end = max(end, tensor.data_offset + tensor.n_bytes)
-        tensor.data.base.flush() if hasattr(tensor.data.base, "flush") else None
-    del tensors, tensor
+    del tensors, tensor  # with them the file's memory is written and closed
     os.truncate(gguf, end)
 
 
@@ -154,21 +153,11 @@ def draw_tensors(
     config: dict[str, int], group: int, act_order: bool, device: str
 ) -> Iterator[dict[str, torch.Tensor]]:
     """The weights by name, on the CPU: those of each block, then the others."""
-    draw = Drawing(group, act_order, device, SCALE * math.sqrt(128 / config["hidden_size"]))
-    hidden, intermediate = config["hidden_size"], config["intermediate_size"]
-    keys = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
-    layers = {
-        "self_attn.q_proj": (hidden, hidden),
-        "self_attn.k_proj": (hidden, keys),
-        "self_attn.v_proj": (hidden, keys),
-        "self_attn.o_proj": (hidden, hidden),
-        "mlp.gate_proj": (hidden, intermediate),
-        "mlp.up_proj": (hidden, intermediate),
-        "mlp.down_proj": (intermediate, hidden),
-    }
+    hidden = config["hidden_size"]
+    draw = Drawing(group, act_order, device, SCALE * math.sqrt(128 / hidden))
     for number in range(config["num_hidden_layers"]):
         block, tensors = f"model.layers.{number}.", {}
-        for name, (inputs, outputs) in layers.items():
+        for name, (inputs, outputs) in list_layers(config).items():
             tensors |= draw.pack_layer(f"{block}{name}.", inputs, outputs)
         for name in ("input_layernorm", "post_attention_layernorm"):
             tensors[f"{block}{name}.weight"] = torch.ones(hidden, dtype=torch.float16)
@@ -177,6 +166,21 @@ def draw_tensors(
         "model.embed_tokens.weight": draw.normal(config["vocab_size"], hidden),
         "model.norm.weight": torch.ones(hidden, dtype=torch.float16),
         "lm_head.weight": draw.normal(config["vocab_size"], hidden),
+    }
+
+
+def list_layers(config: dict[str, int]) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of the linear layers of a block, by name."""
+    hidden, intermediate = config["hidden_size"], config["intermediate_size"]
+    keys = hidden // config["num_attention_heads"] * config["num_key_value_heads"]
+    return {
+        "self_attn.q_proj": (hidden, hidden),
+        "self_attn.k_proj": (hidden, keys),
+        "self_attn.v_proj": (hidden, keys),
+        "self_attn.o_proj": (hidden, hidden),
+        "mlp.gate_proj": (hidden, intermediate),
+        "mlp.up_proj": (hidden, intermediate),
+        "mlp.down_proj": (intermediate, hidden),
     }
 
 

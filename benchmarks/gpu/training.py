@@ -169,23 +169,28 @@ def train(base: "Base", plan: StepPlan, data: TaskData) -> dict[str, Any]:
     timer = StepTimer(plan.warm, plan.timed, plan.end - time.monotonic(), getattr(trainer, "graphs", None))
     trainer.add_callback(timer)
     trainer.train()
+    found = describe_training(trainer, timer, weights)
+    found |= {"dtype": name_dtype(loaded.dtype.value), "kernel": kernel}
+    if job.get("rows"):
+        found[f"minutes_for_{job['rows']}_rows_extrapolated"] = job["rows"] / found["rows_per_second"] / 60
+    return found
+
+
+def describe_training(trainer: SFTTrainer, timer: StepTimer, weights: int) -> dict[str, Any]:
+    """The figures of a training of a model that has so many weights."""
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     tokens = statistics.mean(map(len, trainer.train_dataset["input_ids"]))
-    rows = trainer.args.per_device_train_batch_size / timer.median
-    result = {
+    batch = trainer.args.per_device_train_batch_size
+    rows = batch / timer.median
+    return {
         "rows_per_second": rows,
-        "batch": trainer.args.per_device_train_batch_size,
+        "batch": batch,
         **timer.describe(),
         "mfu": estimate_mfu(weights, rows * tokens),
         "loss": statistics.mean(losses),
         "tokens_a_row": tokens,
         "checkpointing": bool(trainer.args.gradient_checkpointing),
-        "dtype": name_dtype(loaded.dtype.value),
-        "kernel": kernel,
     }
-    if job.get("rows"):
-        result[f"minutes_for_{job['rows']}_rows_extrapolated"] = job["rows"] / rows / 60
-    return result
 
 
 def take_rows(data: TaskData, plan: StepPlan) -> TaskData:
@@ -212,6 +217,13 @@ def build_trainer(plan: StepPlan, loaded: LoadedModel, data: TaskData, folder: P
         trainer.args.max_steps = MOST_STEPS
         trainer.args.dataloader_drop_last = True
         return trainer
+    return make_stock_trainer(plan, loaded, data, settings, folder)
+
+
+def make_stock_trainer(
+    plan: StepPlan, loaded: LoadedModel, data: TaskData, settings: TrainingSettings, folder: Path
+) -> SFTTrainer:
+    """SFTTrainer with the arguments of the plan's kind."""
     torch.manual_seed(settings.seed)
     if plan.kind == "knowing" and has_flash():
         loaded.model.set_attn_implementation("flash_attention_2")

@@ -95,7 +95,7 @@ def test_lesson_tells_minutes_memory_and_checks(make_job, monkeypatch):
         return 1, "all\nerror: it broke\n", 3.0
 
     monkeypatch.setattr(lessons, "run_within", run)
-    (path,) = lessons.find_notebooks(["01"])
+    path = PROJECT / "notebooks" / "01_weights.ipynb"
     assert lessons.run_lesson(place, path, 60) == {
         "card_gb": 3.0, "minutes": 1.5, "peak_mb": 700, "checks_passed": 2, "checks_not_passed": 1,
         "error": "error: it broke",

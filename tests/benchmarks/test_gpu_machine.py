@@ -52,7 +52,7 @@ def test_all_that_the_jobs_import_is_carried_or_comes_with_torch():
     command = [sys.executable, "-c", LIST_IMPORTED]
     done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
     assert done.returncode == 0, done.stderr
-    imported = {canonicalize_name(name) for name in done.stdout.split()}
+    imported = {canonicalize_name(name) for name in done.stdout.splitlines()[-1].split()}
     known = set(gpu_machine.collect([gpu_machine.THERE]))
     known |= {pin.partition("==")[0] for pin in gpu_machine.list_carried({}, lessons=True)}
     assert imported - known - {"open-llm-kit", "pip", "setuptools"} == set()
