@@ -113,7 +113,7 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
         "--carried",
         type=types.path,
         metavar="FOLDER",
-        help="what benchmarks.gpu_machine has put together (default: what this computer has in models/)",
+        help="what tools.gpu_machine has put together (default: what this computer has in models/)",
     )
     parser.add_argument("--unsloth-python", metavar="PATH", help="Python of an environment with Unsloth")
     return parser.parse_args(arguments)

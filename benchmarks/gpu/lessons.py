@@ -39,7 +39,7 @@ class Place:
 
     lane: Lane
     home: Path
-    carried: Path | None  # what benchmarks.gpu_machine has put together
+    carried: Path | None  # what tools.gpu_machine has put together
     out: Path
 
     @property
@@ -91,7 +91,7 @@ def find_carried(place: Place, name: str) -> Path:
     path = place.carried / name if place.carried else None
     if path is None or not path.exists():
         problem = f"There is neither {place.real} nor a {name} to make a replica with."
-        raise NotFoundError(problem, "Put it together with `python -m benchmarks.gpu_machine`.")
+        raise NotFoundError(problem, "Put it together with `python -m tools.gpu_machine`.")
     return path
 
 

@@ -12,7 +12,7 @@ from helpers.common.errors import UsageError
 Contestant = tuple[str, int | str, int, int]
 
 
-# What benchmarks.gpu_machine puts into the folder that is carried to a bare machine.
+# What tools.gpu_machine puts into the folder that is carried to a bare machine.
 TOKENIZER, LLAMA_2, HEAD = "smollm2-tokenizer", "llama-2-tokenizer", "smollm2.head"
 
 

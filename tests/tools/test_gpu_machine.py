@@ -6,9 +6,9 @@ import sys
 import pytest
 from packaging.utils import canonicalize_name
 
-from benchmarks import gpu_machine
 from benchmarks.gpu.plan import HEAD, LLAMA_2, TOKENIZER
 from helpers.common.paths import PROJECT
+from tools import gpu_machine
 
 # Prints the packages of all modules that the worker and lesson jobs have imported.
 LIST_IMPORTED = """
@@ -33,7 +33,9 @@ def test_list_has_the_versions_of_constraints_and_nothing_that_comes_with_torch(
 
 def test_what_the_machine_has_in_a_fitting_version_is_left_out(tmp_path):
     freeze = tmp_path / "freeze.txt"
-    freeze.write_text("numpy==1.26.0\npandas==2.3.0\ntransformers==5.17.0\npeft==0.21.2\nown @ file:///x\n")
+    there = {"numpy": "1.26.0", "pandas": "2.3.0", "transformers": "5.17.0", "peft": "0.21.2"}
+    pins = ["==".join(pin) for pin in there.items()]
+    freeze.write_text("\n".join([*pins, "own @ file:///x", ""]))
     carried = gpu_machine.list_carried(gpu_machine.read_freeze(freeze), lessons=False)
     names = {pin.partition("==")[0] for pin in carried}
     assert {"numpy", "transformers"} <= names  # gptqmodel asks for another; the kit for the very version

@@ -1,6 +1,6 @@
 """What a bare machine with a GPU needs for `python -m benchmarks.gpu`: it has torch, and no package index.
 
-    python -m benchmarks.gpu_machine FOLDER [--there FREEZE] [--lessons]
+    python -m tools.gpu_machine FOLDER [--there FREEZE] [--lessons]
 
 Writes into FOLDER what must be carried beside this repository, and prints the commands that fetch the rest
 and the one that runs the benchmark there. FREEZE is the machine's `pip freeze`: what it has already is left
@@ -39,7 +39,7 @@ LESSONS = (
     "jupyterlab ipykernel ipython jupyter-client traitlets ipywidgets nbclient nbconvert nbformat matplotlib "
     "tensorboard openai fastapi uvicorn starlette pydantic websockets"
 ).split()
-LIGER = "liger-kernel==0.8.5"  # a knowing user's; not in constraints.txt, and 0.8.5 is what was measured
+LIGER = ("liger-kernel", "0.8.5")  # a knowing user's; not in constraints.txt, and 0.8.5 is what was measured
 MACHINE = {
     "python_version": "3.12",
     "python_full_version": "3.12.0",
@@ -164,7 +164,7 @@ def main(arguments: list[str]) -> None:
     carried = list_carried(read_freeze(options.there), options.lessons)
     wheels, built = split_built(carried)
     folder.mkdir(parents=True)
-    (folder / "wheels.txt").write_text("\n".join([*wheels, LIGER]) + "\n", encoding="utf-8")
+    (folder / "wheels.txt").write_text("\n".join([*wheels, "==".join(LIGER)]) + "\n", encoding="utf-8")
     (folder / "built.txt").write_text("\n".join(built) + "\n", encoding="utf-8")
     missing = write_files(folder)
     print(
@@ -177,7 +177,7 @@ def main(arguments: list[str]) -> None:
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = CommandParser(prog="python -m benchmarks.gpu_machine", description=__doc__.splitlines()[0])
+    parser = CommandParser(prog="python -m tools.gpu_machine", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=types.path, metavar="FOLDER", help="is made; what must be carried")
     parser.add_argument("--there", type=types.path, metavar="FREEZE", help="the machine's `pip freeze`")
     parser.add_argument("--lessons", action="store_true", help="also what `--part lessons` needs")
