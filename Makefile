@@ -54,7 +54,7 @@ zoo: setup  ## walk tiny models of many architectures through every step and pri
 	@PYTHONPATH=tests $(RUN) support.real_tokenizers
 	@PYTHONPATH=tests HF_HUB_OFFLINE=1 $(RUN) support.road $(ARGS)
 
-gptq: setup  ## make a 4-bit GPTQ folder of the embedded model (a minute)
+gptq: setup  ## make a 4-bit GPTQ folder of the embedded model (two or three minutes)
 	@$(RUN) helpers.weights fetch smollm2-135m-instruct
 	@$(RUN) helpers.weights gptq smollm2-135m-instruct
 

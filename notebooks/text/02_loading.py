@@ -368,7 +368,7 @@ if not any("GPTQ" in row["format"] for row in compared):
     print("Without GPTQ: to add it, run `make gptq` in a terminal, then this cell again.")
 table = pd.DataFrame(compared).drop(columns="folder").set_index("format").rename_axis(None)
 heads = {"disk_mb": "MB on disk", "load_s": "s to load", "memory_mb": "MB in memory", "tokens_per_s": "tokens a second"}
-table.rename(columns=heads).map("{:.3g}".format)
+table.rename(columns=heads).map(lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.3g}")
 
 # %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 words = "Bars for each number format: MB on disk, MB in memory, tokens a second, perplexity"

@@ -360,7 +360,7 @@ print(*(f"{path.name:30} {path.stat().st_size / 1e6:8.3f} MB" for path in sorted
 #
 # You answered them before the training. Now three others have, too.
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "-"} tags=["remove-input"]
 loaded.model = trainer.model.eval()
 tuned_scores = evaluation.score_answers(loaded, test, template, progress=False)
 players = {"you": game.read_answers(rounds, task.name)}
