@@ -23,7 +23,7 @@ print(*{name for module in list(sys.modules) for name in owners.get(module.parti
 
 
 NOT_NEEDED = {
-    *"open-llm-kit pip setuptools pytest".split(),
+    *"open-llm-kit pip setuptools pytest iniconfig pluggy".split(),
     # jsonschema checks more formats where these are installed.
     *"arrow fqdn isoduration jsonpointer lark rfc3987-syntax uri-template webcolors".split(),
     # setuptools has copies of its own.
