@@ -177,7 +177,10 @@ def main(arguments: list[str]) -> None:
 
 def parse_options(arguments: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = CommandParser(prog="python -m tools.gpu_machine", description=__doc__.splitlines()[0])
+    parser = CommandParser(
+        prog="python -m tools.gpu_machine",
+        description="Lists what the benchmark of a GPU needs on a bare machine, and prints the commands.",
+    )
     parser.add_argument("folder", type=types.path, metavar="FOLDER", help="is made; what must be carried")
     parser.add_argument("--there", type=types.path, metavar="FREEZE", help="the machine's `pip freeze`")
     parser.add_argument("--lessons", action="store_true", help="also what `--part lessons` needs")
