@@ -16,7 +16,7 @@ from helpers.common.bounded import Watch
 from helpers.common.errors import ServerError, UsageError
 from helpers.common.http import check_call, open_session
 from helpers.common.values import check_choice, check_kind, check_text, check_whole
-from helpers.server.ports import FLAGS, PORTS, find_port, refuse_taken_port
+from helpers.server.ports import FLAGS, PORTS, find_ports, refuse_taken_port
 
 LOG_BYTES = 1 << 20  # of a server's output, in which its addresses are
 
@@ -131,7 +131,7 @@ def start_server(model: str, loras: Sequence[str] = (), extra: Sequence[str] = (
     `extra` is added to its command line. If it does not start, raises a ServerError with the last line of its
     output.
     """
-    ports = {name: find_port(usual) for name, usual in PORTS.items()}
+    ports = dict(zip(PORTS, find_ports(PORTS.values()), strict=True))
     server = RunningServer(model, ports, loras=loras, extra=extra, note=describe_taken_ports(ports))
     try:
         server.wait_until_ready()

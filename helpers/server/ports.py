@@ -1,7 +1,9 @@
 """The server's ports: names of its three APIs, their usual ports and flags, how to take or find a port."""
 
+import contextlib
 import os
 import socket
+from collections.abc import Iterable
 
 from helpers.common.errors import ResourceError
 
@@ -38,14 +40,29 @@ def find_port(wanted: int) -> int:
 
     Raises a ResourceError if no port is free.
     """
+    return find_ports([wanted])[0]
+
+
+def find_ports(wanted: Iterable[int]) -> list[int]:
+    """find_port for several ports, which are all different.
+
+    Each is held until the last one is found: the operating system may offer a port again that is given back.
+    """
+    with contextlib.ExitStack() as held:
+        return [held.enter_context(probe_port(port)).getsockname()[1] for port in wanted]
+
+
+def probe_port(wanted: int) -> socket.socket:
+    """A socket that listens on `wanted`, or on another port if that is taken. Errors as find_port."""
     for port in (wanted, 0):  # 0: the operating system chooses
-        with socket.socket() as probe:
-            allow_restart(probe)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return probe.getsockname()[1]
+        probe = socket.socket()
+        allow_restart(probe)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+            return probe
+        except OSError:
+            probe.close()
     raise ResourceError("No port is free.", "Close programs that listen on ports.")
 
 

@@ -18,7 +18,7 @@ import websockets
 from websockets.sync.client import connect
 
 from helpers import clients
-from helpers.server.ports import find_port
+from helpers.server.ports import find_ports
 
 pytestmark = pytest.mark.long
 
@@ -71,7 +71,7 @@ service.unload()
 @pytest.fixture
 def stuck():
     """(the process, its three addresses)."""
-    ports = [str(find_port(0)) for _ in range(3)]
+    ports = [str(port) for port in find_ports([0, 0, 0])]
     tests = str(Path(support.__path__[0]).parent)
     process = subprocess.Popen(
         [sys.executable, "-c", STUCK, tests, *ports], stderr=subprocess.PIPE, text=True

@@ -24,7 +24,7 @@ from helpers.server.apps import name_field
 from helpers.server.errors import ApiError, as_api_error, log_unforeseen
 from helpers.server.openai_api import make_openai_app
 from helpers.server.openai_bodies import ChatCompletionBody
-from helpers.server.ports import FLAGS, PORTS, find_port, open_port, refuse_taken_port
+from helpers.server.ports import FLAGS, PORTS, find_port, find_ports, open_port, refuse_taken_port
 from helpers.server.service import ModelChoice, NoModel, Service
 from helpers.server.serving import ServerGroup
 from helpers.server.threads import explain_leaving
@@ -151,6 +151,11 @@ def test_taken_port_is_refused_with_one_that_is_free(taken_port):
     with pytest.raises(ResourceError) as refused:
         refuse_taken_port(taken_port)
     assert str(taken_port) in refused.value.problem
+
+
+def test_ports_that_are_found_together_all_differ(taken_port):
+    ports = find_ports([taken_port] * 400)
+    assert len(set(ports)) == 400 and taken_port not in ports
 
 
 @pytest.mark.parametrize(
