@@ -98,7 +98,7 @@ def find_carried(place: Place, name: str) -> Path:
 def run_lesson(place: Place, notebook: Path, seconds: float) -> dict[str, Any]:
     """python -m helpers.tutorial with one lesson; its report stays in the folder for the results.
 
-    Raises Skipped if there is no model, TimeoutExpired at the limit.
+    Raises Skipped without a model, and TimeoutExpired when its seconds are over.
     """
     if not (place.home / "models" / place.lane.folder).is_dir():
         raise Skipped
