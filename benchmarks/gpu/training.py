@@ -2,44 +2,44 @@
 
 import dataclasses
 import importlib.util
-import json
 import random
 import statistics
-import subprocess
 import time
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from benchmarks.contestants import pick_lora_settings
 from benchmarks.gpu.shapes import (
-    SHAPES,
     count_weights,
-    find_tokenizer,
     is_gptq,
     make_loaded,
     name_kernel,
     refuse_small,
 )
 from benchmarks.gpu.steps import StepTimer
+from benchmarks.gpu.stock import (
+    MOST_STEPS,
+    Batch,
+    StepPlan,
+    has_flash,
+    has_liger,
+    make_stock_trainer,
+    quantise_nf4,
+)
 from benchmarks.training import LESSONS, PEAK_FLOPS
 from helpers.adapters.attaching import remove_lora_layers
-from helpers.common.machine import free_memory, name_device, name_dtype, pick_dtype
+from helpers.common.machine import free_memory, name_device, name_dtype
 from helpers.common.paths import PROJECT
-from helpers.common.training_settings import AUTO, TrainingSettings
+from helpers.common.training_settings import AUTO
 from helpers.loading.model import LoadedModel
 from helpers.tasks.chats import ChatForm
 from helpers.tasks.data import TaskData
 from helpers.tasks.rows import open_data, read_rows
-from helpers.training.dataset import build_dataset
-from helpers.training.targets import make_lora_config
 from helpers.training.train import make_trainer
 
 NAMES = {
@@ -50,8 +50,6 @@ NAMES = {
     "qlora": "QLoRA, bitsandbytes NF4, SFTTrainer",
 }
 RANDOM_ROWS = 400
-MOST_STEPS = 60  # of a contestant
-Batch = int | str  # rows of a batch, or AUTO
 
 
 class Base:
@@ -96,16 +94,6 @@ def name_known(kind: str) -> str:
     return "".join(words for words, there in has.items() if there)
 
 
-def has_flash() -> bool:
-    """Whether FlashAttention is installed, which TRL wants for batches without padding."""
-    return torch.cuda.is_available() and importlib.util.find_spec("flash_attn") is not None
-
-
-def has_liger() -> bool:
-    """Whether Liger's kernels can be used."""
-    return torch.cuda.is_available() and importlib.util.find_spec("liger_kernel") is not None
-
-
 def read_lessons() -> TaskData:
     """The lessons' data."""
     table, template = open_data(*(PROJECT / path for path in LESSONS))
@@ -143,18 +131,6 @@ def measure(
             raise
     forget_peak()
     return train(base, dataclasses.replace(steps, checkpointing=True), data)
-
-
-@dataclass(frozen=True)
-class StepPlan:
-    """How a contestant trains."""
-
-    kind: str  # a key of NAMES
-    batch: Batch
-    warm: int  # steps before those that are timed
-    timed: int
-    end: float  # on the clock of time.monotonic
-    checkpointing: bool = False  # what a knowing user sets
 
 
 def train(base: "Base", plan: StepPlan, data: TaskData) -> dict[str, Any]:
@@ -220,59 +196,6 @@ def build_trainer(plan: StepPlan, loaded: LoadedModel, data: TaskData, folder: P
     return make_stock_trainer(plan, loaded, data, settings, folder)
 
 
-def make_stock_trainer(
-    plan: StepPlan, loaded: LoadedModel, data: TaskData, settings: TrainingSettings, folder: Path
-) -> SFTTrainer:
-    """SFTTrainer with the arguments of the plan's kind."""
-    torch.manual_seed(settings.seed)
-    if plan.kind == "knowing" and has_flash():
-        loaded.model.set_attn_implementation("flash_attention_2")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Liger's argument is deprecated in TRL
-        return SFTTrainer(
-            model=loaded.model,
-            args=make_stock_config(plan, loaded.model.dtype, settings, folder),
-            train_dataset=build_dataset(data.train, data.template, settings, loaded.tokenizer),
-            processing_class=loaded.tokenizer,
-            peft_config=make_lora_config(loaded.model, settings),
-        )
-
-
-def make_stock_config(
-    plan: StepPlan, dtype: torch.dtype, settings: TrainingSettings, folder: Path
-) -> SFTConfig:
-    """SFTConfig with TRL's own values, but for what the LoRA learns; a knowing user sets some more."""
-    on_gpu, kind = torch.cuda.is_available(), plan.kind
-    return SFTConfig(
-        output_dir=str(folder),
-        max_steps=MOST_STEPS,
-        per_device_train_batch_size=settings.batch_size,
-        max_length=settings.max_length,
-        learning_rate=settings.learning_rate,
-        completion_only_loss=kind != "2023",
-        bf16=(kind == "qlora" or dtype == torch.bfloat16) and on_gpu,
-        fp16=kind != "qlora" and dtype == torch.float16,
-        use_cpu=not on_gpu,
-        dataloader_pin_memory=on_gpu,
-        dataloader_drop_last=True,
-        logging_steps=1,
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        **(list_known(plan) if kind == "knowing" else {}),
-    )
-
-
-def list_known(plan: StepPlan) -> dict[str, Any]:
-    """The arguments that a knowing user adds; without padding only where FlashAttention is installed."""
-    return {
-        "gradient_checkpointing": plan.checkpointing,
-        "use_liger_kernel": has_liger(),
-        "padding_free": has_flash(),
-        "train_sampling_strategy": "group_by_length",
-    }
-
-
 def estimate_mfu(weights: int, tokens_per_second: float) -> float | None:
     """Model FLOPs utilisation, as benchmarks.training counts it: 4 FLOPs for each weight and token."""
     if not torch.cuda.is_available():
@@ -281,54 +204,8 @@ def estimate_mfu(weights: int, tokens_per_second: float) -> float | None:
     return 4 * weights * tokens_per_second / peak if peak else None
 
 
-def quantise_nf4(model: torch.nn.Module) -> torch.nn.Module:
-    """The model with bitsandbytes' layers of 4 bits in its blocks, as load_in_4bit would make them."""
-    import bitsandbytes
-
-    for path, layer in list(model.named_modules()):
-        if isinstance(layer, torch.nn.Linear) and ".layers." in path:
-            small = bitsandbytes.nn.Linear4bit(
-                layer.in_features,
-                layer.out_features,
-                bias=False,
-                compute_dtype=pick_dtype().value,
-                quant_type="nf4",
-                device="meta",
-            )
-            small.weight = bitsandbytes.nn.Params4bit(
-                layer.weight.data, requires_grad=False, quant_type="nf4", module=small
-            )
-            parent, _, name = path.rpartition(".")
-            setattr(model.get_submodule(parent), name, small.to(layer.weight.device))
-    model.is_loaded_in_4bit = True
-    return model
-
-
 def forget_peak() -> None:
     """Forgets the memory that making a model took."""
     free_memory()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-
-
-def list_unsloth(job: dict[str, Any]) -> list[tuple[str, Callable[[float], dict[str, Any]]]]:
-    """Unsloth, which patches the libraries that it finds and so has an environment of its own."""
-    rows = "random rows of 133 tokens, loss on every token"
-    return [(f"{job['shape']}, Unsloth in 4 bits, batch {job['batch']}, {rows}", partial(run_unsloth, job))]
-
-
-def run_unsloth(job: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """What benchmarks/gpu/unsloth_script.py measures with the Python of that environment."""
-    script, folder = Path(__file__).with_name("unsloth_script.py"), Path(job["scratch"]) / "unsloth"
-    find_tokenizer(job).save_pretrained(folder)
-    layers, hidden, intermediate, heads, kv_heads, vocabulary, *_ = SHAPES[job["shape"]]
-    shape = [layers, hidden, intermediate, heads, kv_heads, vocabulary]
-    numbers = [*shape, job["batch"], job["steps"]]
-    command = [job["unsloth_python"], str(script), str(folder), *map(str, numbers)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=max(seconds - 1, 1))
-    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or not lines:
-        print(done.stdout, done.stderr)
-        reason = (done.stderr.splitlines() or ["it printed nothing"])[-1]
-        return {"error": f"Unsloth ended with {done.returncode}: {reason}"[:300]}
-    return json.loads(lines[-1])

@@ -28,7 +28,7 @@ Contestant = tuple[str, Callable[[float], dict[str, Any]]]  # its name, and what
 TASKS = {
     "answer": ("answering", "list_contestants"),
     "train": ("training", "list_contestants"),
-    "unsloth": ("training", "list_unsloth"),
+    "unsloth": ("unsloth", "list_contestants"),
     "memory": ("memory", "list_contestants"),
     "lessons": ("lessons", "list_contestants"),
 }
