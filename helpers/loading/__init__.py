@@ -1,8 +1,8 @@
 """A model in memory, and messages turned into its tokens.
 
-The loader and kernel for a folder, chosen with reasons (`loaders`, `kernels`), the loaded model (`model`:
-LoadedModel, and where it goes; `outputs`), its tokenizer and chat template (`tokenizer`, `chat_templates`),
-messages turned into tokens (`chat_tokenizer`, `tools`) and answered (`messages`).
+The loader and kernel for a folder, chosen with reasons (`loaders`, `kernels`, `kernel_trial`), the loaded
+model (`model`: LoadedModel, and where it goes; `outputs`), its tokenizer and chat template (`tokenizer`,
+`chat_templates`), messages turned into tokens (`chat_tokenizer`, `tools`) and answered (`messages`).
 """
 
 from typing import TYPE_CHECKING

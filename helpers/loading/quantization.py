@@ -6,7 +6,8 @@ from transformers.utils.quantization_config import AwqBackend, QuantizationConfi
 
 from helpers.common.errors import KitError, UsageError
 from helpers.common.machine import Choice
-from helpers.loading.kernels import choose_kernel, read_facts
+from helpers.loading.kernel_trial import choose_kernel
+from helpers.loading.kernels import read_facts
 from helpers.weights.folders import ModelFolder
 
 

@@ -221,7 +221,7 @@ def find_absent(requirements: list[Requirement], installed: Versions) -> list[Re
 
 def try_gptq() -> str:
     """Runs a GPTQ layer in a separate process. Returns the last line of its error output, or "" if it ran."""
-    code = "from helpers.loading.kernels import try_layer; try_layer()"
+    code = "from helpers.loading.kernel_trial import try_layer; try_layer()"
     return run_quietly([sys.executable, "-c", code], PROJECT)
 
 

@@ -7,16 +7,8 @@ import pytest
 
 from helpers.common.errors import UnsupportedError, UsageError
 from helpers.loading._private import is_built
-from helpers.loading.kernels import (
-    KERNELS,
-    LAST,
-    KernelFacts,
-    choose_kernel,
-    list_kernels,
-    pick_kernel,
-    read_facts,
-    try_kernel,
-)
+from helpers.loading.kernel_trial import choose_kernel, try_kernel
+from helpers.loading.kernels import KERNELS, LAST, KernelFacts, list_kernels, pick_kernel, read_facts
 from helpers.weights.config import read_quantization
 
 needs_gptqmodel = pytest.mark.skipif(

@@ -25,7 +25,7 @@ from helpers.common.errors import (
 from helpers.common.presets import pick_settings
 from helpers.generation.request import GenerationRequest, join_pieces
 from helpers.generation.transformers_engine import TransformersEngine
-from helpers.loading.kernels import try_layer
+from helpers.loading.kernel_trial import try_layer
 from helpers.weights.__main__ import main
 
 HAS_GPTQMODEL = importlib.util.find_spec("gptqmodel") is not None
