@@ -36,6 +36,7 @@ from helpers.loading.model import LoadedModel, load_model
 from helpers.tasks.baseline import score_bag_of_words
 from helpers.tasks.data import TaskData
 from helpers.tasks.rows import load_rows
+from helpers.tasks.sides import find_sides
 from helpers.tasks.split import split_rows
 from helpers.tasks.template import Template
 from helpers.tasks.template_file import load_template
@@ -61,7 +62,7 @@ def describe(name: str, scores: list[Scores], rows: list, template: Template, **
         "low": low,
         "high": high,
         "macro_f1": result.macro_f1,
-        "told_apart": measure_pairwise_accuracy(scores, rows),
+        "told_apart": measure_pairwise_accuracy(scores, rows, list(find_sides(template))),
         **more,
     }
 

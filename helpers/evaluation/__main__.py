@@ -33,6 +33,11 @@ from helpers.tasks.split import Split
 from helpers.tasks.template import Row
 from helpers.weights.folders import find_model
 
+DESCRIPTION = """How well the rows of a table are answered, with intervals.
+
+Labels: right answers, and right sides if two of the answers are options. Free answers and chats: exact match,
+token F1, chrF and perplexity."""
+
 
 def read_data(options: argparse.Namespace) -> TaskData:
     """The rows to judge as `test`: all of the file, or those that training with this split held out."""
@@ -150,14 +155,7 @@ def main(arguments: list[str]) -> None:
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     """The command line of helpers.evaluation."""
-    description = (
-        "How well the rows of a table are answered, with intervals. Labels: right answers, and right "
-    )
-    description += (
-        "sides if two of the answers are options. Free answers and chats: exact match, token F1, chrF "
-    )
-    description += "and perplexity."
-    parser = CommandParser(prog="python -m helpers.evaluation", description=description)
+    parser = CommandParser(prog="python -m helpers.evaluation", description=DESCRIPTION)
     parser.add_argument("--model", required=True, help="folder below models/, or the model's name at --url")
     parser.add_argument("--lora", metavar="NAME", help="LoRA below loras/")
     words = "ask this OpenAI-style server instead of loading the model, such as http://127.0.0.1:5001/v1"

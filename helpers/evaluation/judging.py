@@ -18,7 +18,6 @@ from helpers.evaluation.metrics import (
 )
 from helpers.evaluation.scoring import score_answers
 from helpers.loading.model import LoadedModel
-from helpers.tasks.baseline import PAIR
 from helpers.tasks.given import check_labelled, check_rows, list_columns
 from helpers.tasks.template import Label, Row, Template
 
@@ -66,7 +65,7 @@ def ask_sides(
     ask: Callable[..., str],
     rows: list[Row],
     template: Template,
-    pair: Sequence[Label] = PAIR,
+    pair: Sequence[Label],
     progress: bool = True,
 ) -> list[Label | None]:
     """The label of the pair that a server gives to each row when it may say nothing else.

@@ -25,10 +25,10 @@ from helpers.evaluation.metrics import (
 )
 from helpers.evaluation.resampling import Gain, measure_gain
 from helpers.evaluation.scoring import score_answers
-from helpers.evaluation.sides import find_sides
 from helpers.loading.model import LoadedModel
 from helpers.tasks.baseline import judge_fitted_bag
 from helpers.tasks.rows import AnyTemplate
+from helpers.tasks.sides import find_sides
 from helpers.tasks.split import name_groups
 from helpers.tasks.template import Label, Row, Template
 

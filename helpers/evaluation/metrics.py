@@ -17,7 +17,6 @@ from helpers.common.errors import UsageError
 from helpers.common.values import check_filled, check_lengths, check_whole, refuse
 from helpers.evaluation.board_figures import Share
 from helpers.evaluation.resampling import measure_gain
-from helpers.tasks.baseline import PAIR
 from helpers.tasks.given import check_rows
 from helpers.tasks.rows import ONLY_LABELS
 from helpers.tasks.split import name_groups
@@ -106,7 +105,7 @@ def measure_share(right: Sequence[int]) -> Share:
 
 
 def measure_pairwise_accuracy(
-    scores: Sequence[Scores], rows: Sequence[Row], pair: tuple[Label, Label] = PAIR
+    scores: Sequence[Scores], rows: Sequence[Row], pair: Sequence[Label]
 ) -> float | None:
     """Share of the rows labelled with one of the pair in which that label scores above the other.
 

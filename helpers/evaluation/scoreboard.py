@@ -37,8 +37,8 @@ from helpers.evaluation.metrics import (
     pick_sides,
 )
 from helpers.evaluation.resampling import measure_gain
-from helpers.evaluation.sides import find_sides
 from helpers.tasks.data import hash_rows
+from helpers.tasks.sides import find_sides
 from helpers.tasks.split import name_groups
 from helpers.tasks.template import Label, Row, Template
 

@@ -2,9 +2,9 @@
 
 Tables of any form (`files`), templates (`template`, `template_file`), chats, which need none (`chats`),
 checked rows (`rows`), splits without leaks (`split`), all together with where they came from (`data`:
-TaskData), an audit of the rows (`audit`), and the baselines that every LoRA is compared with (`baseline`).
-For people who bring their own data (`checks`): a check before the training, a first template, and rows as
-the model sees them.
+TaskData), an audit of the rows (`audit`), the baselines that every LoRA is compared with (`baseline`), and
+the two sides of a task (`sides`). For people who bring their own data (`checks`): a check before the
+training, a first template, and rows as the model sees them.
 """
 
 from typing import TYPE_CHECKING

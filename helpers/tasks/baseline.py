@@ -18,10 +18,11 @@ from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from helpers.common.errors import UsageError
 from helpers.common.values import check_seed, check_whole
 from helpers.tasks.given import check_labelled, check_rows, list_group_columns
+from helpers.tasks.sides import find_sides
 from helpers.tasks.split import name_groups
 from helpers.tasks.template import Label, Row, Template
 
-PAIR = (1, 2)  # the labels of the lessons' task that say whose side a comment is on
+PAIR = (1, 2)  # the labels of the two sides where no template says them: those of the lessons' task
 
 
 def list_texts(rows: Sequence[Row]) -> list[str]:
@@ -66,9 +67,9 @@ def judge_bag_of_words(
 ) -> tuple[float, float | None]:
     """(accuracy, pairwise accuracy) of a bag of words on comments that it was not fitted on.
 
-    Pairwise accuracy: of the rows labelled 1 or 2, the share where the right one of the two scores higher;
-    chance is 0.5, and None means that one of the labels is missing. Folds are grouped as the template groups
-    rows, or by comment without one, and stratified.
+    Pairwise accuracy: of the rows on one of the template's two sides (labels 1 and 2 without a template), the
+    share where the right one of the two scores higher; chance is 0.5, and None means that a side is missing.
+    Folds are grouped as the template groups rows, or by comment without one, and stratified.
     """
     if template is not None:
         check_labelled(template, "predict_nearest and judge_baselines")
@@ -86,11 +87,12 @@ def judge_bag_of_words(
     probabilities = np.asarray(found)  # (rows, labels)
     known = np.unique(labels)
     accuracy = float((known[probabilities.argmax(1)] == labels).mean())
-    if not set(PAIR) <= set(known.tolist()):
+    pair = tuple(find_sides(template)) if template else PAIR
+    if not pair or not set(pair) <= set(known.tolist()):
         return accuracy, None
-    first, second = (probabilities[:, known.tolist().index(label)] for label in PAIR)
-    right = (first > second) == (labels == PAIR[0])
-    return accuracy, float(right[np.isin(labels, PAIR)].mean())
+    first, second = (probabilities[:, known.tolist().index(label)] for label in pair)
+    right = (first > second) == (labels == pair[0])
+    return accuracy, float(right[np.isin(labels, pair)].mean())
 
 
 def predict_most_frequent(

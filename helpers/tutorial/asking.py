@@ -13,7 +13,7 @@ from IPython.display import display
 
 from helpers.clients.openai_chat import ask_openai
 from helpers.evaluation.judging import find_label
-from helpers.evaluation.sides import find_sides
+from helpers.tasks.sides import find_sides
 from helpers.tasks.template import Row, Template
 from helpers.tutorial.checks import MIME
 from helpers.tutorial.game import RIGHT, ROUNDS, WRONG, pick_rounds
@@ -21,6 +21,7 @@ from helpers.tutorial.game import RIGHT, ROUNDS, WRONG, pick_rounds
 HEADS = ("question", "truth", "base")  # then the LoRA, with the name it was asked by
 LORA = "LoRA"
 CURL_S = 120  # seconds
+CELL = '<td style="text-align: left">'  # JupyterLab sets the cells of tables to the right
 
 
 def fit_row(row: Row, template: Template, rows: Sequence[Row]) -> Row:
@@ -85,9 +86,6 @@ def show_answers(table: Sequence[dict[str, str]], address: str) -> None:
     published = {"name": "table", "value": list(table)}
     words = f"{len(table)} held-out rows, answered by {address}"
     display({"text/html": write_answers(table, address), "text/plain": words, MIME: published}, raw=True)
-
-
-CELL = '<td style="text-align: left">'  # JupyterLab sets the cells of tables to the right
 
 
 def list_heads(table: Sequence[dict[str, str]]) -> list[str]:

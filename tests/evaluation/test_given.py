@@ -59,7 +59,7 @@ def test_labels_are_asked_for_with_a_template_that_has_them(call):
         lambda: evaluation.bootstrap_gain([], [], []),
         lambda: evaluation.bootstrap_gain([{0: 1.0}], [], LABELLED[:1]),
         lambda: evaluation.find_worst([{0: 1.0}], LABELLED),
-        lambda: evaluation.measure_pairwise_accuracy([{0: 1.0}], LABELLED),
+        lambda: evaluation.measure_pairwise_accuracy([{0: 1.0}], LABELLED, (1, 2)),
     ],
 )
 def test_what_cannot_be_judged_is_refused(call):

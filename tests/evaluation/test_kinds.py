@@ -4,7 +4,7 @@ import pytest
 
 from helpers.common.errors import ServerError
 from helpers.evaluation.kinds import make_judge
-from helpers.evaluation.sides import find_sides
+from helpers.tasks.sides import find_sides
 from helpers.tasks.template import Template
 
 TEMPLATE = Template("t", "", "{text} {a} {b}", {0: "none", 1: "{a}", 2: "{b}"})

@@ -53,8 +53,8 @@ def test_pairwise_accuracy_compares_two_labels_whatever_the_prediction_is():
         {0: 0.0, 1: -1.0, 2: -2.0},
         {0: -9.0, 1: 0.0, 2: -1.0},
     ]
-    assert measure_pairwise_accuracy(scores, make_rows([1, 2, 2, 0])) == pytest.approx(2 / 3)
-    assert measure_pairwise_accuracy(scores, make_rows([0, 0, 3, 3])) is None
+    assert measure_pairwise_accuracy(scores, make_rows([1, 2, 2, 0]), (1, 2)) == pytest.approx(2 / 3)
+    assert measure_pairwise_accuracy(scores, make_rows([0, 0, 3, 3]), (1, 2)) is None
 
 
 def test_gain_is_paired_and_lies_in_its_interval():
