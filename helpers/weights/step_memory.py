@@ -164,7 +164,7 @@ def estimate_layout(
     if device == "cpu":
         size = tokens**2 * (1 + number_bytes)
         return Term("attention mask", size, f"{tokens} x {tokens} tokens x (1 + {number_bytes} bytes)")
-    layers = 1 if checkpointing else shape.layers
+    layers = 1 if checkpointing else count_upper_layers(shape, step.targets)
     key_heads = shape.kv_heads if dtype == "bfloat16" else shape.heads
     numbers = 2 * (shape.heads + key_heads) * shape.head_size  # queries, results; keys, values
     laid_out = step.batch * step.length
@@ -179,7 +179,7 @@ def estimate_attention_weights(
 
     Only a CPU in 16 bits keeps them, for all layers or, with checkpointing, for one.
     """
-    layers = 1 if checkpointing else shape.layers
+    layers = 1 if checkpointing else count_upper_layers(shape, step.targets)
     kept = device == "cpu" and number_bytes == 2
     size = layers * shape.heads * tokens * step.length * number_bytes if kept else 0
     formula = (
