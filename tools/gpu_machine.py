@@ -5,12 +5,11 @@
 Writes into FOLDER what must be carried beside this repository, and prints the commands that fetch the rest
 and the one that runs the benchmark there. FREEZE is the machine's `pip freeze`: what it has already is left
 out. Without it, torch and what torch itself requires are taken to be there. The versions are those of
-constraints.txt, the wheels those for Python 3.12 on Linux, x86-64.
+constraints.hashes.txt, the wheels those for Python 3.12 on Linux, x86-64.
 """
 
 import argparse
 import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
@@ -24,12 +23,12 @@ from helpers.common import arguments as types
 from helpers.common.command import CommandParser, run_command
 from helpers.common.outputs import check_output
 from helpers.common.paths import PROJECT, find_home
-from helpers.common.pins import SOURCES
+from helpers.common.pins import SOURCES, read_pins
 from helpers.weights.embedded import GGUF_NAME
 
 THERE = "torch"
 # What the benchmark imports of the kit's dependencies. Theirs follow from their metadata. Those of the first
-# line must have the very version that was tested, any other one that is there and allowed will do.
+# line must have exactly the version that was tested, any other one that is there and allowed will do.
 EXACT = "transformers peft trl datasets gptqmodel optimum llguidance gguf".split()
 OTHERS = (
     "accelerate numpy safetensors tokenizers huggingface-hub pandas pyarrow scikit-learn scipy sacrebleu "
@@ -56,13 +55,6 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jin
 LLAMA_FILES = PROJECT / "runs" / "tokenizers"  # what support.real_tokenizers fetches
 
 Needs = dict[str, SpecifierSet]  # canonical names, and the versions that all who need them allow
-
-
-def read_constraints(project: Path = PROJECT) -> dict[str, str]:
-    """constraints.txt: canonical name -> version."""
-    lines = (project / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(name): version for name, version in pairs}
 
 
 def read_freeze(path: Path | None) -> dict[str, str]:
@@ -101,7 +93,7 @@ def collect(names: Iterable[str], without: Iterable[str] = ()) -> Needs:
 
 def list_carried(there: dict[str, str], lessons: bool) -> list[str]:
     """NAME==VERSION of all packages to carry; `there` has the machine's versions, {} if unknown."""
-    versions = read_constraints()
+    versions = {name: pin.version for name, pin in read_pins().items()}
     needs = collect([*EXACT, *OTHERS, *(LESSONS if lessons else ())], without=collect([THERE]))
     carried = []
     for name in sorted(needs):
@@ -188,4 +180,4 @@ def parse_options(arguments: list[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    raise SystemExit(run_command(main))

@@ -72,15 +72,13 @@ def train_lora(
     with hold_run(output):
         checkpoints, last = open_checkpoints(output.name, data, settings, resume, loaded)
         taken, reason = settle_run(loaded, data, settings, prefix_sharing, checkpoints, last)
-        if reason and progress:
-            say_batch(taken, reason)
+        say_batch(taken, reason, progress)
         with (
             drop_unusable(checkpoints), explain_memory(taken, settings), name_full_disk(checkpoints),
             explain_refusal(loaded.name, taken), give_back_base(loaded),
         ):  # fmt: skip
             trainer = make_trainer(loaded, data, taken, checkpoints, progress, prefix_sharing)
-            if progress:
-                say_chosen(loaded, trainer)
+            say_chosen(loaded, trainer, progress)
             add_callbacks(trainer, output.name, callbacks)
             run_trainer(trainer, last)
         loaded.model = cast(Any, trainer.model).eval()
@@ -115,16 +113,16 @@ def settle_run(
     return taken
 
 
-def say_batch(settings: TrainingSettings, reason: str) -> None:
-    """Prints, on the first process, the batch that was taken for `auto`."""
-    if os.environ.get("RANK", "0") == "0":
+def say_batch(settings: TrainingSettings, reason: str, progress: bool) -> None:
+    """Prints, on the first process, the batch that was taken for `auto`; nothing without a reason."""
+    if reason and progress and os.environ.get("RANK", "0") == "0":
         words = f"batch_size {settings.batch_size}, learning_rate {settings.learning_rate:.3g}"
         print(f"{words}: {reason}", flush=True)
 
 
-def say_chosen(loaded: LoadedModel, trainer: WatchingTrainer) -> None:
+def say_chosen(loaded: LoadedModel, trainer: WatchingTrainer, progress: bool) -> None:
     """Prints, on the first process, what was chosen for model and machine; on a CPU, the kernel alone."""
-    if trainer.is_world_process_zero():
+    if progress and trainer.is_world_process_zero():
         on_cpu = loaded.device.value == "cpu"
         say_choices(loaded.choices if on_cpu else list_choices(loaded, trainer))
 
@@ -225,11 +223,22 @@ def make_trainer(
             callbacks=[LossGuard(), KeepNewest(settings.checkpoint_steps, bool(watched))],
         )
     trainer.choices["gradient_checkpointing"] = checkpointing
-    report_long_rows(trainer.train_dataset, examples, settings, loaded.context)
-    if watched:
-        report_long_rows(trainer.eval_dataset, watched, settings, loaded.context, "watched")
-        trainer.watch(settings.checkpoint_steps)
+    prepare_rows(trainer, examples, watched, settings, loaded.context)
     return trainer
+
+
+def prepare_rows(
+    trainer: WatchingTrainer,
+    examples: Dataset,
+    watched: Dataset | None,
+    settings: TrainingSettings,
+    context: int,
+) -> None:
+    """Says which rows are longer than what is read of them; the trainer watches the validation rows."""
+    report_long_rows(trainer.train_dataset, examples, settings, context)
+    if watched:
+        report_long_rows(trainer.eval_dataset, watched, settings, context, "watched")
+        trainer.watch(settings.checkpoint_steps)
 
 
 def refuse_unpackable(

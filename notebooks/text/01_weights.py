@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Who is in the room: who has loaded a model, who has trained one? Everything you will see runs on a laptop. Say where they can get the kit (its address, or who hands the folder out), and that each slide is a cell to run at home. Walk along the map once, from the table to the client."
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Who is in the room: who has loaded a model, who has trained one? Everything you will see runs on a laptop. Most slides are cells that they can run at home. Walk along the map once, from the table to the client."
 # # Lesson 1: where weights come from
 #
 # ## What you will do

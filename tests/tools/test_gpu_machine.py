@@ -8,6 +8,7 @@ from packaging.utils import canonicalize_name
 
 from benchmarks.gpu.plan import HEAD, LLAMA_2, TOKENIZER
 from helpers.common.paths import PROJECT
+from helpers.common.pins import read_pins
 from tools import gpu_machine
 
 # Prints the packages of all modules that the worker and lesson jobs have imported.
@@ -33,7 +34,7 @@ NOT_NEEDED = {
 
 def test_list_has_the_versions_of_constraints_and_nothing_that_comes_with_torch():
     carried = gpu_machine.list_carried({}, lessons=True)
-    versions = gpu_machine.read_constraints()
+    versions = {name: pin.version for name, pin in read_pins().items()}
     assert all(versions[name] == version for name, version in (pin.split("==") for pin in carried))
     names = {pin.partition("==")[0] for pin in carried}
     assert {"transformers", "trl", "peft", "gptqmodel", "pypcre", "multiprocess", "nbclient"} <= names
@@ -79,8 +80,7 @@ def test_folder_has_the_lists_and_says_what_is_missing(tmp_path, monkeypatch, ca
     folder, said = tmp_path / "carried", capsys.readouterr().out
     assert (folder / LLAMA_2 / "tokenizer.json").is_file()
     assert (
-        f"transformers=={gpu_machine.read_constraints()['transformers']}"
-        in (folder / "wheels.txt").read_text().split()
+        f"transformers=={read_pins()['transformers'].version}" in (folder / "wheels.txt").read_text().split()
     )
     assert f"do without: {TOKENIZER}/tokenizer.json, {HEAD}" in said
     assert "python3 -m benchmarks.gpu --carried carried" in said

@@ -27,7 +27,7 @@ class ChatBox(ipywidgets.VBox):
         self.field = ipywidgets.Text(
             description="You:",
             placeholder="Type a question and press Enter",
-            layout={"width": "98%"},
+            layout={"width": "auto"},  # 100% and the margins would be wider than the cell
             continuous_update=False,
         )
         self.forget = ipywidgets.Button(description="Forget all", tooltip="Start a new conversation")
