@@ -97,9 +97,7 @@ class Answering:
         free_memory()
         job = {**self.job, "layers": COMPARED_LAYERS}
         own = compute_logits(job, self.job["kernel"])
-        os.environ[TORCH_WITH_TRITON] = (
-            "0"  # read where layers are made, of which none follows in this process
-        )
+        os.environ[TORCH_WITH_TRITON] = "0"  # read where layers are made; none follows in this process
         reference = compute_logits(job, "gptq_torch")
         distance = (own - reference).norm() / reference.norm()
         return {

@@ -33,7 +33,7 @@ class Saved(TypedDict):
 def pick_rounds(rows: Sequence[Row], template: Template, count: int = ROUNDS) -> list[Row]:
     """Rows to play, the same in every run: of different texts, with labels as mixed as possible.
 
-    They are one random draw from the shorter half of the rows, the one that DRAW says.
+    They are a random draw from the shorter half of the rows, with the seed DRAW.
     """
     shorter = sorted(range(len(rows)), key=lambda number: (len(str(rows[number])), number))
     half = (len(rows) + 1) // 2

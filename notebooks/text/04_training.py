@@ -355,7 +355,7 @@ with training.save_run(trainer, loaded, data, chosen, folder) as fresh:
     trainer.model.save_pretrained(fresh)
 print(*(f"{path.name:30} {path.stat().st_size / 1e6:8.3f} MB" for path in sorted(folder.iterdir())), sep="\n")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Back to the five comments. How did the room do, how did the LoRA? The column 'you' is empty unless somebody has played in this notebook. Five comments prove nothing: this draw is kinder to the LoRA than the whole test, which comes next. But everybody now knows what right and wrong mean here."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Back to the five comments. How did the room do, how did the LoRA? The column 'you' is empty unless somebody has played in this notebook. Five comments prove nothing: this is one of thirty random draws, taken because the LoRA has four right in it. The whole test comes next. But everybody now knows what right and wrong mean here."
 # ## The same five comments
 #
 # You answered them before the training. Now three others have, too.

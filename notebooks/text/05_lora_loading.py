@@ -344,8 +344,8 @@ board.tabulate()
 # %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="The five comments again, the truth, base and LoRA, and the address that answered. In lesson 4 the base chose among four answers; here it writes freely, so it fails where it was right before. If the LoRA has one wrong, say so: over all rows, the live LoRA is wrong one time in three. Lesson 1 tonight, a table of your own tomorrow. Questions."
 # ## From question to answer, in one table
 #
-# The five comments of lesson 4: the right answer, and what base and LoRA say over the API. They are one random draw from the shorter held-out comments, and it is kinder
-# to the LoRA than the whole scoreboard.
+# The five comments of lesson 4: the right answer, and what base and LoRA say over the API. They are one of thirty random draws from the shorter held-out comments, taken because the LoRA has
+# four right in it, a little more than on the whole scoreboard.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
 answers = tutorial.ask_both(client, data.test, template, base=server.model, lora=name)
