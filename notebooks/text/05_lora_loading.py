@@ -475,10 +475,10 @@ checks.confirm(weights_file.is_file(), "PEFT of 2023 reads this folder", "name t
 # The norm of what the LoRA adds to one layer: of `scale * B @ A`.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
-from helpers.adapters import read_tensors
+from helpers.adapters import read_tensors  # into NumPy arrays
 
 
-def measure_norm(a, b, scale):  # a and b are NumPy arrays
+def measure_norm(a, b, scale):
     return 0.0
 
 
