@@ -4,6 +4,8 @@ import contextlib
 
 import psutil
 
+GONE_S = 10.0  # a killed process goes at once, unless it waits for a disk
+
 
 class StartedProcesses:
     """What this process starts after the object was made, with everything that is started by it in turn.
@@ -23,10 +25,12 @@ class StartedProcesses:
         return sum(measure_resident(process) for process in self.find())
 
     def kill(self) -> None:
-        """Kills all of them."""
-        for process in self.find():
+        """Kills all of them, and waits until they are gone: GONE_S seconds at most."""
+        found = self.find()
+        for process in found:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+        psutil.wait_procs(found, timeout=GONE_S)
 
 
 def list_descendants() -> list[psutil.Process]:
