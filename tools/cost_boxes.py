@@ -74,7 +74,7 @@ def write_boxes(project: Path = PROJECT) -> list[Path]:
 def build_box(name: str, records: dict[str, Record]) -> str:
     """The box of the notebook `name`, in Markdown: a line for each lane with a record; then the others."""
     lines = ["**What it takes**, with the weights already there:", ""]
-    lines += ["| lane | minutes | memory | disk | measured |", "|---|---|---|---|---|"]
+    lines += ["| [lane](glossary.md#lane) | minutes | memory | disk | measured |", "|---|---|---|---|---|"]
     measured = {lane: describe_cost(name, lane, records.get(lane)) for lane in lanes.LANES}
     lines += [line for line in measured.values() if line]
     missing = [f"`{lane}`" for lane, line in measured.items() if not line]
@@ -85,8 +85,8 @@ def build_box(name: str, records: dict[str, Record]) -> str:
             "",
         ]
     lines.append(
-        f"Written by `python -m tools.cost_boxes` from `{RECORDS}`. "
-        "`make tutorial ARGS=--in-place` records a run."
+        f"<!-- Written by `python -m tools.cost_boxes` from `{RECORDS}`. "
+        "`make tutorial ARGS=--in-place` records a run. -->"
     )
     return "\n".join(lines)
 

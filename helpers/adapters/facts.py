@@ -29,8 +29,10 @@ def list_data(run: dict[str, Any]) -> dict[str, str]:
         "validation rows": show_number(parts.get("validation")),
         "test rows": show_number(parts.get("test")),
         "copies": f"{audit['copies']:,} rows equal an earlier one" if "copies" in audit else "",
-        "rows of each label": ", ".join(f"{name}: {rows}" for name, rows in audit.get("labels", {}).items()),
-        "median length": describe_lengths(audit),
+        "training rows of each label": ", ".join(
+            f"{name}: {rows}" for name, rows in audit.get("labels", {}).items()
+        ),
+        "median length (training rows)": describe_lengths(audit),
         "template": describe_template(run),
         "chat template": describe_chat_template(run.get("chat_template", {})),
     }
@@ -236,5 +238,5 @@ def describe_judgement(run: dict[str, Any]) -> str:
     rows, file = lora.get("rows", "some"), run.get("data")
     where = f"held-out rows of {file}" if file else "held-out rows"
     measured = f": {MEASURES[key].name} {MEASURES[key].show(lora, key)}" if key else ""
-    interval = ". The numbers in brackets are a 95 % interval" if "(" in measured else ""
+    interval = ". The numbers in brackets are a 95% interval" if "(" in measured else ""
     return f"It was judged only on {rows} {where}{measured}{interval}."

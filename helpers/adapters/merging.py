@@ -149,7 +149,7 @@ def refuse_lost_update(
 ) -> None:
     """An UnsupportedError if the merged model's logits are not those `before`, of base and LoRA.
 
-    They may differ by 2 % of a prompt's largest logit, or by 0.1 % if the weights are float32.
+    They may differ by 2% of a prompt's largest logit, or by 0.1% if the weights are float32.
     """
     dtype = loaded.model.dtype
     allowed = 0.001 if dtype == torch.float32 else TOLERANCE

@@ -79,7 +79,7 @@ def tabulate(run: Mapping[str, Any]) -> list[list[str]]:
 def name_column(key: str, results: Results) -> str:
     """The head of a measure's column."""
     name, interval, _ = MEASURES[key]
-    return f"{name} (95 % interval)" if any(interval in result for result in results.values()) else name
+    return f"{name} (95% interval)" if any(interval in result for result in results.values()) else name
 
 
 def list_missing(run: Mapping[str, Any]) -> list[str]:
@@ -111,7 +111,7 @@ def describe_gain(key: str, gain: Mapping[str, Any]) -> str:
     measure, (low, high) = MEASURES[key], gain["interval"]
     value, *ends = (measure.show_gain(number) for number in (gain["value"], low, high))
     doubt = "; it includes 0, so this may be chance" if low <= 0 <= high else ""
-    interval = f"95 % interval {ends[0]} to {ends[1]}{doubt}"
+    interval = f"95% interval {ends[0]} to {ends[1]}{doubt}"
     return f"LoRA against base, on the same rows: {measure.name} {value}{measure.unit} ({interval})."
 
 

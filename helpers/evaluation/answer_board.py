@@ -72,7 +72,7 @@ class AnswerBoard:
         return measure_answer_gains(self.lines[rival].judged, self.lines[name].judged)["exact_match"]
 
     def tabulate(self, rival: str = "nearest neighbour") -> pd.DataFrame:
-        """A line for each way to answer: its figures with 95 % intervals, and the gain over `rival`."""
+        """A line for each way to answer: its figures with 95% intervals, and the gain over `rival`."""
         table = []
         for name, line in self.lines.items():
             found, gain = line.summarise(), ""

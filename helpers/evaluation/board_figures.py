@@ -10,7 +10,7 @@ NOT_MEASURED = "not measured"
 
 
 class Share(TypedDict):
-    """The share of the rows that is right, with its 95 % interval."""
+    """The share of the rows that is right, with its 95% interval."""
 
     value: float
     low: float
@@ -19,7 +19,7 @@ class Share(TypedDict):
 
 
 class GainFigure(TypedDict):
-    """How much higher a share is than the rival's, with its 95 % interval."""
+    """How much higher a share is than the rival's, with its 95% interval."""
 
     value: float
     low: float
@@ -78,7 +78,7 @@ def write_board(board: BoardFigures) -> str:
     lines = [align(cells, widths) for cells in table]
     lines.insert(1, "|" + "|".join(":" + "-" * (width + 1) for width in widths) + "|")
     what = [f"- {line['name']}: {line['what']}" for line in board["lines"]]
-    return "\n".join([board["rows"], "In brackets: 95 % intervals.", "", *lines, "", *what])
+    return "\n".join([board["rows"], "In brackets: 95% intervals.", "", *lines, "", *what])
 
 
 def align(cells: list[str], widths: list[int]) -> str:

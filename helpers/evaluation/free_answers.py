@@ -47,11 +47,11 @@ class AnswerEvaluation:
 
     rows: int  # number of rows that were judged
     exact_match: float  # share of answers with the words of the right one, in its order
-    exact_interval: tuple[float, float]  # 95 % Wilson interval
+    exact_interval: tuple[float, float]  # 95% Wilson interval
     token_f1: float  # mean overlap in words
-    token_f1_interval: tuple[float, float]  # 95 %, resampled by groups
+    token_f1_interval: tuple[float, float]  # 95%, resampled by groups
     chrf: float  # mean overlap in runs of characters
-    chrf_interval: tuple[float, float]  # 95 %, resampled by groups
+    chrf_interval: tuple[float, float]  # 95%, resampled by groups
     # How many tokens the model hesitates between, on average, at each token of the right answers and their
     # ends; 1 is certainty. None over a URL.
     perplexity: float | None = None

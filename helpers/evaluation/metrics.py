@@ -31,7 +31,7 @@ class Evaluation:
 
     rows: int  # number of rows that were judged
     accuracy: float  # share of rows with the right prediction
-    interval: tuple[float, float]  # 95 % Wilson interval of the accuracy
+    interval: tuple[float, float]  # 95% Wilson interval of the accuracy
     macro_f1: float  # mean F1 of the labels
     weighted_f1: float  # mean F1 of the labels, weighted by their numbers of rows
     # One row for each true label, one column for each predicted one, in the template's order. A last column
@@ -91,7 +91,7 @@ def measure_f1(truth: Sequence[int], predicted: Sequence[int], labels: Sequence[
 
 
 def estimate_interval(right: int, rows: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share (E. B. Wilson, 1927), computed by SciPy."""
+    """95% Wilson score interval of a share (E. B. Wilson, 1927), computed by SciPy."""
     check_whole("rows", rows, 1)
     check_whole("right", right, 0, rows)
     interval = binomtest(right, rows).proportion_ci(method="wilson")
@@ -99,7 +99,7 @@ def estimate_interval(right: int, rows: int) -> tuple[float, float]:
 
 
 def measure_share(right: Sequence[int]) -> Share:
-    """The share of the rows that are right, 1 or 0 each, with its 95 % Wilson interval."""
+    """The share of the rows that are right, 1 or 0 each, with its 95% Wilson interval."""
     low, high = estimate_interval(sum(right), len(right))
     return {"value": sum(right) / len(right), "low": low, "high": high, "n": len(right)}
 
@@ -128,7 +128,7 @@ def pick_sides(scores: Sequence[Scores], rows: Sequence[Row], pair: Sequence[Lab
 def bootstrap_gain(
     base: Sequence[Scores], tuned: Sequence[Scores], rows: Sequence[Row], template: Template | None = None
 ) -> tuple[float, float]:
-    """95 % interval of accuracy(tuned) - accuracy(base), paired by row, resampled by groups.
+    """95% interval of accuracy(tuned) - accuracy(base), paired by row, resampled by groups.
 
     Rows are grouped as the template groups them, or by their `text` without one.
     """

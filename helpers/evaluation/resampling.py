@@ -14,7 +14,7 @@ DRAWN_AT_ONCE = 10_000_000  # numbers of groups: 80 MB
 def bootstrap_mean(
     values: Sequence[float], groups: Sequence[Hashable], draws: int = DRAWS, seed: int = 0
 ) -> tuple[float, float]:
-    """95 % interval of the mean of the rows' values.
+    """95% interval of the mean of the rows' values.
 
     Each draw takes as many groups as there are, with replacement, and each group with all of its rows,
     because rows of one group are not independent. Source: B. Efron, Bootstrap methods, 1979 (percentile
@@ -40,7 +40,7 @@ class Gain:
     """How much higher a figure is for one model than for another, on the same rows."""
 
     value: float
-    interval: tuple[float, float]  # 95 %, paired by row, resampled by groups
+    interval: tuple[float, float]  # 95%, paired by row, resampled by groups
 
 
 def measure_gain(base: Sequence[float], tuned: Sequence[float], groups: Sequence[Hashable]) -> Gain:

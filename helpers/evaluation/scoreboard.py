@@ -113,7 +113,7 @@ class Scoreboard:
         self.lines[name] = Line(name, what, list_right(predictions, self.rows), found)
 
     def measure_gain(self, name: str, rival: str, column: str = ANSWER) -> tuple[float, tuple[float, float]]:
-        """(How much higher the share of line `name` is than that of `rival`, 95 % interval).
+        """(How much higher the share of line `name` is than that of `rival`, 95% interval).
 
         Paired by row, rows of one text drawn together. Raises UsageError if one of them has no such figure.
         """
@@ -138,7 +138,7 @@ class Scoreboard:
         return {name: (sum(found) / len(found), len(found)) for name, found in lists.items() if found}
 
     def list_figures(self, rival: str = RIVAL) -> BoardFigures:
-        """Every figure as plain JSON: shares with 95 % intervals, and the gains over `rival`."""
+        """Every figure as plain JSON: shares with 95% intervals, and the gains over `rival`."""
         columns = [ANSWER, SIDE] if self.on_side else [ANSWER]
         lines = [self._list_line(name, columns, rival) for name in self.lines]
         return {"rows": self.describe_rows(), "rival": rival, "columns": columns, "lines": lines}
@@ -157,7 +157,7 @@ class Scoreboard:
         return {"name": name, "what": self.lines[name].what, "shares": shares, "gains": gains}
 
     def tabulate(self, rival: str = RIVAL) -> pd.DataFrame:
-        """A line for each way to answer: both shares with 95 % intervals, and the gains over `rival`."""
+        """A line for each way to answer: both shares with 95% intervals, and the gains over `rival`."""
         figures, table = self.list_figures(rival), []
         for line in figures["lines"]:
             cells = {"": line["name"]}

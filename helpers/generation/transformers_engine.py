@@ -1,6 +1,6 @@
 """The engine on transformers with PEFT adapters. It computes simultaneous requests together, in one thread.
 
-One thread, because a pool of threads costs 40 % of the speed on a CPU. Requests for different adapters take
+One thread, because a pool of threads costs 40% of the speed on a CPU. Requests for different adapters take
 turns, token by token.
 """
 

@@ -95,7 +95,7 @@ def compare_guess(guess: float | str | None, found: float | str, unit: str = "")
 
 
 def describe_distance(guess: float, found: float) -> str:
-    """How far off a guess is: "Close" (within 15 %), "Too low by a factor of 2.0", "Far too high"."""
+    """How far off a guess is: "Close" (within 15%), "Too low by a factor of 2.0", "Far too high"."""
     low, high = min(guess, found), max(guess, found)
     ratio = high / low if low > 0 else math.inf
     if guess == found:

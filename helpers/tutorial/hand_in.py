@@ -39,7 +39,7 @@ def write_results(
     nobody has changed it: an AlreadyThereError if somebody has.
     """
     parts = [TITLE, write_facts(data, board, run, said), write_board(board.tabulate(), len(board.rows))]
-    parts += [f"{board.describe_rows()} In brackets: the 95 % interval. Gains are in percentage points."]
+    parts += [f"{board.describe_rows()} In brackets: the 95% interval. Gains are in percentage points."]
     if players:
         rounds = ", ".join(f"{name} {count}" for name, count in players.items())
         parts.append(f"Right on the rows that were played: {rounds}.")

@@ -74,11 +74,11 @@ def show_scoreboard(board: Scoreboard) -> None:
         for column in (ANSWER, SIDE)
         if (shares := board.get_shares(column))
     ]
-    show(draw_scoreboard(board), f"Bars with 95 % intervals for each way to answer. {'; '.join(columns)}.")
+    show(draw_scoreboard(board), f"Bars with 95% intervals for each way to answer. {'; '.join(columns)}.")
 
 
 def draw_scoreboard(board: Scoreboard) -> Figure:
-    """A scoreboard's columns side by side: bars of the shares that are right, with 95 % intervals."""
+    """A scoreboard's columns side by side: bars of the shares that are right, with 95% intervals."""
     columns = [ANSWER, SIDE] if board.on_side else [ANSWER]
     figure, axes = plt.subplots(1, len(columns), figsize=(9.6, 0.9 + 0.42 * len(board.lines)), squeeze=False)
     for axis, column in zip(axes[0], columns, strict=True):
@@ -91,7 +91,7 @@ def draw_scoreboard(board: Scoreboard) -> Figure:
         axis.set_yticks(range(len(board.lines)), list(board.lines) if column == ANSWER else [])
         axis.xaxis.set_major_formatter(PercentFormatter(1))
         axis.spines[["top", "right"]].set_visible(False)
-        axis.set_xlabel("thin lines: 95 % intervals" if column == ANSWER else "dotted line: a coin")
+        axis.set_xlabel("thin lines: 95% intervals" if column == ANSWER else "dotted line: a coin")
         if column == SIDE:
             axis.axvline(0.5, color=MIDDLE, linestyle=":", linewidth=1.5)
     figure.tight_layout()
@@ -157,7 +157,7 @@ def draw_accuracy_over_minutes(
         axes.plot([minute, minute], interval, "-", color=DARK)
         axes.annotate(f"{accuracy:.0%}", (minute, accuracy), (7, -13), textcoords="offset points", color=DARK)
     axes.set(xlim=(0, end), ylim=(0, 1), xlabel="minutes of training")
-    axes.set(ylabel="accuracy, with 95 % interval")
+    axes.set(ylabel="accuracy, with 95% interval")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.spines[["top", "right"]].set_visible(False)
     return figure

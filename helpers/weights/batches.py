@@ -19,7 +19,7 @@ from helpers.weights.terms import add_up
 # 1 - beta 1 with the batch: from 0.1, Adam's usual value, it reaches 1 with 10 times the rows, and there the
 # rule ends.
 MOST_TIMES = 8
-# Optimizer steps that an epoch has at least: a warm-up of 3 % is one of them, and Adam's average of gradients
+# Optimizer steps that an epoch has at least: a warm-up of 3% is one of them, and Adam's average of gradients
 # spans ten, so that few remain in which the model learns.
 LEAST_STEPS = 32
 # Of the free memory: the rest is for what estimates leave out, such as one layer's unpacked weights, and for
@@ -44,7 +44,7 @@ class BatchFacts:
 def pick_batch(facts: BatchFacts) -> Choice[int]:
     """The rows of a forward pass, with the reason: the most that memory and rows allow, in doublings.
 
-    A CPU keeps the number that is meant: it is busy with few rows. (Batches of 16 made 14 % more rows a
+    A CPU keeps the number that is meant: it is busy with few rows. (Batches of 16 made 14% more rows a
     second than batches of 8, benchmarks/results.md.) So few rows that an epoch has fewer than LEAST_STEPS
     steps do the same. Less than that number is taken only where memory asks for it.
     """

@@ -33,12 +33,12 @@ CATALOGUE = (
     ),
     Source(
         "meta-llama/Llama-2-7b-chat-hf", "hub", 13.5, "gated",
-        "the original, unquantised; Meta's licence form and an account token first",
+        "the original, unquantised; needs Meta's licence form and an account token",
     ),
     Source("meta-llama/Llama-2-70b-chat-hf", "hub", 138.0, "gated", "the original; several GPUs"),
     Source(
         "HuggingFaceTB/SmolLM2-1.7B-Instruct", "hub", 3.4, "open",
-        "of 2024: a bigger sister of the embedded model",
+        "from 2024: a larger version of the kit's model",
     ),
     Source("Qwen/Qwen3-4B-Instruct-2507", "hub", 8.1, "open", "of 2025: a 4B chat model, Apache-2.0"),
 )  # fmt: skip

@@ -137,7 +137,7 @@ def estimate_training_activations(
     the rest is computed again for one layer at a time. Layers below the first LoRA keep nothing.
     """
     layers = count_upper_layers(shape, step.targets)
-    in_a_layer = 10 * shape.hidden + 5 * shape.intermediate  # numbers a token
+    in_a_layer = 10 * shape.hidden + 5 * shape.intermediate  # numbers per token
     words = f"10 x {shape.hidden} + 5 x {shape.intermediate}"
     if checkpointing:
         kept = layers * shape.hidden + in_a_layer

@@ -29,13 +29,13 @@
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
 # **What it takes**, with the weights already there:
 #
-# | lane | minutes | memory | disk | measured |
+# | [lane](glossary.md#lane) | minutes | memory | disk | measured |
 # |---|---|---|---|---|
 # | tiny | 0.2 | 1.0 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit 868584086cab |
 #
 # Not run yet in these lanes: `t4`, `large`.
 #
-# Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
+# <!-- Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run. -->
 
 # %% slideshow={"slide_type": "skip"}
 # @title Set-up: run this cell first
@@ -111,7 +111,7 @@ pd.DataFrame({"as shown": first, "A and B swapped": second})
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # The LoRA was never trained on this comment. Still, it is *one* comment, picked because it works; others go wrong. In lesson 4 you
-# train such a LoRA and judge it on all the comments that were kept aside.
+# train such a LoRA and judge it on all the comments that were set aside.
 #
 # Now free the memory, and start where the map starts: what did you just load?
 
@@ -188,7 +188,7 @@ parameters = sum(counts.values())
 checks.compare_guess(guess, counts["model.embed_tokens.weight"] / parameters, "%")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# A small model spends much on its vocabulary. In LLaMA 2 7B the embedding is only about 2 %. And in bytes?
+# A small model spends much on its vocabulary. In LLaMA 2 7B the embedding is only about 2%. And in bytes?
 
 # %% slideshow={"slide_type": "skip"}
 size = (folder / "model.safetensors").stat().st_size
@@ -227,7 +227,7 @@ checks.confirm_weights(model)
 gguf = weights.find_model("SmolLM2-135M-Instruct-GGUF").gguf
 for path in (folder / "model.safetensors", gguf):
     size = path.stat().st_size
-    print(f"{size / 1e6:4.0f} MB  {size * 8 / parameters:5.2f} bits a parameter  {path.name}")
+    print(f"{size / 1e6:4.0f} MB  {size * 8 / parameters:5.2f} bits per parameter  {path.name}")
 
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Let the room work out one number before the table: 70 billion parameters, 16 bits. The table says 138 GB, because 70B has 69 billion. The weights are only the first term: leave a fifth free. The last two lines are the kit's estimate for its own model with 16-bit weights: to run it, and to train a LoRA on it."
 # ## What fits where
@@ -268,7 +268,7 @@ for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
 # %% slideshow={"slide_type": "skip"}
-size = weights.measure_size(folder.name, context=2048, batch=4, length=240)
+size = weights.measure_size(folder.name, context=2048, batch=8, length=240)
 terms = [(term.name, round(term.bytes / 1e6), term.formula) for term in size.running]
 pd.DataFrame(terms, columns=["to run", "MB", "how"]).set_index("to run")
 
@@ -278,10 +278,10 @@ for purpose, terms in needs.items():
     print(f"{sum(term.bytes for term in terms) / 1e9:5.2f} GB to {purpose} SmolLM2 135M")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# This assumes a context of 2048 tokens, and training steps of 4 rows of 240 tokens. In a terminal it is `python -m helpers.weights size
-# SmolLM2-135M-Instruct`.
+# This assumes a context of 2048 tokens, and training steps of 8 rows of 240 tokens. It counts the model and its computing, not Python
+# and its libraries. In a terminal it is `python -m helpers.weights size SmolLM2-135M-Instruct`.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Follow the first weight, 0.220, down the table: its code 10, what comes back, the error. Then the lower half. GPTQ, the method that made most 4-bit models, lets the weights still to come make up for the error so far. What rounding removes is gone. Saving the file in 16 bits again brings nothing back."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Follow the first weight, 0.220, down the table: its code 10, the decoded weight, the error. Then the lower half. GPTQ, the method that made most 4-bit models, lets the weights still to come make up for the error so far. What rounding removes is gone. Saving the file in 16 bits again brings nothing back."
 # ### What 4 bits can say
 #
 # Four bits count from 0 to 15: each weight becomes the number of the nearest of 16 levels. A **group** of neighbours shares one
@@ -310,7 +310,7 @@ print("before:", [f"{value:+.3f}" for value in matrix[0, :6].tolist()])
 print("after: ", [f"{value:+.3f}" for value in rounded[0, :6].tolist()])
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Predict:** with groups of 128, how large is the error, as a share of the matrix's own size?
+# **Predict:** with groups of 128, how large is the error next to the weights? (0 to 1. Both are measured as the root of the sum of all squares.)
 
 # %% slideshow={"slide_type": "skip"}
 guess = 0.01  # yours
@@ -320,7 +320,7 @@ checks.compare_guess(guess, float((rounded - matrix).norm() / matrix.norm()), "%
 # Smaller groups fit better, but need more scales: for each group, GPTQ stores a step in 16 bits, and in 4 bits which of the levels is zero.
 
 # %% slideshow={"slide_type": "skip"}
-print("group size   error   bits for each weight")
+print("group size   error   bits per weight")
 for group_size in (32, 64, 128, 512):
     error = (round_to_4_bits(matrix, group_size) - matrix).norm() / matrix.norm()
     print(f"{group_size:10} {error:7.1%}   {4 + (16 + 4) / group_size:.2f}")
@@ -496,7 +496,7 @@ checks.confirm(same, "the kit looks for the folder that these commands make", "c
 #
 # ### 1. Change a value
 #
-# Which group size needs at most 4.2 bits a weight, scales included, with the smallest error?
+# Which of the four group sizes in the table needs at most 4.2 bits per weight, scales included, with the smallest error?
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 group_size = 32
@@ -526,7 +526,7 @@ checks.confirm(round(needed, 2) == 7.01, "7.01 GB", "each group of 64 stores 16 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 3. Write a function
 #
-# The folder's name for a repository and a branch, without the kit's help.
+# Write the name of the folder for a repository and a branch, without the kit's help.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 def name_folder(repository, branch):

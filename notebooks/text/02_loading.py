@@ -22,20 +22,20 @@
 # 4. Put words into the assistant's mouth, and see how to prevent that.
 # 5. Compare number formats, and find the same steps in the WebUI.
 #
-# Prerequisites: lesson 1 (what is in a model's folder). If you skipped it, the model is downloaded here. On the map, you are at the lit box.
+# Prerequisites: lesson 1 (what is in a model's folder). If you skipped it, the model is downloaded here. The highlighted box on the map is this lesson.
 #
 # ![Map of the five lessons. Lesson 4, above: a CSV becomes prompts, prompts train a LoRA. Below: weights (lesson 1) become a loaded model (lesson 2), the LoRA is put on it (lesson 5), and a server answers a client (lesson 3). The weights also go, frozen, into the training. You are here: lesson 2, loading.](images/map-2.svg)
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
 # **What it takes**, with the weights already there:
 #
-# | lane | minutes | memory | disk | measured |
+# | [lane](glossary.md#lane) | minutes | memory | disk | measured |
 # |---|---|---|---|---|
 # | tiny | 1.3 | 1.7 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit 868584086cab |
 #
 # Not run yet in these lanes: `t4`, `large`.
 #
-# Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
+# <!-- Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run. -->
 
 # %% slideshow={"slide_type": "skip"}
 # @title Set-up: run this cell first
@@ -109,7 +109,7 @@ for name in weights.list_models():
     print(f"{name:60} {loader:12} ({reason})")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# To choose the loader, its `config.json` is enough:
+# You need not download a GPTQ model to see it recognised: a folder with only a `config.json` is enough.
 
 # %% slideshow={"slide_type": "skip"}
 import json, tempfile
@@ -124,7 +124,7 @@ with tempfile.TemporaryDirectory() as scratch:
 # ## Loading
 #
 # You choose two things. The [device](glossary.md#device) is where the model computes: `cuda` (an NVIDIA GPU) or `cpu`. The [dtype](glossary.md#dtype)
-# is its number format: bfloat16 and float16 take half the memory of float32. bfloat16 reaches numbers as large as float32 does, so no sum becomes infinite; old GPUs such
+# is its number format: bfloat16 and float16 take half the memory of float32. bfloat16 has the range of float32, so large sums do not overflow; old GPUs such
 # as the T4 lack it and take float16. On a CPU without bfloat16 instructions, float32 is the fast one.
 
 # %% slideshow={"slide_type": "skip"}
@@ -206,7 +206,7 @@ for token in inputs["input_ids"][0, -13:].tolist():
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Why does it stop? Because it wrote EOS, the token for the end of its turn. Lesson 4 shows how a model learns to write it. Then the table: the likeliest first tokens at three temperatures. At 2, the favourite has only a small share left. A seed repeats a draw on one machine, not on all."
 # ## The answer
 #
-# Every token of the vocabulary gets a score for coming next. [Greedy](glossary.md#greedy) takes the highest.
+# The model scores every token of the vocabulary as the next one. [Greedy](glossary.md#greedy) takes the highest.
 
 # %% slideshow={"slide_type": "-"}
 greedy = {"do_sample": False, "temperature": None, "top_p": None}  # the last two are for chance
@@ -367,17 +367,17 @@ compared = tutorial.compare_formats("SmolLM2-135M-Instruct")
 if not any("GPTQ" in row["format"] for row in compared):
     print("Without GPTQ: to add it, run `make gptq` in a terminal, then this cell again.")
 table = pd.DataFrame(compared).drop(columns="folder").set_index("format").rename_axis(None)
-heads = {"disk_mb": "MB on disk", "load_s": "s to load", "memory_mb": "MB in memory", "tokens_per_s": "tokens a second"}
+heads = {"disk_mb": "MB on disk", "load_s": "s to load", "memory_mb": "MB in memory", "tokens_per_s": "tokens per second"}
 table.rename(columns=heads).map(lambda value: f"{value:,.0f}" if value >= 100 else f"{value:.3g}")
 
 # %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
-words = "Bars for each number format: MB on disk, MB in memory, tokens a second, perplexity"
+words = "Bars for each number format: MB on disk, MB in memory, tokens per second, perplexity"
 plots.show(plots.draw_formats(compared), f"{words}; the numbers are in the table above")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the memory is that of a whole process, Python included. bfloat16 and GGUF hold the same weights (the folder was made from that file),
 # so their perplexities are close. GPTQ rounds them a second time, to another grid, and pays for it. With 4 bits, fewer bytes are
-# read for each token, which is where llama.cpp gets its speed. bfloat16 halves the bytes too. Does it gain speed on your machine? For one
+# read for each token, which is where llama.cpp gets its speed. GPTQ has few bits too. If its bar is shorter, that is the program: its kernels are made for GPUs. bfloat16 halves the bytes too. Does it gain speed on your machine? For one
 # token at a time, starting each small operation can take longer than reading its numbers, whatever their format. float32 and bfloat16 load the same 16-bit file.
 
 # %% slideshow={"slide_type": "skip"}
@@ -414,7 +414,7 @@ table[["machines", "model", "revision", "loader", "gpu_gb"]]
 #
 # `{"": 0}` is GPU 0. `exllama_set_max_input_length` gave the *kernel* (the GPU code that multiplies 4-bit weights) a larger buffer, which act-order
 # models needed for prompts over 2048 tokens. Today the first line fails: transformers 5 reads GPTQ through **gptqmodel** and **optimum**; the last
-# release of **auto-gptq** is of March 2024. Kernels now size their own buffers; you choose one with `backend`:
+# release of **auto-gptq** dates from March 2024. Kernels now size their own buffers; you choose one with `backend`:
 #
 # ```python
 # import torch
@@ -424,7 +424,7 @@ table[["machines", "model", "revision", "loader", "gpu_gb"]]
 # model = AutoModelForCausalLM.from_pretrained(name, revision=revision, dtype=torch.float16, device_map="auto", quantization_config=kernel)
 # ```
 #
-# `load_model` chooses one with a reason: on most GPUs `gptq_triton`, which needs no CUDA compiler. To install both packages on Linux:
+# `load_model` chooses one and says why: on most GPUs `gptq_triton`, which needs no CUDA compiler. To install gptqmodel and optimum on Linux:
 #
 # ```bash
 # pip install -c constraints.txt -e ".[gptq]"
@@ -442,7 +442,7 @@ table[["machines", "model", "revision", "loader", "gpu_gb"]]
 # 3. Set **max_seq_len** (the longest text, 4096 for LLaMA 2) and, with several GPUs, **gpu-split**.
 # 4. Press **Load**. *Save settings* keeps the settings for this model.
 #
-# Today (version 4.9 of May 2026; it is now called TextGen) the clicks are the same, but:
+# Today (version 4.7.3 of May 2026; later ones are called TextGen) the clicks are the same, but:
 #
 # - The loaders are *llama.cpp* for GGUF, *ExLlamav3* for EXL3, else *Transformers*.
 # - **ctx-size** is the longest text. With **gpu-layers** -1, llama.cpp chooses what goes on the GPU.
@@ -461,14 +461,14 @@ table[["machines", "model", "revision", "loader", "gpu_gb"]]
 # python server.py --model llama-2-70b-chat.Q4_K_M.gguf --ctx-size 4096
 # ```
 #
-# The **Session** tab has such switches too: 1 ticks `api`, which lesson 3 needs; 2 restarts the program with it.
+# The **Session** tab has such switches too: tick *api* (1) and restart (2). You need it only if the WebUI is to be the server of lesson 3.
 #
 # ![The WebUI, as a drawing. Session tab: tick api among the Boolean command-line flags, press Apply flags/extensions and restart. In 2023, api and openai were ticked among the extensions.](images/webui-session.svg)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## What changed since 2023
 #
-# | | 2023 | today (transformers 5, WebUI 4.9) |
+# | | 2023 | today (transformers 5, WebUI 4.7.3) |
 # |---|---|---|
 # | GPTQ's kernel | `use_exllama`, `disable_exllama` | `backend` in `GPTQConfig` |
 # | number format | `torch_dtype=` | `dtype=` |
@@ -481,7 +481,7 @@ table[["machines", "model", "revision", "loader", "gpu_gb"]]
 #
 # ## Out of memory
 #
-# 1. Free what you no longer use: `loading.free(loaded)`. Restarting the kernel is the surest way.
+# 1. Free what you no longer use: `loading.free(loaded)`. Restarting Jupyter's kernel (*Kernel, Restart*) is the surest way.
 # 2. See what else is using memory: `nvidia-smi` for the GPU, the task manager for the rest.
 # 3. Shorten: fewer `max_new_tokens`, a shorter history, a smaller batch.
 # 4. Take a smaller number format, or a smaller model (the table of lesson 1).
@@ -504,7 +504,7 @@ ModelPanel(lane.model, lane.revision)
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 1. Change a value
 #
-# Find a temperature at which the favourite first token has a chance of more than 99 %.
+# Find a temperature at which the favourite first token has a chance of more than 99%.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 temperature = 1.0
@@ -575,7 +575,7 @@ checks.confirm(right, "the prompt asks for an answer", "compare how the two text
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Recap
 #
-# - The files of a folder tell the loader; device and dtype are yours to choose.
+# - The files in a folder determine the loader; device and dtype are yours to choose.
 # - A chat is one text with special tokens. Let the model's own template write it.
 # - Greedy takes the best token, sampling draws one. EOS ends the answer.
 # - Text that others wrote must stay plain text on its way to tokens.
@@ -594,7 +594,7 @@ checks.confirm(right, "the prompt asks for an answer", "compare how the two text
 #
 # **2. A model rambles on until it is cut off. Which can be the cause?**
 #
-# - a) The program waits for another end token than the model writes
+# - a) The program waits for a different end token from the one the model writes
 # - b) `max_new_tokens` is too small
 # - c) Padding is on the left
 #

@@ -20,7 +20,7 @@
 #
 # 1. Start a server with two dialects: the raw API of 2023 and today's OpenAI style.
 # 2. Hold the same conversation in both, from Python and with `curl`.
-# 3. Tell what the model reads from what a web page shows.
+# 3. Distinguish what the model reads from what a web page shows.
 # 4. See how sure the model was of each token.
 # 5. Get JSON that always has the right form, and a tool call.
 #
@@ -29,13 +29,13 @@
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
 # **What it takes**, with the weights already there:
 #
-# | lane | minutes | memory | disk | measured |
+# | [lane](glossary.md#lane) | minutes | memory | disk | measured |
 # |---|---|---|---|---|
 # | tiny | 0.5 | 4.9 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit 868584086cab |
 #
 # Not run yet in these lanes: `t4`, `large`.
 #
-# Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
+# <!-- Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run. -->
 
 # %% slideshow={"slide_type": "skip"}
 # @title Set-up: run this cell first
@@ -115,7 +115,7 @@ params = dict(
 # %% slideshow={"slide_type": "-"}
 import requests
 
-params["do_sample"] = False  # always the likeliest token (greedy), so that the answer repeats
+params["do_sample"] = False  # always the likeliest token (greedy), so that the answer is the same each time
 if server.raw_url:
     response = requests.post(f"{server.raw_url}/api/v1/chat", json=params, timeout=120)
     history = response.json()["results"][0]["history"]
@@ -273,7 +273,7 @@ if server.raw_url:
 # ## Streaming
 #
 # With `stream=True` the server sends each piece at once, as [server-sent events](glossary.md#streaming) (`"stream": true` and `curl -N`).
-# Each piece is followed by a bar. The last ones are empty.
+# Each piece is followed by a bar. The first one and the last ones are empty.
 #
 # **Predict:** how many pieces will the answer have?
 
@@ -450,7 +450,7 @@ if said.tool_calls:
 # - `structured_outputs`, vLLM's field: answers from a list (`choice`), or that fit a regular expression (`regex`) or a `grammar`.
 # - `/v1/completions` continues any text or token ids; with `echo` and `logprobs` it scores the text itself.
 # - `/tokenize` counts tokens; `/health` says whether the server is ready.
-# - `--upstream URL` puts this server in front of an [upstream](glossary.md#upstream): vLLM, llama.cpp's, Ollama, the WebUI.
+# - `--upstream URL` puts this server in front of an [upstream](glossary.md#upstream): vLLM, llama.cpp's server, Ollama, the WebUI.
 
 # %% slideshow={"slide_type": "skip"}
 from helpers.tutorial import panels
@@ -484,7 +484,7 @@ except KitError as error:
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## One client, another server
 #
-# A second server: the same model as a GGUF file in llama.cpp (lesson 2), if installed. For the client only the address changes.
+# Now a second server, with the same model as a GGUF file in llama.cpp (lesson 2), if that is installed. For the client only the address changes.
 
 # %% slideshow={"slide_type": "skip"}
 has_llama = importlib.util.find_spec("xllamacpp")
@@ -506,11 +506,11 @@ for name, effect in {
     print(f"{name} is {os.environ.get(name, 'not set')}. With an address in it, {effect}.")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# The WebUI's address is `http://127.0.0.1:5000/v1`; `OPENAI_API_KEY` and `OPENAI_MODEL` go with it.
+# The WebUI's address is `http://127.0.0.1:5000/v1`; set `OPENAI_API_KEY` and `OPENAI_MODEL` as well if it needs them.
 #
 # At OpenAI itself (August 2026), reasoning models refuse `max_tokens` (send `max_completion_tokens`) and every `temperature` but 1. For new
 # programs OpenAI recommends [Responses instead of Chat Completions](https://developers.openai.com/api/docs/guides/migrate-to-responses);
-# they are stored unless you send `store=False`.
+# OpenAI stores the replies unless you send `store=False`.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
@@ -604,7 +604,7 @@ SessionPanel(lane.folder)
 #
 # ![The WebUI, as a drawing. Session tab: tick api among the Boolean command-line flags, press Apply flags/extensions and restart. In 2023, api and openai were ticked among the extensions.](images/webui-session.svg)
 #
-# People then chat in the **Chat** tab. The sliders below it are parameters of your requests.
+# People then chat in the **Chat** tab. The sliders in the **Parameters** tab are the parameters of your requests.
 #
 # ![The WebUI, as a drawing. Chat tab: mode instruct, a question and its answer, the field for a message and Send. In the Parameters tab, temperature and top_p.](images/webui-chat.svg)
 # In a terminal today:
@@ -670,9 +670,9 @@ SessionPanel(lane.folder)
 #
 # </details>
 #
-# **3. The likeliest token has 40 %. How often is it taken at temperature 0?**
+# **3. The likeliest token has 40%. How often is it taken at temperature 0?**
 #
-# - a) in 40 % of the answers
+# - a) in 40% of the answers
 # - b) always
 # - c) it depends on the seed
 #

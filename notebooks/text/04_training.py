@@ -29,13 +29,13 @@
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
 # **What it takes**, with the weights already there:
 #
-# | lane | minutes | memory | disk | measured |
+# | [lane](glossary.md#lane) | minutes | memory | disk | measured |
 # |---|---|---|---|---|
 # | tiny | 5.2 | 4.1 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit 868584086cab |
 #
 # Not run yet in these lanes: `t4`, `large`.
 #
-# Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
+# <!-- Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run. -->
 
 # %% slideshow={"slide_type": "skip"}
 # @title Set-up: run this cell first
@@ -92,7 +92,7 @@ game.keep_answers(mine, rounds, task.name)
 # **Read it:** you asked yourself two questions. *Is there a preference?* Words such as *same* or *both* give that away. *Whose side is it?* For that you had to read: the same
 # words can praise either college. Both questions return on the scoreboard.
 
-# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="A row becomes a prompt and a completion. Training and use must share this text to the letter: a LoRA that was trained on other words answers a question that nobody asks."
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="A row becomes a prompt and a completion. Training and use must have exactly the same text: a LoRA that was trained on other words answers a question that nobody asks."
 # ## From a row to a prompt
 #
 # The comments come from a CSV. Each row has a comment, two options, and a **label**: the right answer, as a number. A language model
@@ -160,7 +160,7 @@ print(*(path.relative_to(find_home()) for path in files))
 print("labels in training:", tasks.count_labels(train), "in the test:", tasks.count_labels(test))
 checks.confirm_split(train, test)
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Three ways to answer without a LoRA. Let the room guess before the table appears: whose side, by counting words? It is a coin. That base and majority have the same share is a coincidence: the base also gives other answers, and is right as rarely. Brackets hold 95 % intervals; gain means percentage points more than the bag of words."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Three ways to answer without a LoRA. Let the room guess before the table appears: whose side, by counting words? It is a coin. That base and majority have the same share is a coincidence: the base also gives other answers, and is right as rarely. Brackets hold 95% intervals; gain means percentage points more than the bag of words."
 # ## The numbers to beat
 #
 # - **Majority**: always give the most frequent answer.
@@ -186,13 +186,13 @@ print(board.describe_rows())
 checks.compare_guess(guess, board.get_shares("right side").get("bag of words", (0.5, 0))[0], "%")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** *right answer* counts all four answers. *Right side* takes only the comments that prefer a college, and asks which of the two scores higher: a coin gets 50 %. The bag of words
-# is far above the base on the first, and a coin on the second. Brackets hold the 95 % interval, how far off a figure from so few rows could be
+# **Read it:** *right answer* counts all four answers. *Right side* takes only the comments that prefer a college, and asks which of the two scores higher: a coin gets 50%. The bag of words
+# is far above the base on the first, and no better than a coin on the second. Base and majority are level by chance. Brackets hold the 95% interval, how far off a figure from so few rows could be
 # ([Wilson](glossary.md#interval)); `gain` is the difference from the bag of words, in percentage points.
 #
 # ## Training, the stock way
 #
-# Three objects, from the two libraries that everybody uses, PEFT and TRL: the LoRA's shape, the settings, and the trainer that joins them with model and rows. *SFT* means supervised
+# Three objects, from the two libraries that everybody uses, PEFT and TRL: the LoRA's shape ([rank](glossary.md#rank) and alpha), the settings ([learning rate](glossary.md#learning-rate) and more), and the trainer that joins them with model and rows. *SFT* means supervised
 # fine-tuning: learning from examples with answers. A [LoRA](glossary.md#lora) is a small addition to the model, the only part that is trained. You'll take one apart in a moment.
 
 # %% slideshow={"slide_type": "skip"}
@@ -205,7 +205,7 @@ from helpers import training
 chosen = training.pick_settings(lane.name)
 examples = training.build_dataset(train, template, chosen, loaded.tokenizer)
 chosen = training.settle_batch(loaded.model, chosen, examples).value  # the lane `large` fits it to the card
-print(f"rank {chosen.lora_r}, alpha {chosen.lora_alpha}, learning rate {chosen.learning_rate}, {chosen.batch_size} rows a step")
+print(f"rank {chosen.lora_r}, alpha {chosen.lora_alpha}, learning rate {chosen.learning_rate}, {chosen.batch_size} rows per step")
 lora = LoraConfig(
     r=chosen.lora_r,
     lora_alpha=chosen.lora_alpha,
@@ -398,8 +398,8 @@ board.tabulate()
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** `gain` is a [paired gain](glossary.md#paired-gain): it compares with the bag of words row by row, and repeats that on many random re-draws of the comments, to see how much is luck. If the whole interval is above zero, the LoRA does something that counting
-# words cannot. The last line is the kit's own LoRA, of a longer training. It never saw these rows either, but both recipes were chosen by looking at them, which flatters a
-# little. One training is one draw: where the kit was made, three seeds got 66, 62 and 67 %, and the first is the lesson's. What did the longer training buy?
+# words cannot. The last line is the kit's own LoRA, from a longer training. It never saw these rows either, but both recipes were chosen by looking at them, which flatters a
+# little. Another seed gives another result: three of them gave 66%, 62% and 67%, and this lesson takes the first. What did the longer training buy?
 
 # %% slideshow={"slide_type": "skip"} tags=["remove-input"]
 points = [(0, base.accuracy, base.rows), (result.metrics["train_runtime"] / 60, tuned.accuracy, tuned.rows)]
@@ -422,12 +422,12 @@ for row, verdict, gap in evaluation.find_worst(tuned_scores, test, 2):
     print(f"{template.build_messages(row)[-1]['content']}\n  right: {right}, said: {said} (surer by {gap:.1f} nats)\n")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# Remember what these figures are of: comments that a language model wrote for this lesson, half of them short and plain. On the long, messy comments of a real forum a model of this size does far worse; [the appendix](04b_training_appendix.ipynb) has those figures, what the rows give away,
-# chats and free answers, the WebUI's Training tab, and a panel to train your own table by clicking.
+# Remember which rows these figures describe: comments that a language model wrote for this lesson, half of them short and plain. On the long, messy comments of a real forum a model of this size does far worse; [the appendix](04b_training_appendix.ipynb) has those figures. It also shows what the rows give away,
+# chats and free answers, the WebUI's Training tab, and a panel to train on your own table by clicking.
 #
-# ## The same in one line
+# ## The same from a terminal
 #
-# From a terminal, for your own table and template, on a GPU server too:
+# It works for your own table and template, and on a GPU server:
 #
 # ```bash
 # python -m helpers.training --model SmolLM2-135M-Instruct --data data/college_preferences/dataset.csv \
@@ -436,8 +436,8 @@ for row, verdict, gap in evaluation.find_worst(tuned_scores, test, 2):
 #   --data data/college_preferences/dataset.csv --template templates/college_preferences.yaml --split test
 # ```
 #
-# `--settings tiny-15-minutes` trains two and a half passes. With `KIT_LANE=large` in the environment, the cells above train a LoRA on TheBloke's 4-bit 70B
-# model, on one 80 GB GPU. `KIT_TASK=repair_notes` gives this lesson and the next another task.
+# `--settings tiny-15-minutes` trains two and a half passes. With `KIT_LANE=large` in the environment, the cells above are meant to train a LoRA on TheBloke's 4-bit 70B
+# model, on one 80 GB GPU (not run yet). `KIT_TASK=repair_notes` gives this lesson and the next another task.
 #
 # ## Exercises
 #
@@ -475,21 +475,21 @@ checks.confirm(numbers == counted, "A and B of rank 4 are counted", "A is (r, in
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 3. Write a function
 #
-# The accuracy, out of the confusion matrix.
+# Compute the accuracy from the confusion matrix.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 def compute_accuracy(confusion):
     return confusion[0][0] / len(confusion)
 
 right = math.isclose(compute_accuracy(tuned.confusion), tuned.accuracy)
-checks.confirm(right, "it is the accuracy", "right verdicts stand on the diagonal; divide by all rows")
+checks.confirm(right, "it is the accuracy", "right verdicts are on the diagonal; divide by all rows")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 def compute_accuracy(confusion):
     return sum(confusion[i][i] for i in range(len(confusion))) / sum(map(sum, confusion))
 right = math.isclose(compute_accuracy(tuned.confusion), tuned.accuracy)
-checks.confirm(right, "it is the accuracy", "right verdicts stand on the diagonal; divide by all rows")
+checks.confirm(right, "it is the accuracy", "right verdicts are on the diagonal; divide by all rows")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 4. Find the bug
@@ -518,7 +518,7 @@ checks.confirm(right, "every row teaches the end of its answer", "padding is whe
 #
 # ## Recap
 #
-# - A template turns rows into prompts, and training and use share it to the letter.
+# - A template turns rows into prompts; training and use need exactly the same one.
 # - Split by what repeats, or the test measures memory.
 # - A LoRA is two thin matrices beside each W. B starts at zero, so training begins with the base.
 # - The loss counts the answer only, including the token that ends it.
@@ -536,14 +536,14 @@ checks.confirm(right, "every row teaches the end of its answer", "padding is whe
 # <b>b.</b> The form is easy and the same in every row. a is tempting, but nothing yet says which of the four phrases is right.
 # </details>
 #
-# **2. A colleague reports 90 % on a test. What do you ask first?**
+# **2. A colleague reports 90% on a test. What do you ask first?**
 #
 # - a) How many epochs they trained
 # - b) Which rank the LoRA has
 # - c) How often the most frequent answer occurs, and whether any text of the test was trained on
 #
 # <details><summary>Answer</summary>
-# <b>c.</b> With 90 % of the rows under one label, always saying that label gets 90 %. a and b change a figure; they do not make it honest.
+# <b>c.</b> With 90% of the rows under one label, always saying that label gets 90%. a and b change a figure; they do not make it honest.
 # </details>
 #
 # **3. Why does B start at zero?**
@@ -556,14 +556,14 @@ checks.confirm(right, "every row teaches the end of its answer", "padding is whe
 # <b>a.</b> B takes the same memory whatever is in it. And if both were zero, no gradient would ever move either of them.
 # </details>
 #
-# **4. The bag of words gets 46 % of the answers and 52 % of the sides. Which of these can't it do?**
+# **4. The bag of words gets 46% of the answers and 52% of the sides. Which of these can't it do?**
 #
 # - a) Say whether there is a preference
 # - b) Say whose side a comment is on
 # - c) It can do both
 #
 # <details><summary>Answer</summary>
-# <b>b.</b> 52 % is a coin. The words of a comment hint at whether it takes a side at all, which is why it gets more than a quarter of the four answers.
+# <b>b.</b> 52% is a coin. The words of a comment hint at whether it takes a side at all, which is why it gets more than a quarter of the four answers.
 # </details>
 
 # %% slideshow={"slide_type": "skip"}

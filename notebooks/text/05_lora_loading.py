@@ -22,20 +22,20 @@
 # 4. Serve it, ask it with `curl` and Python over both APIs, and finish the scoreboard.
 # 5. Take it to the WebUI, llama.cpp or vLLM.
 #
-# Prerequisites: lessons 2 and 3. If you trained a LoRA in lesson 4, it is used here; if not, the one that comes with the kit.
+# Prerequisites: lessons 2 and 3, and from lesson 4 *The numbers to beat* and *Meanwhile: what a LoRA is*. If you trained a LoRA in lesson 4, it is used here; if not, the one that comes with the kit.
 #
 # ![Map of the five lessons. Lesson 4, above: a CSV becomes prompts, prompts train a LoRA. Below: weights (lesson 1) become a loaded model (lesson 2), the LoRA is put on it (lesson 5), and a server answers a client (lesson 3). The weights also go, frozen, into the training. You are here: lesson 5, LoRA.](images/map-5.svg)
 
 # %% [markdown] slideshow={"slide_type": "skip"} tags=["cost"]
 # **What it takes**, with the weights already there:
 #
-# | lane | minutes | memory | disk | measured |
+# | [lane](glossary.md#lane) | minutes | memory | disk | measured |
 # |---|---|---|---|---|
 # | tiny | 2.1 | 3.1 GB | 0.6 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit 868584086cab |
 #
 # Not run yet in these lanes: `t4`, `large`.
 #
-# Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run.
+# <!-- Written by `python -m tools.cost_boxes` from `benchmarks/tutorial.json`. `make tutorial ARGS=--in-place` records a run. -->
 
 # %% slideshow={"slide_type": "skip"}
 # @title Set-up: run this cell first
@@ -70,7 +70,7 @@ for name, (value, reason) in lanes.describe().items():
 # %% [markdown] minutes=3 slideshow={"slide_type": "slide"} speaker="Ask the room for a sentence about two colleges and type it in. Then run the swap: the answer must follow the name, not the place. If it does not, say so. On held-out comments, the live LoRA is wrong about one in three, the 15-minute one about one in four, and a sentence from the room may be harder. If nothing runs, use the printed example."
 # ## Your own comment
 #
-# Change the three lines to whatever you like and run the cell. Then the two options trade places. A model that really reads sticks to the *name*.
+# The next cell loads model and LoRA. In the cell after it, change the three lines to whatever you like. It asks twice: the second time, the two options have traded places. A model that really reads sticks to the *name*.
 
 # %% slideshow={"slide_type": "skip"}
 from peft import PeftModel
@@ -152,7 +152,8 @@ for finding in findings:
 checks.confirm_adapter(findings)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# In a terminal the same is `python -m helpers.adapters prove NAME`. If a proof fails, it ends with exit code 2.
+# A logit of 32 is stored in steps of 0.25 in bfloat16, so a difference that small is rounding. In a terminal the same is
+# `python -m helpers.adapters prove NAME`. If a proof fails, it ends with exit code 2.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Where it works
@@ -160,7 +161,7 @@ checks.confirm_adapter(findings)
 # How much does the LoRA change each matrix? The figure shows the size of the change relative to the matrix itself: the norm of `scale * B @ A`, divided by the norm of W.
 # (A *norm* here is the root of the sum of all squared numbers.)
 #
-# **Predict:** which changes most, one of the attention (`q_proj`, `k_proj`, `v_proj`, `o_proj`) or of the MLP (`gate_proj`, `up_proj`, `down_proj`)? Write its name.
+# **Predict:** which of the seven changes most? Four are in the attention (`q_proj`, `k_proj`, `v_proj`, `o_proj`), three in the MLP (`gate_proj`, `up_proj`, `down_proj`). Write its name.
 
 # %% slideshow={"slide_type": "skip"}
 guess = "q_proj"  # yours
@@ -177,11 +178,11 @@ checks.compare_guess(guess, means.index[0])
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** a change of two or three percent is enough. The lowest quarter of the layers has no LoRA in the lane `tiny`. Where is most of the change in the layers above it,
-# and where in the last ones? `q_proj` and `k_proj` decide where to look, `v_proj` and `o_proj` carry on what was read.
+# and where in the last ones? (With our LoRA: first in `v_proj` and `o_proj`, which carry on what was read; from layer 20 on in `q_proj` and `k_proj`, which decide where to look.)
 #
 # ## Turning it up and down
 #
-# W + [strength](glossary.md#strength) · scale · B A: at 0 the LoRA is off, at 1 it is as trained, at 2 it pushes twice as hard. The table shows how likely each of the four answers is for your comment. At 0 all four are near nothing:
+# W + [strength](glossary.md#strength) · scale · B A, where the scale is alpha / r: at 0 the LoRA is off, at 1 it is as trained, at 2 it pushes twice as hard. The table shows how likely each of the four answers is for your comment. At 0 all four are close to 0%:
 # the base would say something else.
 
 # %% slideshow={"slide_type": "skip"}
@@ -306,12 +307,12 @@ body = {"model": server.choose_model(folder.name), "messages": messages, "temper
 tutorial.run_curl(f"{server.openai_url}/chat/completions", body, server.api_key)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **The raw API of 2023.** The instruction goes into `context_instruct`, the task into `user_input`. You can't pick a model here: the server answers with the LoRA that it was started with.
+# **The raw API of 2023.** The instruction goes into `context_instruct`, which counts only with `mode: instruct`, the task into `user_input`. You can't pick a model here: the server answers with the LoRA that it was started with.
 # Its `repetition_penalty` of 1.1 would make the names in the prompt less likely as an answer, so it is set to 1, which means none.
 
 # %% slideshow={"slide_type": "skip"}
 system, user = messages
-chosen = {"context_instruct": system["content"], "max_new_tokens": 12, "do_sample": False, "repetition_penalty": 1}
+chosen = {"mode": "instruct", "context_instruct": system["content"], "max_new_tokens": 12, "do_sample": False, "repetition_penalty": 1}
 if server.raw_url:
     history = clients.chat_raw(user["content"], url=server.raw_url, **chosen)
     print(repr(clients.last_reply(history)))
@@ -338,14 +339,14 @@ checks.publish("scoreboard", board.list_figures(), board.describe_rows())
 board.tabulate()
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** the last rows are one LoRA, asked in different ways. They differ in a few rows only: merging rounds W, and over the API the model writes freely instead of
+# **Read it:** the LoRA of this lesson was asked in several ways: on its base, merged, and over the API. They differ in a few rows only: merging rounds W, and over the API the model writes freely instead of
 # choosing among four answers.
 
 # %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="The five comments again, the truth, base and LoRA, and the address that answered. In lesson 4 the base chose among four answers; here it writes freely, so it fails where it was right before. If the LoRA has one wrong, say so: over all rows, the live LoRA is wrong one time in three. Lesson 1 tonight, a table of your own tomorrow. Questions."
 # ## From question to answer, in one table
 #
-# The five comments of lesson 4: the right answer, and what base and LoRA say over the API. They are one of thirty random draws from the shorter held-out comments, taken because the LoRA has
-# four right in it, a little more than on the whole scoreboard.
+# The five comments of lesson 4: the right answer, and what base and LoRA say over the API. The five were drawn from the shorter held-out comments; of thirty such draws,
+# we took one in which the LoRA has four right. That is 80%, and over all rows it has fewer. The base looked better in lesson 4, where it chose among the four answers. Here it writes freely.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
 answers = tutorial.ask_both(client, data.test, template, base=server.model, lora=name)
@@ -373,7 +374,7 @@ LoraPanel(lane.folder, messages)
 # 1. Export base and LoRA: `python -m helpers.weights export SmolLM2-135M-Instruct --for webui-2023` and
 #    `python -m helpers.adapters export college-preferences --for webui-2023`. Put them into `models/` and `loras/` of `text-generation-webui`.
 # 2. **Model** tab: load the base with the *Transformers* loader. Below it, *LoRA(s)*: refresh, choose the LoRA, *Apply LoRAs*.
-# 3. Or at the start; with a GPU, leave out `--cpu`:
+# 3. Or name both when you start it (with a GPU, leave out `--cpu`):
 #
 # ```bash
 # python server.py --model SmolLM2-135M-Instruct --lora college-preferences --cpu --api --extensions openai
@@ -390,7 +391,7 @@ LoraPanel(lane.folder, messages)
 # | LoRA folder | `loras/` | `user_data/loras/` |
 # | weights | `adapter_model.bin` | `adapter_model.safetensors` |
 # | picked over the API | at the start, or `POST /api/v1/model` with `args.lora`: the model is loaded again | `POST /v1/internal/lora/load` with `lora_names` |
-# | several at once | no: it fails, or only the first works; the kit's server takes several | the same |
+# | several at once | no: it fails, or only the first works | still no |
 # | on GPTQ weights | AutoGPTQ, with a patch | not out of the box: gptqmodel and optimum are missing |
 #
 # ## Taking it elsewhere
@@ -426,7 +427,7 @@ print((folder.path / "README.md").read_text(encoding="utf-8"))
 #
 # | 2023 | today |
 # |---|---|
-# | [The example repository inwonakng/llm-usergroup-examples](https://github.com/inwonakng/llm-usergroup-examples): script and template | its calls no longer match trl, transformers and openai; lesson 4 is the working form |
+# | [The example repository inwonakng/llm-usergroup-examples](https://github.com/inwonakng/llm-usergroup-examples): script and template | its calls no longer match trl, transformers and openai; lesson 4 has a working version |
 # | [OpenAI's API reference](https://platform.openai.com/docs/api-reference) | `openai.ChatCompletion` became `client.chat.completions` in version 1.0 |
 # | [PEFT](https://huggingface.co/docs/peft), [TRL](https://huggingface.co/docs/trl) | the same names, moved arguments: the table in [lesson 4's appendix](04b_training_appendix.ipynb) |
 # | the talk's video and slides | the notebooks have their content; the recording is with whoever organised it |
@@ -472,7 +473,7 @@ checks.confirm(weights_file.is_file(), "PEFT of 2023 reads this folder", "name t
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 3. Write a function
 #
-# The norm of what the LoRA adds to one layer: of `scale * B @ A`.
+# Compute the norm of what the LoRA adds to one layer: the norm of `scale * B @ A`.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 from helpers.adapters import read_tensors  # into NumPy arrays
@@ -567,5 +568,5 @@ checks.confirm(repaired == set(read_tensors(folder.weights)), "every name has it
 machine.free_memory()
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **That is the whole way:** weights, loading, an API, training, and your own LoRA behind an API. Next: [a table of your own](your_turn.ipynb), or back to
+# **You have come the whole way:** weights, loading, an API, training, and your own LoRA behind an API. Next: [a table of your own](your_turn.ipynb), or back to
 # [lesson 1](01_weights.ipynb) with a model of your own.

@@ -53,7 +53,7 @@ name = "your-turn"  # your LoRA will be loras/your-turn
 data = "data/repair_notes/dataset.csv"  # your file
 template = "templates/repair_notes.yaml"  # or None
 source, licence = "", ""  # where do the rows come from, and who may use them?
-rows_to_train, passes, rows_to_judge = 120, 4, 60  # more of each takes longer
+rows_to_train, passes, rows_to_judge = 120, 4, 60  # at most; a fifth of the rows is held out to judge
 
 # %% [markdown]
 # ## 2. Look at it
@@ -109,7 +109,7 @@ if rounds:
 # %% [markdown]
 # ## 4. Train
 #
-# First the numbers to beat: two ways to answer that need no model, and the model as it is. Then the training; its curve grows below the cell.
+# First the numbers to beat: two ways to answer that need no model (the most frequent answer, and counting words; for free answers, the most similar question), and the model as it is. Then the training; its curve grows below the cell.
 
 # %%
 loaded = loading.load_model(lane.folder, purpose="training")
@@ -121,8 +121,8 @@ run = training.train_lora(loaded, task, settings, folder, progress=False, callba
 # %% [markdown]
 # ## 5. Judge
 #
-# Everyone answers the same held-out rows. Look at the intervals before you cheer. Whether the LoRA is better than the bag of words, its gain tells you: is the whole
-# interval above zero? With little data, counting words often wins. Then try more rows, more passes, or the longer preset.
+# Everyone answers the same held-out rows. Look at the intervals before you cheer. The gain says whether the LoRA beats the bag of words: is the whole
+# interval above zero? (With free answers, the rival is the answer to the most similar question.) With little data, counting words often wins. Then try more rows or more passes.
 
 # %%
 own_task.add_model(board, "LoRA", "the model after your training", loaded)
@@ -157,5 +157,5 @@ del loaded
 machine.free_memory()
 
 # %% [markdown]
-# **Next:** more rows and more passes usually help; so does a look at the rows that came out wrong. To put your LoRA behind an API, see
+# **Next:** more rows and more passes usually help. To put your LoRA behind an API, see
 # [Lesson 5](05_lora_loading.ipynb).

@@ -179,7 +179,7 @@ def test_gain_is_doubted_if_its_interval_includes_0(folder, low, doubted):
     gain = {"accuracy": {"value": 0.12, "interval": [low, 0.2]}}
     card, report = write(folder, evaluation={"lora": RESULT}, gain=gain)
     for text in (card, report):
-        assert f"accuracy +12.0 percentage points (95 % interval {100 * low:+.1f} to +20.0" in text
+        assert f"accuracy +12.0 percentage points (95% interval {100 * low:+.1f} to +20.0" in text
         assert ("may be chance" in text) is doubted
 
 
@@ -189,7 +189,7 @@ def test_validation_is_told_and_drawn(folder):
     assert "loss 2.50 at first, 1.50 at last, on 8 rows; the LoRA is that of step 3" in card
     assert "stopped early" in card
     assert report.count("<polyline") == 2
-    assert "50.0 %" in report
+    assert "50.0%" in report
 
 
 def test_card_of_a_lora_that_comes_with_the_kit_loads_it_from_its_folder(folder, monkeypatch):

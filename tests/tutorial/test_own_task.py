@@ -89,7 +89,7 @@ def test_page_has_data_model_settings_and_each_line_with_its_rows(home, files):
         "90 rows, 12 steps",
         "lora_r 16",
         "| 20 |",
-        "95 % interval",
+        "95% interval",
     ):
         assert words in page
     assert (home / "runs" / "your_turn" / "results.md").read_text().startswith(page)

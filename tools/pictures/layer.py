@@ -32,7 +32,7 @@ def describe(shape: Shape) -> str:
         f"{name} {inputs} to {outputs}" for name, (inputs, outputs) in shape.list_linears().items()
     )
     return (
-        f"One of {shape.layers} decoder layers. A stream of {shape.hidden} numbers a token runs through. "
+        f"One of {shape.layers} decoder layers. A stream of {shape.hidden} numbers per token runs through. "
         "Attention and MLP each read it through a norm and add to it. A LoRA on all linear layers sits "
         f"on the seven projections, inputs to outputs: {sizes}; not on the norms. Attention has "
         f"{shape.heads} heads of {shape.head_size} numbers, which share {shape.kv_heads} heads of keys "
@@ -46,7 +46,7 @@ def draw_stream(picture: Picture, shape: Shape) -> None:
     for start, end in ((24, 478), (506, 878)):
         picture.line([(start, STREAM), (end, STREAM)], stroke_width=6)
     picture.arrow([(906, STREAM), (932, STREAM)], width=5)
-    picture.text(24, STREAM - 14, f"residual stream: {shape.hidden} numbers a token", 14)
+    picture.text(24, STREAM - 14, f"residual stream: {shape.hidden} numbers per token", 14)
     for x in (492, 892):
         picture.circle(x, STREAM, 13, stroke_width=2.5)
         picture.line([(x - 7, STREAM), (x + 7, STREAM)])

@@ -137,11 +137,11 @@ def draw_grid(picture: Picture, each: Rounded) -> None:
 
 
 def draw_rows(picture: Picture, each: Rounded) -> None:
-    """The group in numbers: weights, codes, what comes back, errors."""
+    """The group in numbers: weights, codes, the decoded weights, errors."""
     picture.open("each")
     draw_row(picture, 172, "weight", [sign(weight) for weight in WEIGHTS])
     draw_codes(picture, 206, "code", each.codes, each.codes)
-    draw_row(picture, 240, "comes back", [sign(value) for value in each.values])
+    draw_row(picture, 240, "decoded", [sign(value) for value in each.values])
     draw_row(picture, 272, "error", [sign(error) for error in each.errors], MIDDLE)
     picture.text(RIGHT, 206, "the nearest level: 4 bits", 14)
     picture.text(RIGHT, 240, "smallest weight + step × code", 14)

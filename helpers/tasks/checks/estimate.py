@@ -122,7 +122,7 @@ def describe_model(folder: ModelFolder) -> tuple[dict[str, Any], int, str, str]:
 
 
 def describe_step(lengths: Sequence[int], shared: int, settings: TrainingSettings) -> dict[str, Any]:
-    """What estimates are given of a step whose rows are as long as the 95 % of all rows are at most."""
+    """What estimates are given of a step whose rows are as long as the 95% of all rows are at most."""
     return {
         "r": settings.lora_r,
         "targets": settings.targets,

@@ -60,7 +60,7 @@ def describe_answers(check: Check) -> Iterator[str]:
 
 def describe_lengths(lengths: Lengths, model: str | None) -> str:
     """The lengths in one line."""
-    figures = f"median {lengths.median:g}, 95 % up to {lengths.p95:,}, longest {lengths.longest:,}"
+    figures = f"median {lengths.median:g}, 95% up to {lengths.p95:,}, longest {lengths.longest:,}"
     if lengths.limit is None:
         return f"lengths in words: {figures} (no model is in models/, so not in tokens; see --model)"
     rest = f"{lengths.limit_name} is {lengths.limit:,}, {lengths.cut:,} rows are cut"
