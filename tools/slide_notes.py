@@ -21,7 +21,8 @@ WELCOME = (
 CLOSING = """# What you have seen
 
 - A model is a folder of numbers, and a chat is one text that it goes on writing.
-- A LoRA, a few megabytes trained in minutes, can tell whose side a comment is on. Counting words can't.
+- A LoRA, trained in minutes and small beside its base, can tell whose side a comment is on.
+  Counting words can't.
 - Served under a name of its own, it answers over the same API as its base.
 
 {where}
@@ -68,7 +69,10 @@ def make_title_slide(lessons: Mapping[str, NotebookNode]) -> list[NotebookNode]:
 
 def list_preparations(lessons: Mapping[str, NotebookNode]) -> Iterator[str]:
     """What the speaker has to have ready, as a list in Markdown: found in notes and cells of the slides."""
-    yield "- `make lab`. Open these notebooks, and run all of their cells above the ones that are shown live:"
+    yield (
+        "- `make lab`. Open these notebooks, run all of their cells above the ones that are shown live, "
+        "and clear the outputs of those:"
+    )
     for name, notebook in lessons.items():
         for heading, sentences in list_live(notebook):
             yield f"    - {name}, *{heading}*: {sentences}"
@@ -96,5 +100,9 @@ def starts_server(notebook: NotebookNode) -> bool:
 def make_closing_slide() -> list[NotebookNode]:
     """The last slide: what you have seen, where the kit is, and room for questions."""
     publication = read_publication(PROJECT)
-    where = f"The kit: <{publication.repository}>" if publication else "To get the kit, ask for the folder."
+    where = (
+        f"The kit: <{publication.repository}>"
+        if publication
+        else "To get the kit, ask the speaker for its folder."
+    )
     return [make_cell(CLOSING.format(where=where), "slide"), make_cell(FAREWELL, "notes")]

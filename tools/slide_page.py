@@ -23,8 +23,7 @@ STYLE = """
 
 .reveal h1 { font-size: 46px }
 .reveal :is(p, ul) + h1 { margin-top: 56px }
-.reveal h2 { font-size: 34px }
-.reveal h3 { font-size: 28px }
+.reveal :is(h2, h3) { font-size: 34px }
 .reveal :is(h1, h2, h3) { line-height: 1.2; margin: 0 0 10px; color: #1b4f72 }
 
 .reveal .jp-Cell { padding: 0; margin: 0 0 6px }
@@ -51,6 +50,8 @@ STYLE = """
   width: 100%;
 }
 .reveal .jp-OutputArea-output { padding-left: 12px; border-left: 4px solid #b9770e }
+.reveal div.jp-OutputArea-output > pre { width: 100% }
+.reveal .progress { color: #1b4f72 }
 .reveal img { max-height: 320px; max-width: 100%; margin: 0; display: block }
 .reveal .jp-OutputArea-output :is(td, th) { padding: 3px 8px; font-size: 16px; line-height: 1.25 }
 .reveal .jp-OutputArea-output p { font-size: 17px; line-height: 1.25; margin: 0 0 6px }

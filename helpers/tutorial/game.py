@@ -108,18 +108,19 @@ def compare_players(
 ) -> pd.DataFrame:
     """A line for each row: the right answer, and what each player said, marked. The last line counts.
 
-    `players`: name -> label for each row; None for a player who did not answer.
+    `players`: name -> label for each row; a player whose answers are None is left out.
     """
+    played = {name: said for name, said in players.items() if said}
     table = []
     for number, row in enumerate(rounds):
         answers = template.build_answers(row)
         line = {"": f"comment {number + 1}", "truth": answers[row["label"]]}
-        for name, said in players.items():
-            line[name] = describe_answer(said[number] if said else None, row, answers)
+        for name, said in played.items():
+            line[name] = describe_answer(said[number], row, answers)
         table.append(line)
     total = {"": "right", "truth": ""}
-    for name, said in players.items():
-        total[name] = f"{count_right(said, rounds)} of {len(rounds)}" if said else "not played"
+    for name, said in played.items():
+        total[name] = f"{count_right(said, rounds)} of {len(rounds)}"
     return pd.DataFrame([*table, total]).set_index("")
 
 

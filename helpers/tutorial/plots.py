@@ -136,27 +136,26 @@ def average_last(values: Sequence[float], window: int) -> list[float]:
 
 
 def draw_accuracy_over_minutes(
-    points: Sequence[tuple[float, float, int]], baselines: dict[str, float]
+    points: Sequence[tuple[str, float, float, int]], baselines: dict[str, float]
 ) -> Figure:
-    """Accuracy by minutes of training: points of (minutes, accuracy, rows judged), each with its interval.
+    """Accuracy by minutes of training: points of (name, minutes, accuracy, rows judged), with intervals.
 
     `baselines` are accuracies that need no training of a LoRA, such as that of the bag of words: level lines,
     each with its name at its right end.
     """
     figure, axes = plt.subplots(figsize=(7.2, 3.8))
-    points = sorted(points)
-    minutes = [point[0] for point in points]
-    end = 1.06 * max(minutes)
+    end = 1.25 * max(minutes for _, minutes, *_ in points)  # room for the last point's name
     for accuracy in baselines.values():
         axes.plot([0, end], [accuracy, accuracy], "--", color=MIDDLE, linewidth=1.5)
     for (name, accuracy), place in zip(baselines.items(), spread_out(list(baselines.values())), strict=True):
         axes.text(1.01 * end, place, f"{name} {accuracy:.0%}", va="center", color=MIDDLE)
-    axes.plot(minutes, [point[1] for point in points], "-o", color=DARK)
-    for minute, accuracy, rows in points:
+    for name, minute, accuracy, rows in points:
         interval = estimate_interval(round(accuracy * rows), rows)
         axes.plot([minute, minute], interval, "-", color=DARK)
-        axes.annotate(f"{accuracy:.0%}", (minute, accuracy), (7, -13), textcoords="offset points", color=DARK)
-    axes.set(xlim=(0, end), ylim=(0, 1), xlabel="minutes of training")
+        axes.scatter(minute, accuracy, color=DARK)
+        words = f"{name} {accuracy:.0%}"
+        axes.annotate(words, (minute, accuracy), (7, -4), textcoords="offset points", color=DARK)
+    axes.set(xlim=(-0.03 * end, end), ylim=(0, 1), xlabel="minutes of training")
     axes.set(ylabel="accuracy, with 95% interval")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.spines[["top", "right"]].set_visible(False)
@@ -177,7 +176,7 @@ def draw_formats(rows: Sequence[dict[str, Any]]) -> Figure:
     measures = {
         "disk_mb": "on disk, MB",
         "memory_mb": "in memory, MB",
-        "tokens_per_s": "tokens a second",
+        "tokens_per_s": "tokens per second",
         "perplexity": "perplexity",
     }
     figure, panels = plt.subplots(1, len(measures), figsize=(11, 0.5 + 0.5 * len(rows)), sharey=True)
@@ -185,7 +184,9 @@ def draw_formats(rows: Sequence[dict[str, Any]]) -> Figure:
     for panel, (key, title) in zip(panels, measures.items(), strict=True):
         values = [row[key] for row in rows]
         bars = panel.barh(names, values, color=DARK)
-        panel.bar_label(bars, fmt="%.0f", padding=3)
+        panel.bar_label(
+            bars, [f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in values], padding=3
+        )
         panel.set_title(title, fontsize=10)
         panel.set_xlim(right=1.25 * max(values))  # room for the longest bar's value
         panel.xaxis.set_visible(False)
@@ -197,7 +198,8 @@ def draw_formats(rows: Sequence[dict[str, Any]]) -> Figure:
 def draw_relative_norms(norms: pd.DataFrame) -> Figure:
     """The norms of adapters.measure_relative_norms, one panel for each module: a line over the layers.
 
-    All panels have one scale. Each has its module's name and its mean above it.
+    All panels have one scale. Each has its module's name and its mean above it. Lower layers without LoRA
+    are grey.
     """
     lines = -(-len(norms.columns) // 4)
     figure, grid = plt.subplots(
@@ -208,10 +210,13 @@ def draw_relative_norms(norms: pd.DataFrame) -> Figure:
             panel.set_axis_off()
             continue
         panel.plot(norms.index, norms[name], "-", color=DARK)
+        if norms.index[0] > 0:
+            panel.axvspan(0, norms.index[0], color=PALE, linewidth=0)
         panel.set_title(f"{name}, mean {norms[name].mean():.2%}", fontsize=10)
         panel.set_xlabel("layer")
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelbottom=True)
+    grid[0, 0].set(xlim=(0, norms.index[-1]))
     grid[0, 0].set_ylim(bottom=0)
     grid[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     figure.supylabel("||scale B A|| / ||W||", fontsize=10)

@@ -28,7 +28,7 @@ PUBLISHERS = {  # {notebook: the results that it publishes}
     "04_training": [BOARD],
     "05_lora_loading": [BOARD],
 }
-TITLE = "Open LLM Kit: the tutorial, run"
+TITLE = "Open LLM Kit: report of a run"
 
 # nbconvert's page without two scripts that it would load from the network and that no notebook here needs.
 PAGE = (
@@ -36,6 +36,11 @@ PAGE = (
     "{% block html_head_js %}{% endblock %}"
     "{% block html_head_js_mermaidjs %}{% endblock %}"
 )
+
+# What Markdown folds away. nbconvert would close a fold at its first blank line, so it gets words instead.
+FOLD = re.compile(r"<details><summary>([^<\n]*)</summary>\n\n(.*?)\n+</details>", re.DOTALL)
+FOLD_BEGINS = re.compile(r"<p>FOLD-BEGINS (.*?)</p>")
+FOLD_ENDS = "FOLD-ENDS"
 
 Report = dict[str, Any]  # the content of report.json, see build_report
 
@@ -145,11 +150,13 @@ def render_page(executions: list[Execution], report: Report, table: Sequence[dic
         if cell.cell_type == "markdown":
             # [Lesson 2](02_loading.ipynb) becomes [Lesson 2](#02_loading).
             cell.source = re.sub(r"\]\((0\w+)\.ipynb\)", r"](#\1)", cell.source)
+            cell.source = FOLD.sub(rf"FOLD-BEGINS \1\n\n\2\n\n{FOLD_ENDS}", cell.source)
     page = nbformat.v4.new_notebook(cells=cells, metadata={"title": TITLE, "kernelspec": KERNELSPEC})
     exporter = HTMLExporter(raw_template=PAGE, embed_images=True)
     folder = {"metadata": {"path": str(executions[0].path.parent)}}  # where the notebooks' images are
     body, _ = exporter.from_notebook_node(page, resources=folder)
-    return body
+    body = FOLD_BEGINS.sub(r"<details><summary>\1</summary>", body)
+    return body.replace(f"<p>{FOLD_ENDS}</p>", "</details>")
 
 
 def mark_sections(execution: Execution) -> list[NotebookNode]:
@@ -195,7 +202,7 @@ def write_introduction(executions: list[Execution], report: Report, table: Seque
         if execution.problem:
             paragraphs.append(f"**Stopped:** {html.escape(execution.problem, quote=False)}")
     if table:
-        paragraphs += ["Held-out rows, answered over the API:", write_answers(table)]
+        paragraphs += ["Held-out rows of lesson 4, answered over the API:", write_answers(table)]
     paragraphs.append(html.escape(format_summary(report), quote=False))
-    paragraphs.append(list_contents(executions))
+    paragraphs += ["**Contents**", list_contents(executions)]
     return "\n\n".join(paragraphs)

@@ -22,7 +22,7 @@
 # 4. Read the name of a model's variant on the Hub, and download one in four ways.
 # 5. Get access to LLaMA 2, whose licence you must accept first.
 #
-# Prerequisites: a little Python. No account, no access token, no GPU. The map shows all five lessons; the highlighted box is this one.
+# Prerequisites: a little Python. No account, no [access token](glossary.md#access-token), no GPU. The map shows all five lessons; the highlighted box is this one.
 #
 # ![Map of the five lessons. Lesson 4, above: a CSV becomes prompts, prompts train a LoRA. Below: weights (lesson 1) become a loaded model (lesson 2), the LoRA is put on it (lesson 5), and a server answers a client (lesson 3). The weights also go, frozen, into the training. You are here: lesson 1, weights.](images/map-1.svg)
 
@@ -68,7 +68,7 @@ from helpers.tutorial import checks
 model = weights.fetch("smollm2-135m-instruct")  # the first time, this downloads it
 print("The model is in", model.path.relative_to(find_home()))
 
-# %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="Run it live. If it fails, or takes more than twenty seconds, go on: the printed answers are on this slide. First only the comment: which college does the room think the writer prefers? Then the two answers, then the swap. The LoRA is the one that comes with the kit. Say openly that this is one comment, picked because it works. Lesson 4 judges all of them."
+# %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="First only the comment: which college does the room think the writer prefers? Then run it live: the two answers, then the swap. If it fails, or takes more than twenty seconds, go on: the printed answers are on this slide. Answers are cut off after twelve tokens. The LoRA is the one that comes with the kit. Say openly that this is one comment, picked because it works. Lesson 4 judges it on 315 rows."
 # ## What you will build
 #
 # Somebody writes about two colleges, both invented. Which one do they prefer? Ask a small chat model, the
@@ -90,7 +90,7 @@ pd.set_option("display.max_colwidth", None)  # tables show whole sentences
 def ask(row):
     messages, answers = data.template.build_messages(row), data.template.build_answers(row)
     base, lora = adapters.answer_both_ways(loaded, messages, max_new_tokens=12)
-    return {"right answer": answers[row["label"]], "base model": base, "with the LoRA": lora}
+    return {"right answer": answers[row["label"]], "base model, 12 tokens": base, "with the LoRA": lora}
 
 
 first = ask(row)
@@ -134,7 +134,7 @@ for path in sorted(folder.iterdir()):
 # |---|---|
 # | `config.json` | the shape of the network: how many layers, how wide |
 # | `model.safetensors` | the weights |
-# | `tokenizer.json`, `tokenizer_config.json` | how text is cut into [tokens](glossary.md#token), which the model reads |
+# | `tokenizer.json`, `tokenizer_config.json` | [tokenizer](glossary.md#tokenizer): how text is cut into [tokens](glossary.md#token), which the model reads |
 # | `chat_template.jinja` | how a conversation is written as one text (lesson 2) |
 # | `generation_config.json` | the publisher's defaults for generating text |
 # | `weights.json` | the kit's note: where the files came from, their checksums |
@@ -147,14 +147,14 @@ for key in ("architectures", "num_hidden_layers", "hidden_size", "vocab_size", "
     print(f"{key:24} {config[key]}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** it is built like LLaMA, its big relative of 2023, in 30 [layers](glossary.md#layer), each of which hands the next one `hidden_size` numbers per token.
+# **Read it:** it is built like LLaMA, its big relative of 2023, in 30 [layers](glossary.md#layer), each of which hands the next one `hidden_size` numbers per token, the [residual stream](glossary.md#residual-stream).
 # `dtype` is the number format.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Eight bytes, a header in JSON, then numbers: you need no library to see what you have downloaded. Point at the seven matrices of a layer: four in the attention, three in the MLP. The little double bars are where the LoRA of the last slide sits; lesson 4 explains it."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Eight bytes, a header in JSON, then numbers: you need no library to see what you have downloaded. Point at the seven matrices of a layer: four in the attention, three in the MLP. The little double bars are where the LoRA of the last slide sits; lesson 4 explains it. W is what we call such a matrix of the model."
 # ## Reading the weights by hand
 #
 # One file in the folder holds the weights, in the [safetensors](glossary.md#safetensors) format: eight bytes with the length of a
-# header, the header in JSON, then the numbers. The header lists the *tensors*, arrays of numbers.
+# header, the header in [JSON](glossary.md#json), then the numbers. The header lists the [tensors](glossary.md#tensor), arrays of numbers.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
 with (folder / "model.safetensors").open("rb") as file:
@@ -171,9 +171,9 @@ for name in sorted(name for name in tensors if "embed" in name or ".layers.0." i
 # ![One of 30 decoder layers. A stream of 576 numbers per token runs through it. Attention and MLP each read it through a norm and add to it. A LoRA on all linear layers sits on the seven projections, inputs to outputs: q_proj 576 to 576, k_proj 576 to 192, v_proj 576 to 192, o_proj 576 to 576, gate_proj 576 to 1536, up_proj 576 to 1536, down_proj 1536 to 576; not on the norms. Attention has 9 heads of 64 numbers, which share 3 heads of keys and values.](images/layer.svg)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** find these names in the picture. [Attention](glossary.md#attention) (`q`, `k`, `v`, `o`) lets a token look at the
-# tokens before it; the [MLP](glossary.md#mlp) (`gate`, `up`, `down`) works on each token by itself. The little double bars are where
-# a LoRA sits. First in the list is the [embedding](glossary.md#embedding), one row for each token of the vocabulary. A shape is *outputs, inputs*; the picture
+# **Read it:** find these names in the picture. [Attention](glossary.md#attention) (`q`, `k`, `v`, `o`) lets a token look at itself and the
+# tokens before it, in several [heads](glossary.md#head); the [MLP](glossary.md#mlp) (`gate`, `up`, `down`) works on each token by itself (SiLU is its bent curve). Left out are the positions, which are turned into q and k. The little double bars are where
+# a LoRA sits. First in the list is the [embedding](glossary.md#embedding), one row for each token of the [vocabulary](glossary.md#vocabulary). A shape is *outputs, inputs*; the picture
 # reads from inputs to outputs. Multiply the two numbers of each shape and add up the products: that is the number of
 # [parameters](glossary.md#parameter).
 #
@@ -217,9 +217,9 @@ checks.confirm_weights(model)
 # | format | files | read by | remark |
 # |---|---|---|---|
 # | safetensors | `*.safetensors` | nearly everything | numbers and names only: opening it can't run code |
-# | pickle | `pytorch_model.bin`, `*.pt` | torch | **can run code when you open it** |
-# | GGUF | one `*.gguf` | llama.cpp and its relatives | weights, tokenizer and settings in one file |
-# | GPTQ | safetensors, `quantize_config.json` | gptqmodel | 3, 4 or 8 bits, made for GPUs |
+# | [pickle](glossary.md#pickle) | `pytorch_model.bin`, `*.pt` | torch | **can run code when you open it** |
+# | [GGUF](glossary.md#gguf) | one `*.gguf` | llama.cpp and its relatives | weights, tokenizer and settings in one file |
+# | [GPTQ](glossary.md#gptq) | safetensors, `quantize_config.json` | [gptqmodel](glossary.md#gptqmodel) | 3, 4 or 8 bits, made for GPUs |
 #
 # GGUF and GPTQ files are mostly [quantised](glossary.md#quantisation): stored in fewer bits. Your folder was made from a GGUF file. (Its name says 4 bits. With the scales, and an embedding in 8 bits, a parameter takes more:)
 
@@ -229,7 +229,7 @@ for path in (folder / "model.safetensors", gguf):
     size = path.stat().st_size
     print(f"{size / 1e6:4.0f} MB  {size * 8 / parameters:5.2f} bits per parameter  {path.name}")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Let the room work out one number before the table: 70 billion parameters, 16 bits. The table says 138 GB, because 70B has 69 billion. The weights are only the first term: leave a fifth free. The last two lines are the kit's estimate for its own model with 16-bit weights: to run it, and to train a LoRA on it."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="The first line is the computer on which the lessons were run last. Let the room work out one number before the table: 70 billion parameters, 16 bits. The table says 138 GB, because 70B has 69 billion. The weights are only the first term: leave a fifth free. The last two lines are the kit's estimate for its own model with 16-bit weights: to run it, and to train a LoRA on it."
 # ## What fits where
 #
 # Weights take parameters × bits / 8 bytes. Here is the sum for the kit's model and for LLaMA 2.
@@ -278,14 +278,14 @@ for purpose, terms in needs.items():
     print(f"{sum(term.bytes for term in terms) / 1e9:5.2f} GB to {purpose} SmolLM2 135M")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# This assumes a context of 2048 tokens, and training steps of 8 rows of 240 tokens. It counts the model and its computing, not Python
+# This assumes a [context](glossary.md#context) of 2048 tokens, and training steps of 8 rows of 240 tokens. It counts the model and its computing, not Python
 # and its libraries. In a terminal it is `python -m helpers.weights size SmolLM2-135M-Instruct`.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Follow the first weight, 0.220, down the table: its code 10, the decoded weight, the error. Then the lower half. GPTQ, the method that made most 4-bit models, lets the weights still to come make up for the error so far. What rounding removes is gone. Saving the file in 16 bits again brings nothing back."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Follow the first weight, 0.220, down the table: its code 10, the decoded weight, the error. Then the lower half. GPTQ, the method that made most 4-bit models, lets the weights still to come make up for the error so far. Both halves have their error in the last line. What rounding removes is gone. Saving the file in 16 bits again brings nothing back."
 # ### What 4 bits can say
 #
 # Four bits count from 0 to 15: each weight becomes the number of the nearest of 16 levels. A **group** of neighbours shares one
-# scale.
+# step and one smallest weight.
 #
 # ![A group of 8 weights between −0.40 and 0.50. 16 levels, 0.06 apart, lie between the two, and each weight becomes the number of its nearest level, 0 to 15. Rounded each by itself, the errors add up to +0.110. GPTQ rounds one after the other and moves the others so that they make up for the error; it picks another level for 2 weights, and the errors add up to −0.010.](images/rounding.svg)
 
@@ -341,16 +341,16 @@ checks.confirm(levels <= 16, "these weights were in 4 bits before", "fetch the m
 # We rounded each weight by itself. GPTQ, the method of TheBloke's files, is more careful. Look at the lower half of the picture: the
 # weights not yet rounded are adjusted to cancel the error so far, which GPTQ measures on sample texts.
 
-# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="The 2023 tutorial that this kit renews took its models from here. Why branches: a repository is a git repository. Read one name aloud, part by part: 4 bits, groups of 32, the columns that matter most first. Nothing new since January 2024, but the files are still there."
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="The 2023 tutorial behind this kit took its models from here. A repository on the Hub is a git repository, so each variant can be a branch. Read one name aloud, part by part: 4 bits, groups of 32, and act order, which means that GPTQ handles the columns that matter most first. Nothing new since January 2024, but the files are still there."
 # ## TheBloke, and one branch for each variant
 #
 # In 2023 most people took quantised models from [TheBloke](https://huggingface.co/TheBloke), the account of Tom Jobbins, who
 # published thousands, often within hours of a release. Nothing new has come since January 2024, but the files are still there.
 #
-# A repository on the Hugging Face [Hub](glossary.md#hub) is a git repository. Each variant has its **branch** (the Hub says
+# A [repository](glossary.md#repository) on the Hugging Face [Hub](glossary.md#hub) is a git repository. Each variant has its **branch** (the Hub says
 # [revision](glossary.md#revision)), named after what it holds:
 #
-# | branch | bits | group size | act order | for |
+# | branch | bits | [group size](glossary.md#group-size) | [act order](glossary.md#act-order) | remark |
 # |---|---|---|---|---|
 # | `main` | 4 | 128 (70B: none) | no (70B: yes) | the one that runs nearly everywhere |
 # | `gptq-4bit-32g-actorder_True` | 4 | 32 | yes | best 4-bit quality, most memory |
@@ -360,7 +360,7 @@ checks.confirm(levels <= 16, "these weights were in 4 bits before", "fetch the m
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Act order** (`desc_act` in `quantize_config.json`): GPTQ handles the columns that matter most first, which is better, and in 2023
-# was slower on many kernels. Not every repository has every branch. Here are four of LLaMA 2 70B chat: the size that you can now
+# was slower on many [kernels](glossary.md#kernel). Not every repository has every branch. Here are four of LLaMA 2 70B chat: the size that you can now
 # compute, beside the one on TheBloke's page of 2023.
 
 # %% slideshow={"slide_type": "skip"}
@@ -474,7 +474,7 @@ checks.confirm(same, "the kit looks for the folder that these commands make", "c
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## What changed since 2023
 #
-# | | 2023 | today (checked in 2026) |
+# | | 2023 | today (checked in November 2026) |
 # |---|---|---|
 # | who quantises | TheBloke | publishers, [bartowski], [unsloth], [ggml-org]; mostly GGUF |
 # | the WebUI | text-generation-webui | goes on as [TextGen], without its GPTQ loaders |
@@ -492,7 +492,7 @@ checks.confirm(same, "the kit looks for the folder that these commands make", "c
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
 #
-# Change each cell until the line below it turns green. A solution is folded away behind it.
+# Each cell runs but doesn't pass yet. Change it until its line turns green. A solution is folded away below each.
 #
 # ### 1. Change a value
 #
@@ -573,24 +573,24 @@ checks.confirm(right, "both names are right", "the rule is under *Downloading, i
 # **2. A colleague mails you a `pytorch_model.bin` and its sha256. They match. What now?**
 #
 # - a) Load it: the checksum says it's safe.
-# - b) Ask for safetensors.
-# - c) Rename it to `model.safetensors`, then load it.
+# - b) Rename it to `model.safetensors`, then load it.
+# - c) Ask for safetensors.
 #
 # <details><summary>Answer</summary>
 #
-# **b**: a pickle can run code when you open it. Not a: unchanged does not mean harmless.
+# **c**: a pickle can run code when you open it. Not a: unchanged does not mean harmless. Not b: another name is still a pickle.
 #
 # </details>
 #
 # **3. You cloned a repository with git. `model.safetensors` has 130 bytes. Why?**
 #
-# - a) Its weights have few bits.
-# - b) git-lfs was missing.
+# - a) git-lfs was missing.
+# - b) The repository is empty on this branch.
 # - c) The model is gated.
 #
 # <details><summary>Answer</summary>
 #
-# **b**: that is git's note. Run `git lfs install`, then `git lfs pull`. Not c: without access there would be no file at all.
+# **a**: that is git's note. Run `git lfs install`, then `git lfs pull`. Not c: without access there would be no file at all.
 #
 # </details>
 #
@@ -598,11 +598,11 @@ checks.confirm(right, "both names are right", "the rule is under *Downloading, i
 #
 # - a) It is right about most comments.
 # - b) Here, it does not simply pick a letter.
-# - c) The base can't read.
+# - c) It was trained on this comment.
 #
 # <details><summary>Answer</summary>
 #
-# **b**: picking a letter would have changed the name. Not a: one comment, picked because it works, says nothing about the others.
+# **b**: picking a letter would have changed the name. Not a: one comment, picked because it works, says nothing about the others. Not c: the comment was held out.
 #
 # </details>
 

@@ -280,7 +280,7 @@ for temperature, seed in ((0.2, 1), (0.2, 2), (1.5, 1), (1.5, 2)):
 same = draw(model, inputs, 1.5, 2) == draw(model, inputs, 1.5, 2)
 checks.confirm(same, "the same seed gives the same answer", "run the cell above again")
 
-# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Ask who has pasted a web page or an e-mail into a prompt. Whoever wrote that page could have typed these marks. The numbers show the difference: with the kit, what a user types is cut into ordinary text and never into a special token. Let the room guess the two answers before you show them."
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Ask who has pasted a web page or an e-mail into a prompt. Whoever wrote that page could have typed these marks. The numbers show the difference: with the kit, what a user types is cut into ordinary text and never into a special token. With the tokenizer alone, two of the six marks are the template's own, and four were typed. Let the room guess the two answers before you show them."
 # ## Who is speaking?
 #
 # The whole chat is one text. So what if a user *types* the marks between turns? The tokenizer turns them into real special tokens, and the user speaks
@@ -339,7 +339,7 @@ checks.confirm(ends[0] == ends[1], "with the kit, no typed mark ends a turn", "u
 # Whoever wrote the web page, the e-mail or the forum comment (lesson 4) in your prompt can do the same. So everything in the kit tokenizes messages with one function, `tokenize_chat`.
 # That closes one door: *Ignore everything above* is plain text too, and a model may still obey it.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Ask for guesses first: which is fastest here? Then look at the bars. Fewer bytes to read for each token can mean more speed, but only where the processor and the program are quick in that format. GGUF also runs in another program, llama.cpp, so its bar is not about bits alone. float32 and bfloat16 load the same 16-bit file."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Ask for guesses first: which is fastest here? Then look at the bars. Memory is that of a whole process, libraries included. Fewer bytes to read for each token can mean more speed, but only where the processor and the program are quick in that format. GGUF also runs in another program, llama.cpp, so its bar is not about bits alone. float32 and bfloat16 load the same 16-bit file."
 # ## One model, several number formats
 #
 # Now measure what bytes buy: the same model in float32 and bfloat16, and in 4 bits as [GGUF](glossary.md#gguf), and as
@@ -377,7 +377,7 @@ plots.show(plots.draw_formats(compared), f"{words}; the numbers are in the table
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the memory is that of a whole process, Python included. bfloat16 and GGUF hold the same weights (the folder was made from that file),
 # so their perplexities are close. GPTQ rounds them a second time, to another grid, and pays for it. With 4 bits, fewer bytes are
-# read for each token, which is where llama.cpp gets its speed. GPTQ has few bits too. If its bar is shorter, that is the program: its kernels are made for GPUs. bfloat16 halves the bytes too. Does it gain speed on your machine? For one
+# read for each token, which is where llama.cpp gets its speed. GPTQ has few bits too, but its packages are made for GPUs: on a CPU they are slower, and take memory themselves. bfloat16 halves the bytes too. Does it gain speed on your machine? For one
 # token at a time, starting each small operation can take longer than reading its numbers, whatever their format. float32 and bfloat16 load the same 16-bit file.
 
 # %% slideshow={"slide_type": "skip"}
@@ -435,7 +435,7 @@ table[["machines", "model", "revision", "loader", "gpu_gb"]]
 #
 # ![The WebUI, as a drawing. Model tab: choose the model, its loader, press Load; choose a LoRA, press Apply LoRAs. Below, Download takes owner, name and branch.](images/webui-model.svg)
 #
-# Follow the numbers: 1 is your `folder`, 2 what `detect_loader` found, 3 is `from_pretrained`. (4 and 5 are lesson 5.) In 2023:
+# Follow the numbers: 1 is your `folder`, 2 what `detect_loader` found, 3 is `from_pretrained`. (4 to 6 are lesson 5.) In 2023:
 #
 # 1. Press the refresh button beside **Model** and choose the folder.
 # 2. **Model loader** is filled in: *ExLlama_HF* for TheBloke's folders. To train, choose *Transformers*.
@@ -483,7 +483,7 @@ table[["machines", "model", "revision", "loader", "gpu_gb"]]
 #
 # 1. Free what you no longer use: `loading.free(loaded)`. Restarting Jupyter's kernel (*Kernel, Restart*) is the surest way.
 # 2. See what else is using memory: `nvidia-smi` for the GPU, the task manager for the rest.
-# 3. Shorten: fewer `max_new_tokens`, a shorter history, a smaller batch.
+# 3. Shorten: fewer `max_new_tokens`, a shorter history, a smaller [batch](glossary.md#batch).
 # 4. Take a smaller number format, or a smaller model (the table of lesson 1).
 #
 # ## The same by clicking: a panel
@@ -499,7 +499,7 @@ ModelPanel(lane.model, lane.revision)
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
 #
-# Each cell runs, but doesn't pass yet. Change it until its line turns green. A solution is folded away below each.
+# Each cell runs but doesn't pass yet. Change it until its line turns green. A solution is folded away below each.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 1. Change a value
@@ -585,11 +585,11 @@ checks.confirm(right, "the prompt asks for an answer", "compare how the two text
 # **1. You leave out `add_generation_prompt=True`. What will the model do?**
 #
 # - a) Raise an error
-# - b) Continue after the user's turn, perhaps as the user
-# - c) Never stop
+# - b) Answer as usual: the template adds it
+# - c) Continue after the user's turn, perhaps as the user
 #
 # <details><summary>Answer</summary>
-# <b>b.</b> A model continues a text, and this one ends after the user's turn. Nothing checks that (a).
+# <b>c.</b> A model continues a text, and this one ends after the user's turn. Nothing checks that (a), and nothing adds it (b).
 # </details>
 #
 # **2. A model rambles on until it is cut off. Which can be the cause?**

@@ -19,7 +19,7 @@
 # ## What you will do
 #
 # 1. Start a server with two dialects: the raw API of 2023 and today's OpenAI style.
-# 2. Hold the same conversation in both, from Python and with `curl`.
+# 2. Hold the same conversation in both, from Python and with [curl](glossary.md#curl).
 # 3. Distinguish what the model reads from what a web page shows.
 # 4. See how sure the model was of each token.
 # 5. Get JSON that always has the right form, and a tool call.
@@ -87,10 +87,10 @@ if server.note:  # a usual port is taken
     print(server.note)
 print(f"raw: {server.raw_url}   OpenAI: {server.openai_url}")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="This API left the WebUI in November 2023. It is here because much code still speaks it, and because it shows so plainly that the server keeps nothing."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="This API left the WebUI in November 2023. It is here because much code still speaks it, and because it shows so plainly that the server keeps nothing: the client sends the whole history each time. The messages differ from lesson 2's, and so does the answer."
 # ## The raw API of 2023
 #
-# The 2023 tutorial built its request like this: the usual parameters, the question, and the earlier turns, each a pair of user and model.
+# The 2023 tutorial asked text-generation-webui (the WebUI) like this: the usual parameters, the question, and the earlier turns, each a pair of user and model.
 
 # %% slideshow={"slide_type": "skip"}
 from helpers.clients import DEFAULT_CHAT_PARAMS  # in 2023: from chat_api
@@ -180,7 +180,7 @@ if server.raw_url:
 # **Read it:** only `internal` went into the prompt. The new row of `visible` has `&lt;b&gt;` for `<b>`, so that nobody can smuggle a script into
 # a page. Your program reads `internal`, or undoes the escapes with `unescape`.
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="The dialect that won: vLLM, llama.cpp and the WebUI speak it. Let the room guess before the last lines: same model, same conversation, no sampling, so is it the same answer? The culprit is one default: the full stop was already used, and a repetition penalty of 1.1 makes it less likely."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="The dialect that won: vLLM, llama.cpp and the WebUI speak it. Let the room guess before you show the answer: same model, same conversation, no sampling, so is it the same as over the raw API? The culprit is one default: the full stop was already used, and a repetition penalty of 1.1 makes it less likely."
 # ## The OpenAI style
 #
 # The same conversation as a list of **messages**, each with a [role](glossary.md#role): system (how to behave), user, or assistant (the model).
@@ -202,7 +202,7 @@ messages = [
 # %% slideshow={"slide_type": "skip"}
 guess = "same"  # yours: same or different
 
-# %% slideshow={"slide_type": "-"}
+# %% slideshow={"slide_type": "fragment"}
 reply = client.chat.completions.create(
     model=server.model, messages=messages, temperature=0, max_tokens=200
 )
@@ -216,7 +216,7 @@ if server.raw_url:
     print("repetition_penalty in the raw request:", params["repetition_penalty"])
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** the prompt is the same. But the raw API's defaults have a repetition penalty of 1.1: tokens that were already used, such as the
+# **Read it:** the prompt is the same. But the raw API's defaults have a [repetition penalty](glossary.md#repetition-penalty) of 1.1: tokens that were already used, such as the
 # full stop, become less likely. Before you compare two models, compare their parameters.
 
 # %% slideshow={"slide_type": "skip"}
@@ -259,7 +259,7 @@ if server.raw_url:
 #
 # | | raw API, 2023 | OpenAI style |
 # |---|---|---|
-# | address | `POST http://localhost:5000/api/v1/chat` | `POST http://localhost:5001/v1/chat/completions` |
+# | address ([localhost](glossary.md#localhost)) | `POST http://localhost:5000/api/v1/chat` | `POST http://localhost:5001/v1/chat/completions` |
 # | the question | `user_input` | the last message |
 # | earlier turns | `history.internal`, pairs | messages with roles |
 # | how to behave | `context_instruct` | a message with the role system |
@@ -515,7 +515,7 @@ for name, effect in {
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Exercises
 #
-# Change each cell until its line turns green; the solution is folded away below.
+# Each cell runs but doesn't pass yet. Change it until its line turns green. A solution is folded away below each.
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 1. Change a value
@@ -607,6 +607,7 @@ SessionPanel(lane.folder)
 # People then chat in the **Chat** tab. The sliders in the **Parameters** tab are the parameters of your requests.
 #
 # ![The WebUI, as a drawing. Chat tab: mode instruct, a question and its answer, the field for a message and Send. In the Parameters tab, temperature and top_p.](images/webui-chat.svg)
+#
 # In a terminal today:
 #
 # ```bash
@@ -661,24 +662,24 @@ SessionPanel(lane.folder)
 # **2. Your program shows `&lt;` where the user typed a bracket. What did it read?**
 #
 # - a) `internal`
-# - b) `visible`, without `unescape`
-# - c) `choices[0].message.content`
+# - b) `choices[0].message.content`
+# - c) `visible`, without `unescape`
 #
 # <details><summary>Answer</summary>
 #
-# **b**: `visible` is escaped for web pages. Not c: the OpenAI style sends plain text.
+# **c**: `visible` is escaped for web pages. Not b: the OpenAI style sends plain text.
 #
 # </details>
 #
 # **3. The likeliest token has 40%. How often is it taken at temperature 0?**
 #
-# - a) in 40% of the answers
-# - b) always
+# - a) always
+# - b) in 40% of the answers
 # - c) it depends on the seed
 #
 # <details><summary>Answer</summary>
 #
-# **b**: greedy takes the longest bar, however short. Not a: that is sampling at temperature 1.
+# **a**: greedy takes the longest bar, however short. Not b: that is sampling at temperature 1. Not c: nothing is drawn.
 #
 # </details>
 #

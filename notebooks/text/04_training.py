@@ -20,7 +20,7 @@
 # 2. Turn a table into prompts, and split it so that the test stays honest.
 # 3. Train a LoRA in a few minutes, and write one by hand while you wait.
 # 4. See what it learned that counting words cannot.
-# 5. Put every figure on one scoreboard, with its margin of error.
+# 5. Put every figure on one [scoreboard](glossary.md#scoreboard), with its margin of error.
 #
 # Prerequisites: lesson 2 (what a model, a tokenizer and a chat template are). If a file is missing, the lesson makes it.
 #
@@ -67,7 +67,7 @@ from helpers.tutorial import checks
 for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
-# %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="Read comment 1 aloud and let the room vote with raised fingers: 0, 1, 2 or 3. Then one or two more; the rest is for home. The comments and the colleges are invented, and written for this lesson. Write the room's score on the board; it comes back."
+# %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="Read comment 1 aloud and let the room vote with raised fingers: 0, 1, 2 or 3. Then one or two more; the rest is for home. The comments and the colleges are invented, and written for this lesson. Write the room's votes on the board; they come back. (Right are 3, 2, 3, 0, 1.)"
 # ## You first
 #
 # Somebody writes about two colleges. Whose side are they on? Here are five comments, and under each the four answers. *Equal*: they find both equally good or bad. *No preference*: the
@@ -96,7 +96,7 @@ game.keep_answers(mine, rounds, task.name)
 # ## From a row to a prompt
 #
 # The comments come from a CSV. Each row has a comment, two options, and a **label**: the right answer, as a number. A language model
-# reads text, so a YAML file turns each row into a **prompt** (what the model is given) and a **completion** (what it should say).
+# reads text, so a YAML file turns each row into a **[prompt](glossary.md#prompt)** (what the model is given) and a **completion** (what it should say).
 
 # %% slideshow={"slide_type": "skip"}
 import pandas as pd
@@ -132,14 +132,14 @@ print(loaded.tokenizer.apply_chat_template(example["prompt"], tokenize=False, ad
 # ## An honest test
 #
 # A model must be judged on comments that it has never seen. But one comment fills several rows, one for each pair of colleges it speaks
-# of. Draw rows at random, and the same comment lands on both sides.
+# of. Draw rows at random, and the same comment lands in the training and in the test: a [leak](glossary.md#leak).
 #
 # **Predict:** for what share of the test rows would that happen? (0 to 1)
 
 # %% slideshow={"slide_type": "skip"}
 guess = 0.1  # yours
 
-# %% slideshow={"slide_type": "fragment"}
+# %% slideshow={"slide_type": "fragment"} tags=["remove-input"]
 import math, random
 
 rows = train + test
@@ -160,10 +160,10 @@ print(*(path.relative_to(find_home()) for path in files))
 print("labels in training:", tasks.count_labels(train), "in the test:", tasks.count_labels(test))
 checks.confirm_split(train, test)
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Three ways to answer without a LoRA. Let the room guess before the table appears: whose side, by counting words? It is a coin. That base and majority have the same share is a coincidence: the base also gives other answers, and is right as rarely. Brackets hold 95% intervals; gain means percentage points more than the bag of words."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Three ways to answer without a LoRA. Let the room guess before the table appears: whose side, by counting words? It is a coin. *Right side* counts only the comments that prefer a college. That base and majority have the same share is a coincidence: the base also gives other answers, and is right as rarely. Brackets hold 95% intervals; gain means percentage points more than the bag of words."
 # ## The numbers to beat
 #
-# - **Majority**: always give the most frequent answer.
+# - **[Majority](glossary.md#majority-class)**: always give the most frequent answer.
 # - **Base**: the model before training. It need not write anything: its verdict is the answer that it finds most likely of the four.
 # - **[Bag of words](glossary.md#bag-of-words)**: a classic. It knows which words a comment has, and nothing about who is compared with whom.
 #
@@ -186,14 +186,14 @@ print(board.describe_rows())
 checks.compare_guess(guess, board.get_shares("right side").get("bag of words", (0.5, 0))[0], "%")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** *right answer* counts all four answers. *Right side* takes only the comments that prefer a college, and asks which of the two scores higher: a coin gets 50%. The bag of words
+# **Read it:** *right answer* counts all four answers. *[Right side](glossary.md#pairwise-accuracy)* takes only the comments that prefer a college, and asks which of the two scores higher: a coin gets 50%. The bag of words
 # is far above the base on the first, and no better than a coin on the second. Base and majority are level by chance. Brackets hold the 95% interval, how far off a figure from so few rows could be
 # ([Wilson](glossary.md#interval)); `gain` is the difference from the bag of words, in percentage points.
 #
 # ## Training, the stock way
 #
-# Three objects, from the two libraries that everybody uses, PEFT and TRL: the LoRA's shape ([rank](glossary.md#rank) and alpha), the settings ([learning rate](glossary.md#learning-rate) and more), and the trainer that joins them with model and rows. *SFT* means supervised
-# fine-tuning: learning from examples with answers. A [LoRA](glossary.md#lora) is a small addition to the model, the only part that is trained. You'll take one apart in a moment.
+# Three objects, from the two libraries that everybody uses, PEFT and TRL: the LoRA's shape ([rank](glossary.md#rank) and [alpha](glossary.md#alpha)), the settings ([learning rate](glossary.md#learning-rate), [epochs](glossary.md#epoch), [schedule](glossary.md#schedule) and more), and the trainer that joins them with model and rows. *SFT* means supervised
+# [fine-tuning](glossary.md#fine-tuning): learning from examples with answers. A [LoRA](glossary.md#lora) is a small addition to the model, the only part that is trained. You'll take one apart in a moment.
 
 # %% slideshow={"slide_type": "skip"}
 import torch
@@ -248,7 +248,7 @@ trainer.train()
 stock_rate = 2 * chosen.batch_size / (time.monotonic() - start)
 print(f"{stock_rate:.1f} rows a second, so all {len(train)} rows take {len(train) / stock_rate / 60:.0f} minutes")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Only the framed tokens are learned, the end of the turn among them. In 2023 that last token was lost, and models rambled on. Start the training cell now. It takes about four minutes: go on talking. If it fails, nothing is lost: the next slides show a finished run."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Only the framed tokens are learned, the end of the turn among them. Many scripts of 2023 lost that token, because it also served as padding, and their models rambled on. Start the training now: in *Now for real*, the cell with `SharedPrefixTrainer`. It takes about four minutes, so go on talking. If it fails, nothing is lost: the next slides show a finished run."
 # ### What the loss sees
 #
 # The [loss](glossary.md#loss) says how wrong the model was about each token. Below is one row. Only the framed tokens count: the answer, and `<|im_end|>`,
@@ -276,7 +276,7 @@ checks.confirm_endings(batch["labels"], end)
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Now for real
 #
-# One line changes: `SFTTrainer` becomes `SharedPrefixTrainer`, the kit's own. What rows have in common, it computes once. The [gradients](glossary.md#gradient) stay the same. **Start it, and read on while
+# One line changes: `SFTTrainer` becomes `SharedPrefixTrainer`, the kit's own. What rows have in common, the [shared prefix](glossary.md#shared-prefix), it computes once. The [gradients](glossary.md#gradient) stay the same. **Start it, and read on while
 # it runs.**
 #
 # <details><summary>How it got faster, and why the result is the same</summary>
@@ -308,7 +308,7 @@ print(f"SharedPrefixTrainer: {rate:.1f} rows a second, SFTTrainer: {stock_rate:.
 # **Read it:** the steep fall at the start is the *form* of the answer: one of four phrases, then stop. The slow, noisy rest is the task.
 # A loss alone does not say whether anything was understood. The test will.
 
-# %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="W stays, B A is added. Count the numbers with the room: 331,776 against 18,432. B starts at zero, so training begins with exactly the base model. Then look at the loss, which is falling meanwhile: steep at first, while it learns the form of an answer."
+# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="W, a matrix of the model, stays, B A is added. Count the numbers with the room: 331,776 against 18,432. B starts at zero, so training begins with exactly the base model. Then look at the loss, which is falling meanwhile: steep at first, while it learns the form of an answer."
 # ## Meanwhile: what a LoRA is
 #
 # ![A layer with a LoRA. Its input x goes two ways: through W, 576 by 576 numbers and frozen, and through A, which turns 576 numbers into 16, then B, which turns 16 into 576. The second way is multiplied by 2 and added to the first. W has 331,776 numbers, A and B together 18,432. B starts at 0, so step 0 changes nothing.](images/lora.svg)
@@ -330,7 +330,8 @@ class LoraLinear(torch.nn.Module):
 
 
 # %% slideshow={"slide_type": "skip"}
-layer = trainer.model.base_model.model.model.layers[20].mlp.up_proj  # as PEFT built it, and trained it
+parts = {name: part for name, part in trainer.model.named_modules() if hasattr(part, "lora_A")}
+name, layer = list(parts.items())[-2]  # one of them, as PEFT built it and trained it
 W, A, B = layer.base_layer, layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
 by_hand = LoraLinear(W, chosen.lora_r, chosen.lora_alpha).to(A.device, W.weight.dtype)
 inputs, outputs = W.in_features, W.out_features
@@ -340,7 +341,7 @@ by_hand.A.data, by_hand.B.data = A.to(W.weight.dtype), B.to(W.weight.dtype)
 apart = (by_hand(x) - layer(x)).norm() / layer(x).norm()
 moved = (layer(x) - W(x)).norm() / W(x).norm()
 print(f"with the trained A and B: {moved:.1%} away from W, {apart:.2%} away from PEFT's layer (rounding)")
-print(f"W has {inputs * outputs:,} numbers, A and B together {A.numel() + B.numel():,}")
+print(f"{name.rpartition('.')[2]}: W has {inputs * outputs:,} numbers, A and B together {A.numel() + B.numel():,}")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Save it
@@ -355,10 +356,10 @@ with training.save_run(trainer, loaded, data, chosen, folder) as fresh:
     trainer.model.save_pretrained(fresh)
 print(*(f"{path.name:30} {path.stat().st_size / 1e6:8.3f} MB" for path in sorted(folder.iterdir())), sep="\n")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Back to the five comments. How did the room do, how did the LoRA? The column 'you' is empty unless somebody has played in this notebook. Five comments prove nothing: this is one of thirty random draws, taken because the LoRA has four right in it. The whole test comes next. But everybody now knows what right and wrong mean here."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Back to the five comments and the votes on the board. How did the room do, how did the LoRA? Five comments prove nothing: this is one of thirty random draws, taken because the LoRA has four right in it. The whole test comes next. But everybody now knows what right and wrong mean here."
 # ## The same five comments
 #
-# You answered them before the training. Now three others have, too.
+# You saw them before the training. Here is what three others say.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
 loaded.model = trainer.model.eval()
@@ -369,10 +370,10 @@ for name, scores in {"base": base_scores, "bag of words": bag_scores, "live LoRA
     players[name] = [said[test.index(row)] for row in rounds]
 game.compare_players(players, rounds, template)
 
-# %% [markdown] minutes=2 slideshow={"slide_type": "slide"} speaker="Guess first. Then the right-hand panel: the bag of words sits on the coin's line, the LoRA does not. To get there it has to read. The last bar is the LoRA that comes with the kit, trained for a quarter of an hour."
-# ## Whose side is it on?
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Your own training should be done: switch to it for a moment. The figures here are of an earlier run. The live LoRA, college-preferences in the other lessons, is the one of this lesson. Guess first. Then the right-hand panel: the bag of words sits on the coin's line, the LoRA does not. To get there it has to read. The last bar is the LoRA that comes with the kit, trained for a quarter of an hour."
+# ## Whose side is the comment on?
 #
-# **Predict:** the bag of words does no better than a coin. How often is the live LoRA right about the side? (0 to 1)
+# **Predict:** the bag of words does no better than a coin. How often is the live LoRA right about the side? (0 to 1)
 
 # %% slideshow={"slide_type": "skip"}
 guess = 0.6  # yours
@@ -402,12 +403,12 @@ board.tabulate()
 # little. Another seed gives another result: three of them gave 66%, 62% and 67%, and this lesson takes the first. What did the longer training buy?
 
 # %% slideshow={"slide_type": "skip"} tags=["remove-input"]
-points = [(0, base.accuracy, base.rows), (result.metrics["train_runtime"] / 60, tuned.accuracy, tuned.rows)]
+points = [("base", 0, *board.get_shares()["base"]), ("live LoRA", result.metrics["train_runtime"] / 60, *board.get_shares()["live LoRA"])]
 if ready:
     minutes = adapters.find_adapter(ready).run["seconds"] / 60
-    points.append((minutes, *board.get_shares()["15-minute LoRA"]))
+    points.append(("15-minute LoRA", minutes, *board.get_shares()["15-minute LoRA"]))
 lines = {name: board.get_shares()[name][0] for name in ("majority", "bag of words")}
-words = ", ".join(f"{share:.0%} after {minutes:.1f} minutes" for minutes, share, _ in points)
+words = ", ".join(f"{share:.0%} after {minutes:.1f} minutes" for _, minutes, share, _ in points)
 plots.show(plots.draw_accuracy_over_minutes(points, lines), f"Accuracy against minutes of training: {words}.")
 print(f"Right answers on the {base.rows} test rows: {words}.")
 
@@ -463,19 +464,21 @@ checks.confirm(len(held_out) >= len(rows) / 4, "a quarter of the rows or more to
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 numbers = inputs * outputs
-counted = A.shape[1] * 4 + 4 * B.shape[0]
+small = LoraLinear(W, r=4, alpha=8)
+counted = small.A.numel() + small.B.numel()
 checks.confirm(numbers == counted, "A and B of rank 4 are counted", "A is (r, inputs), B is (outputs, r)")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
 numbers = 4 * (inputs + outputs)
-counted = A.shape[1] * 4 + 4 * B.shape[0]
+small = LoraLinear(W, r=4, alpha=8)
+counted = small.A.numel() + small.B.numel()
 checks.confirm(numbers == counted, "A and B of rank 4 are counted", "A is (r, inputs), B is (outputs, r)")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 3. Write a function
 #
-# Compute the accuracy from the confusion matrix.
+# Compute the [accuracy](glossary.md#accuracy) from the confusion matrix.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 def compute_accuracy(confusion):
@@ -494,7 +497,7 @@ checks.confirm(right, "it is the accuracy", "right verdicts are on the diagonal;
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 4. Find the bug
 #
-# With these labels a model would never learn to stop. The padding must be hidden, the end of the answer must not.
+# With these labels a model would never learn to stop. Hide the padding (where the [attention mask](glossary.md#attention-mask) is 0), not the end of the answer.
 
 # %% slideshow={"slide_type": "skip"} tags=["exercise", "nbval-check-output"]
 def hide_padding(batch):
@@ -519,7 +522,7 @@ checks.confirm(right, "every row teaches the end of its answer", "padding is whe
 # ## Recap
 #
 # - A template turns rows into prompts; training and use need exactly the same one.
-# - Split by what repeats, or the test measures memory.
+# - [Split](glossary.md#split) by what repeats, or the test measures memory.
 # - A LoRA is two thin matrices beside each W. B starts at zero, so training begins with the base.
 # - The loss counts the answer only, including the token that ends it.
 # - Compare with something simple, on the same rows, and say how sure you are.
@@ -567,7 +570,7 @@ checks.confirm(right, "every row teaches the end of its answer", "padding is whe
 # </details>
 
 # %% slideshow={"slide_type": "skip"}
-del loaded, trainer, layer, W, by_hand
+del loaded, trainer, parts, layer, W, by_hand
 machine.free_memory()
 
 # %% [markdown] slideshow={"slide_type": "skip"}

@@ -88,7 +88,7 @@ print(f"bag of words, five turns over all {audit.rows} rows: {audit.bag_of_words
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Learning from chats
 #
-# Rows can also be chats: JSON lines with `messages`. They need no template. The loss counts what the assistant says, in all of its
+# Rows can also be [chats](glossary.md#chats): JSON lines with `messages`. They need no template. The loss counts what the assistant says, in all of its
 # turns, or only in the last one if the settings say `turns: last`. The framed tokens are learned:
 
 # %% slideshow={"slide_type": "skip"}
@@ -129,7 +129,7 @@ found[["run", "data", "what", "rows", "accuracy", "low", "high", "macro_f1", "to
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Your own table
 #
-# Most people bring questions and answers in free text, or chats, not a column of labels. Any table will do: CSV with any separator, Excel, JSON
+# Most people bring questions and [free answers](glossary.md#free-answers), or chats, not a column of labels. Any table will do: CSV with any separator, Excel, JSON
 # lines, Parquet. [Your turn](your_turn.ipynb) is a page for it. The example here is the kit's third data set: what visitors ask the guide of an
 # invented museum of clocks. First, `suggest` writes a template:
 
@@ -156,7 +156,7 @@ for row in tasks.preview_rows(museum, "templates/clock_house.yaml", lane.folder,
 #
 # Each of 50 facts is asked in six ways; training sees some of them, the test asks in other words. Free answers are judged by **exact match** (the same words, whatever
 # the case and punctuation), **token F1** (shared words) and **chrF** (shared runs of characters). Two ways to answer need no model: the most frequent answer, and the
-# answer to the most similar question of the training (*nearest neighbour*).
+# answer to the most similar question of the training ([nearest neighbour](glossary.md#nearest-neighbour)).
 
 # %% slideshow={"slide_type": "skip"}
 known = json.loads((PROJECT / "benchmarks" / "free_answers.json").read_text(encoding="utf-8"))
@@ -192,7 +192,7 @@ pd.DataFrame(training.explain_changes(lane.name), columns=["setting", "2023", "h
 # %% [markdown] slideshow={"slide_type": "skip"}
 # And the rest of the script:
 #
-# | the 2023 script | why it was there | today |
+# | the 2023 script | why it was there | today (November 2026, with the versions in `constraints.txt`) |
 # |---|---|---|
 # | `device_map={"": 0}` | the whole 4-bit model on GPU 0 | the kit picks the device; one GPU is enough for 70B in 4 bits |
 # | `trust_remote_code=False` | Python that comes with a model is not run | the default; the kit always sets it |
@@ -208,7 +208,7 @@ pd.DataFrame(training.explain_changes(lane.name), columns=["setting", "2023", "h
 # | `.replace('text', text)` | puts the comment in | the bare word `text` was replaced, so braces stayed around every comment; all placeholders are filled in one pass |
 # | one text a row, loss on all of it | simplest to write, but it mostly teaches the model to write comments | token ids and a `completion_mask`: loss on the completion |
 # | `fp16=False`, `bf16=False`, `group_by_length=True` | float32 arithmetic; rows of like length in one batch, so that less is padding | the dtype that the machine multiplies fastest; rows are packed, so nothing is padding |
-# | `save_steps=25`, `logging_steps=25`, `max_steps=-1`, `report_to="tensorboard"` | a checkpoint and a line of the log every 25 steps, all the rows, curves in TensorBoard | checkpoints by minutes; the rest as it was |
+# | `save_steps=25`, `logging_steps=25`, `max_steps=-1`, `report_to="tensorboard"` | a [checkpoint](glossary.md#checkpoint) and a line of the log every 25 steps, all the rows, curves in TensorBoard | checkpoints by minutes; the rest as it was |
 # | `num_train_epochs=5`, `gradient_accumulation_steps=1`, `weight_decay=1e-3`, `warmup_ratio=0.03` | usual values | the kit's defaults, where the table above doesn't change them |
 # | rows split at random, no evaluation | usual at the time | split by comment, a scoreboard with intervals |
 
@@ -228,7 +228,7 @@ TrainingPanel(task, lane)
 #
 # ![The WebUI, as a drawing. Training tab: name of the LoRA, target all linear layers, rank, alpha, learning rate, epochs, the file of the data set, its template, and the button Start LoRA Training.](images/webui-training.svg)
 #
-# In 2023 (text-generation-webui, the WebUI):
+# Follow the numbers: name the LoRA, choose the file and its template, start. *Target Modules* is closed at first; all linear layers are ticked in it. In 2023 (text-generation-webui, the WebUI):
 #
 # 1. **Model** tab: load the base with the *Transformers* loader. The Training tab trains nothing else.
 # 2. **Training** tab, *Train LoRA*: name it `college-preferences`. *Copy parameters from* copies the shapes of an older LoRA.

@@ -11,7 +11,7 @@
 #     name: python3
 # ---
 
-# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="Who has loaded a LoRA that did nothing? Today ends with one that answers over an API, to a comment that somebody in this room writes."
+# %% [markdown] minutes=0.5 slideshow={"slide_type": "slide"} speaker="Who has loaded a LoRA that did nothing? This last lesson begins with a comment that somebody in this room writes, and ends with a LoRA that answers over an API."
 # # Lesson 5: loading a LoRA, and serving it
 #
 # ## What you will do
@@ -67,11 +67,6 @@ from helpers.tutorial import checks
 for name, (value, reason) in lanes.describe().items():
     print(f"{name:8} {value}  ({reason})")
 
-# %% [markdown] minutes=3 slideshow={"slide_type": "slide"} speaker="Ask the room for a sentence about two colleges and type it in. Then run the swap: the answer must follow the name, not the place. If it does not, say so. On held-out comments, the live LoRA is wrong about one in three, the 15-minute one about one in four, and a sentence from the room may be harder. If nothing runs, use the printed example."
-# ## Your own comment
-#
-# The next cell loads model and LoRA. In the cell after it, change the three lines to whatever you like. It asks twice: the second time, the two options have traded places. A model that really reads sticks to the *name*.
-
 # %% slideshow={"slide_type": "skip"}
 from peft import PeftModel
 
@@ -86,6 +81,11 @@ loaded = loading.load_model(lane.folder)
 plain, base_numbers = loaded.model, loaded.model.num_parameters()
 loaded.model = PeftModel.from_pretrained(plain, folder.path, adapter_name=folder.name).eval()
 print(f"{folder.name} on {lane.folder}: {type(plain).__name__} became {type(loaded.model).__name__}")
+
+# %% [markdown] minutes=3 slideshow={"slide_type": "slide"} speaker="Ask the room for a sentence about two colleges and type it in. Then run the cell: it asks twice, the second time with the options swapped. The answer must follow the name, not the place. If it does not, say so. On held-out comments, the live LoRA is wrong about one in three, the 15-minute one about one in four, and a sentence from the room may be harder. If nothing runs, use the printed example."
+# ## Your own comment
+#
+# Change the three lines to whatever you like and run the cell. It asks twice: the second time, the two options have traded places. A model that really reads sticks to the *name*.
 
 # %% slideshow={"slide_type": "-"}
 own = {
@@ -106,7 +106,7 @@ for row in tutorial.list_orders(own, template):
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## What is in the folder
 #
-# A [LoRA](glossary.md#lora) is not a model: it is the change that training made, as thin matrices, with a note of the base they belong to.
+# A [LoRA](glossary.md#lora), or [adapter](glossary.md#adapter), is not a model: it is the change that training made, as thin matrices, with a note of the base they belong to.
 
 # %% slideshow={"slide_type": "skip"}
 config, run = folder.config, folder.run
@@ -127,11 +127,11 @@ from safetensors.torch import load_file
 tensors = load_file(folder.weights)
 numbers = sum(tensor.numel() for tensor in tensors.values())
 print(f"{len(tensors)} matrices, {numbers:,} numbers; the base has {base_numbers:,}. One layer's:")
-for name in sorted(name for name in tensors if ".layers.20.mlp.up_proj." in name):
+for name in sorted(tensors)[-2:]:
     print(f"{tuple(tensors[name].shape)!s:12} {name}")
 checks.compare_guess(guess, numbers / base_numbers, "%")
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Proof of several kinds, in another process than the one that trained. The fingerprint is the strongest: the logits saved after training must come back."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Proof of several kinds, in a process that did not train it. The fingerprint is the strongest: the logits saved after training must come back."
 # ## Does it do anything?
 #
 # The usual disappointment is that a LoRA loads without an error and changes nothing. PEFT only warns if the names in the file don't match the model's layers,
@@ -159,7 +159,7 @@ checks.confirm_adapter(findings)
 # ## Where it works
 #
 # How much does the LoRA change each matrix? The figure shows the size of the change relative to the matrix itself: the norm of `scale * B @ A`, divided by the norm of W.
-# (A *norm* here is the root of the sum of all squared numbers.)
+# (A [norm](glossary.md#frobenius-norm) here is the root of the sum of all squared numbers.)
 #
 # **Predict:** which of the seven changes most? Four are in the attention (`q_proj`, `k_proj`, `v_proj`, `o_proj`), three in the MLP (`gate_proj`, `up_proj`, `down_proj`). Write its name.
 
@@ -174,10 +174,12 @@ means = norms.mean().sort_values(ascending=False)
 words = f"Mean over the layers, largest first: {', '.join(f'{name} {value:.1%}' for name, value in means.items())}."
 plots.show(plots.draw_relative_norms(norms), f"Relative size of the change, by layer, for each projection. {words}")
 print(words)
-checks.compare_guess(guess, means.index[0])
+# Two means that differ by less than 0.2 points are as good as equal.
+close = guess in means and means[guess] > means.iloc[0] - 0.002
+checks.compare_guess(guess, guess if close else means.index[0])
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# **Read it:** a change of two or three percent is enough. The lowest quarter of the layers has no LoRA in the lane `tiny`. Where is most of the change in the layers above it,
+# **Read it:** a change of two or three percent is enough. (Its numbers are few, too: here they are a share of the whole base, in the picture of lesson 1 a share of all W of a larger LoRA, in that of lesson 4 a share of one W.) The lowest quarter of the layers has no LoRA in the lane `tiny`. Where is most of the change in the layers above it,
 # and where in the last ones? (With our LoRA: first in `v_proj` and `o_proj`, which carry on what was read; from layer 20 on in `q_proj` and `k_proj`, which decide where to look.)
 #
 # ## Turning it up and down
@@ -277,7 +279,7 @@ if merged:
     checks.confirm(off <= 0.02, says, "merge again, into its own base")
 machine.free_memory()
 
-# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="One base, many LoRAs: the client picks by name. That is how one GPU serves a class."
+# %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="If the server is up, run it with the room's comment. One base, many LoRAs: the client picks by name. That is how one GPU serves a class."
 # ## Over an API
 #
 # The server from lesson 3 takes LoRAs with `--lora`, one or several. (To ask another server, set `OPENAI_BASE_URL`.)
@@ -342,15 +344,18 @@ board.tabulate()
 # **Read it:** the LoRA of this lesson was asked in several ways: on its base, merged, and over the API. They differ in a few rows only: merging rounds W, and over the API the model writes freely instead of
 # choosing among four answers.
 
-# %% [markdown] minutes=2.5 slideshow={"slide_type": "slide"} speaker="The five comments again, the truth, base and LoRA, and the address that answered. In lesson 4 the base chose among four answers; here it writes freely, so it fails where it was right before. If the LoRA has one wrong, say so: over all rows, the live LoRA is wrong one time in three. Lesson 1 tonight, a table of your own tomorrow. Questions."
+# %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="The five comments again, the truth, base and LoRA, and the address that answered. In lesson 4 the base chose among four answers; here it writes freely, so it fails where it was right before. If the LoRA has one wrong, say so: over all rows, the live LoRA is wrong one time in three."
 # ## From question to answer, in one table
 #
-# The five comments of lesson 4: the right answer, and what base and LoRA say over the API. The five were drawn from the shorter held-out comments; of thirty such draws,
-# we took one in which the LoRA has four right. That is 80%, and over all rows it has fewer. The base looked better in lesson 4, where it chose among the four answers. Here it writes freely.
+# The five comments of lesson 4: the right answer, and what base and LoRA write over the API.
 
 # %% slideshow={"slide_type": "-"} tags=["remove-input"]
 answers = tutorial.ask_both(client, data.test, template, base=server.model, lora=name)
 tutorial.show_answers(answers, server.openai_url)
+
+# %% [markdown] slideshow={"slide_type": "skip"}
+# **Read it:** the five were drawn from the shorter held-out comments. Of thirty such draws, we took one in which the LoRA has four right: that is 80%, and over
+# all rows it has fewer. The base looked better in lesson 4, where it chose among the four answers. Here it writes freely.
 
 # %% slideshow={"slide_type": "skip"}
 server.stop()
@@ -373,7 +378,7 @@ LoraPanel(lane.folder, messages)
 #
 # 1. Export base and LoRA: `python -m helpers.weights export SmolLM2-135M-Instruct --for webui-2023` and
 #    `python -m helpers.adapters export college-preferences --for webui-2023`. Put them into `models/` and `loras/` of `text-generation-webui`.
-# 2. **Model** tab: load the base with the *Transformers* loader. Below it, *LoRA(s)*: refresh, choose the LoRA, *Apply LoRAs*.
+# 2. **Model** tab: load the base with the *Transformers* loader. Below it, *LoRA(s)*: refresh, choose the LoRA, *Apply LoRAs*. (Today they are under *See more options*: 4 to 6 in the picture of [lesson 2](02_loading.ipynb).)
 # 3. Or name both when you start it (with a GPU, leave out `--cpu`):
 #
 # ```bash
@@ -425,7 +430,7 @@ print((folder.path / "README.md").read_text(encoding="utf-8"))
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ## Links of the tutorial, and what became of them
 #
-# | 2023 | today |
+# | 2023 | today (checked in November 2026) |
 # |---|---|
 # | [The example repository inwonakng/llm-usergroup-examples](https://github.com/inwonakng/llm-usergroup-examples): script and template | its calls no longer match trl, transformers and openai; lesson 4 has a working version |
 # | [OpenAI's API reference](https://platform.openai.com/docs/api-reference) | `openai.ChatCompletion` became `client.chat.completions` in version 1.0 |
@@ -483,11 +488,11 @@ def measure_norm(a, b, scale):
     return 0.0
 
 
-layer = "base_model.model.model.layers.20.mlp.up_proj"
-a, b = (read_tensors(folder.weights)[f"{layer}.lora_{half}.weight"] for half in "AB")
+expected = adapters.measure_norms(folder)  # a line for each layer, a column for each projection
+number, kind = expected.index[-1], expected.columns[-1]
+a, b = (part for name, part in sorted(read_tensors(folder.weights).items()) if f".{number}." in name and f".{kind}." in name)
 found = measure_norm(a, b, config["lora_alpha"] / config["r"])
-expected = adapters.measure_norms(folder).loc[20, "up_proj"]
-checks.confirm(math.isclose(found, expected, rel_tol=1e-3), "the norm is right", "square, add up, take the root")
+checks.confirm(math.isclose(found, expected.loc[number, kind], rel_tol=1e-3), "the norm is right", "square, add up, take the root")
 
 # %% cellView="form" jupyter={"source_hidden": true} slideshow={"slide_type": "skip"} tags=["solution", "nbval-check-output"]
 # @title Solution
@@ -496,8 +501,7 @@ def measure_norm(a, b, scale):
 
 
 found = measure_norm(a, b, config["lora_alpha"] / config["r"])
-expected = adapters.measure_norms(folder).loc[20, "up_proj"]
-checks.confirm(math.isclose(found, expected, rel_tol=1e-3), "the norm is right", "square, add up, take the root")
+checks.confirm(math.isclose(found, expected.loc[number, kind], rel_tol=1e-3), "the norm is right", "square, add up, take the root")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # ### 4. Find the bug
@@ -538,20 +542,20 @@ checks.confirm(repaired == set(read_tensors(folder.weights)), "every name has it
 #
 # - a) The LoRA was trained for too few steps
 # - b) The names in the file don't match the model's layers
-# - c) The strength is set to 2
+# - c) The LoRA was saved in float16, and the base is in bfloat16
 #
 # <details><summary>Answer</summary>
-# <b>b.</b> Another base, or weights saved by another program: B stayed zero. With too few steps (a) the answers would change a little, and nothing would be missing.
+# <b>b.</b> Another base, or weights saved by another program: B stayed zero. With too few steps (a) the answers would change a little, and nothing would be missing. Number formats (c) are converted.
 # </details>
 #
 # **2. Why is the LoRA asked with the template of its training?**
 #
 # - a) It learned to answer that text, and another wording is another question
 # - b) PEFT refuses other templates
-# - c) Other templates are slower
+# - c) The LoRA contains the template and applies it itself
 #
 # <details><summary>Answer</summary>
-# <b>a.</b> Nothing refuses another template, which is why the mistake is so common: the answers only get worse.
+# <b>a.</b> Nothing refuses another template (b), and the LoRA's weights know nothing of one (c), which is why the mistake is so common: the answers only get worse.
 # </details>
 #
 # **3. One GPU has to serve ten LoRAs on the same base. What do you do?**

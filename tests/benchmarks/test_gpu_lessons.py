@@ -17,8 +17,12 @@ from benchmarks.gpu.replicas import draw_tensors, make_embedded_replica, name_si
 from helpers.common.errors import NotFoundError
 from helpers.common.lanes import LANES
 from helpers.common.paths import PROJECT
+from helpers.tutorial.notebook_files import list_lessons
 
 GGUF = PROJECT / "models" / "SmolLM2-135M-Instruct-GGUF" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+needs_tokenizer = pytest.mark.skipif(
+    not find_tokenizer("llama2"), reason="not fetched: python -m support.real_tokenizers"
+)
 needs_embedded = pytest.mark.skipif(not GGUF.is_file(), reason="the embedded model is not fetched")
 
 
@@ -26,7 +30,7 @@ needs_embedded = pytest.mark.skipif(not GGUF.is_file(), reason="the embedded mod
 def make_job(home, tmp_path, monkeypatch):
     """Makes the job of a lane, in a home without models."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    (tmp_path / "carried").mkdir()
+    (tmp_path / "carried").mkdir(exist_ok=True)
 
     def make(lane):
         return {
@@ -136,18 +140,36 @@ def test_embedded_replica_has_the_real_one_s_tokenizer_and_sizes_and_other_weigh
     assert (folder.with_name("replica-GGUF") / GGUF.name).stat().st_size == GGUF.stat().st_size
 
 
+@pytest.fixture
+def carried(tmp_path):
+    """What a machine without models gets for the replicas."""
+    pytest.importorskip("gptqmodel", reason="gptqmodel is for Linux: pip install -e '.[gptq]'")
+    folder = tmp_path / "carried"
+    (folder / LLAMA_2).mkdir(parents=True)
+    for path in find_tokenizer("llama2").iterdir():
+        (folder / LLAMA_2 / path.name).write_bytes(path.read_bytes())
+    write_head(GGUF, folder / HEAD)
+    return folder
+
+
+@pytest.mark.slow
+@needs_embedded
+@needs_tokenizer
+@pytest.mark.timeout(2400)
+def test_every_lesson_runs_on_a_model_of_two_layers_in_4_bits(carried, make_job):
+    place = make_place(make_job("t4"))
+    lessons.make_home(place)
+    found = {path.stem: lessons.run_lesson(place, path, 1200) for path in list_lessons(PROJECT / "notebooks")}
+    assert {name: result.get("error", "") for name, result in found.items()} == dict.fromkeys(found, "")
+
+
 @pytest.mark.long
 @needs_embedded
-@pytest.mark.skipif(not find_tokenizer("llama2"), reason="not fetched: python -m support.real_tokenizers")
+@needs_tokenizer
 @pytest.mark.timeout(1200)
-def test_short_form_of_the_lessons_runs_on_replicas(tmp_path, monkeypatch):
-    pytest.importorskip("gptqmodel", reason="gptqmodel is for Linux: pip install -e '.[gptq]'")
-    carried, home = tmp_path / "carried", tmp_path / "home"
+def test_short_form_of_the_lessons_runs_on_replicas(carried, tmp_path, monkeypatch):
+    home = tmp_path / "home"
     home.mkdir()
-    (carried / LLAMA_2).mkdir(parents=True)
-    for path in find_tokenizer("llama2").iterdir():
-        (carried / LLAMA_2 / path.name).write_bytes(path.read_bytes())
-    write_head(GGUF, carried / HEAD)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("OPEN_LLM_KIT_HOME", str(home))
     command = [sys.executable, "-m", "benchmarks.gpu", "--part", "lessons", "--minutes", "12"]

@@ -122,6 +122,13 @@ def test_pictures_and_pages_that_a_copy_links_to_are_beside_it(copies, path):
     assert targets and [target for target in targets if not (copies / target).is_file()] == []
 
 
+@each_lesson
+def test_copy_says_what_to_do_with_the_exercises(copies, path):
+    text = read_markdown(copies / path.name)
+    introduction = text.partition("\n## Exercises\n")[2].partition("\n### ")[0].strip()
+    assert introduction or "## Exercises" not in text  # the appendix has none
+
+
 def test_every_notebook_is_copied(copies):
     names = [path.name for path in list_notebooks(NOTEBOOKS)]
     assert [path.name for path in list_notebooks(copies)] == names and len(names) > 5

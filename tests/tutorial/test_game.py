@@ -67,8 +67,8 @@ def test_players_are_compared_row_by_row(rounds):
     labels = [row["label"] for row in rounds]
     wrong = [(label + 1) % 3 for label in labels]
     table = game.compare_players({"you": None, "base": wrong, "LoRA": labels}, rounds, TEMPLATE)
-    assert list(table.columns) == ["truth", "you", "base", "LoRA"]
-    assert table.loc["right"].to_list() == ["", "not played", "0 of 5", "5 of 5"]
+    assert list(table.columns) == ["truth", "base", "LoRA"]
+    assert table.loc["right"].to_list() == ["", "0 of 5", "5 of 5"]
     assert all(cell.startswith(game.RIGHT) for cell in table["LoRA"][:-1])
     assert all(cell.startswith(game.WRONG) for cell in table["base"][:-1])
 

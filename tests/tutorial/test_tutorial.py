@@ -18,8 +18,8 @@ from support.lessons import read_lesson, read_notebook
 from helpers.common import paths
 from helpers.common.command import run_command
 from helpers.tutorial.__main__ import main
-from helpers.tutorial.execution import build_environment
-from helpers.tutorial.report import PUBLISHERS, collect_results
+from helpers.tutorial.execution import Execution, build_environment
+from helpers.tutorial.report import PUBLISHERS, build_report, collect_results, render_page
 
 PUBLISH = """
 from helpers.tutorial import checks
@@ -102,6 +102,19 @@ def test_last_scoreboard_is_the_one_of_the_report_and_without_it_the_one_before(
     assert run_tutorial("--only", "04", output="first") == 0
     first = json.loads((home / "first" / "report.json").read_text(encoding="utf-8"))
     assert first["scoreboard"]["lines"][0]["name"] == "live LoRA"
+
+
+def test_what_a_lesson_folds_away_is_folded_in_the_page(home):
+    folds = (
+        "<details><summary>Answer</summary>\n\n**b**\n\n</details>",
+        "<details><summary>A</summary>\n<b>c</b>\n</details>",
+    )
+    path = write_notebook(home, "01_first")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text) for text in folds])
+    executions = [Execution(path, notebook, 1.0, 1, 1)]
+    page = render_page(executions, build_report(executions, {}, "abc"))
+    found = re.findall(r"<details>(.*?)</details>", page, flags=re.DOTALL)
+    assert ["<strong>b</strong>" in found[0], "<b>c</b>" in found[1]] == [True, True] and len(found) == 2
 
 
 @pytest.mark.long

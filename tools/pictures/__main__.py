@@ -17,7 +17,7 @@ from tools.pictures.prefix import draw_prefix
 from tools.pictures.request import draw_request
 from tools.pictures.rounding import draw_rounding
 from tools.pictures.svg import Picture
-from tools.pictures.webui import PANELS, draw_tab, draw_webui
+from tools.pictures.webui import PANELS, draw_tab
 
 FOLDER = PROJECT / "notebooks" / "images"
 
@@ -29,7 +29,6 @@ PICTURES: dict[str, Callable[[], Picture]] = {
     "rounding": draw_rounding,
     "layer": draw_layer,
     "prefix": draw_prefix,
-    "webui": draw_webui,
     **{f"webui-{name}": partial(draw_tab, name) for name in PANELS},
     "request": draw_request,
 }

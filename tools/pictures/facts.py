@@ -28,7 +28,7 @@ TEMPLATE = PROJECT / "templates" / "college_preferences.yaml"
 COMMENT = "Elmsworth is good, Dunmarsh is better"  # how the comment of the tree begins
 TREE_ROWS = 2  # of its rows
 ASKED = ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "What color is the sky?"})
-ANSWER = "Blue, mostly."  # to what is asked in the picture of a request
+ANSWER = "Blue, mostly."  # an example: in the picture of a request, an answer has to be short
 
 
 def read_facts() -> dict[str, Any]:

@@ -65,10 +65,10 @@ def draw_attention(picture: Picture, shape: Shape) -> None:
     picture.rect(248, Q - 25, 112, V - Q + 50, fill=LIT)
     picture.text(304, K - 34, "attention", 15, anchor="middle", font_weight="bold")
     heads = [
-        f"{shape.heads} heads of {shape.head_size};",
-        f"they share {shape.kv_heads}",
-        "of keys and",
-        "values",
+        f"{shape.heads} query heads",
+        f"of {shape.head_size} share {shape.kv_heads}",
+        "heads of keys",
+        "and values",
     ]
     picture.lines(304, K - 8, heads, 13, anchor="middle")
     picture.arrow([(362, K), (384, K)])
@@ -124,10 +124,10 @@ def draw_legend(picture: Picture, shape: Shape, rank: int) -> None:
     trained = count_lora_parameters(shape, rank, ALL_LINEAR)
     frozen = shape.layers * sum(inputs * outputs for inputs, outputs in linears.values())
     picture.open("legend")
-    picture.text(230, 370, "attention: looks at the tokens before", 14, anchor="middle", fill=QUIET)
+    picture.text(230, 370, "attention: looks at this token and those before", 14, anchor="middle", fill=QUIET)
     picture.text(720, 370, "MLP: each token by itself", 14, anchor="middle", fill=QUIET)
     picture.rect(24, 388, 892, 48, stroke=MIDDLE, stroke_width=2)
     draw_mark(picture, 48, 412)
     words = f"a LoRA (r = {rank}) on all linear layers trains {trained:,} numbers, {trained / frozen:.1%} of"
-    picture.text(66, 417, f"{words} the {frozen:,} in their W", 15)
+    picture.text(66, 417, f"{words} the {frozen:,} in these matrices", 15)
     picture.close()

@@ -130,9 +130,13 @@ def draw_grid(picture: Picture, each: Rounded) -> None:
         picture.circle(find_place(weight), 74, 5, fill=MIDDLE, stroke=WHITE)
     picture.text(24, 79, "weights", 14)
     picture.text(24, 117, "16 levels", 14)
-    kept = [f"{step:.2f} from level to level. Stored once", "for the group: this step and where 0 is."]
-    picture.lines(RIGHT, 88, kept, 14)
-    picture.text(RIGHT, 130, f"{len(WEIGHTS)} made-up weights; really 32 to 128.", 14, fill=QUIET)
+    kept = [
+        f"{step:.2f} from level to level. Stored once",
+        "for the group: this step and the",
+        "smallest weight.",
+    ]
+    picture.lines(RIGHT, 74, kept, 14)
+    picture.text(RIGHT, 130, f"{len(WEIGHTS)} chosen weights; really 32 to 128.", 14, fill=QUIET)
     picture.close()
 
 

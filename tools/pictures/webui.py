@@ -10,8 +10,7 @@ from helpers.weights.embedded import GENERATION
 from tools.pictures.facts import ANSWER, ASKED, MODEL, read_settings
 from tools.pictures.svg import DARK, LIT, PALE, QUIET, WHITE, Picture
 
-WIDTH, HEIGHT = 940, 712
-PANEL_WIDTH, PANEL_HEIGHT = 440, 317
+PANEL_WIDTH, PANEL_HEIGHT = 440, 344
 TABS = ("Chat", "Parameters", "Model", "Training", "Session")
 LORA = "college-preferences"
 ROW = 38  # from a line of fields to the next
@@ -93,6 +92,26 @@ class Panel:
             self.mark_click(self.x + left + width + 16, self.y + 14)
         return left + width + 36
 
+    def draw_fold(self, name: str, click: bool = True) -> None:
+        """A line that is closed at first: a click on it shows what comes below."""
+        x, y = self.x + 18, self.y + 14
+        self.picture.polygon([(x, y - 6), (x + 9, y), (x, y + 6)], fill=DARK)
+        self.picture.text(x + 18, y + 5, name, 13)
+        if click:
+            self.mark_click(x + 34 + 7.9 * len(name), y)
+        self.y += ROW - 4
+
+    def draw_choice(self, left: float, names: Sequence[str]) -> None:
+        """Round buttons on the line, of which the first is chosen."""
+        for place, name in enumerate(names):
+            x, y = self.x + left + 8, self.y + 14
+            self.picture.circle(x, y, 8, stroke_width=1)
+            if place == 0:
+                self.picture.circle(x, y, 4, fill=DARK)
+            bold = {"font_weight": "bold"} if place == 0 else {}
+            self.picture.text(x + 14, y + 5, name, 13, **bold)
+            left += 30 + 7.4 * len(name)
+
     def draw_ticks(self, left: float, ticks: Sequence[tuple[str, bool]]) -> None:
         """Boxes to tick on the line, each with its name."""
         for name, ticked in ticks:
@@ -120,13 +139,14 @@ def draw_model(panel: Panel) -> None:
     panel.draw_field("Model", MODEL, "↻")
     panel.draw_field("Model loader", "Transformers", "▾")
     panel.draw_button("Load")
-    panel.y += ROW
+    panel.y += ROW - 4
+    panel.draw_fold("See more options")
     panel.draw_field("LoRA(s)", LORA, "↻")
     panel.draw_button("Apply LoRAs")
     panel.y += ROW + 2
     panel.picture.line([(panel.x + 16, panel.y), (panel.x + PANEL_WIDTH - 16, panel.y)], stroke=PALE)
     panel.y += 12
-    panel.draw_label("Download")
+    panel.draw_label("Download (a tab)")
     panel.draw_value(FIELD, "owner/name:branch", "", 164)
     panel.draw_button("Download", FIELD + 172, click=False)
 
@@ -157,10 +177,11 @@ def draw_training(panel: Panel) -> None:
     settings = read_settings()
     panel.draw_frame("Training")
     panel.draw_field("Name", LORA)
-    panel.draw_ticks(FIELD, [("Target all linear layers", True)])
-    panel.y += ROW - 4
+    panel.draw_fold("Target Modules: all linear layers is ticked", click=False)
     panel.draw_pair(("LoRA Rank", str(settings.lora_r)), ("LoRA Alpha", str(settings.lora_alpha)))
     panel.draw_pair(("Learning Rate", f"{settings.learning_rate:g}"), ("Epochs", f"{settings.epochs:g}"))
+    panel.draw_label("Chat Dataset (a tab)", fill=QUIET)
+    panel.y += 26
     panel.draw_field("Dataset File", LORA, "▾")
     panel.draw_field("Instruction Template", "Chat Template", "▾")
     left = panel.draw_button("Start LoRA Training", 100)
@@ -171,7 +192,7 @@ def draw_chat(panel: Panel) -> None:
     """The Chat tab, and two of the sliders of Parameters."""
     panel.draw_frame("Chat")
     panel.draw_label("Mode")
-    panel.draw_ticks(FIELD, [("instruct", True), ("chat", False)])
+    panel.draw_choice(70, ("instruct", "chat-instruct", "chat"))
     panel.mark_click(panel.x + PANEL_WIDTH - 22, panel.y + 14)
     panel.y += ROW
     panel.picture.rect(panel.x + 16, panel.y, PANEL_WIDTH - 32, 62, rx=4, fill=LIT, stroke="none")
@@ -193,8 +214,8 @@ def draw_chat(panel: Panel) -> None:
 PANELS: dict[str, tuple[Callable[[Panel], None], str]] = {
     "model": (
         draw_model,
-        "Model tab: choose the model, its loader, press Load; choose a LoRA, press Apply LoRAs. Below, "
-        "Download takes owner, name and branch.",
+        "Model tab: choose the model, its loader, press Load; open See more options, choose a LoRA, press "
+        "Apply LoRAs. Below, the tab Download takes owner, name and branch.",
     ),
     "session": (
         draw_session,
@@ -203,8 +224,8 @@ PANELS: dict[str, tuple[Callable[[Panel], None], str]] = {
     ),
     "training": (
         draw_training,
-        "Training tab: name of the LoRA, target all linear layers, rank, alpha, learning rate, epochs, "
-        "the file of the data set, its template, and the button Start LoRA Training.",
+        "Training tab: name of the LoRA, Target Modules with all linear layers ticked, rank, alpha, learning "
+        "rate, epochs; in the tab Chat Dataset the file and its template; the button Start LoRA Training.",
     ),
     "chat": (
         draw_chat,
@@ -217,19 +238,6 @@ HONEST = (
     f"Names as in {VERSION};",
     "only what the lessons use; numbers: the order of clicks.",
 )
-
-
-def draw_webui() -> Picture:
-    """All four tabs."""
-    alt = f"Four tabs of the WebUI, as drawings. {' '.join(words for _, words in PANELS.values())}"
-    picture = Picture("The WebUI: four tabs, drawn", alt, WIDTH, HEIGHT)
-    for place, (name, (draw, _)) in enumerate(PANELS.items()):
-        x, y = 20 + place % 2 * (PANEL_WIDTH + 20), 20 + place // 2 * (PANEL_HEIGHT + 18)
-        picture.open(name)
-        draw(Panel(picture, x, y))
-        picture.close()
-    picture.text(24, HEIGHT - 14, " ".join(HONEST), 13, fill=QUIET)
-    return picture
 
 
 def draw_tab(name: str) -> Picture:
