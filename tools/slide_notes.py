@@ -29,9 +29,10 @@ CLOSING = """# What you have seen
 
 # Questions?"""
 FAREWELL = (
-    "The minutes of the talk end here. Leave this slide on while you take questions. Lesson 1 tonight, a "
-    "table of their own tomorrow."
+    "Leave this slide on while you take questions. What to do next: lesson 1 tonight, a table of your own "
+    "tomorrow."
 )
+TALK_MINUTES = 45  # with questions
 
 
 def read_type(cell: NotebookNode) -> str:
@@ -97,12 +98,15 @@ def starts_server(notebook: NotebookNode) -> bool:
     return shown and any(cell.cell_type == "code" and SERVER in cell.source for cell in notebook.cells)
 
 
-def make_closing_slide() -> list[NotebookNode]:
-    """The last slide: what you have seen, where the kit is, and room for questions."""
+def make_closing_slide(so_far: float) -> list[NotebookNode]:
+    """The last slide: what you have seen, where the kit is, and questions for the minutes that are left."""
     publication = read_publication(PROJECT)
     where = (
         f"The kit: <{publication.repository}>"
         if publication
         else "To get the kit, ask the speaker for its folder."
     )
-    return [make_cell(CLOSING.format(where=where), "slide"), make_cell(FAREWELL, "notes")]
+    return [
+        make_cell(CLOSING.format(where=where), "slide"),
+        make_cell(f"**{TALK_MINUTES - so_far:g} min, by now {TALK_MINUTES}.** {FAREWELL}", "notes"),
+    ]

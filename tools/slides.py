@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> None:
     write_text(target, build_deck(notebook), is_deck)
     slides = sum(read_type(cell) == "slide" for cell in notebook.cells)
     minutes = sum(list_minutes(notebook))
-    print(f"{target}: {slides} slides for {minutes:g} minutes; press S for the speaker notes")
+    print(f"{target}: {slides} slides for {minutes:g} minutes, then questions; press S for the speaker notes")
 
 
 def is_deck(path: Path) -> bool:
@@ -92,7 +92,7 @@ def join_notebooks(paths: list[Path]) -> NotebookNode:
             if read_type(cell) != "skip":
                 minutes += cell.metadata.get("minutes", 0)
                 cells += [shorten_title(copy.deepcopy(cell)), *make_notes(cell, minutes)]
-    cells = [*make_title_slide(lessons), *cells, *make_closing_slide()]
+    cells = [*make_title_slide(lessons), *cells, *make_closing_slide(minutes)]
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number}"  # unique in the page
         if cell.cell_type == "markdown":

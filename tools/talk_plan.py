@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from nbformat import NotebookNode
 
+from tools.slide_notes import TALK_MINUTES
 from tools.slides import list_minutes
 
 GUIDE = "notebooks/GUIDE.md"
@@ -22,13 +23,14 @@ def put_plan_into_guide(text: str, lessons: Mapping[str, NotebookNode]) -> str:
 
 
 def build_plan(lessons: Mapping[str, NotebookNode]) -> list[str]:
-    """The lines of the table: one for each notebook that has slides."""
-    lines = list(HEAD)
+    """The lines of the table: one for each notebook that has slides, and one for questions."""
+    lines, left = list(HEAD), float(TALK_MINUTES)
     for name, notebook in lessons.items():
         if minutes := list_minutes(notebook):
             title = read_heading(notebook.cells[0])
+            left -= sum(minutes)
             lines.append(f"| {sum(minutes):g} | [{title}]({name}) | {describe_slides(notebook, minutes)} |")
-    return lines
+    return [*lines, f"| {left:g} | Questions | What you have seen |"]
 
 
 def describe_slides(notebook: NotebookNode, minutes: list[float]) -> str:

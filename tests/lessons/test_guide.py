@@ -53,10 +53,12 @@ def test_plan_of_the_talk_is_that_of_the_slides():
     assert put_plan_into_guide(GUIDE, lessons) == GUIDE and "\n".join(build_plan(lessons)) in GUIDE
 
 
-def test_command_of_the_kits_server_is_valid_and_opens_it_with_a_key():
+def test_command_of_the_kits_server_is_valid_and_opens_it_with_a_key(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("secret\n")
     [line] = re.findall(r"^python -m helpers\.server (.*)$", GUIDE, flags=re.MULTILINE)
     options = parse_arguments(shlex.split(line))
-    assert options.listen and options.api_key == "KEY" and options.extensions == ["openai"]
+    assert options.listen and options.api_key == "secret" and options.extensions == ["openai"]
     assert f":{options.openai_port}/v1" in GUIDE
 
 

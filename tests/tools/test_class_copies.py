@@ -124,7 +124,7 @@ def test_pictures_and_pages_that_a_copy_links_to_are_beside_it(copies, path):
 
 @each_lesson
 def test_copy_says_what_to_do_with_the_exercises(copies, path):
-    text = read_markdown(copies / path.name)
+    text = read_markdown(read_notebook(copies / path.name))
     introduction = text.partition("\n## Exercises\n")[2].partition("\n### ")[0].strip()
     assert introduction or "## Exercises" not in text  # the appendix has none
 

@@ -27,7 +27,7 @@ def lessons():
 
 def test_lesson_has_the_sum_of_its_slides_and_each_of_them(lessons):
     line = r"| 1.5 | [Lesson 1: a \| b](01_a.ipynb) | Title (0.5); The hub (1) |"
-    assert build_plan(lessons) == [*HEAD, line]
+    assert build_plan(lessons) == [*HEAD, line, "| 43.5 | Questions | What you have seen |"]
 
 
 def test_only_the_table_of_a_page_changes(lessons):
