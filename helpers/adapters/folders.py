@@ -172,10 +172,18 @@ class AdapterFolder:
         _ = self.config  # raises if it is missing or damaged
         if not self.weights.is_file():
             raise DamagedError(f"The LoRA folder {self.path} has no {self.weights.name}.", TRAIN_AGAIN)
-        if self.weights.suffix == ".bin" and not zipfile.is_zipfile(self.weights):
+        if self.weights.suffix == ".bin" and not is_zip(self.weights):
             raise DamagedError(f"{self.weights} is not what torch.save writes.", TRAIN_AGAIN)
         if self.weights.suffix == ".safetensors":
             read_shapes(self.weights)
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip file, which is what torch.save writes."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # its end speaks of more than one disk
+        return False
 
 
 def check_patterns(config: Mapping[str, Any], path: Path) -> None:

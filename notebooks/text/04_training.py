@@ -90,7 +90,7 @@ game.keep_answers(mine, rounds, task.name)
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** you asked yourself two questions. *Is there a preference?* Words such as *same* or *both* give that away. *Whose side is it?* For that you had to read: the same
-# words can praise either college. Both questions return on the scoreboard.
+# words can praise either college.
 
 # %% [markdown] minutes=1 slideshow={"slide_type": "slide"} speaker="A row becomes a prompt and a completion. Training and use must have exactly the same text: a LoRA that was trained on other words answers a question that nobody asks."
 # ## From a row to a prompt
@@ -285,7 +285,7 @@ checks.confirm_endings(batch["labels"], end)
 #
 # Every prompt begins with the same instruction, and the weights don't change within a step. So the trainer lays a batch out as a tree: first what all rows share, then the branches. A
 # token sees its way back to the root and nothing else, so each row gets what it would have got alone. A test compares loss and gradients with SFTTrainer's: they agree to within 1e-5.
-# Each at its best, the kit's trainer is about four times as fast here (`benchmarks/results.md`); the rate of the two stock steps includes their start.
+# Each at its best, the kit's trainer is about four times as fast here (`benchmarks/results.md`); the rate of the two stock steps includes their start. (The picture shows judging, with four answers for each row.)
 # </details>
 
 # %% slideshow={"slide_type": "skip"}
@@ -333,11 +333,13 @@ class LoraLinear(torch.nn.Module):
 parts = {name: part for name, part in trainer.model.named_modules() if hasattr(part, "lora_A")}
 name, layer = list(parts.items())[-2]  # one of them, as PEFT built it and trained it
 W, A, B = layer.base_layer, layer.lora_A["default"].weight.data, layer.lora_B["default"].weight.data
-by_hand = LoraLinear(W, chosen.lora_r, chosen.lora_alpha).to(A.device, W.weight.dtype)
+by_hand = LoraLinear(W, chosen.lora_r, chosen.lora_alpha)
 inputs, outputs = W.in_features, W.out_features
-x = torch.randn(1, inputs).to(A.device, W.weight.dtype)
+kind = {"device": A.device, "dtype": loaded.model.dtype}
+by_hand.A.data, by_hand.B.data = by_hand.A.data.to(**kind), by_hand.B.data.to(**kind)
+x = torch.randn(1, inputs).to(**kind)
 print("at step 0 it changes nothing:", torch.equal(by_hand(x), W(x)))
-by_hand.A.data, by_hand.B.data = A.to(W.weight.dtype), B.to(W.weight.dtype)
+by_hand.A.data, by_hand.B.data = A.to(**kind), B.to(**kind)
 apart = (by_hand(x) - layer(x)).norm() / layer(x).norm()
 moved = (layer(x) - W(x)).norm() / W(x).norm()
 print(f"with the trained A and B: {moved:.1%} away from W, {apart:.2%} away from PEFT's layer (rounding)")
@@ -373,7 +375,7 @@ game.compare_players(players, rounds, template)
 # %% [markdown] minutes=1.5 slideshow={"slide_type": "slide"} speaker="Your own training should be done: switch to it for a moment. The figures here are of an earlier run. The live LoRA, college-preferences in the other lessons, is the one of this lesson. Guess first. Then the right-hand panel: the bag of words sits on the coin's line, the LoRA does not. To get there it has to read. The last bar is the LoRA that comes with the kit, trained for a quarter of an hour."
 # ## Whose side is the comment on?
 #
-# **Predict:** the bag of words does no better than a coin. How often is the live LoRA right about the side? (0 to 1)
+# **Predict:** how often is the live LoRA right about the side? (0 to 1)
 
 # %% slideshow={"slide_type": "skip"}
 guess = 0.6  # yours
@@ -413,7 +415,7 @@ plots.show(plots.draw_accuracy_over_minutes(points, lines), f"Accuracy against m
 print(f"Right answers on the {base.rows} test rows: {words}.")
 
 # %% [markdown] slideshow={"slide_type": "skip"}
-# Where does the live LoRA go wrong? In the [confusion matrix](glossary.md#confusion-matrix) each line is a true answer, each column a verdict; the diagonal is right. Below are the mistakes it was surest of. Is the label wrong, the comment hard, or the model blind? Always look.
+# **Read it:** four times the minutes bought about ten points. (The longer recipe also has other settings.) Where does the live LoRA go wrong? In the [confusion matrix](glossary.md#confusion-matrix) each line is a true answer, each column a verdict; the diagonal is right. Below are the mistakes it was surest of. Is the label wrong, the comment hard, or the model blind? Always look.
 
 # %% slideshow={"slide_type": "skip"}
 names = [name.strip("{}").replace("_", " ") for name in template.label.values()]
@@ -437,8 +439,8 @@ for row, verdict, gap in evaluation.find_worst(tuned_scores, test, 2):
 #   --data data/college_preferences/dataset.csv --template templates/college_preferences.yaml --split test
 # ```
 #
-# `--settings tiny-15-minutes` trains two and a half passes. With `KIT_LANE=large` in the environment, the cells above are meant to train a LoRA on TheBloke's 4-bit 70B
-# model, on one 80 GB GPU (not run yet). `KIT_TASK=repair_notes` gives this lesson and the next another task.
+# `--settings tiny-15-minutes` trains two and a half passes. With `KIT_LANE=large` in the environment, the cells above should train a LoRA on TheBloke's 4-bit 70B
+# model, on one 80 GB GPU (not run yet).
 #
 # ## Exercises
 #

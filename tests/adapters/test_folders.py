@@ -3,6 +3,7 @@
 import json
 import pickle
 import shutil
+import struct
 
 import pytest
 import torch
@@ -158,6 +159,17 @@ def test_pickle_with_code_in_it_is_refused_and_not_run(made, home, load_tiny):
         adapters.attach_adapter(load_tiny(), "a")
     assert "adapter_model.bin" in adapters.describe_adapter("a").problem
     assert not (home / "ran").exists()
+
+
+def test_damaged_pickle_that_speaks_of_several_disks_is_refused(made):
+    save_as_2023(made[0])
+    path = made[0] / "adapter_model.bin"
+    content = path.read_bytes()
+    end = content.rindex(
+        b"PK\5\6"
+    )  # the end of a zip file; the part before it can say on how many disks it is
+    path.write_bytes(content[: end - 20] + b"PK\6\7" + struct.pack("<LQL", 0, 0, 2) + content[end:])
+    assert "adapter_model.bin" in adapters.describe_adapter("a").problem
 
 
 @pytest.mark.parametrize(

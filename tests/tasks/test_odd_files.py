@@ -1,10 +1,12 @@
 """Files as people have them: each is read as meant, or refused in one line that names the place."""
 
 import bz2
+import contextlib
 import gzip
 import json
 import lzma
 import pickle
+import random
 import re
 import zipfile
 from dataclasses import replace
@@ -125,6 +127,21 @@ def zip_files(contents):
                 archive.writestr(name, content)
 
     return write
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_zip_file_with_changed_bytes_is_read_or_refused(tmp_path, compression):
+    path, chance = tmp_path / "d.zip", random.Random(0)
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("t\u00e4ble.csv", PLAIN)
+    whole = path.read_bytes()
+    for _ in range(400):
+        damaged = bytearray(whole)
+        for _ in range(chance.randint(1, 3)):
+            damaged[chance.randrange(len(damaged))] = chance.randrange(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(KitError):
+            read_table(path)
 
 
 def write_excel(path, sheets=("Sheet1",), index=False, header=True):

@@ -5,6 +5,7 @@ import contextlib
 import gzip
 import lzma
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ SAMPLE = 2**16  # bytes at the start that must look like text before the rest is
 
 OPENERS = {rb"\x1f\x8b": gzip.open, rb"BZh\d1AY&": bz2.open, rb"\xfd7zXZ\0": lzma.open}
 ZIP = b"PK\x03\x04"
+DAMAGED_ZIP = (zipfile.BadZipFile, RuntimeError, ValueError, struct.error)  # what opening one can raise
 PACKED_ERRORS = (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 # How files of other kinds begin, and what they are.
@@ -102,11 +104,23 @@ def open_unpacked(path: Path) -> Iterator[tuple[IO[bytes], list[str]]]:
             with packed[0](path, "rb") as file:
                 yield file, ["The file was unpacked."]
         else:
-            with zipfile.ZipFile(path) as archive, archive.open(find_member(path, archive)) as file:
+            with open_member(path) as file:
                 yield file, [f"{file.name} was unpacked."]
     except PACKED_ERRORS as error:
         problem = f"{path} cannot be unpacked: {' '.join(str(error).split())}."
         raise DamagedError(problem, "Pack it again without a password, or unpack it.") from None
+
+
+@contextlib.contextmanager
+def open_member(path: Path) -> Iterator[IO[bytes]]:
+    """The only file in an archive, open to read. Raises BadZipFile, or as find_member."""
+    with contextlib.ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            file = stack.enter_context(archive.open(find_member(path, archive)))
+        except DAMAGED_ZIP as error:
+            raise zipfile.BadZipFile(str(error)) from None
+        yield file
 
 
 def is_excel(path: Path) -> bool:
@@ -114,7 +128,7 @@ def is_excel(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return "xl/workbook.xml" in archive.namelist()
-    except zipfile.BadZipFile:
+    except DAMAGED_ZIP:
         return False
 
 
