@@ -34,6 +34,9 @@ TITLE = "Open LLM Kit: the talk"
 IMAGE = r"!\[[^\]]*\]\(https?://[^)]*\)"  # from the network: ![...](https://...)
 REMOTE_IMAGE = re.compile(rf"(\[{IMAGE}\]\([^)]*\)|{IMAGE})\n*")  # linked, as the Colab badge is, or not
 LOCAL_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://)[^)]*\)")  # to a file that is not with the deck
+GUESS = re.compile(
+    r"^Guess: .*?\. (Answer: .*\.) [^.]+?(?: by a factor of [\d.]+)?\.$", re.MULTILINE
+)  # in a lesson's own run
 PICTURE = re.compile(r"^!\[[^\]]*\]\([^)]*\)$", re.MULTILINE)
 
 # The blocks are those of nbconvert's template. `resources.deck` comes from build_deck.
@@ -91,7 +94,7 @@ def join_notebooks(paths: list[Path]) -> NotebookNode:
         for cell in notebook.cells:
             if read_type(cell) != "skip":
                 minutes += cell.metadata.get("minutes", 0)
-                cells += [shorten_title(copy.deepcopy(cell)), *make_notes(cell, minutes)]
+                cells += [hide_guess(shorten_title(copy.deepcopy(cell))), *make_notes(cell, minutes)]
     cells = [*make_title_slide(lessons), *cells, *make_closing_slide(minutes)]
     for number, cell in enumerate(cells):
         cell.id = f"cell-{number}"  # unique in the page
@@ -105,6 +108,14 @@ def shorten_title(cell: NotebookNode) -> NotebookNode:
     picture = PICTURE.search(cell.source)
     if cell.source.startswith("# ") and picture:
         cell.source = f"{cell.source.splitlines()[0]}\n\n{picture[0]}"
+    return cell
+
+
+def hide_guess(cell: NotebookNode) -> NotebookNode:
+    """A cell whose output has the answer to a guess, without the guess: nobody in the room has made it."""
+    for output in cell.get("outputs", []):
+        if "text" in output:
+            output.text = GUESS.sub(r"\1", output.text)
     return cell
 
 

@@ -14,6 +14,7 @@ from helpers.common.command import run_command
 from helpers.common.errors import UsageError
 from helpers.common.files import hash_file
 from helpers.common.paths import PROJECT
+from helpers.tutorial import checks
 from tools import slide_notes
 from tools.publication import Publication
 from tools.slide_notes import make_closing_slide, make_title_slide, read_type
@@ -22,6 +23,7 @@ from tools.slides import (
     REVEAL,
     build_deck,
     escape_script,
+    hide_guess,
     join_notebooks,
     list_minutes,
     main,
@@ -140,6 +142,18 @@ def test_last_slide_says_where_the_kit_is(monkeypatch):
     assert slide.source.count("\n- ") == 3
     monkeypatch.setattr(slide_notes, "read_publication", lambda _: None)
     assert "ask the speaker" in make_closing_slide(40)[0].source
+
+
+@pytest.mark.parametrize(
+    "found", [(0.1, 0.69, "%"), (70, 138.0, "GB"), (2.0, 2.0), ("same", "different"), (1, 1e9)]
+)
+def test_guess_of_a_lesson_s_own_run_is_not_on_the_slides(found, capsys):
+    checks.compare_guess(*found)
+    printed = f"before\n{capsys.readouterr().out}after.\n"
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("stream", text=printed)])
+    before, answer, after = hide_guess(cell).outputs[0].text.splitlines()
+    value = checks.describe_value(found[1], found[2] if len(found) > 2 else "")
+    assert [before, answer, after] == ["before", f"Answer: {value}.", "after."]
 
 
 def test_links_to_files_become_text_and_links_to_the_network_and_pictures_stay():
