@@ -154,7 +154,7 @@ def draw_accuracy_over_minutes(
         axes.plot([minute, minute], interval, "-", color=DARK)
         axes.scatter(minute, accuracy, color=DARK)
         words = f"{name} {accuracy:.0%}"
-        axes.annotate(words, (minute, accuracy), (7, -4), textcoords="offset points", color=DARK)
+        axes.annotate(words, (minute, accuracy), (7, 6), textcoords="offset points", color=DARK)
     axes.set(xlim=(-0.03 * end, end), ylim=(0, 1), xlabel="minutes of training")
     axes.set(ylabel="accuracy, with 95% interval")
     axes.yaxis.set_major_formatter(PercentFormatter(1))

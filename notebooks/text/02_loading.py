@@ -377,7 +377,7 @@ plots.show(plots.draw_formats(compared), f"{words}; the numbers are in the table
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** the memory is that of a whole process, Python included. bfloat16 and GGUF hold the same weights (the folder was made from that file),
 # so their perplexities are close. GPTQ rounds them a second time, to another grid, and pays for it. With 4 bits, fewer bytes are
-# read for each token, which is where llama.cpp gets its speed. GPTQ has few bits too, but its packages are made for GPUs: on a CPU they are slower, and take memory themselves. bfloat16 halves the bytes too. Does it gain speed on your machine? For one
+# read for each token, which is where llama.cpp gets its speed. GPTQ has few bits too, but its packages are made for GPUs: on a CPU they are slower than llama.cpp, and take memory themselves. bfloat16 halves the bytes too. Does it gain speed on your machine? For one
 # token at a time, starting each small operation can take longer than reading its numbers, whatever their format. float32 and bfloat16 load the same 16-bit file.
 
 # %% slideshow={"slide_type": "skip"}
