@@ -2,7 +2,7 @@
 
 import re
 
-from support.lessons import NOTEBOOKS, each_lesson, read_notebook
+from support.lessons import ALL_PATHS, NOTEBOOKS, each_lesson, read_notebook
 
 from tools.cost_boxes import TAG
 
@@ -45,3 +45,11 @@ def test_words_that_a_lesson_introduces_are_in_the_glossary(path):
         if word not in glossary and word.removesuffix("s") not in glossary
     ]
     assert unknown == []
+
+
+def test_every_word_of_the_glossary_is_linked_from_a_lesson():
+    glossary = (NOTEBOOKS / "glossary.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### (.*?)(?: <a id=.*)?$", glossary, flags=re.MULTILINE)
+    words = {re.sub(r"[^\w-]", "", heading.lower().replace(" ", "-")) for heading in headings}
+    text = "".join(join_markdown(read_notebook(path).cells) for path in ALL_PATHS)
+    assert words - set(re.findall(r"\(glossary\.md#([\w-]+)\)", text)) == set()
