@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
-from transformers import AutoConfig
 
 from helpers.adapters.attaching import attach_folder, open_for_peft, unwrap
 from helpers.adapters.bases import check_base, find_base
@@ -24,7 +23,7 @@ from helpers.common.outputs import check_output, name_new_folder, refuse_what_st
 from helpers.common.workspaces import remove_abandoned
 from helpers.loading.model import LoadedModel, as_dtype, load_model, refuse_too_large
 from helpers.loading.tokenizer import read_tokenizer
-from helpers.weights.architecture import check_config, check_decoder
+from helpers.weights.architecture import check_decoder, make_config
 from helpers.weights.folders import ModelFolder, find_model, models_folder
 
 
@@ -127,9 +126,8 @@ def separate_embeddings(model: PeftModel) -> None:
 
 
 def read_dtype(folder: ModelFolder) -> torch.dtype:
-    """The dtype that the folder's weights are stored in, as its config says. Errors as check_config."""
-    check_config(folder)
-    dtype = AutoConfig.from_pretrained(folder.path, trust_remote_code=False).dtype
+    """The dtype that the folder's weights are stored in, as its config says. Errors as make_config."""
+    dtype = make_config(folder).dtype
     return dtype if isinstance(dtype, torch.dtype) else torch.float32
 
 

@@ -5,30 +5,37 @@ import logging
 import warnings
 from collections.abc import Iterator
 
+Held = list[tuple[logging.Handler, logging.LogRecord]]
+
 
 @contextlib.contextmanager
 def hold_messages() -> Iterator[None]:
     """Inside the block, warnings and log records of libraries wait. They come out after it, unless it fails:
     then its error says in one line what they were about."""
-    held: list[tuple[logging.Handler, logging.LogRecord]] = []
-    filters = {handler: make_filter(handler, held) for handler in list_handlers()}
-    for handler, keep in filters.items():
-        handler.addFilter(keep)
-    try:
-        with warnings.catch_warnings(record=True) as warned:
-            yield
-    finally:
-        for handler, keep in filters.items():
-            handler.removeFilter(keep)
+    with collect_messages() as (warned, held):
+        yield
     for warning in warned:
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     for handler, record in held:
         handler.handle(record)
 
 
-def make_filter(
-    handler: logging.Handler, held: list[tuple[logging.Handler, logging.LogRecord]]
-) -> logging.Filter:
+@contextlib.contextmanager
+def collect_messages() -> Iterator[tuple[list[warnings.WarningMessage], Held]]:
+    """Inside the block, warnings and log records of libraries go into two lists, and nowhere else."""
+    held: Held = []
+    filters = {handler: make_filter(handler, held) for handler in list_handlers()}
+    for handler, keep in filters.items():
+        handler.addFilter(keep)
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            yield warned, held
+    finally:
+        for handler, keep in filters.items():
+            handler.removeFilter(keep)
+
+
+def make_filter(handler: logging.Handler, held: Held) -> logging.Filter:
     """A filter that lets nothing pass and puts it into `held`."""
 
     class Keep(logging.Filter):

@@ -9,7 +9,7 @@ from helpers.common.arguments import LARGEST
 from helpers.common.errors import DamagedError, UnsupportedError
 from helpers.loading.chat_templates import PickedTemplate, admit_system, explain_missing, pick_template
 from helpers.loading.chat_tokenizer import PROBE, PROBED, ChatTokenizer, is_control
-from helpers.weights.architecture import check_config
+from helpers.weights.architecture import make_config
 from helpers.weights.folders import FETCH_AGAIN, ModelFolder
 from helpers.weights.quiet import hold_stderr
 from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
@@ -81,7 +81,7 @@ def read_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
         if not (isinstance(error, Exception) or is_panic(error)):
             raise
         if (folder.path / "config.json").is_file() and not folder.gguf:
-            check_config(folder)  # in which transformers looks up the tokenizer's class
+            make_config(folder)  # in which transformers looks up the tokenizer's class
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DamagedError(
             f"The tokenizer of {folder.name} cannot be read ({reason}).", FETCH_AGAIN

@@ -9,12 +9,14 @@ from typing import Any, cast
 
 import torch
 from peft import LoraConfig
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from helpers.adapters.patterns import match_names, match_whole
 from helpers.common.errors import UnsupportedError, UsageError
+from helpers.common.messages import collect_messages
 from helpers.common.training_settings import ALL_LINEAR, UPPER_LINEAR, TrainingSettings, count_lower_blocks
+from helpers.weights.architecture import make_config
 from helpers.weights.folders import ModelFolder
 
 HEADS = {"lm_head", "embed_out"}  # what makes tokens of the last layer, which refuse_head refuses
@@ -51,9 +53,8 @@ def check_targets(folder: ModelFolder, settings: TrainingSettings) -> None:
     if settings.targets in (ALL_LINEAR, UPPER_LINEAR) or not folder.config:
         return
     try:
-        config = AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        with collect_messages(), torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(make_config(folder), trust_remote_code=False)
     except Exception:  # of any kind, as in load_model
         return
     pick_targets(model, settings.targets)

@@ -4,11 +4,15 @@ Each check raises one error with the remedy. What only shows when transformers r
 """
 
 import os
+from typing import TYPE_CHECKING
 
 from helpers.common.errors import DamagedError, UnsupportedError
-from helpers.common.messages import hold_messages
+from helpers.common.messages import collect_messages
 from helpers.weights.folders import FETCH_AGAIN, SAFETENSORS, ModelFolder
 from helpers.weights.shape import MOST, get_text_part, read_number
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 OTHER_HEADS = ("ForMaskedLM", "Classification", "ForQuestionAnswering", "ForMultipleChoice")
 TAKE_DECODER = "Take a decoder, such as one of `python -m helpers.weights list`."
@@ -99,14 +103,17 @@ def refuse_wrong_values(folder: ModelFolder) -> None:
                 raise DamagedError(problem, "Write it as torch does: float32, bfloat16 or float16.")
 
 
-def check_config(folder: ModelFolder) -> None:
-    """A DamagedError if transformers cannot make a config of config.json, such as for a wrong rope type."""
+def make_config(folder: ModelFolder) -> "PretrainedConfig":
+    """What transformers makes of config.json. What it has to say of it, it says when the model is loaded.
+
+    Raises DamagedError if it cannot make a config, such as for a wrong rope type.
+    """
     from transformers import AutoConfig
 
     path = folder.path / "config.json"
     try:
-        with hold_messages():
-            AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
+        with collect_messages():
+            return AutoConfig.from_pretrained(folder.path, trust_remote_code=False)
     except (
         Exception
     ) as error:  # of any kind: KeyError for a value that lacks, TypeError for one of another kind

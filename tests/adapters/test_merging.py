@@ -1,6 +1,8 @@
 """A LoRA's B A added to the weights of its base, and what refuses to be merged."""
 
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -71,6 +73,15 @@ def test_lora_without_a_recorded_base_needs_one_to_be_named(trained):
     change_config(trained, base_model_name_or_path=None)
     with pytest.raises(MismatchError, match="--base"):
         adapters.merge_adapter("mine", "merged")
+
+
+def test_base_that_cannot_be_loaded_is_one_line(trained, home):
+    change_json(home / "models" / "tiny" / "config.json", vocab_size=0)
+    command = [sys.executable, "-m", "helpers.adapters", "merge", "mine", "--output", "merged"]
+    done = subprocess.run(command, capture_output=True, text=True)  # its stderr is transformers', too
+    assert done.returncode == 2
+    [line] = done.stderr.splitlines()
+    assert line.startswith("error: tiny cannot be loaded")
 
 
 def test_base_that_is_no_decoder_is_refused(made, home):
