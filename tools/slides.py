@@ -34,9 +34,8 @@ TITLE = "Open LLM Kit: the talk"
 IMAGE = r"!\[[^\]]*\]\(https?://[^)]*\)"  # from the network: ![...](https://...)
 REMOTE_IMAGE = re.compile(rf"(\[{IMAGE}\]\([^)]*\)|{IMAGE})\n*")  # linked, as the Colab badge is, or not
 LOCAL_LINK = re.compile(r"(?<!!)\[([^\]]+)\]\((?!https?://)[^)]*\)")  # to a file that is not with the deck
-GUESS = re.compile(
-    r"^Guess: .*?\. (Answer: .*\.) [^.]+?(?: by a factor of [\d.]+)?\.$", re.MULTILINE
-)  # in a lesson's own run
+# What checks.compare_guess prints, such as "Guess: 10.0%. Answer: 69.0%. Too low by a factor of 6.9."
+GUESS = re.compile(r"^Guess: .*?\. (Answer: .*\.) [^.]+?(?: by a factor of [\d.]+)?\.$", re.MULTILINE)
 PICTURE = re.compile(r"^!\[[^\]]*\]\([^)]*\)$", re.MULTILINE)
 
 # The blocks are those of nbconvert's template. `resources.deck` comes from build_deck.

@@ -216,7 +216,7 @@ def draw_relative_norms(norms: pd.DataFrame) -> Figure:
         panel.set_xlabel("layer")
         panel.spines[["top", "right"]].set_visible(False)
         panel.tick_params(labelbottom=True)
-    grid[0, 0].set(xlim=(0, norms.index[-1]))
+    grid[0, 0].set(xlim=(0, max(1, norms.index[-1])))
     grid[0, 0].set_ylim(bottom=0)
     grid[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=1))
     figure.supylabel("||scale B A|| / ||W||", fontsize=10)

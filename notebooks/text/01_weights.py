@@ -172,7 +172,7 @@ for name in sorted(name for name in tensors if "embed" in name or ".layers.0." i
 
 # %% [markdown] slideshow={"slide_type": "skip"}
 # **Read it:** find these names in the picture. [Attention](glossary.md#attention) (`q`, `k`, `v`, `o`) lets a token look at itself and the
-# tokens before it, in several [heads](glossary.md#head); the [MLP](glossary.md#mlp) (`gate`, `up`, `down`) works on each token by itself (SiLU is its bent curve). Left out are the positions, which are turned into q and k. The little double bars are where
+# tokens before it, in several [heads](glossary.md#head); the [MLP](glossary.md#mlp) (`gate`, `up`, `down`) works on each token by itself; SiLU bends its numbers. The picture leaves out how positions get into `q` and `k`. The little double bars are where
 # a LoRA sits. First in the list is the [embedding](glossary.md#embedding), one row for each token of the [vocabulary](glossary.md#vocabulary). A shape is *outputs, inputs*; the picture
 # reads from inputs to outputs. Multiply the two numbers of each shape and add up the products: that is the number of
 # [parameters](glossary.md#parameter).

@@ -442,7 +442,7 @@ table[["machines", "model", "revision", "loader", "gpu_gb"]]
 # 3. Set **max_seq_len** (the longest text, 4096 for LLaMA 2) and, with several GPUs, **gpu-split**.
 # 4. Press **Load**. *Save settings* keeps the settings for this model.
 #
-# Today (version 4.7.3 of May 2026; later ones are called TextGen) the clicks are the same, but:
+# Today (version 4.7.3 of May 2026; the project is now called TextGen) the clicks are the same, but:
 #
 # - The loaders are *llama.cpp* for GGUF, *ExLlamav3* for EXL3, else *Transformers*.
 # - **ctx-size** is the longest text. With **gpu-layers** -1, llama.cpp chooses what goes on the GPU.

@@ -490,7 +490,9 @@ def measure_norm(a, b, scale):
 
 expected = adapters.measure_norms(folder)  # a line for each layer, a column for each projection
 number, kind = expected.index[-1], expected.columns[-1]
-a, b = (part for name, part in sorted(read_tensors(folder.weights).items()) if f".{number}." in name and f".{kind}." in name)
+# In alphabetical order, so the name that ends with lora_A comes before the one with lora_B.
+matrices = sorted(read_tensors(folder.weights).items())
+a, b = (part for name, part in matrices if f".{number}." in name and f".{kind}." in name)
 found = measure_norm(a, b, config["lora_alpha"] / config["r"])
 checks.confirm(math.isclose(found, expected.loc[number, kind], rel_tol=1e-3), "the norm is right", "square, add up, take the root")
 

@@ -165,9 +165,7 @@ def test_damaged_pickle_that_speaks_of_several_disks_is_refused(made):
     save_as_2023(made[0])
     path = made[0] / "adapter_model.bin"
     content = path.read_bytes()
-    end = content.rindex(
-        b"PK\5\6"
-    )  # the end of a zip file; the part before it can say on how many disks it is
+    end = content.rindex(b"PK\5\6")  # a zip file's last part; the one before can speak of several disks
     path.write_bytes(content[: end - 20] + b"PK\6\7" + struct.pack("<LQL", 0, 0, 2) + content[end:])
     assert "adapter_model.bin" in adapters.describe_adapter("a").problem
 

@@ -14,7 +14,7 @@ USER = {"role": "user", "content": "Where?"}
 ANSWER = {"role": "assistant", "content": "Here."}
 ALTERNATING = (  # as Llama 2's own template
     "{% for message in messages %}"
-    "{% if (message['role'] == 'user') != (loop.index0% 2 == 0) %}"
+    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
     "{{ raise_exception('Roles must alternate') }}{% endif %}"
     "<|im_start|>{{ message['content'] }}<|im_end|>"
     "{% endfor %}"
