@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.lessons import read_lesson
 
 from helpers import PROJECT
 from helpers.adapters.folders import SHIPPED, AdapterFolder
 from helpers.common.lanes import LANES
 from helpers.server.__main__ import parse_arguments
+from helpers.tutorial.report import collect_results
 from helpers.weights.names import EMBEDDED_NAME
 from tools.ship_lora import NAME, TASK
 
@@ -118,6 +120,14 @@ def test_figures_of_the_kits_lora_in_the_readme_are_those_of_its_record():
     lora, rows, *others = re.search(claim, " ".join(read(PROJECT / "README.md").split())).groups()
     assert int(rows) == judged[0]["rows"]
     assert [lora, *others] == [f"{100 * found['accuracy']:.1f}" for found in judged]
+
+
+def test_figures_of_lesson_4_in_the_readme_are_those_of_its_last_run():
+    board = collect_results([read_lesson("04_training")])["scoreboard"]
+    shares = {line["name"]: line["shares"]["right answer"]["value"] for line in board["lines"]}
+    text = " ".join(read(PROJECT / "README.md").split())
+    assert f"(Lesson 4 shows {shares['15-minute LoRA']:.1%}:" in text
+    assert f"Over all 315 rows it is right on {shares['live LoRA']:.0%}." in text
 
 
 def find_commands(page: Path) -> list[tuple[str, list[str]]]:
