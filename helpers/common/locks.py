@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import platform
+import stat
 import sys
 import time
 import warnings
@@ -86,10 +87,12 @@ def acquire(file: Path, wait_s: float = 0) -> FileLock | None:
 
 def refuse_foreign(file: Path) -> None:
     """An AlreadyThereError for a file that is not a lock: that is empty, or says who holds it."""
-    if not os.path.lexists(file):
+    try:
+        is_file = stat.S_ISREG(file.lstat().st_mode)
+        content = read_start(file) if is_file else ""
+    except OSError:  # it is not there, or its holder has just removed it; or acquire says what is wrong
         return
-    is_lock = file.is_file() and not file.is_symlink()
-    if not is_lock or (read_facts(file) is None and file.stat().st_size):
+    if not is_file or (content and parse_facts(content) is None):
         problem = f"{file} is there, and is not a lock of this kit's."
         raise AlreadyThereError(problem, "Move it away, or choose another name.")
 
@@ -117,17 +120,23 @@ def write_holder(file: Path, doing: str) -> None:
 
 def read_holder(file: Path) -> str:
     """Who holds a lock, in words, as far as its file says so."""
-    if facts := read_facts(file):
-        who = f"{facts['command']}, process {facts['process']} on {facts['host']}"
-        return f"{facts['doing']} since {facts['since']} ({who})"
+    with contextlib.suppress(OSError):  # it has just been given back
+        if facts := parse_facts(read_start(file)):
+            who = f"{facts['command']}, process {facts['process']} on {facts['host']}"
+            return f"{facts['doing']} since {facts['since']} ({who})"
     return "another process"
 
 
-def read_facts(file: Path) -> dict[str, Any] | None:
+def read_start(file: Path) -> str:
+    """As much of a file as a lock file has at most; an OSError if it cannot be read."""
+    with file.open(encoding="utf-8", errors="replace") as opened:
+        return opened.read(LONGEST)
+
+
+def parse_facts(content: str) -> dict[str, Any] | None:
     """What write_holder wrote into a lock file; None if it holds something else."""
     try:
-        with file.open(encoding="utf-8") as opened:
-            facts = json.loads(opened.read(LONGEST))
-    except (OSError, ValueError, RecursionError):
+        facts = json.loads(content)
+    except (ValueError, RecursionError):
         return None
     return facts if isinstance(facts, dict) and facts.keys() >= FACTS else None

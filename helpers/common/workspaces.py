@@ -87,9 +87,23 @@ def remove_abandoned(target: Path) -> None:
         if lock:
             with contextlib.suppress(OSError):
                 finish_exchange(workspace, target)
-            lock.release()
-            if not is_due(workspace, target):
-                shutil.rmtree(workspace, ignore_errors=True)
+            if is_due(workspace, target):
+                lock.release()
+            else:
+                discard(workspace, lock)
+
+
+def discard(workspace: Path, lock: FileLock) -> None:
+    """Removes a workspace whose lock is held, and gives the lock back only then.
+
+    A writer that is just making it has opened the lock file, but does not hold it yet. It would take the lock
+    as soon as it is free, and lose what it writes. Now it finds that the file has no name, and makes another.
+    """
+    shutil.rmtree(workspace, ignore_errors=True)
+    lock.release()
+    with contextlib.suppress(OSError):  # Windows keeps a file that is open
+        (workspace / LOCK).unlink()
+        workspace.rmdir()
 
 
 def exchange(workspace: Path, target: Path) -> None:

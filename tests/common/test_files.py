@@ -252,8 +252,9 @@ def test_process_killed_after_the_older_folder_was_set_aside_loses_nothing(tmp_p
 
 
 def test_many_writers_of_one_file_leave_one_whole_file(tmp_path):
+    # So many that a writer removes now and then what another has not locked yet
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda number: write_json(tmp_path / "a", [number] * 1000), range(100)))
+        list(pool.map(lambda number: write_json(tmp_path / "a", [number] * 1000), range(1000)))
     assert len(set(json.loads((tmp_path / "a").read_text()))) == 1
     assert list_names(tmp_path) == ["a"]
 

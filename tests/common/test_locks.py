@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -57,6 +58,28 @@ def test_second_thread_is_refused(tmp_path):
         with pytest.raises(AlreadyThereError):
             pool.submit(try_it).result()
     try_it()
+
+
+@pytest.mark.parametrize("wait_s", [60, 0])
+def test_many_threads_hold_a_name_one_after_the_other(tmp_path, wait_s):
+    holders, most, held = [], [], []
+
+    def try_it(number):
+        try:
+            with hold(tmp_path / "mine", "a training", wait_s):
+                holders.append(number)
+                most.append(len(holders))
+                time.sleep(0.0005)
+                holders.remove(number)
+                held.append(number)
+        except AlreadyThereError as error:
+            assert "is being written by" in error.problem and not wait_s
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(try_it, range(600)))
+    assert max(most) == 1
+    assert len(held) == 600 if wait_s else held
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_lock_is_given_back_when_the_block_fails(tmp_path):
