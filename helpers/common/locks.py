@@ -21,6 +21,7 @@ from helpers.common.outputs import explain_unwritable, make_name
 WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}  # a disk's words for "no locks"
 FACTS = {"doing", "command", "process", "host", "since"}  # in a lock file
 LONGEST = 10_000  # characters that a lock file has at most
+JUST_MADE_S = 10  # a lock file is empty for milliseconds, until its holder has written into it
 # filelock then falls back to files that stay when their process is killed. They are given back at once here.
 warnings.filterwarnings("ignore", "flock not supported")
 
@@ -33,23 +34,22 @@ def hold(path: str | Path, doing: str, wait_s: float = 0) -> Iterator[None]:
     the process ends, and knows it across containers that share the folder. On a disk without locks, a
     warning says so. Raises AlreadyThereError if another holds it after `wait_s` seconds, or if the lock's
     name is that of somebody's file; `doing` says what the holder does, such as "a training". A thread cannot
-    hold a name twice. An empty file may be anybody's: it is locked, but neither written nor removed.
+    hold a name twice. An empty file that was there may be anybody's: it is locked, but neither written
+    nor removed.
     """
     path = Path(path)
     with explain_unwritable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     file = path.parent.resolve() / make_name(path.name, ".", ".lock")
     refuse_foreign(file)
-    empty = identify_empty(file)
     try:
-        lock = acquire(file, wait_s)
+        lock, is_own = acquire_name(file, wait_s)
     except Timeout:
         remedy = "Wait until it has ended, or choose another name."
         raise AlreadyThereError(f"{path} is being written by {read_holder(file)}.", remedy) from None
     if lock is None:
         words = f"The disk of {path.parent} has no locks: do not let two programs write {path.name} at once."
         warnings.warn(words, stacklevel=3)
-    is_own = lock is not None and (empty is None or identify_empty(file) != empty)
     try:
         if is_own:
             write_holder(file, doing)
@@ -60,6 +60,19 @@ def hold(path: str | Path, doing: str, wait_s: float = 0) -> Iterator[None]:
                 file.unlink()  # while it is held: who opened it meanwhile notices that it has no name
         if lock:
             lock.release()
+
+
+def acquire_name(file: Path, wait_s: float) -> tuple[FileLock | None, bool]:
+    """(the lock on `file` as acquire, whether that file is the kit's to write and to remove).
+
+    An empty file that has just been made is: another thread is about to take this lock, too.
+    """
+    was_there = os.path.lexists(file)
+    lock = acquire(file, wait_s)
+    if lock is None or not was_there:
+        return lock, lock is not None
+    facts = file.stat()
+    return lock, facts.st_size > 0 or time.time() - facts.st_mtime < JUST_MADE_S
 
 
 def acquire(file: Path, wait_s: float = 0) -> FileLock | None:
@@ -95,14 +108,6 @@ def refuse_foreign(file: Path) -> None:
     if not is_file or (content and parse_facts(content) is None):
         problem = f"{file} is there, and is not a lock of this kit's."
         raise AlreadyThereError(problem, "Move it away, or choose another name.")
-
-
-def identify_empty(file: Path) -> tuple[int, ...] | None:
-    """What tells this empty file from another of its name; None if it is not there, or not empty."""
-    with contextlib.suppress(OSError):
-        facts = file.stat()
-        return None if facts.st_size else (facts.st_dev, facts.st_ino, facts.st_mtime_ns)
-    return None
 
 
 def write_holder(file: Path, doing: str) -> None:
