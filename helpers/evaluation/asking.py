@@ -1,8 +1,9 @@
 """Asking a server, several rows at a time: it computes requests that come together in one batch."""
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from tqdm.auto import tqdm
 
@@ -36,6 +37,20 @@ def map_prompts(
     what: str,
     progress: bool,
 ) -> list[Result]:
-    """What the function returns for each prompt, in their order, with a progress bar."""
-    results = pool.map(function, prompts)
-    return list(tqdm(results, desc=what, total=len(prompts), unit="row", disable=not progress))
+    """What the function returns for each prompt, in their order, with a progress bar.
+
+    Raises what it raises; no prompt is begun after that.
+    """
+    failed = threading.Event()
+
+    def run(prompt: Item) -> Result | None:
+        if failed.is_set():
+            return None  # nobody sees it: the prompt that failed raises
+        try:
+            return function(prompt)
+        except BaseException:
+            failed.set()
+            raise
+
+    results = tqdm(pool.map(run, prompts), desc=what, total=len(prompts), unit="row", disable=not progress)
+    return cast(list[Result], list(results))
