@@ -21,8 +21,11 @@ class StartedProcesses:
         return [process for process in list_descendants() if process not in self.earlier]
 
     def measure_memory(self) -> int:
-        """Bytes of resident memory of all of them together; memory that they share counts in each of them."""
-        return sum(measure_resident(process) for process in self.find())
+        """Bytes of memory of all of them together, as measure_share.
+
+        A process that has only just been forked shows its parent's memory as its own, for milliseconds.
+        """
+        return sum(measure_share(process) for process in self.find())
 
     def kill(self) -> None:
         """Kills all of them, and waits until they are gone: GONE_S seconds at most."""
@@ -38,9 +41,14 @@ def list_descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def measure_resident(process: psutil.Process) -> int:
-    """Bytes of a process's resident memory; 0 if it has just ended."""
+def measure_share(process: psutil.Process) -> int:
+    """Bytes of a process's memory; 0 if it has just ended.
+
+    What several processes share, such as weights that are mapped from a file, is divided among them: the
+    proportional set size. Windows and macOS do not know it; there it is the memory of this process alone.
+    """
     try:
-        return process.memory_info().rss
+        memory = process.memory_full_info()
+        return getattr(memory, "pss", memory.uss)
     except psutil.Error:
         return 0

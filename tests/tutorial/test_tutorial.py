@@ -218,6 +218,18 @@ def test_memory_of_child_processes_counts(home):
     assert alone > 20 and with_child > alone + 290
 
 
+@pytest.mark.long
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Only Linux divides shared memory.")
+def test_memory_that_two_processes_share_counts_once(home):
+    block = "import os, time\nblock = bytearray(b'x') * 400_000_000"
+    write_notebook(home, "01_alone", f"{block}\ntime.sleep(1.5)")
+    fork = "child = os.fork()\nif not child:\n    time.sleep(1.5)\n    os._exit(0)\nos.waitpid(child, 0)"
+    write_notebook(home, "02_with_child", f"{block}\n{fork};")
+    assert run_tutorial() == 0
+    alone, with_child = (notebook["peak_mb"] for notebook in read_report(home)["notebooks"])
+    assert alone > 400 and with_child < alone + 100
+
+
 def test_kernel_and_shell_commands_use_this_python(home):
     folder = os.path.dirname(sys.executable)
     found = "{os.path.dirname(path) for path in (sys.executable, shutil.which('python'))}"
