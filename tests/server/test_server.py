@@ -254,4 +254,6 @@ def test_unloaded_model_gives_its_memory_back(real_model_name, tmp_path):
         service.unload()
         unloaded_mb.append(measure_memory_mb())
     assert loaded_mb[-1] - unloaded_mb[-1] > 400  # the weights are 540 MB
-    assert unloaded_mb[-1] - unloaded_mb[0] < 100
+    assert (
+        unloaded_mb[-1] - unloaded_mb[0] < 270
+    )  # weights that stayed would be 1080; malloc's pools vary by 120
