@@ -1,12 +1,14 @@
 """A folder's tokenizer, together with the chat template that it is used with."""
 
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from helpers.common.arguments import LARGEST
 from helpers.common.errors import DamagedError, UnsupportedError
+from helpers.common.files import read_json
 from helpers.loading.chat_templates import PickedTemplate, admit_system, explain_missing, pick_template
 from helpers.loading.chat_tokenizer import PROBE, PROBED, ChatTokenizer, is_control
 from helpers.weights.architecture import make_config
@@ -14,6 +16,8 @@ from helpers.weights.folders import FETCH_AGAIN, ModelFolder
 from helpers.weights.quiet import hold_stderr
 from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
 
+# transformers keeps what is in them, and writes it again: a merged model's tokenizer must be text in UTF-8.
+KEPT_AS_READ = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 TRIED = "Hello, 2 naïve words:\n\t東京 \U0001f600 ab"  # letters that are rare are unknown to some tokenizers
 
 
@@ -67,7 +71,10 @@ def set_chat_template(
 
 
 def read_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
-    """The tokenizer as its files describe it."""
+    """The tokenizer as its files describe it. Raises DamagedError if they cannot be read."""
+    if not folder.gguf:
+        for path in filter(Path.is_file, map(folder.path.joinpath, KEPT_AS_READ)):
+            read_json(path, FETCH_AGAIN)
     source = {"gguf_file": folder.gguf.name} if folder.gguf else {}
     try:
         with hold_stderr():

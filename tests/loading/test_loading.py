@@ -282,6 +282,14 @@ def test_tokenizer_with_a_setting_of_another_kind_is_damaged(home):
         loading.load_model("tiny")
 
 
+@pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"])
+def test_half_of_a_character_in_the_tokenizer_s_files_is_damage(home, name):
+    folder = make_tiny_model(home / "models" / "tiny")
+    (folder / name).write_text(r'{"backend": "\ud83d"}')  # a merge could not save it
+    with pytest.raises(DamagedError, match=name):
+        loading.load_model("tiny")
+
+
 UNKNOWN = {"type": "WordPiece", "unk_token": "no", "continuing_subword_prefix": "##", "vocab": {"a": 0}}
 LOST = {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}
 
