@@ -22,6 +22,7 @@ from helpers.common.messages import hold_messages
 from helpers.common.outputs import check_output, name_new_folder, refuse_what_stays
 from helpers.common.workspaces import remove_abandoned
 from helpers.loading.model import LoadedModel, as_dtype, load_model, refuse_too_large
+from helpers.loading.outputs import reread_generation
 from helpers.loading.tokenizer import read_tokenizer
 from helpers.weights.architecture import check_decoder, make_config
 from helpers.weights.folders import ModelFolder, find_model, models_folder
@@ -68,6 +69,7 @@ def write_merged(
     before = [compute_logits(loaded, messages) for messages in prompts]
     loaded.model = add_product(loaded, folder.name).to(dtype)
     refuse_lost_update(loaded, folder.name, prompts, before)
+    loaded.model.generation_config = reread_generation(base, loaded.model.config)
     with replace_when_complete(target) as fresh:
         loaded.model.save_pretrained(fresh)
         loaded.tokenizer.save_pretrained(fresh)

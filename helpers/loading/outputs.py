@@ -2,6 +2,8 @@
 
 from transformers import GenerationConfig, PreTrainedConfig
 
+from helpers.weights.folders import ModelFolder
+
 # Outputs with names, and nothing that costs memory.
 OUTPUTS = {
     "return_dict": True,
@@ -31,3 +33,15 @@ def restore_generation(config: GenerationConfig) -> None:
     for name in EXTRAS:
         setattr(config, name, False)
     config.max_length = None  # Llama 2's is 4096, and transformers warns of it beside max_new_tokens
+
+
+def reread_generation(folder: ModelFolder, config: PreTrainedConfig) -> GenerationConfig:
+    """How the folder's publisher samples, before restore_generation changed it: to save it with a model.
+
+    transformers saves what nobody has changed, and refuses a changed one with odd settings: Vicuna 1.5 has a
+    temperature without sampling, LLaMA 1 the pad token -1.
+    """
+    try:
+        return GenerationConfig.from_pretrained(folder.path)
+    except OSError:  # there is none
+        return GenerationConfig.from_model_config(config)

@@ -36,6 +36,28 @@ def test_merged_folder_is_complete_and_records_what_it_was_made_of(trained, load
     assert load_tiny("merged").tokenizer.chat_template == load_tiny().tokenizer.chat_template
 
 
+@pytest.mark.parametrize(
+    "advice",
+    [
+        {"temperature": 0.9, "top_p": 0.6, "max_length": 4096},  # Vicuna 1.5: without sampling
+        {"pad_token_id": -1},  # LLaMA 1
+        {"output_scores": True},
+    ],
+)
+def test_merged_folder_advises_what_its_base_does(trained, home, advice, capfd):
+    change_json(home / "models" / "tiny" / "generation_config.json", **advice)
+    merged = adapters.merge_adapter("mine", "merged")
+    assert advice.items() <= read_json(merged / "generation_config.json").items()
+    assert capfd.readouterr().err == ""
+
+
+def test_merge_of_a_base_without_advice_whose_pad_token_is_minus_1(trained, home, load_tiny):
+    (home / "models" / "tiny" / "generation_config.json").unlink()
+    change_json(home / "models" / "tiny" / "config.json", pad_token_id=-1)
+    merged = adapters.merge_adapter("mine", "merged")
+    assert load_tiny(merged.name).model
+
+
 def test_merged_weights_are_saved_in_the_dtype_that_was_asked_for(trained):
     made = adapters.merge_adapter("mine", "merged", dtype="bfloat16")
     assert read_json(made / "config.json")["dtype"] == "bfloat16"
