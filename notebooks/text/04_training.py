@@ -31,7 +31,7 @@
 #
 # | [lane](glossary.md#lane) | minutes | memory | disk | measured |
 # |---|---|---|---|---|
-# | tiny | 5.2 | 3.6 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit 0e637e48354c |
+# | tiny | 5.6 | 3.3 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit eea48911c2d2 |
 #
 # Not run yet in these lanes: `t4`, `large`.
 #
