@@ -1,10 +1,9 @@
 """The loaded model: weights, tokenizer, device and number format together, and its end."""
 
-import contextlib
 import re
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
 
-from helpers.common.errors import DamagedError, KitError, ResourceError, UnsupportedError, UsageError
+from helpers.common.errors import ResourceError, UnsupportedError, UsageError
 from helpers.common.machine import (
     Choice,
     free_memory,
@@ -40,6 +38,7 @@ from helpers.loading.tokenizer import load_both
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.architecture import check_decoder
 from helpers.weights.folders import ModelFolder, find_model
+from helpers.weights.reading import explain_unreadable, read_model
 from helpers.weights.shape import CONTEXT_NAMES, read_context
 
 # A bar of transformers' stays in a notebook's file as a widget, and GitHub does not show notebooks with
@@ -197,37 +196,12 @@ def build_model(folder: ModelFolder, loader: str, settings: dict[str, Any]) -> P
     warnings.filterwarnings("ignore", message="You passed `quantization_config`", category=UserWarning)
     with explain_unreadable(folder.name):
         settings = settings | describe_weights(folder)
-        result: Any = AutoModelForCausalLM.from_pretrained(
-            folder.path, **settings, output_loading_info=True, trust_remote_code=False
-        )
-    model, found = result
+    model = read_model(folder, **settings)
     restore_outputs(model.config)
     undo_compiling(model)
     let_gradients_through(model)
     restore_generation(model.generation_config)
-    if found["missing_keys"]:  # transformers fills them with random numbers
-        example = sorted(found["missing_keys"])[0]
-        problem = f"{folder.name} lacks {len(found['missing_keys'])} tensors, such as {example}."
-        raise DamagedError(problem, "Fetch it again; if that changes nothing, choose another loader.")
     return model.eval()
-
-
-@contextlib.contextmanager
-def explain_unreadable(name: str) -> Iterator[None]:
-    """Turns what transformers raises for a folder that it cannot read into one line.
-
-    Missing packages and memory are left to those who can explain them.
-    """
-    try:
-        yield
-    except (KitError, ImportError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:  # of any kind: KeyError for a config's value, AttributeError for a layer ...
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        if "ignore_mismatched_sizes" in reason:  # the report that transformers points to is not shown
-            reason = "its weights have other shapes than its config.json says"
-        problem = f"{name} cannot be loaded ({reason})."
-        raise DamagedError(problem, "Fetch it again; if that changes nothing, take another model.") from None
 
 
 def describe_weights(folder: ModelFolder) -> dict[str, Any]:

@@ -1,23 +1,20 @@
 """A folder's tokenizer, together with the chat template that it is used with."""
 
 from functools import partial
-from pathlib import Path
 from typing import cast
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from helpers.common.arguments import LARGEST
 from helpers.common.errors import DamagedError, UnsupportedError
-from helpers.common.files import read_json
 from helpers.loading.chat_templates import PickedTemplate, admit_system, explain_missing, pick_template
 from helpers.loading.chat_tokenizer import PROBE, PROBED, ChatTokenizer, is_control
 from helpers.weights.architecture import make_config
 from helpers.weights.folders import FETCH_AGAIN, ModelFolder
 from helpers.weights.quiet import hold_stderr
+from helpers.weights.reading import check_tokenizer_texts, is_panic
 from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
 
-# transformers keeps what is in them, and writes it again: a merged model's tokenizer must be text in UTF-8.
-KEPT_AS_READ = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 TRIED = "Hello, 2 naïve words:\n\t東京 \U0001f600 ab"  # letters that are rare are unknown to some tokenizers
 
 
@@ -73,8 +70,7 @@ def set_chat_template(
 def read_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
     """The tokenizer as its files describe it. Raises DamagedError if they cannot be read."""
     if not folder.gguf:
-        for path in filter(Path.is_file, map(folder.path.joinpath, KEPT_AS_READ)):
-            read_json(path, FETCH_AGAIN)
+        check_tokenizer_texts(folder)
     source = {"gguf_file": folder.gguf.name} if folder.gguf else {}
     try:
         with hold_stderr():
@@ -109,11 +105,6 @@ def try_out(tokenizer: PreTrainedTokenizerBase) -> None:
         raise ValueError(f"of a text it makes {len(text)} tokens, and {len(whole)} with the special ones")
     if max(whole) >= LARGEST:
         raise ValueError(f"a token has the number {max(whole)}")
-
-
-def is_panic(error: BaseException) -> bool:
-    """Whether a library in Rust gave up, which is not an Exception for Python."""
-    return type(error).__name__ == "PanicException"
 
 
 def refuse_unfit(tokenizer: PreTrainedTokenizerBase, model: str) -> None:

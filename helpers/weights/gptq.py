@@ -14,12 +14,14 @@ from typing import Any
 from helpers.common.errors import AlreadyThereError, MissingPackageError, UnsupportedError, UsageError
 from helpers.common.files import read_json, replace_when_complete, write_json
 from helpers.common.locks import hold
+from helpers.common.messages import hold_messages
 from helpers.common.outputs import check_output
 from helpers.common.paths import find_file
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.architecture import check_decoder
 from helpers.weights.folders import FETCH_AGAIN, ModelFolder, find_model
-from helpers.weights.quiet import quiet_transformers
+from helpers.weights.quiet import hold_stderr, quiet_transformers
+from helpers.weights.reading import check_tokenizer_texts, explain_unreadable, read_model
 from helpers.weights.shape import Shape
 
 SAMPLES = 8  # sample texts; 32 took twice the time, and the perplexity fell by half a percent
@@ -109,9 +111,9 @@ def save_quantized(source: ModelFolder, target: Path, group_size: int, act_order
     import_gptqmodel()
     import torch
     from optimum.gptq import GPTQQuantizer
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
+    with quiet_transformers(), hold_messages():
+        tokenizer, full = load_full(source)
     quantizer = GPTQQuantizer(
         bits=4,
         group_size=group_size,
@@ -122,10 +124,8 @@ def save_quantized(source: ModelFolder, target: Path, group_size: int, act_order
         dataset=read_samples(),
     )
     with quiet_transformers():
-        full = AutoModelForCausalLM.from_pretrained(
-            source.path, dtype=torch.float32, device_map="cpu", trust_remote_code=False
-        )
-        model: Any = quantizer.quantize_model(full, tokenizer)
+        with explain_unreadable(source.name, "quantised"):
+            model: Any = quantizer.quantize_model(full, tokenizer)
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.dtype == torch.float32:  # one by one: transformers refuses half() on a quantised model
                 tensor.data = tensor.data.half()
@@ -134,6 +134,17 @@ def save_quantized(source: ModelFolder, target: Path, group_size: int, act_order
         # gptqmodel's own.
         quantizer.save(model, str(target))
         tokenizer.save_pretrained(target)
+
+
+def load_full(source: ModelFolder) -> tuple[Any, Any]:
+    """(tokenizer, model in float32 on the CPU) of a folder; a DamagedError if it cannot be read."""
+    import torch
+    from transformers import AutoTokenizer
+
+    check_tokenizer_texts(source)
+    with explain_unreadable(source.name), hold_stderr():
+        tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
+    return tokenizer, read_model(source, dtype=torch.float32, device_map="cpu")
 
 
 def read_samples() -> list[str]:

@@ -27,6 +27,7 @@ COMMANDS = (
     ("models/parts/", "weights export parts --for webui-2023", 3),
     ("models/gptq/", "weights size gptq", 4),
     ("models/gptq/", "weights export gptq --for webui-2023", 4),
+    ("models/wide/", "weights gptq wide", 2),
     ("models/tiny-GGUF/", "weights size tiny-GGUF", 2),
     ("models/tiny-GGUF/", "adapters export mine --for llama.cpp", 4),
     ("models/", "adapters list", 6),
@@ -58,7 +59,7 @@ COMMANDS = (
     ("templates/", f"{TRAIN}new", 1),
     ("models/tiny/", f"{TRAIN}new", 1),
 )  # fmt: skip
-MADE = ("models/new", "loras/new", "runs")  # by the commands, beside the home's own files
+MADE = ("models/new", "models/wide-GPTQ", "loras/new", "runs")  # by the commands, beside the home's own files
 
 
 def list_files(home: Path) -> dict[Path, tuple[bytes, int]]:

@@ -23,6 +23,7 @@ def make_models(home: Path) -> None:
     """Writes the folders in models/, and loras/old."""
     tiny = make_tiny_model(home / "models" / "tiny")
     ModelFolder(tiny).write_record(source="somebody/tiny", revision="main")
+    make_tiny_model(home / "models" / "wide", hidden=128)  # which can be quantised
     make_tiny_gguf(home / "models" / "tiny-GGUF", tiny)
     ModelFolder(home / "models" / "tiny-GGUF").write_record(source="somebody/tiny-GGUF", revision="main")
     gptq = shutil.copytree(tiny, home / "models" / "gptq")

@@ -73,6 +73,28 @@ def thebloke(thebloke_once, home):
 
 
 @needs_gptqmodel
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        (
+            "config.json",
+            {"num_hidden_layers": 3},
+            "lacks",
+        ),  # transformers fills the third with random numbers
+        ("config.json", {"rope_parameters": {"rope_type": "x"}}, "KeyError: 'x'"),
+        ("tokenizer.json", {"model": None}, "cannot be loaded"),
+        ("tokenizer_config.json", {"backend": "\ud83d"}, "not valid JSON"),
+    ],
+)
+def test_damaged_folder_is_not_quantised(home, capfd, name, change, reason):
+    change_json(make_tiny_model(home / "models" / "tiny", hidden=128) / name, **change)
+    assert run_command(main, ["gptq", "tiny"]) == 2
+    error = capfd.readouterr().err
+    assert error.startswith("error: ") and reason in error and error.count("\n") == 1
+    assert not (home / "models" / "tiny-GPTQ").exists()
+
+
+@needs_gptqmodel
 @pytest.mark.long
 def test_quantisation_is_recorded_without_the_sample_texts(thebloke):
     facts = read_json(thebloke / "quantize_config.json")
