@@ -23,7 +23,7 @@ from helpers.common.outputs import check_output, name_new_folder, refuse_what_st
 from helpers.common.workspaces import remove_abandoned
 from helpers.loading.model import LoadedModel, as_dtype, load_model, refuse_too_large
 from helpers.loading.outputs import reread_generation
-from helpers.loading.tokenizer import read_tokenizer
+from helpers.loading.tokenizer import read_padded
 from helpers.weights.architecture import check_decoder, make_config
 from helpers.weights.folders import ModelFolder, find_model, models_folder
 
@@ -108,7 +108,7 @@ def attach_whole(loaded: LoadedModel, folder: AdapterFolder) -> None:
     if rows and rows != loaded.model.get_input_embeddings().weight.shape[0]:
         loaded.model.resize_token_embeddings(rows, mean_resizing=False)
     if (folder.path / "tokenizer_config.json").is_file():
-        before, loaded.tokenizer = loaded.tokenizer, read_tokenizer(ModelFolder(folder.path))
+        before, loaded.tokenizer = loaded.tokenizer, read_padded(ModelFolder(folder.path))
         loaded.tokenizer.chat_template = loaded.tokenizer.chat_template or before.chat_template
     with hold_messages(), open_for_peft(folder, whole=True) as path:
         attach_folder(loaded, folder, path)

@@ -3,19 +3,14 @@
 from functools import partial
 from typing import cast
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from helpers.common.arguments import LARGEST
 from helpers.common.errors import DamagedError, UnsupportedError
 from helpers.loading.chat_templates import PickedTemplate, admit_system, explain_missing, pick_template
 from helpers.loading.chat_tokenizer import PROBE, PROBED, ChatTokenizer, is_control
-from helpers.weights.architecture import make_config
 from helpers.weights.folders import FETCH_AGAIN, ModelFolder
-from helpers.weights.quiet import hold_stderr
-from helpers.weights.reading import check_tokenizer_texts, is_panic
+from helpers.weights.reading import is_panic, read_tokenizer
 from helpers.weights.tokenizer_repair import needs_digit_splitting, split_digits
-
-TRIED = "Hello, 2 naïve words:\n\t東京 \U0001f600 ab"  # letters that are rare are unknown to some tokenizers
 
 
 def load_tokenizer(folder: ModelFolder, chat_template: str | None = None) -> PreTrainedTokenizerBase:
@@ -35,7 +30,7 @@ def load_both(
 
     `need_examples` refuses a tokenizer that cannot write prompts with answers, for training and judging.
     """
-    tokenizer = read_tokenizer(folder)
+    tokenizer = read_padded(folder)
     picked = set_chat_template(tokenizer, folder.name, chat_template)
     if need_examples:
         refuse_unfit(tokenizer, folder.name)
@@ -67,44 +62,14 @@ def set_chat_template(
     return picked
 
 
-def read_tokenizer(folder: ModelFolder) -> PreTrainedTokenizerBase:
-    """The tokenizer as its files describe it. Raises DamagedError if they cannot be read."""
-    if not folder.gguf:
-        check_tokenizer_texts(folder)
-    source = {"gguf_file": folder.gguf.name} if folder.gguf else {}
-    try:
-        with hold_stderr():
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder.path, padding_side="left", trust_remote_code=False, **source
-            )
-            try_out(tokenizer)
-    except ImportError:  # a package is missing, which the caller explains
-        raise
-    except BaseException as error:  # the library's own errors are of all kinds: its parser is written in Rust
-        if not (isinstance(error, Exception) or is_panic(error)):
-            raise
-        if (folder.path / "config.json").is_file() and not folder.gguf:
-            make_config(folder)  # in which transformers looks up the tokenizer's class
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DamagedError(
-            f"The tokenizer of {folder.name} cannot be read ({reason}).", FETCH_AGAIN
-        ) from None
+def read_padded(folder: ModelFolder) -> PreTrainedTokenizerBase:
+    """The tokenizer as its files describe it; EOS pads if nothing else does. Errors as read_tokenizer."""
+    tokenizer = read_tokenizer(folder, padding_side="left")
     if folder.gguf and needs_digit_splitting(folder.gguf):
-        split_digits(tokenizer)
+        split_digits(cast(PreTrainedTokenizerFast, tokenizer))
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def try_out(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises an error of any kind if the tokenizer cannot be used, or leaves out what it is given."""
-    tokenizer("")  # which shows settings of another kind, such as a text as model_max_length
-    text, whole = tokenizer(TRIED, add_special_tokens=False)["input_ids"], tokenizer(TRIED)["input_ids"]
-    tokenizer.decode(whole)
-    if not 0 < len(text) <= len(whole):
-        raise ValueError(f"of a text it makes {len(text)} tokens, and {len(whole)} with the special ones")
-    if max(whole) >= LARGEST:
-        raise ValueError(f"a token has the number {max(whole)}")
 
 
 def refuse_unfit(tokenizer: PreTrainedTokenizerBase, model: str) -> None:

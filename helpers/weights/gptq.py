@@ -20,8 +20,8 @@ from helpers.common.paths import find_file
 from helpers.weights._private import import_gptqmodel
 from helpers.weights.architecture import check_decoder
 from helpers.weights.folders import FETCH_AGAIN, ModelFolder, find_model
-from helpers.weights.quiet import hold_stderr, quiet_transformers
-from helpers.weights.reading import check_tokenizer_texts, explain_unreadable, read_model
+from helpers.weights.quiet import quiet_transformers
+from helpers.weights.reading import explain_unreadable, read_model, read_tokenizer
 from helpers.weights.shape import Shape
 
 SAMPLES = 8  # sample texts; 32 took twice the time, and the perplexity fell by half a percent
@@ -113,7 +113,8 @@ def save_quantized(source: ModelFolder, target: Path, group_size: int, act_order
     from optimum.gptq import GPTQQuantizer
 
     with quiet_transformers(), hold_messages():
-        tokenizer, full = load_full(source)
+        tokenizer = read_tokenizer(source)
+        full = read_model(source, dtype=torch.float32, device_map="cpu")
     quantizer = GPTQQuantizer(
         bits=4,
         group_size=group_size,
@@ -134,17 +135,6 @@ def save_quantized(source: ModelFolder, target: Path, group_size: int, act_order
         # gptqmodel's own.
         quantizer.save(model, str(target))
         tokenizer.save_pretrained(target)
-
-
-def load_full(source: ModelFolder) -> tuple[Any, Any]:
-    """(tokenizer, model in float32 on the CPU) of a folder; a DamagedError if it cannot be read."""
-    import torch
-    from transformers import AutoTokenizer
-
-    check_tokenizer_texts(source)
-    with explain_unreadable(source.name), hold_stderr():
-        tokenizer = AutoTokenizer.from_pretrained(source.path, trust_remote_code=False)
-    return tokenizer, read_model(source, dtype=torch.float32, device_map="cpu")
 
 
 def read_samples() -> list[str]:

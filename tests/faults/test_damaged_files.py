@@ -102,8 +102,9 @@ def try_example(home: Path, files: dict[Path, tuple[bytes, int]], chance: random
 
 def find_problem(code: int, command: str, errors: str) -> str:
     """What is wrong with how a command ended, or nothing."""
-    # What takes a while shows a progress bar before it ends: "scoring:  50%|████ ...".
-    lines = [line for line in errors.splitlines() if line.strip() and "%|" not in line]
+    # What takes a while shows a progress bar before it ends: "scoring:  50%|████ ...". One that stands below
+    # another goes up a line afterwards.
+    lines = [line for line in errors.replace("\x1b[A", "").splitlines() if line.strip() and "%|" not in line]
     if "Traceback" in errors or "panicked" in errors:
         return errors
     verdict = (code == 1 and "tasks check" in command) or (code == 2 and "prove" in command and not lines)

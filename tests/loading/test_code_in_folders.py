@@ -25,7 +25,7 @@ CALLS = """
 from pathlib import Path
 from helpers.adapters.merging import read_dtype
 from helpers.loading.model import describe_weights, load_model
-from helpers.loading.tokenizer import read_tokenizer
+from helpers.weights.reading import read_tokenizer
 from helpers.weights.embedded import check_tokenizer
 from helpers.weights.folders import ModelFolder
 

@@ -72,6 +72,9 @@ def thebloke(thebloke_once, home):
     return home / "models" / THEBLOKE
 
 
+LOST = {"type": "TemplateProcessing", "single": [], "pair": [], "special_tokens": {}}  # leaves out the text
+
+
 @needs_gptqmodel
 @pytest.mark.parametrize(
     ("name", "change", "reason"),
@@ -82,7 +85,8 @@ def thebloke(thebloke_once, home):
             "lacks",
         ),  # transformers fills the third with random numbers
         ("config.json", {"rope_parameters": {"rope_type": "x"}}, "KeyError: 'x'"),
-        ("tokenizer.json", {"model": None}, "cannot be loaded"),
+        ("tokenizer.json", {"model": None}, "cannot be read"),
+        ("tokenizer.json", {"post_processor": LOST}, "of a text it makes 0 tokens"),
         ("tokenizer_config.json", {"backend": "\ud83d"}, "not valid JSON"),
     ],
 )

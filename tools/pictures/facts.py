@@ -12,7 +12,7 @@ from typing import Any
 from helpers import training
 from helpers.common.paths import PROJECT
 from helpers.common.training_settings import TrainingSettings
-from helpers.loading.tokenizer import make_chat_tokenizer, read_tokenizer
+from helpers.loading.tokenizer import make_chat_tokenizer, read_padded
 from helpers.tasks import Split, load_rows, load_template
 from helpers.training.dataset import build_dataset
 from helpers.training.packing import PackedSequences, pack_sequences
@@ -49,7 +49,7 @@ def read_model_shape() -> Shape:
 def measure_facts() -> dict[str, Any]:
     """The facts, from the model's folder and the data; NotFoundError without the model."""
     folder = find_model(MODEL)
-    tokenizer = read_tokenizer(folder)
+    tokenizer = read_padded(folder)
     return {
         "shape": dataclasses.asdict(read_shape(folder.config)),
         "request": measure_request(tokenizer),
