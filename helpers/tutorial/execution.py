@@ -119,19 +119,15 @@ def make_client(notebook: NotebookNode, folder: Path, on_cell: Callable[..., Non
 
 
 def run_client(client: NotebookClient, bar: tqdm) -> tuple[int, BaseException | None]:
-    """Runs the notebook in a thread; returns the peak memory of its processes, in bytes, and its error.
-
-    Only memory that is there in two looks counts, WATCH_S apart: see StartedProcesses.measure_memory.
-    """
-    peak = earlier = 0
+    """Runs the notebook in a thread; returns the peak memory of its processes, in bytes, and its error."""
+    peak = 0
     processes = StartedProcesses()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         # cleanup_kc: nbclient ends a kernel manager that it was given only if it is asked to.
         running = pool.submit(client.execute, env=build_environment(), cleanup_kc=True)
         try:
             while not running.done():
-                now = processes.measure_memory()
-                peak, earlier = max(peak, min(earlier, now)), now
+                peak = max(peak, processes.measure_memory())
                 bar.refresh()
                 concurrent.futures.wait([running], timeout=WATCH_S)
         finally:

@@ -15,17 +15,21 @@ class StartedProcesses:
 
     def __init__(self) -> None:
         self.earlier = set(list_descendants())
+        self.seen: set[psutil.Process] = set()  # at the last look at the memory
 
     def find(self) -> list[psutil.Process]:
         """Those that run now."""
         return [process for process in list_descendants() if process not in self.earlier]
 
     def measure_memory(self) -> int:
-        """Bytes of memory of all of them together, as measure_share.
+        """Bytes of memory of all of them together, as measure_share, without those that are new.
 
-        A process that has only just been forked shows its parent's memory as its own, for milliseconds.
+        A process counts from the second look on: a new one may only just have been forked, and then shows its
+        parent's memory as its own.
         """
-        return sum(measure_share(process) for process in self.find())
+        found = self.find()
+        known, self.seen = self.seen, set(found)
+        return sum(measure_share(process) for process in found if process in known)
 
     def kill(self) -> None:
         """Kills all of them, and waits until they are gone: GONE_S seconds at most."""
