@@ -31,7 +31,7 @@
 #
 # | [lane](glossary.md#lane) | minutes | memory | disk | measured |
 # |---|---|---|---|---|
-# | tiny | 0.5 | 4.6 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit eea48911c2d2 |
+# | tiny | 0.5 | 4.6 GB | 0.3 GB | 2026-11-29 on CPU, 2 cores, bfloat16, commit 5104f27ead75 |
 #
 # Not run yet in these lanes: `t4`, `large`.
 #
