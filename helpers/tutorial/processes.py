@@ -49,10 +49,13 @@ def measure_share(process: psutil.Process) -> int:
     """Bytes of a process's memory; 0 if it has just ended.
 
     What several processes share, such as weights that are mapped from a file, is divided among them: the
-    proportional set size. Windows and macOS do not know it; there it is the memory of this process alone.
+    proportional set size. Windows and macOS do not know it; there it is the memory of this process alone,
+    or all of its resident memory if that is not told either.
     """
     try:
-        memory = process.memory_full_info()
-        return getattr(memory, "pss", memory.uss)
+        with contextlib.suppress(psutil.AccessDenied):  # macOS may tell only root
+            memory = process.memory_full_info()
+            return getattr(memory, "pss", memory.uss)
+        return process.memory_info().rss
     except psutil.Error:
         return 0
