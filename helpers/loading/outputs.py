@@ -38,8 +38,8 @@ def restore_generation(config: GenerationConfig) -> None:
 def reread_generation(folder: ModelFolder, config: PreTrainedConfig) -> GenerationConfig:
     """How the folder's publisher samples, before restore_generation changed it: to save it with a model.
 
-    transformers saves what nobody has changed, and refuses a changed one with odd settings: Vicuna 1.5 has a
-    temperature without sampling, LLaMA 1 the pad token -1.
+    transformers saves what nobody has changed, and refuses a changed one with odd settings, such as a
+    temperature without sampling, or the pad token -1.
     """
     try:
         return GenerationConfig.from_pretrained(folder.path)

@@ -39,8 +39,8 @@ def test_merged_folder_is_complete_and_records_what_it_was_made_of(trained, load
 @pytest.mark.parametrize(
     "advice",
     [
-        {"temperature": 0.9, "top_p": 0.6, "max_length": 4096},  # Vicuna 1.5: without sampling
-        {"pad_token_id": -1},  # LLaMA 1
+        {"temperature": 0.9, "top_p": 0.6, "max_length": 4096},  # without sampling
+        {"pad_token_id": -1},
         {"output_scores": True},
     ],
 )
